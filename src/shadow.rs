@@ -38,6 +38,7 @@ use table::{ShadowTable, index, is_same, lock};
 
 pub use observed::{AuditOutcome, ObservedResponse, RefusedResponse};
 pub use table::{FoundSample, ShadowEntry, ShadowSample};
+pub use write_answers::{AnsweredWrite, WriteAnswers};
 
 pub mod advice;
 pub mod digest;
@@ -50,6 +51,7 @@ mod observed;
 mod path;
 pub mod report;
 mod table;
+mod write_answers;
 
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
@@ -89,6 +91,8 @@ pub struct Shadow {
     pub mutations: Arc<Mutations>,
     /// The credentials that would be authorized.
     pub authorized_clients: AuthorizedClients,
+    /// What the origin answered to writes.
+    pub write_answers: WriteAnswers,
     /// Counts of limits that were reached.
     pub counters: ShadowCounters,
     table: ShadowTable,
@@ -108,6 +112,7 @@ impl Shadow {
             mutations: Arc::new(Mutations::new(Arc::clone(&steps))),
             steps,
             authorized_clients: AuthorizedClients::new(clients),
+            write_answers: WriteAnswers::default(),
             table: ShadowTable::new(keys, &counters.evicted),
             pages: LanguagePages::new(keys, &counters.evicted),
             counters,
@@ -128,6 +133,7 @@ impl Shadow {
     pub fn reset(&self) {
         self.table.clear();
         self.pages.clear();
+        self.write_answers.clear();
         for route in self.lock().values() {
             *route.findings() = findings::Findings::default();
         }
@@ -391,7 +397,12 @@ impl Shadow {
         };
         ShadowReport {
             routes: subjects.iter().map(report_for).collect(),
-            advice: advice::advise(&subjects),
+            advice: self
+                .write_answers
+                .advice(rules)
+                .into_iter()
+                .chain(advice::advise(&subjects))
+                .collect(),
         }
     }
 

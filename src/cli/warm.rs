@@ -107,7 +107,8 @@ pub(super) fn run(path: &Path, args: &WarmArgs) -> Result<ExitCode, CommandError
     let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none())
         && args.host.is_none()
         && !headers_name_host(args);
-    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, args.limit);
+    let rules = rules.as_ref().map(|rules| Selection { rules, unrouted: args.unrouted });
+    let (jobs, not_sent) = choose(&list, rules, &headers, &fallback, args.limit);
     print_notes(&list, &not_sent, guessed.then_some(&to));
     if jobs.is_empty() {
         let nothing = "nothing to send";
@@ -198,7 +199,7 @@ fn destination(
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
             let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
-            Ok((to, (!args.unrouted).then(|| rules_from(config))))
+            Ok((to, Some(rules_from(config))))
         }
         (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
         (Some(_), Err(diagnostics)) => Err(CommandError::Usage(format!(
@@ -219,10 +220,18 @@ fn read_list(from: &Path) -> Result<WarmList, CommandError> {
     read.map_err(|error| CommandError::Usage(format!("--from {}: {error}", from.display())))
 }
 
+/// What selects the requests to send.
+#[derive(Clone, Copy)]
+struct Selection<'a> {
+    rules: &'a PolicyRules,
+    /// Whether to send what no route takes. What a purge rule says to be a write is never sent.
+    unrouted: bool,
+}
+
 /// The requests to send, and why the others are not sent.
 fn choose(
     list: &WarmList,
-    rules: Option<&PolicyRules>,
+    rules: Option<Selection<'_>>,
     headers: &HeaderMap,
     host: &HeaderValue,
     limit: Option<u64>,
@@ -248,7 +257,7 @@ fn choose(
 
 /// Why a request would certainly bypass the cache. A missing field is not certain, because a proxy
 /// on the way may add it.
-fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
+fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
     let uri: Uri = job.target.parse().ok()?;
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
@@ -262,7 +271,8 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         bypass: None,
         client: Some(Ipv4Addr::LOCALHOST.into()),
     };
-    match rules.plan(&question) {
+    match selection.rules.plan(&question) {
+        Plan::Pass(..) if selection.unrouted => None,
         Plan::Pass(route, outcome)
             if route.is_none() || outcome.reason == Some(Reason::ModeOff) =>
         {
@@ -325,19 +335,30 @@ mod tests {
             Config::parse(RULES, "proxy.toml", &|_| None)
                 .unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
         );
-        let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
+        let routed = Selection { rules: &rules, unrouted: false };
+        let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n/a/3?do=delete\n";
         let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();
         let host = HeaderValue::from_static("app.test");
-        let (jobs, not_sent) = choose(&list, Some(&rules), &HeaderMap::new(), &host, None);
+        let (jobs, not_sent) = choose(&list, Some(routed), &HeaderMap::new(), &host, None);
         // Without the tenant, which a proxy on the way may add, it is still worth asking.
         let sent: Vec<_> =
             jobs.iter().map(|job| (job.host.to_str().unwrap(), job.target.as_str())).collect();
         assert_eq!(sent, [("app.test", "/a/1"), ("app.test", "/a/2?x"), ("other.test", "/a/1")]);
         assert_eq!(
             not_sent.into_iter().collect::<Vec<_>>(),
-            [("mode off".to_owned(), 1), ("no route".to_owned(), 2)]
+            [
+                ("declared write".to_owned(), 1),
+                ("mode off".to_owned(), 1),
+                ("no route".to_owned(), 2)
+            ]
         );
-        assert_eq!(choose(&list, None, &HeaderMap::new(), &host, None).0.len(), 6);
+        let unrouted = Selection { unrouted: true, ..routed };
+        let (jobs, not_sent) = choose(&list, Some(unrouted), &HeaderMap::new(), &host, None);
+        assert_eq!(
+            (jobs.len(), not_sent.into_keys().collect()),
+            (6, vec!["declared write".to_owned()])
+        );
+        assert_eq!(choose(&list, None, &HeaderMap::new(), &host, None).0.len(), 7);
         assert_eq!(choose(&list, None, &HeaderMap::new(), &host, Some(2)).0.len(), 2);
     }
 

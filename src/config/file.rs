@@ -9,8 +9,9 @@ use super::decode::{
     ValueTable, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord,
-    ModeWord, OnLossWord, OriginWord, PurgeOnWord, ScopeWord, UnknownWord, VaryCookieWord, WritesWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, GuardWord,
+    HostWord, ModeWord, OnLossWord, OriginWord, PurgeOnWord, ScopeWord, UnknownWord,
+    VaryCookieWord, WritesWord,
 };
 
 table! {

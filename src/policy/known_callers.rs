@@ -67,7 +67,10 @@ impl KnownCallers {
     pub fn parts(&self, rule: &CredentialRule, headers: &HeaderMap) -> CallerParts {
         let hash = |name: &[u8], value: &[u8]| self.hasher.hash_one((name, value));
         let lines = [&AUTHORIZATION].into_iter().chain(&rule.headers).flat_map(|name| {
-            headers.get_all(name).iter().map(move |line| hash(name.as_str().as_bytes(), line.as_bytes()))
+            headers
+                .get_all(name)
+                .iter()
+                .map(move |line| hash(name.as_str().as_bytes(), line.as_bytes()))
         });
         let counts = |name: &[u8]| match &rule.cookies {
             Some(listed) => any_matches(listed, name),

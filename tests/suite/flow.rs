@@ -20,6 +20,7 @@ mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;
 mod regressions_stale;
+mod regressions_writes;
 mod shadow;
 mod soft_purge;
 mod streaming;

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{EXAMPLE, parse};
 use crate::config::file::{
     AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection,
-    LimitsSection, ListenSection, LogSection, MatchSection, MemorySection, PurgeSection, RedisSection,
-    RouteSection, TagsSection, UpstreamSection,
+    LimitsSection, ListenSection, LogSection, MatchSection, MemorySection, PurgeSection,
+    RedisSection, RouteSection, TagsSection, UpstreamSection,
 };
 use crate::config::json_schema;
 use crate::policy::credential::CredentialRule;

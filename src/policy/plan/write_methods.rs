@@ -291,12 +291,13 @@ fn names_method(name: &[u8]) -> bool {
     if !matches!(name.first(), Some(b'_' | b'.' | b'-' | b'[' | b'%' | b'+' | b' ' | b'x' | b'X')) {
         return false;
     }
-    let plain = percent_decode(name).skip_while(|byte| matches!(byte, b' ' | b'+')).map(|byte| {
-        match byte {
-            b'.' | b' ' | b'+' | b'-' | b'[' => b'_',
-            other => other.to_ascii_lowercase(),
-        }
-    });
+    let plain =
+        percent_decode(name).skip_while(|byte| matches!(byte, b' ' | b'+')).map(
+            |byte| match byte {
+                b'.' | b' ' | b'+' | b'-' | b'[' => b'_',
+                other => other.to_ascii_lowercase(),
+            },
+        );
     OVERRIDES.iter().any(|wanted| {
         let mut plain = plain.clone();
         wanted.iter().all(|byte| plain.next() == Some(*byte))
@@ -311,17 +312,43 @@ mod tests {
     #[test]
     fn a_method_is_named_in_many_ways() {
         for name in [
-            "_method", "_METHOD", "_Method", "_m%65thod", "%5Fmethod", "%5f%6d%65thod", "_method[]",
-            "_method%5B%5D", "_method[0]", ".method", "+_method", "%20_method", " .method",
-            "[method", "-method", "_method%00x", "x-http-method-override",
-            "X-HTTP-Method-Override", "x_http_method_override", "x-method-override",
-            "X-HTTP-Method", "x-http_method",
+            "_method",
+            "_METHOD",
+            "_Method",
+            "_m%65thod",
+            "%5Fmethod",
+            "%5f%6d%65thod",
+            "_method[]",
+            "_method%5B%5D",
+            "_method[0]",
+            ".method",
+            "+_method",
+            "%20_method",
+            " .method",
+            "[method",
+            "-method",
+            "_method%00x",
+            "x-http-method-override",
+            "X-HTTP-Method-Override",
+            "x_http_method_override",
+            "x-method-override",
+            "X-HTTP-Method",
+            "x-http_method",
         ] {
             assert!(names_method(name.as_bytes()), "{name}");
         }
         for name in [
-            "", "_", "method", "_methodology", "a_method", "_metho", "x-http-methods", "x-method",
-            "%", "x-requested-with", "__method",
+            "",
+            "_",
+            "method",
+            "_methodology",
+            "a_method",
+            "_metho",
+            "x-http-methods",
+            "x-method",
+            "%",
+            "x-requested-with",
+            "__method",
         ] {
             assert!(!names_method(name.as_bytes()), "{name}");
         }
@@ -353,7 +380,8 @@ mod tests {
             let twice = [("content-type", readable), ("content-type", readable)];
             assert_eq!(of(&twice), BodyKind::Hidden, "{readable}");
         }
-        for opaque in ["image/png", "application/octet-stream", "application/soap+xml", "text/csv"] {
+        for opaque in ["image/png", "application/octet-stream", "application/soap+xml", "text/csv"]
+        {
             assert_eq!(of(&[("content-type", opaque)]), BodyKind::Opaque, "{opaque}");
         }
         for hidden in [

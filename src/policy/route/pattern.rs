@@ -173,7 +173,9 @@ impl Pattern {
             .segments
             .iter()
             .map(|segment| match segment {
-                Segment::Literal(text) => Segment::Literal(request_target::write_segment(text).into()),
+                Segment::Literal(text) => {
+                    Segment::Literal(request_target::write_segment(text).into())
+                }
                 Segment::Capture(name) => Segment::Capture(Arc::clone(name)),
             })
             .collect();
@@ -216,6 +218,23 @@ impl Pattern {
         self.rest.is_some() == other.rest.is_some()
             && self.segments.len() == other.segments.len()
             && self.segments.iter().zip(&other.segments).all(alike)
+    }
+
+    /// Whether it matches all paths that another pattern matches.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        let has_room = match (&self.rest, &other.rest) {
+            (Some(_), _) => other.segments.len() >= self.segments.len(),
+            (None, Some(_)) => false,
+            (None, None) => other.segments.len() == self.segments.len(),
+        };
+        has_room
+            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+                (Segment::Literal(one), Segment::Literal(two)) => one == two,
+                (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
+                (Segment::Capture(_), Segment::Capture(_)) => true,
+                (Segment::Literal(_), Segment::Capture(_)) => false,
+            })
     }
 
     /// Whether some path matches both.

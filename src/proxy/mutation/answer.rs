@@ -35,7 +35,12 @@ impl MutationContext {
     ///
     /// A redirect to a login page refuses strangers. To callers whom the origin has lately accepted
     /// it may be the end of a logout or of a change of the password.
-    pub(super) fn answer(&self, status: StatusCode, headers: &HeaderMap, now: Wall) -> MutationAnswer {
+    pub(super) fn answer(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        now: Wall,
+    ) -> MutationAnswer {
         if status.is_success() {
             MutationAnswer::Ok
         } else if status.is_client_error() {
@@ -54,7 +59,11 @@ impl MutationContext {
 }
 
 /// Which of these tags of a mutation this answer purges.
-pub(super) fn purged_share(mutation: &Mutation, tags: &[Tag], answer: MutationAnswer) -> PurgedShare {
+pub(super) fn purged_share(
+    mutation: &Mutation,
+    tags: &[Tag],
+    answer: MutationAnswer,
+) -> PurgedShare {
     let purged: Vec<Tag> =
         tags.iter().filter(|tag| mutation.is_purged_by(answer, tag)).cloned().collect();
     if purged.len() == tags.len() { PurgedShare::All } else { PurgedShare::Some(purged) }

@@ -16,6 +16,7 @@ use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
+use crate::shadow::AnsweredWrite;
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
 use crate::telemetry::hot_tags::TagEvent;
 use crate::upstream::{ConnectionChoice, UpstreamError};
@@ -71,6 +72,17 @@ pub(super) async fn run_mutation(
     let sending = resources.origin.send_once(&choice, request, &context.config.table);
     let result = match renew_while(resources, &context, sending, &mut pending).await {
         Ok(response) => {
+            resources.shadow.write_answers.record(
+                &AnsweredWrite {
+                    method: &context.parts.method,
+                    path: context.parts.uri.path(),
+                    headers: &context.parts.headers,
+                    mutation: &mutation,
+                    status: response.status(),
+                    answer: response.headers(),
+                },
+                &context.config.rules.credential,
+            );
             let answer = context.answer(response.status(), response.headers(), begun);
             let share = purged_share(&mutation, pending.tags(), answer);
             if share.is_none() {

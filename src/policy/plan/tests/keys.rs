@@ -235,9 +235,8 @@ fn forwarded_headers_count_only_from_a_trusted_proxy() {
 
 #[test]
 fn case_counts_in_a_path_unless_its_route_says_otherwise() {
-    let route = |path: &str, more: &str| {
-        format!("[[routes]]\npath = \"{path}\"\nttl = \"5m\"\n{more}\n")
-    };
+    let route =
+        |path: &str, more: &str| format!("[[routes]]\npath = \"{path}\"\nttl = \"5m\"\n{more}\n");
     let ignore = "case = \"ignore\"";
     let rules = rules(
         &[

@@ -419,7 +419,10 @@ tags = ["list"]
         ("/ITEMS/7", "/items/7"),
     ] {
         let (purged, entry) = (purged(write), entry(read));
-        assert!(purged.iter().any(|tag| entry.contains(tag)), "{write} {read}: {purged:?} {entry:?}");
+        assert!(
+            purged.iter().any(|tag| entry.contains(tag)),
+            "{write} {read}: {purged:?} {entry:?}"
+        );
     }
     for write in ["/stra%C3%9Fe/list", "/STRASSE/list/", "/stra%c3%9fe/LIST.xml"] {
         assert!(purged(write).contains(&Tag::new("list")), "{write}");
@@ -475,7 +478,10 @@ fn the_widest_word_of_the_rules_decides_which_answers_purge() {
         names.map(ToString::to_string).collect::<Vec<_>>()
     };
     let all = ["any", "both", "ok", "plain", "success", "uri:app.test/a"];
-    assert_eq!((by(Ok), by(Unknown)), (all.map(str::to_owned).into(), all.map(str::to_owned).into()));
+    assert_eq!(
+        (by(Ok), by(Unknown)),
+        (all.map(str::to_owned).into(), all.map(str::to_owned).into())
+    );
     assert_eq!(by(Redirect), ["any", "both", "plain", "success", "uri:app.test/a"]);
     assert_eq!(by(Refusal), ["any", "both"]);
 }
