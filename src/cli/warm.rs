@@ -327,7 +327,9 @@ mod tests {
     const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header \
                          = \"x-tenant-id\" }\n\
         [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \
-        \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
+        \"/off\"\nttl = \"5m\"\nmode = \"off\"\n\
+        [[purges]]\npath = \"/a/{id}\"\nmethods = [\"GET\"]\nmatch.query.do = \"delete\"\n\
+        tags = [\"a\"]\n";
 
     #[test]
     fn only_what_a_route_takes_is_sent() {
