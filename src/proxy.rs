@@ -216,8 +216,9 @@ impl Proxy {
         if (status.is_success() || status == StatusCode::NOT_MODIFIED)
             && route.is_none_or(|route| route.spec.scope != Scope::Public)
             && let Some(known) = &config.known_callers
+            && !known.record(caller, self.clock.wall())
         {
-            known.record(caller, self.clock.wall());
+            self.counters.callers_unremembered.inc();
         }
     }
 

@@ -356,7 +356,8 @@ table! {
         /// The paths that the origin redirects to when a caller must log in, where `*` stands for
         /// any text; case and escapes do not count. A redirect to one of them, or to another host
         /// that begins with `login.`, `auth.`, `sso.`, `account.`, `accounts.`, `id.` or `idp.`, is
-        /// the answer to one caller.
+        /// the answer to one caller. If the file has this key, a stranger's write that is redirected
+        /// to one of them was refused, and purges nothing.
         login_paths: TomlList<TomlString> = [
             "*/login", "*/login/*", "*/login.*", "*/log-in", "*/log_in", "*/logon*", "*/signin*",
             "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new", "*/wp-login.php",

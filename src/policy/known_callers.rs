@@ -82,10 +82,11 @@ impl KnownCallers {
         CallerParts(lines.chain(cookies).take(MAX_PARTS).collect())
     }
 
-    /// Records that the origin has answered this caller with success.
-    pub fn record(&self, caller: &CallerParts, now: Wall) {
+    /// Records that the origin has answered this caller with success. Returns whether there was
+    /// room for it.
+    pub fn record(&self, caller: &CallerParts, now: Wall) -> bool {
         if caller.is_empty() {
-            return;
+            return true;
         }
         let mut state = self.state.lock();
         state.begin(now, self.remember_for);
@@ -94,11 +95,12 @@ impl KnownCallers {
                 state.accepted.retain(|_, at| now.since(*at) <= self.remember_for);
                 if state.accepted.len() >= MAX_KNOWN {
                     state.doubtful_until = Some(now.after(self.remember_for));
-                    return;
+                    return false;
                 }
             }
             state.accepted.insert(*part, now);
         }
+        true
     }
 
     /// Whether the origin may have answered this caller with success lately.
@@ -163,7 +165,7 @@ mod tests {
         let (known, now) = settled();
         let alice = cookie(&known, "sid=alice; flash=1");
         assert!(!known.is_known(&alice, now));
-        known.record(&alice, now);
+        assert!(known.record(&alice, now));
         let later = cookie(&known, "flash=2; sid=alice");
         assert!(known.is_known(&later, now.after(MINUTE)), "another cookie changes nothing");
         assert!(!known.is_known(&later, now.after(MINUTE + Duration::from_millis(1))));
@@ -175,7 +177,8 @@ mod tests {
     fn everybody_is_known_while_there_is_no_room() {
         let (known, now) = settled();
         for number in 0..MAX_KNOWN + 10 {
-            known.record(&CallerParts(SmallVec::from_slice(&[number as u64])), now);
+            let caller = CallerParts(SmallVec::from_slice(&[number as u64]));
+            assert_eq!(known.record(&caller, now), number < MAX_KNOWN);
         }
         assert_eq!(known.len(), MAX_KNOWN);
         let stranger = cookie(&known, "sid=x");
@@ -183,7 +186,7 @@ mod tests {
         assert!(!known.is_known(&stranger, now.after(Duration::from_secs(61))));
         assert!(!known.is_known(&CallerParts::default(), now), "who has none is nobody");
         let later = now.after(MINUTE * 2);
-        known.record(&stranger, later);
+        assert!(known.record(&stranger, later));
         assert_eq!(known.len(), 1, "those of before make room");
     }
 }
