@@ -38,7 +38,6 @@ use table::{ShadowTable, index, is_same, lock};
 
 pub use observed::{AuditOutcome, ObservedResponse, RefusedResponse};
 pub use table::{FoundSample, ShadowEntry, ShadowSample};
-pub use write_answers::{AnsweredWrite, WriteAnswers};
 
 pub mod advice;
 pub mod digest;
@@ -51,7 +50,8 @@ mod observed;
 mod path;
 pub mod report;
 mod table;
-mod write_answers;
+mod write_advice;
+pub mod write_answers;
 
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
@@ -91,8 +91,6 @@ pub struct Shadow {
     pub mutations: Arc<Mutations>,
     /// The credentials that would be authorized.
     pub authorized_clients: AuthorizedClients,
-    /// What the origin answered to writes.
-    pub write_answers: WriteAnswers,
     /// Counts of limits that were reached.
     pub counters: ShadowCounters,
     table: ShadowTable,
@@ -112,7 +110,6 @@ impl Shadow {
             mutations: Arc::new(Mutations::new(Arc::clone(&steps))),
             steps,
             authorized_clients: AuthorizedClients::new(clients),
-            write_answers: WriteAnswers::default(),
             table: ShadowTable::new(keys, &counters.evicted),
             pages: LanguagePages::new(keys, &counters.evicted),
             counters,
@@ -133,7 +130,7 @@ impl Shadow {
     pub fn reset(&self) {
         self.table.clear();
         self.pages.clear();
-        self.write_answers.clear();
+        self.mutations.answers.clear();
         for route in self.lock().values() {
             *route.findings() = findings::Findings::default();
         }
@@ -395,15 +392,9 @@ impl Shadow {
                 &subject.findings,
             )
         };
-        ShadowReport {
-            routes: subjects.iter().map(report_for).collect(),
-            advice: self
-                .write_answers
-                .advice(rules)
-                .into_iter()
-                .chain(advice::advise(&subjects))
-                .collect(),
-        }
+        let mut advised = write_advice::write_advice(&self.mutations.answers, rules);
+        advised.extend(advice::advise(&subjects));
+        ShadowReport { routes: subjects.iter().map(report_for).collect(), advice: advised }
     }
 
     /// The numbers of findings, of audits, and of audits that found a stale response, over all

@@ -228,14 +228,14 @@ reasons! {
                   another request on the same connection has done so.",
         remedy: "";
     MethodOverride = "method override", [Bypass],
-        meaning: "A header or a parameter asks the origin to treat the request as another method. A \
-                  write purges under that method as well; a GET or HEAD is passed, is not stored \
+        meaning: "A header or a parameter asks the origin to treat the request as another method. \
+                  A write purges under that method as well; a GET or HEAD is passed, is not stored \
                   and purges nothing.",
         remedy: "If the app obeys such GETs, set `upstream.method_override = true`. If one changes \
                  data, name it in a purge rule with `methods = [\"GET\"]`.";
     DeclaredWrite = "declared write", [Bypass],
-        meaning: "A purge rule with `methods = [\"GET\"]` says that this GET or HEAD changes data. It \
-                  is handled as a write.",
+        meaning: "A purge rule with `methods = [\"GET\"]` says that this GET or HEAD changes data. \
+                  It is handled as a write.",
         remedy: "";
     MutationPending = "mutation pending", [Bypass],
         meaning: "A write that may purge one of the tags is in progress, and its purge rule has \

@@ -84,9 +84,9 @@ impl PolicyRules {
             return Plan::Pass(None, Outcome::bypass(Reason::NoRoute));
         };
         if named != ReadOverride::None {
-            // SECURITY: the origin may treat the request as one with another method, so its response
-            // is nobody else's. It purges nothing: by the operator's word the origin does not, and
-            // any stranger can send it.
+            // SECURITY: the origin may treat the request as one with another method, so its
+            // response is nobody else's. It purges nothing, because any stranger can send it: where
+            // the origin obeys, the operator says so.
             return Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride));
         }
         if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {

@@ -409,7 +409,7 @@ impl fmt::Display for Tie {
 /// All routes, looked up by path.
 #[derive(Debug, Default)]
 pub struct Routes {
-    routes: Vec<Arc<Route>>,
+    list: Vec<Arc<Route>>,
     /// Those whose case counts.
     tree: pattern::Tree,
     /// Those whose case does not, by their patterns in lower case.
@@ -436,12 +436,12 @@ impl Routes {
                 return Err(Tie { first, second: id });
             }
         }
-        let routes = specs
+        let list = specs
             .into_iter()
             .enumerate()
             .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, response_rules)))
             .collect();
-        Ok(Self { routes, tree, in_any_case })
+        Ok(Self { list, tree, in_any_case })
     }
 
     /// The most specific route for a path in normal form, with its captures.
@@ -455,7 +455,7 @@ impl Routes {
                 self.more_specific(exact, other)
             }
         };
-        let route = &self.routes[found?];
+        let route = &self.list[found?];
         let captures = match route.spec.case {
             PathCase::Exact => route.spec.pattern.captures_of(path)?,
             PathCase::Ignore => route.spec.pattern.captures_in_any_case(path)?,
@@ -466,31 +466,30 @@ impl Routes {
     /// Of two routes that match one path, the more specific; of equals, the one whose case counts.
     fn more_specific(&self, exact: Option<usize>, other: Option<usize>) -> Option<usize> {
         let (Some(one), Some(two)) = (exact, other) else { return exact.or(other) };
-        let is_better =
-            self.routes[two].spec.pattern.is_more_specific(&self.routes[one].spec.pattern);
+        let is_better = self.list[two].spec.pattern.is_more_specific(&self.list[one].spec.pattern);
         Some(if is_better { two } else { one })
     }
 
     /// The route with this index.
     #[must_use]
     pub fn get(&self, id: usize) -> Option<&Arc<Route>> {
-        self.routes.get(id)
+        self.list.get(id)
     }
 
     /// All of them, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.iter()
+        self.list.iter()
     }
 
     /// The number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.routes.len()
+        self.list.len()
     }
 
     /// Whether there are no routes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.list.is_empty()
     }
 }

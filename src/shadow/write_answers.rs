@@ -8,15 +8,11 @@ use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
-use crate::policy::plan::{Mutation, PolicyRules};
+use crate::policy::plan::Mutation;
 use crate::shadow::path;
-use crate::shadow::report::Advice;
 
 /// How many logins, and how many rules, are remembered.
 const MAX_REMEMBERED: usize = 32;
-
-/// How often a stranger must have been sent to a login before it is advised.
-const MIN_LOGINS: u64 = 3;
 
 /// What a login adds to its own address: the way back.
 const WAY_BACK: [&str; 8] =
@@ -34,11 +30,15 @@ struct Answers {
     late: BTreeMap<usize, LateWrite>,
 }
 
-#[derive(Debug)]
-struct LateWrite {
-    method: Method,
-    path: Box<str>,
-    count: u64,
+/// A write that was answered 202, and how many there were.
+#[derive(Clone, Debug)]
+pub struct LateWrite {
+    /// Its method.
+    pub method: Method,
+    /// Its path.
+    pub path: Box<str>,
+    /// How many writes by the same rule were.
+    pub count: u64,
 }
 
 /// A write, and the head of its answer.
@@ -89,59 +89,17 @@ impl WriteAnswers {
         }
     }
 
-    /// What to add to the file.
+    /// The paths of logins that strangers were sent to, and how often.
     #[must_use]
-    pub fn advice(&self, rules: &PolicyRules) -> Vec<Advice> {
-        let answers = self.0.lock();
-        let mut advice: Vec<Advice> =
-            login_advice(&answers.logins, &rules.credential).into_iter().collect();
-        for (line, late) in &answers.late {
-            let Some(rule) = rules.purges.iter().find(|rule| rule.line == *line) else { continue };
-            advice.push(Advice {
-                route: rule.pattern.as_str().to_owned(),
-                why: format!(
-                    "{} {} was answered 202, which says that it is carried out later ({} so far): \
-                     what is read meanwhile is stored, and stays old unless the rule purges again",
-                    late.method,
-                    late.path,
-                    times(late.count)
-                ),
-                toml: "repurge_after = [\"1s\", \"5s\"]\n".to_owned(),
-                line: Some(*line),
-            });
-        }
-        advice
+    pub fn logins(&self) -> BTreeMap<Box<str>, u64> {
+        self.0.lock().logins.clone()
     }
-}
 
-fn login_advice(logins: &BTreeMap<Box<str>, u64>, rule: &CredentialRule) -> Option<Advice> {
-    let unnamed = |path: &str| !rule.names_logins || !rule.is_login_path(path.as_bytes());
-    let seen: Vec<(&str, u64)> = logins
-        .iter()
-        .map(|(path, count)| (&**path, *count))
-        .filter(|(path, count)| *count >= MIN_LOGINS && unnamed(path))
-        .collect();
-    let (first, _) = seen.first()?;
-    let named = rule.login_paths.iter().map(|glob| glob.as_str()).filter(|_| rule.names_logins);
-    let paths: Vec<String> = named
-        .chain(seen.iter().map(|(path, _)| *path))
-        .map(|path| serde_json::Value::from(path).to_string())
-        .collect();
-    Some(Advice {
-        route: "[credential]".to_owned(),
-        why: format!(
-            "writes of strangers are answered with a redirect to {first} ({} so far), and purge: \
-             if that says that they were refused, name it. Where such a write is carried out all \
-             the same, as a registration is, give its purge rule purge_on = \"any\"",
-            times(seen.iter().map(|(_, count)| count).sum())
-        ),
-        toml: format!("[credential]\nlogin_paths = [{}]\n", paths.join(", ")),
-        line: None,
-    })
-}
-
-fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+    /// Writes that are carried out later, by the line of the rule that does not purge again.
+    #[must_use]
+    pub fn late(&self) -> BTreeMap<usize, LateWrite> {
+        self.0.lock().late.clone()
+    }
 }
 
 /// The path of a redirect that looks like one to a login: by its path, or by a way back in its

@@ -326,13 +326,13 @@ const LATE_WORDS: [&str; 14] = [
 /// Notes that a write which is carried out after its answer needs to purge again. Whether the
 /// origin answers 202 cannot be seen in the file; paths for such writes often say so.
 fn late_answers(purge: &LintPurge<'_>, context: &mut CompileContext) {
-    let words = purge.rule.pattern.as_str().split('/').filter(|word| !word.starts_with('{'));
-    let is_late = words.last().is_some_and(|word| {
+    let mut words = purge.rule.pattern.as_str().split('/').filter(|word| !word.starts_with('{'));
+    let is_late = words.next_back().is_some_and(|word| {
         LATE_WORDS.iter().any(|late| late.eq_ignore_ascii_case(word.trim_start_matches(':')))
     });
     if is_late && purge.rule.repurge_after.is_empty() {
-        let message = "whether the app carries out these writes before it answers cannot be checked \
-                       here: where it answers 202, what is read meanwhile is stored";
+        let message = "whether the app carries out these writes before it answers cannot be \
+                       checked here: where it answers 202, what is read meanwhile is stored";
         let hint = "if it does not, add repurge_after = [\"1s\", \"5s\"]; `sidecache advise` says \
                     which writes are answered 202";
         context.report.push(DiagnosticBuilder::note(purge.path.clone(), message).hint(hint));

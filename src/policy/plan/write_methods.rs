@@ -284,8 +284,8 @@ pub(super) fn read_override(request: &RequestView<'_>) -> ReadOverride {
 }
 
 /// Whether a name, escaped or not, is that of a parameter or header which names a method, as any
-/// framework might read it: in any case, with an index (`_method[]`), and by the rules of PHP, which
-/// makes `_` of `.`, of space and of `[`, and of CGI, which makes `_` of `-`.
+/// framework might read it: in any case, with an index (`_method[]`), and by the rules of PHP,
+/// which makes `_` of `.`, of space and of `[`, and of CGI, which makes `_` of `-`.
 fn names_method(name: &[u8]) -> bool {
     // Nearly all names end here.
     if !matches!(name.first(), Some(b'_' | b'.' | b'-' | b'[' | b'%' | b'+' | b' ' | b'x' | b'X')) {

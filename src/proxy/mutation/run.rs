@@ -16,7 +16,7 @@ use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
-use crate::shadow::AnsweredWrite;
+use crate::shadow::write_answers::AnsweredWrite;
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
 use crate::telemetry::hot_tags::TagEvent;
 use crate::upstream::{ConnectionChoice, UpstreamError};
@@ -72,7 +72,7 @@ pub(super) async fn run_mutation(
     let sending = resources.origin.send_once(&choice, request, &context.config.table);
     let result = match renew_while(resources, &context, sending, &mut pending).await {
         Ok(response) => {
-            resources.shadow.write_answers.record(
+            resources.shadow.mutations.answers.record(
                 &AnsweredWrite {
                     method: &context.parts.method,
                     path: context.parts.uri.path(),

@@ -291,7 +291,7 @@ async fn r510_a_redirect_to_a_login_is_a_write_unless_the_operator_names_it() {
 async fn r511_a_rule_says_which_answers_purge() {
     let all = [(200, "MISS"), (302, "MISS"), (404, "MISS"), (500, "MISS")];
     let ok = [(200, "MISS"), (302, "HIT"), (404, "HIT"), (500, "MISS")];
-    const ANY: &str = "tags = [\"item:{id}\"]\npurge_on = \"any\"\n\n";
+    let any = "tags = [\"item:{id}\"]\npurge_on = \"any\"\n\n";
     let success = [(200, "MISS"), (302, "MISS"), (404, "HIT"), (500, "MISS")];
     for (word, expected) in [("any", all), ("2xx", ok), ("success", success)] {
         let scene = scene(&rules(&format!("purge_on = \"{word}\""))).await;
@@ -304,7 +304,7 @@ async fn r511_a_rule_says_which_answers_purge() {
         }
     }
     let scene =
-        Scene::start(&with_logins(LOGINS).replacen("tags = [\"item:{id}\"]\n\n", ANY, 1), to_login)
+        Scene::start(&with_logins(LOGINS).replacen("tags = [\"item:{id}\"]\n\n", any, 1), to_login)
             .await;
     assert_eq!(after(&scene, POST, &[], "").await, "MISS", "a login is an answer");
 }

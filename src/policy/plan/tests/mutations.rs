@@ -434,7 +434,8 @@ tags = ["list"]
 #[test]
 fn move_and_copy_purge_their_destination() {
     let rules = rules(
-        "[[purges]]\npath = \"/files/{name}\"\nmethods = [\"MOVE\", \"COPY\"]\ntags = [\"file:{name}\"]",
+        "[[purges]]\npath = \"/files/{name}\"\nmethods = [\"MOVE\", \"COPY\"]\n\
+         tags = [\"file:{name}\"]",
     );
     for (method, destination) in [
         ("MOVE", "/files/b"),
