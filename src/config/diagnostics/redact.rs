@@ -188,7 +188,8 @@ fn bare_user_parts(text: &str) -> impl Iterator<Item = Range<usize>> {
 /// Where the word that reaches to this place begins.
 fn value_start(text: &str, end: usize) -> usize {
     let is_before = |c: char| c.is_whitespace() || "\"'=[{,(".contains(c);
-    text[..end].rfind(is_before).map_or(0, |at| at + 1)
+    let found = text[..end].char_indices().rev().find(|(_, c)| is_before(*c));
+    found.map_or(0, |(at, c)| at + c.len_utf8())
 }
 
 /// Where the comment after a value begins. A `#` within a word may be part of a password.
@@ -328,5 +329,12 @@ mod tests {
         );
         assert!(hidden("token = \"${ADMIN_TOKEN}\"").is_empty());
         assert_eq!(hidden("token = \"${ADMIN_TOKEN:-hunter2}\"").len(), 1);
+    }
+
+    #[test]
+    fn white_space_may_take_several_bytes() {
+        assert_eq!(value_start("=\u{2029}ab", 6), 4);
+        let found: Vec<_> = bare_user_parts("J\u{2029}:f@x").collect();
+        assert_eq!(found.len(), 1);
     }
 }
