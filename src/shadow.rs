@@ -50,6 +50,8 @@ mod observed;
 mod path;
 pub mod report;
 mod table;
+mod write_advice;
+pub mod write_answers;
 
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
@@ -128,6 +130,7 @@ impl Shadow {
     pub fn reset(&self) {
         self.table.clear();
         self.pages.clear();
+        self.mutations.answers.clear();
         for route in self.lock().values() {
             *route.findings() = findings::Findings::default();
         }
@@ -389,10 +392,9 @@ impl Shadow {
                 &subject.findings,
             )
         };
-        ShadowReport {
-            routes: subjects.iter().map(report_for).collect(),
-            advice: advice::advise(&subjects),
-        }
+        let mut advised = write_advice::write_advice(&self.mutations.answers, rules);
+        advised.extend(advice::advise(&subjects));
+        ShadowReport { routes: subjects.iter().map(report_for).collect(), advice: advised }
     }
 
     /// The numbers of findings, of audits, and of audits that found a stale response, over all

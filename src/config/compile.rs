@@ -17,9 +17,11 @@ use super::diagnostics::recover;
 use super::file::{ConfigFile, RedisSection};
 use super::lint;
 use super::model::{Config, ConfigLimits};
+use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::units::{show_duration, show_size};
 
+pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
@@ -179,7 +181,10 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         log: log?,
         limits: limits?,
         routes,
-        purges: purges.into_iter().map(|purge| purge.rule).collect(),
+        purges: PurgeRules::new(
+            purges.into_iter().map(|purge| purge.rule).collect(),
+            *file.upstream.get()?.method_override.get()?,
+        ),
         credential,
         response_rules,
         debug_headers: *file.debug.get()?.headers.get()?,

@@ -43,6 +43,7 @@ use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
 
+mod answer;
 mod body;
 mod gather;
 mod late_guard;
@@ -62,8 +63,7 @@ pub(super) async fn mutate(
     body: Body,
     effective: Method,
 ) -> ProxyResponse {
-    let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
-    let outcome = Outcome::bypass(reason);
+    let outcome = Outcome::bypass(plan::mutation_reason(&parts.method, &effective));
     let (config, peer) = (context.config, context.peer);
     let read = match read_body(resources, context, &parts, body, &effective).await {
         Ok(read) => read,

@@ -23,6 +23,7 @@ mod regressions_fill;
 mod regressions_stale;
 mod regressions_tags;
 mod regressions_uploads;
+mod regressions_writes;
 mod shadow;
 mod soft_purge;
 mod streaming;
