@@ -10,10 +10,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::known_callers::CallerParts;
 use crate::policy::plan::{Lookup, Plan, RequestView};
+use crate::policy::scope::Scope;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::client::ConnectionDemand;
@@ -117,6 +119,7 @@ impl Proxy {
         let config = self.live.load();
         let logged = config.settings.access_log;
         let record = logged.then(|| AccessRecord::from_request(&request, client.peer));
+        let caller = caller_of(&config, &request);
         let mut answered = match flaw {
             None => self.respond(&config, client, request).await,
             Some(bad) => self.refuse_request(bad),
@@ -124,6 +127,9 @@ impl Proxy {
         let duration = self.clock.now().duration_since(since);
         count(&config.table, &mut answered, duration, is_head);
         self.record_subject(&config, &answered);
+        if let Some(caller) = caller {
+            self.record_caller(&config, &caller, &answered);
+        }
         if let Some(record) = record {
             record.write(&answered, &config.rules, duration);
         }
@@ -210,6 +216,20 @@ impl Proxy {
         }
     }
 
+    /// Remembers a caller whom the origin accepts, where a write may depend on that.
+    fn record_caller(&self, config: &ActiveConfig, caller: &CallerParts, answered: &ProxyResponse) {
+        let status = answered.response.status();
+        // In scope `public` the origin never sees the credential.
+        let route = answered.route.and_then(|id| config.rules.routes.get(id));
+        if (status.is_success() || status == StatusCode::NOT_MODIFIED)
+            && route.is_none_or(|route| route.spec.scope != Scope::Public)
+            && let Some(known) = &config.known_callers
+            && !known.record(caller, self.clock.wall())
+        {
+            self.counters.callers_unremembered.inc();
+        }
+    }
+
     /// Counts the subject of a reason for operators: the name of a header, of a field.
     fn record_subject(&self, config: &ActiveConfig, answered: &ProxyResponse) {
         if let (Some(reason), Some(subject)) = (answered.outcome.reason, &answered.outcome.subject)
@@ -221,6 +241,15 @@ impl Proxy {
             self.hot_tags.subject(route, reason.as_str(), subject);
         }
     }
+}
+
+/// What a request carries of a credential, where callers are remembered. A login page is for
+/// strangers as well, so that its answer says nothing.
+fn caller_of(config: &ActiveConfig, request: &Request<Body>) -> Option<CallerParts> {
+    let (known, rule) = (config.known_callers.as_ref()?, &config.rules.credential);
+    let caller = known.parts(rule, request.headers());
+    let counts = !caller.is_empty() && !rule.is_login_path(request.uri().path().as_bytes());
+    counts.then_some(caller)
 }
 
 /// Counts a request, and the bytes of its response.

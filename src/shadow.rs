@@ -24,7 +24,6 @@ use crate::policy::route::RouteMode;
 use crate::policy::tag::Tag;
 use crate::semantics::times::Times;
 use crate::semantics::vary::VarySpec;
-use crate::telemetry::log::printable;
 use crate::telemetry::metrics::{Counter, Metrics};
 
 use advice::Subject;
@@ -51,6 +50,8 @@ mod observed;
 mod path;
 pub mod report;
 mod table;
+mod write_advice;
+pub mod write_answers;
 
 /// The most routes that are watched, over all reloads.
 pub const MAX_ROUTES: usize = 1024;
@@ -129,6 +130,7 @@ impl Shadow {
     pub fn reset(&self) {
         self.table.clear();
         self.pages.clear();
+        self.mutations.answers.clear();
         for route in self.lock().values() {
             *route.findings() = findings::Findings::default();
         }
@@ -391,10 +393,9 @@ impl Shadow {
                 &subject.findings,
             )
         };
-        ShadowReport {
-            routes: subjects.iter().map(report_for).collect(),
-            advice: advice::advise(&subjects),
-        }
+        let mut advised = write_advice::write_advice(&self.mutations.answers, rules);
+        advised.extend(advice::advise(&subjects));
+        ShadowReport { routes: subjects.iter().map(report_for).collect(), advice: advised }
     }
 
     /// The numbers of findings, of audits, and of audits that found a stale response, over all
@@ -443,8 +444,7 @@ impl Shadow {
 
     fn notify(&self, route: &RouteShadow, finding: FindingKind, text: &str, now: Wall) {
         let Some(first) = route.findings().is_due(finding, now) else { return };
-        // A method, too, is a client's.
-        let text = printable(text, 4 * path::MAX_PATH).into_owned();
+        let text = path::shown_finding(text);
         if first {
             let kind = finding.as_str();
             match finding {

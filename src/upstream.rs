@@ -36,7 +36,7 @@ use self::exchange::Exchanger;
 
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
-pub use self::exchange::{CloseDelimited, ConnectionChoice};
+pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
 pub use self::pinned::PinSlot;
 pub use self::settings::{HostHeader, Target, UpstreamLimits, UpstreamSettings};
 pub use self::tunnel::tunnel;

@@ -43,6 +43,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         Reason::MutationPending => "guard = \"mark\"",
         Reason::TooLarge => "[limits] object = \"32MiB\"",
         Reason::TooManyTags => "[limits] tags = 4096",
+        Reason::MethodOverride => "[upstream] method_override = true",
         Reason::KeyTooLong => "[limits] key = \"64KiB\"",
         Reason::Range => "[limits] range_fill = \"64MiB\"",
         Reason::NoRoute
@@ -55,7 +56,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         | Reason::Precondition
         | Reason::Upgrade
         | Reason::ConnectionLogin
-        | Reason::MethodOverride
+        | Reason::DeclaredWrite
         | Reason::CacheUnavailable
         | Reason::NotStored
         | Reason::StaleWhileRevalidate

@@ -27,6 +27,7 @@ use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
 use crate::config::{Config, Diagnostic, Diagnostics, Severity};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
@@ -165,8 +166,17 @@ impl StartupSettings {
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);
-        ActiveConfig { rules: Arc::new(rules), settings, table, cookie_use }
+        let known_callers = known_callers(&rules);
+        ActiveConfig { rules: Arc::new(rules), settings, table, cookie_use, known_callers }
     }
+}
+
+/// The callers to remember, where the operator names logins: for the longest time that a route
+/// authorizes a caller for.
+fn known_callers(rules: &PolicyRules) -> Option<KnownCallers> {
+    let longest = rules.routes.iter().map(|route| route.spec.admit_for).max();
+    let remember_for = longest.unwrap_or(Duration::from_mins(1));
+    rules.credential.names_logins.then(|| KnownCallers::new(remember_for))
 }
 
 /// Reloads the config file.

@@ -29,7 +29,7 @@ use super::rules::rules_from;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
-use crate::policy::plan::{Plan, PolicyRules, RequestView as Question};
+use crate::policy::plan::{Plan, PolicyRules, RequestView as Question, mutation_reason};
 use crate::units::parse_duration;
 
 mod list;
@@ -107,7 +107,8 @@ pub(super) fn run(path: &Path, args: &WarmArgs) -> Result<ExitCode, CommandError
     let guessed = list.requests.iter().any(|(wanted, _)| wanted.host.is_none())
         && args.host.is_none()
         && !headers_name_host(args);
-    let (jobs, not_sent) = choose(&list, rules.as_ref(), &headers, &fallback, args.limit);
+    let rules = rules.as_ref().map(|rules| Selection { rules, unrouted: args.unrouted });
+    let (jobs, not_sent) = choose(&list, rules, &headers, &fallback, args.limit);
     print_notes(&list, &not_sent, guessed.then_some(&to));
     if jobs.is_empty() {
         let nothing = "nothing to send";
@@ -198,7 +199,7 @@ fn destination(
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
             let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
-            Ok((to, (!args.unrouted).then(|| rules_from(config))))
+            Ok((to, Some(rules_from(config))))
         }
         (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
         (Some(_), Err(diagnostics)) => Err(CommandError::Usage(format!(
@@ -219,10 +220,18 @@ fn read_list(from: &Path) -> Result<WarmList, CommandError> {
     read.map_err(|error| CommandError::Usage(format!("--from {}: {error}", from.display())))
 }
 
+/// What selects the requests to send.
+#[derive(Clone, Copy)]
+struct Selection<'a> {
+    rules: &'a PolicyRules,
+    /// Whether to send what no route takes. What a purge rule says to be a write is never sent.
+    unrouted: bool,
+}
+
 /// The requests to send, and why the others are not sent.
 fn choose(
     list: &WarmList,
-    rules: Option<&PolicyRules>,
+    rules: Option<Selection<'_>>,
     headers: &HeaderMap,
     host: &HeaderValue,
     limit: Option<u64>,
@@ -248,7 +257,7 @@ fn choose(
 
 /// Why a request would certainly bypass the cache. A missing field is not certain, because a proxy
 /// on the way may add it.
-fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
+fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> Option<String> {
     let uri: Uri = job.target.parse().ok()?;
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
@@ -262,7 +271,8 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
         bypass: None,
         client: Some(Ipv4Addr::LOCALHOST.into()),
     };
-    match rules.plan(&question) {
+    match selection.rules.plan(&question) {
+        Plan::Pass(..) if selection.unrouted => None,
         Plan::Pass(route, outcome)
             if route.is_none() || outcome.reason == Some(Reason::ModeOff) =>
         {
@@ -270,8 +280,8 @@ fn refusal(rules: &PolicyRules, job: &WarmRequest, headers: &HeaderMap) -> Optio
                 outcome.detail().map_or_else(|| "no route".to_owned(), |detail| detail.to_string()),
             )
         }
-        // A header overrides the method.
-        Plan::Mutate(_) => Some("method override".to_owned()),
+        // A header overrides the method, or a purge rule says that the request changes data.
+        Plan::Mutate(method) => Some(mutation_reason(&Method::GET, &method).as_str().to_owned()),
         _ => None,
     }
 }
@@ -317,7 +327,9 @@ mod tests {
     const RULES: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = { header \
                          = \"x-tenant-id\" }\n\
         [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\nkey = [\"tenant\"]\n[[routes]]\npath = \
-        \"/off\"\nttl = \"5m\"\nmode = \"off\"\n";
+        \"/off\"\nttl = \"5m\"\nmode = \"off\"\n\
+        [[purges]]\npath = \"/a/{id}\"\nmethods = [\"GET\"]\nmatch.query.do = \"delete\"\n\
+        tags = [\"a\"]\n";
 
     #[test]
     fn only_what_a_route_takes_is_sent() {
@@ -325,19 +337,30 @@ mod tests {
             Config::parse(RULES, "proxy.toml", &|_| None)
                 .unwrap_or_else(|diagnostics| panic!("{diagnostics}")),
         );
-        let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n";
+        let routed = Selection { rules: &rules, unrouted: false };
+        let text = "/a/1\n/a/2?x\n/off\n/delete/7\n/b\nhttp://other.test/a/1\n/a/3?do=delete\n";
         let list = list::read(&mut text.as_bytes(), Bounds::DEFAULT).unwrap();
         let host = HeaderValue::from_static("app.test");
-        let (jobs, not_sent) = choose(&list, Some(&rules), &HeaderMap::new(), &host, None);
+        let (jobs, not_sent) = choose(&list, Some(routed), &HeaderMap::new(), &host, None);
         // Without the tenant, which a proxy on the way may add, it is still worth asking.
         let sent: Vec<_> =
             jobs.iter().map(|job| (job.host.to_str().unwrap(), job.target.as_str())).collect();
         assert_eq!(sent, [("app.test", "/a/1"), ("app.test", "/a/2?x"), ("other.test", "/a/1")]);
         assert_eq!(
             not_sent.into_iter().collect::<Vec<_>>(),
-            [("mode off".to_owned(), 1), ("no route".to_owned(), 2)]
+            [
+                ("declared write".to_owned(), 1),
+                ("mode off".to_owned(), 1),
+                ("no route".to_owned(), 2)
+            ]
         );
-        assert_eq!(choose(&list, None, &HeaderMap::new(), &host, None).0.len(), 6);
+        let unrouted = Selection { unrouted: true, ..routed };
+        let (jobs, not_sent) = choose(&list, Some(unrouted), &HeaderMap::new(), &host, None);
+        assert_eq!(
+            (jobs.len(), not_sent.into_keys().collect()),
+            (6, vec!["declared write".to_owned()])
+        );
+        assert_eq!(choose(&list, None, &HeaderMap::new(), &host, None).0.len(), 7);
         assert_eq!(choose(&list, None, &HeaderMap::new(), &host, Some(2)).0.len(), 2);
     }
 

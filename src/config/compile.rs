@@ -17,9 +17,11 @@ use super::diagnostics::recover;
 use super::file::{ConfigFile, RedisSection};
 use super::lint;
 use super::model::{Config, ConfigLimits};
+use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::units::{show_duration, show_size};
 
+pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
@@ -118,11 +120,8 @@ fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBu
 /// Compiles all parts, even if some of them have errors.
 fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let limits = file.limits.get().map(|limits| sections::limits(limits, context));
-    let server = file
-        .listen
-        .get()
-        .zip(limits.as_ref())
-        .and_then(|(listen, limits)| sections::server(listen, limits, context));
+    let listen = file.listen.get().zip(limits.as_ref());
+    let server = listen.and_then(|(listen, limits)| sections::server(listen, limits, context));
     let upstream = upstream(file, context);
     let admin = file.admin.get().and_then(|admin| sections::admin(admin, context));
     let memory = file
@@ -183,7 +182,10 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         log: log?,
         limits: limits?,
         routes,
-        purges: purges.into_iter().map(|purge| purge.rule).collect(),
+        purges: PurgeRules::new(
+            purges.into_iter().map(|purge| purge.rule).collect(),
+            *file.upstream.get()?.method_override.get()?,
+        ),
         credential,
         response_rules,
         debug_headers: *file.debug.get()?.headers.get()?,

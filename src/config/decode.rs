@@ -11,12 +11,14 @@ mod macros;
 mod query;
 mod strip;
 mod text;
+mod value_table;
 mod values;
 
 pub(crate) use self::macros::{table, words};
 pub use self::query::QueryForm;
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
+pub use self::value_table::ValueTable;
 pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 
 /// Keys that are planned but not supported yet.
@@ -196,6 +198,15 @@ impl TomlReader<'_> {
             format!("this is {found}, but {needed} is needed"),
         );
         self.report.push(builder.allowed(needed).maybe_hint(hint));
+    }
+}
+
+/// The key of a field of the file's types: `match` is a word of Rust as well, and is a field as
+/// `r#match`.
+pub const fn key_of(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
     }
 }
 

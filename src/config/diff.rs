@@ -139,7 +139,12 @@ pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Ve
 /// Whether a key is read at startup only, so that changing it needs a restart.
 #[must_use]
 pub fn at_start(section: &str, key: &str) -> bool {
-    AT_START.contains(&section) || (section == "limits" && LIMITS_AT_START.contains(&key))
+    match section {
+        "limits" => LIMITS_AT_START.contains(&key),
+        // It is a rule, and no setting of the client of the origin.
+        "upstream" => key != "method_override",
+        _ => AT_START.contains(&section),
+    }
 }
 
 fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<ConfigChange> {

@@ -8,13 +8,15 @@ use super::decode::{
     Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList, TomlString, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, ClientWord, CollapseWord, FormatWord, GuardWord, HostWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, HostWord,
     ModeWord, OnLossWord, OriginWord, ScopeWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
-mod limits;
-
 pub use self::limits::LimitsSection;
+pub use self::purges::{MatchSection, PurgeSection};
+
+mod limits;
+mod purges;
 
 table! {
     /// The configuration of Sidecache: a caching sidecar in front of an HTTP app. Strings may
@@ -127,6 +129,10 @@ table! {
         /// Whether a connection is used again after a request with a body. A GET, HEAD, DELETE or
         /// OPTIONS with a body always ends it, because some origins leave such a body unread.
         reuse_after_body: bool = true,
+        /// Whether the origin obeys a GET that names another method, in `X-HTTP-Method-Override` or
+        /// `_method`. Then such a GET is a write. Otherwise it is passed, is not stored, and purges
+        /// nothing.
+        method_override: bool = false,
         /// The `User-Agent` that the origin gets with fills that do not carry the caller's. The
         /// default is that of an ordinary browser, so that the origin sends its ordinary page.
         user_agent: TomlString =
@@ -317,7 +323,8 @@ table! {
         /// The paths that the origin redirects to when a caller must log in, where `*` stands for
         /// any text; case and escapes do not count. A redirect to one of them, or to another host
         /// that begins with `login.`, `auth.`, `sso.`, `account.`, `accounts.`, `id.` or `idp.`, is
-        /// the answer to one caller.
+        /// the answer to one caller. If the file has this key, a stranger's write that is
+        /// redirected to one of them counts as refused, and purges nothing.
         login_paths: TomlList<TomlString> = [
             "*/login", "*/login/*", "*/login.*", "*/log-in", "*/log_in", "*/logon*", "*/signin*",
             "*/sign_in", "*/sign-in", "*/session/new", "*/sessions/new", "*/wp-login.php",
@@ -425,29 +432,10 @@ table! {
         pass_headers: TomlList<TomlString> = [],
         /// What to do with all other request headers that are not part of the key.
         unknown_headers: UnknownWord = "bypass",
+        /// Whether the case of the fixed parts of the path counts (`exact`), or not (`ignore`), for
+        /// origins that route `/API/Items` like `/api/items`. Captures are always exact.
+        case: CaseWord = "exact",
         /// Whether the `Cache-Control` of requests counts.
         client_cache_control: ClientWord = "respect",
-    }
-}
-
-table! {
-    /// Which tags a write purges.
-    #[schemars(extend("required" = ["path", "tags"]))]
-    PurgeSection("a purge rule", "[[purges]]") {
-        /// The paths of the writes, as in a route.
-        #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
-        path: TomlString,
-        /// The methods of the writes. Without it, every unsafe method.
-        #[schemars(extend("examples" = [["POST", "PUT", "PATCH", "DELETE"]]))]
-        methods: TomlList<TomlString>,
-        /// What is purged: text with fields in braces.
-        #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
-        tags: TomlList<TomlString>,
-        /// Whether hits are still served while the write is in progress (`mark`), or requests go to
-        /// the origin (`bypass`).
-        guard: GuardWord = "mark",
-        /// When to purge again after the write, for origins that commit late or read from replicas.
-        #[schemars(extend("maxItems" = 8, "examples" = [["1s", "5s"]]))]
-        repurge_after: TomlList<Period> = [],
     }
 }

@@ -2,9 +2,9 @@
 //! program.
 
 use super::decode::words;
-use crate::policy::purge_rule::MutationGuard;
+use crate::policy::purge_rule::{MutationGuard, PurgeOn};
 use crate::policy::route::{
-    AdmitRule, ClientCacheControl, Collapse, RouteMode, UnknownHeaders, VaryCookie,
+    AdmitRule, ClientCacheControl, Collapse, PathCase, RouteMode, UnknownHeaders, VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::redis::{OnLoss, WritePolicy};
@@ -125,5 +125,19 @@ words! {
     /// Whether hits are served during a write.
     GuardWord -> MutationGuard, "a guard" {
         "mark" => MutationGuard::Mark, "bypass" => MutationGuard::Bypass,
+    }
+}
+
+words! {
+    /// Which answers purge.
+    PurgeOnWord -> PurgeOn, "a choice of answers" {
+        "success" => PurgeOn::Success, "2xx" => PurgeOn::Ok, "any" => PurgeOn::Any,
+    }
+}
+
+words! {
+    /// Whether the case of a path counts.
+    CaseWord -> PathCase, "a rule for the case of paths" {
+        "exact" => PathCase::Exact, "ignore" => PathCase::Ignore,
     }
 }

@@ -12,7 +12,7 @@ use crate::admin;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
 use crate::policy::plan::FillConstants;
-use crate::policy::purge_rule::PurgeRule;
+use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route;
 use crate::redis;
 use crate::server;
@@ -38,7 +38,7 @@ pub struct Config {
     /// The routes.
     pub routes: route::Routes,
     /// The purge rules.
-    pub purges: Vec<PurgeRule>,
+    pub purges: PurgeRules,
     /// What identifies a caller.
     pub credential: Arc<CredentialRule>,
     /// How the origin's responses are read.

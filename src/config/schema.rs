@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
     Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, StripForm, TomlList, TomlString,
+    ValueTable,
 };
 use super::file::{self, ConfigFile};
 
@@ -43,6 +44,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "DebugSection" => file::DebugSection::KEYS,
         "RouteSection" => file::RouteSection::KEYS,
         "PurgeSection" => file::PurgeSection::KEYS,
+        "MatchSection" => file::MatchSection::KEYS,
         _ => &[],
     }
 }
@@ -99,6 +101,12 @@ inline!(StripForm, "StripForm", {
         { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
     ],
     "examples": [["_ga", "pref_*"]]
+});
+
+inline!(ValueTable, "ValueTable", {
+    "title": "table of names and values",
+    "type": "object",
+    "additionalProperties": { "type": "string" }
 });
 
 impl<T: JsonSchema> JsonSchema for Setting<T> {

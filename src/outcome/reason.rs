@@ -125,6 +125,7 @@ impl Reason {
             | Self::Upgrade
             | Self::ConnectionLogin
             | Self::MethodOverride
+            | Self::DeclaredWrite
             | Self::MutationPending
             | Self::RequestNoStore
             | Self::KeyTooLong
@@ -228,9 +229,14 @@ reasons! {
                   another request on the same connection has done so.",
         remedy: "";
     MethodOverride = "method override", [Bypass],
-        meaning: "A header asks the origin to treat the request as another method. It is handled \
-            as \
-                  that method.",
+        meaning: "A header or a parameter asks the origin to treat the request as another method. \
+                  A write purges under that method as well; a GET or HEAD is passed, is not stored \
+                  and purges nothing.",
+        remedy: "If the app obeys such GETs, set `upstream.method_override = true`. If one changes \
+                 data, name it in a purge rule with `methods = [\"GET\"]`.";
+    DeclaredWrite = "declared write", [Bypass],
+        meaning: "A purge rule with `methods = [\"GET\"]` says that this GET or HEAD changes data. \
+                  It is handled as a write.",
         remedy: "";
     MutationPending = "mutation pending", [Bypass],
         meaning: "A write that may purge one of the tags is in progress, and its purge rule has \
@@ -388,110 +394,4 @@ reasons! {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn labels_are_snake_case_and_differ() {
-        let labels: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
-        assert_eq!(labels.len(), Reason::ALL.len());
-        for label in &labels {
-            assert!(label.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{label}");
-        }
-        assert_eq!(Reason::NoRoute.label(), "no_route");
-        assert_eq!(Reason::StaleWhileRevalidate.label(), "stale_while_revalidate");
-        assert_eq!(Reason::VaryStar.label(), "vary_star");
-    }
-
-    #[test]
-    fn reasons_are_told_in_whole_sentences() {
-        for reason in Reason::ALL {
-            let texts = [Some(reason.meaning()), reason.remedy()];
-            for text in texts.into_iter().flatten() {
-                assert!(text.starts_with(|c: char| c.is_ascii_uppercase()), "{reason:?}: {text}");
-                assert!(text.ends_with('.') && !text.contains("  "), "{reason:?}: {text}");
-            }
-        }
-    }
-
-    #[test]
-    fn discriminants_count_the_table() {
-        for (at, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, at);
-        }
-    }
-
-    #[test]
-    fn every_reason_has_its_status_of_failure() {
-        let statuses: Vec<_> =
-            Reason::ALL.iter().map(|reason| (*reason, reason.failure_status().as_u16())).collect();
-        assert_eq!(
-            statuses,
-            [
-                (Reason::NoRoute, 500),
-                (Reason::Method, 500),
-                (Reason::ModeOff, 500),
-                (Reason::Shadow, 500),
-                (Reason::MissingField, 500),
-                (Reason::UnkeyedHeader, 500),
-                (Reason::WithheldHeader, 500),
-                (Reason::FillRefused, 500),
-                (Reason::AmbiguousPath, 500),
-                (Reason::AmbiguousQuery, 500),
-                (Reason::RequestBody, 500),
-                (Reason::Range, 500),
-                (Reason::Precondition, 500),
-                (Reason::Upgrade, 500),
-                (Reason::ConnectionLogin, 500),
-                (Reason::MethodOverride, 500),
-                (Reason::MutationPending, 500),
-                (Reason::CacheUnavailable, 503),
-                (Reason::RequestNoStore, 500),
-                (Reason::KeyTooLong, 500),
-                (Reason::NotStored, 500),
-                (Reason::Expired, 500),
-                (Reason::StaleWhileRevalidate, 500),
-                (Reason::Purged, 500),
-                (Reason::NotAdmitted, 500),
-                (Reason::CredentialUnconfirmed, 500),
-                (Reason::RequestNoCache, 500),
-                (Reason::OnlyIfCached, 504),
-                (Reason::VaryMiss, 500),
-                (Reason::NoStore, 500),
-                (Reason::Private, 500),
-                (Reason::NoCache, 500),
-                (Reason::NoFreshness, 500),
-                (Reason::StaleOnArrival, 500),
-                (Reason::SetCookie, 500),
-                (Reason::VaryStar, 500),
-                (Reason::Status, 500),
-                (Reason::Authorization, 500),
-                (Reason::TooLarge, 500),
-                (Reason::Truncated, 500),
-                (Reason::Unframed, 500),
-                (Reason::ContentCoding, 500),
-                (Reason::ClientGone, 500),
-                (Reason::EventStream, 500),
-                (Reason::Trailers, 500),
-                (Reason::TooManyTags, 500),
-                (Reason::PurgedDuringFill, 500),
-                (Reason::StoreFailed, 500),
-                (Reason::Unverifiable, 500),
-                (Reason::BadRequest, 400),
-                (Reason::UpstreamUnreachable, 502),
-                (Reason::UpstreamTimeout, 504),
-                (Reason::UpstreamProtocolError, 502),
-                (Reason::UpstreamError, 502),
-                (Reason::UpstreamBusy, 503),
-                (Reason::WriteRefused, 503),
-            ]
-        );
-        for (reason, status) in statuses {
-            if reason.steps().contains(&Step::Failure) {
-                assert_ne!(status, 500, "{reason:?}");
-            }
-        }
-    }
-}
+mod tests;

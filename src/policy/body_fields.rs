@@ -69,6 +69,14 @@ impl BodyFields {
         None
     }
 
+    /// Whether bodies of this media type, in lower case and without parameters, are read.
+    #[must_use]
+    pub fn reads(kind: &[u8]) -> bool {
+        [&b"application/json"[..], b"text/json", b"text/plain"].contains(&kind)
+            || kind.ends_with(b"+json")
+            || kind == b"application/x-www-form-urlencoded"
+    }
+
     /// What is at a JSON pointer, whose `*` stands for every element. A pointer that ends at a list
     /// stands for the elements of it. In a form: all parameters that frameworks map to that
     /// pointer.
@@ -91,6 +99,24 @@ impl BodyFields {
             }
         }
         found
+    }
+
+    /// The names of the members of a JSON object; none of anything else.
+    pub fn member_names(&self) -> impl Iterator<Item = &str> {
+        let members = match &self.0 {
+            BodyContent::Json(Json::Members(members)) => members.as_slice(),
+            BodyContent::Json(_) | BodyContent::Form(_) => &[],
+        };
+        members.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The parameters of a form; none of a JSON document.
+    #[must_use]
+    pub fn parameters(&self) -> &[(String, String)] {
+        match &self.0 {
+            BodyContent::Form(form) => form,
+            BodyContent::Json(_) => &[],
+        }
     }
 
     /// Every value at a JSON pointer.

@@ -77,7 +77,15 @@ fn strings(value: &[u8]) -> Option<Vec<String>> {
 /// behind one sidecar from purging each other.
 #[must_use]
 pub fn tag(host: &str, group: &str) -> Tag {
-    Tag::new(&format!("group:{host} {group}"))
+    let mut name = format!("group:{host} ");
+    for letter in group.chars() {
+        // Case counts in groups, but not in tags. A group is ASCII (RFC 9651 3.3.3).
+        if letter == '^' || letter.is_ascii_uppercase() {
+            name.push('^');
+        }
+        name.push(letter);
+    }
+    Tag::new(&name)
 }
 
 #[cfg(test)]
@@ -170,6 +178,8 @@ mod tests {
         assert_eq!(tag("app:8080", "news item").as_str(), "group:app:8080 news item");
         assert_eq!(tag("app", "a"), tag("app", "a"));
         assert_ne!(tag("app", "a"), tag("app", "A"));
+        assert_ne!(tag("app", "^a"), tag("app", "A"));
+        assert_eq!(Tag::new(tag("app", "News").as_str()), tag("app", "News"), "read back");
         assert_ne!(tag("app", "a"), tag("other", "a"));
     }
 

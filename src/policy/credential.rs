@@ -23,6 +23,10 @@ pub struct CredentialRule {
     pub ignored_cookies: IgnoredCookies,
     /// The paths that the origin redirects to when a caller must log in; see [`login_glob`].
     pub login_paths: Box<[Glob]>,
+    /// Whether the operator has named them. Only then a redirect to one of them may mean that a
+    /// write was refused: by default none does, because many an application answers so when it has
+    /// carried out a write of a stranger, such as a registration or a new password.
+    pub names_logins: bool,
 }
 
 /// Where common frameworks and identity providers let a caller log in, below any path.
@@ -75,6 +79,7 @@ impl Default for CredentialRule {
             cookies: None,
             ignored_cookies: IgnoredCookies::default(),
             login_paths: LOGIN_PATHS.iter().copied().map(login_glob).collect(),
+            names_logins: false,
         }
     }
 }
@@ -174,6 +179,19 @@ impl CredentialRule {
         if host.is_some_and(|host| is_login_host(host) && !is_same_host(host, request_host)) {
             return true;
         }
+        self.is_login_path(path)
+    }
+
+    /// Whether a redirect of a stranger's write to this `Location` says that it was refused: to one
+    /// of the paths that the operator has named.
+    #[must_use]
+    pub fn refuses_writes(&self, location: &HeaderValue) -> bool {
+        self.names_logins && self.is_login_path(authority_and_path(location.as_bytes()).1)
+    }
+
+    /// Whether a path is one of `login_paths`.
+    #[must_use]
+    pub fn is_login_path(&self, path: &[u8]) -> bool {
         let mut plain = without_case_and_escapes(path);
         if !plain.starts_with(b"/") {
             // Relative to the request's path: only its end is known.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
-use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
+use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
@@ -329,8 +329,7 @@ fn explain_mutation(
     data: Option<&str>,
 ) {
     lines.line("X-Cache", "BYPASS");
-    let is_as_sent = *effective == *request.method;
-    let reason = if is_as_sent { Reason::Method } else { Reason::MethodOverride };
+    let reason = mutation_reason(request.method, effective);
     lines.reason(reason, reason.as_str());
     let kind =
         request.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
@@ -355,6 +354,12 @@ fn explain_mutation(
             let callers = rules.caller_purges(request.headers, None);
             for tag in &callers {
                 lines.line("purges, if the response sets a cookie that counts", tag.shown());
+            }
+            for line in &mutation.rules {
+                lines.line("rule", format!("at line {line}"));
+            }
+            for line in &mutation.excluded_by {
+                lines.line("rule", format!("not the one at line {line}, by its `except`"));
             }
             if !mutation.covered {
                 lines.line("rule", "none: only its own URI is purged");

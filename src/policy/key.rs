@@ -136,9 +136,10 @@ fn without_header<'a>(canonical: &'a [u8], name: &HeaderName) -> (KeyHash, Optio
 #[derive(Debug)]
 pub struct KeyWriter(Canonical);
 
-/// The version of the encoding, and of how the request of a fill is made from a key: entries of
-/// earlier versions, which may have been filled with more than their keys hold, are never found.
-const VERSION: u8 = 2;
+/// The version of the encoding, of how the request of a fill is made from a key, and of the tags
+/// that an entry carries: entries of earlier versions, which may have been filled with more than
+/// their keys hold, or lack tags by which they are purged now, are never found.
+const VERSION: u8 = 3;
 
 impl Default for KeyWriter {
     fn default() -> Self {

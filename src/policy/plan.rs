@@ -3,7 +3,8 @@
 //!
 //! `rules` holds the rules and the request they read, `lookup` the key of a request that the cache
 //! may answer, `canonical` the parts that the key is made of, `variant` its variants,
-//! `fill_request` what the origin receives on a fill, and `mutation` what a write purges.
+//! `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
+//! `write_methods` which methods it may have.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use http::Method;
 use http::header::HeaderName;
 
 use crate::outcome::{Outcome, Reason};
-use crate::policy::plan::request_headers::{ambiguous_header, overridden_methods};
+use crate::policy::plan::request_headers::ambiguous_header;
+use crate::policy::plan::write_methods::{ReadOverride, read_override};
 use crate::policy::purge_rule;
 use crate::policy::request_target;
 use crate::policy::route::Route;
@@ -19,7 +21,7 @@ use crate::policy::route::Route;
 pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
 pub use crate::policy::plan::fill_request::FillHead;
 pub use crate::policy::plan::lookup::Lookup;
-pub use crate::policy::plan::mutation::Mutation;
+pub use crate::policy::plan::mutation::{Mutation, mutation_reason};
 pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 
 mod canonical;
@@ -33,6 +35,8 @@ mod rules;
 mod tests;
 mod uploads;
 mod variant;
+mod write_methods;
+mod write_paths;
 
 /// What to do with a request.
 #[derive(Debug)]
@@ -58,10 +62,14 @@ impl PolicyRules {
                 Plan::Mutate(request.method.clone())
             };
         }
-        if let Some(method) = overridden_methods(request).into_iter().next() {
-            // SECURITY: an origin that supports the override treats the request as one with the
-            // other method.
-            return Plan::Mutate(method);
+        // Nothing below this line, and nothing but what is below it, treats a request as a read.
+        if self.is_declared_write(request) {
+            return Plan::Mutate(request.method.clone());
+        }
+        let named = read_override(request);
+        if let (true, ReadOverride::Unsafe(method)) = (self.purges.method_override, &named) {
+            // SECURITY: the origin treats the request as one with the other method.
+            return Plan::Mutate(method.clone());
         }
         let raw = request.uri.path();
         let Some(path) = request_target::normal_path(raw) else {
@@ -76,12 +84,32 @@ impl PolicyRules {
         let Some((route, captures)) = self.routes.find(&path) else {
             return Plan::Pass(None, Outcome::bypass(Reason::NoRoute));
         };
+        if named != ReadOverride::None {
+            // SECURITY: the origin may treat the request as one with another method, so its
+            // response is nobody else's. It purges nothing, because any stranger can send it: where
+            // the origin obeys, the operator says so.
+            return Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride));
+        }
         if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
             return Plan::Refuse(Some(route), header);
         }
+        let path = route.keyed_path(path, &captures);
         match self.lookup(route, captures, path, request) {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
             Err(outcome) => Plan::Pass(Some(route), outcome),
         }
+    }
+
+    /// Whether a purge rule makes this GET or HEAD a mutation, by any reading of it.
+    fn is_declared_write(&self, request: &RequestView<'_>) -> bool {
+        let mut readings: Option<Vec<String>> = None;
+        self.purges.for_reads().any(|rule| {
+            let path = request.uri.path();
+            if !Self::meets(rule, request) {
+                return false;
+            }
+            let readings = readings.get_or_insert_with(|| request_target::write_readings(path));
+            !rule.excludes(path) && readings.iter().any(|path| rule.captures_of(path).is_some())
+        })
     }
 }

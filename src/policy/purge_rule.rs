@@ -1,12 +1,15 @@
 //! Purge rules: which tags a mutation invalidates.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 
 use crate::policy::field::{Field, FieldSource, FieldView};
-use crate::policy::route::Pattern;
+use crate::policy::request_match::RequestMatch;
+use crate::policy::request_target;
+use crate::policy::route::{Captures, Pattern};
 use crate::policy::tag::Tag;
 use crate::policy::template::{Template, UnreadTemplate};
 
@@ -30,32 +33,110 @@ impl MutationGuard {
     }
 }
 
-/// Methods, a path pattern, and the tags that a matching mutation purges.
+/// Which answers of the origin purge the tags of a rule. An unknown outcome (a 5xx, a timeout, a
+/// broken connection) always does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PurgeOn {
+    /// A 2xx alone.
+    Ok,
+    /// A 2xx or 3xx, but not the redirect of a stranger to a login page.
+    #[default]
+    Success,
+    /// Every answer.
+    Any,
+}
+
+/// What the origin's answer says of a mutation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MutationAnswer {
+    /// 2xx.
+    Ok,
+    /// 3xx.
+    Redirect,
+    /// 4xx, or a redirect of a stranger to a login page.
+    Refusal,
+    /// Anything else: nobody knows what has happened.
+    Unknown,
+}
+
+impl PurgeOn {
+    /// The word in `proxy.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "2xx",
+            Self::Success => "success",
+            Self::Any => "any",
+        }
+    }
+
+    /// Whether this answer purges.
+    #[must_use]
+    pub const fn is_met_by(self, answer: MutationAnswer) -> bool {
+        match answer {
+            MutationAnswer::Ok | MutationAnswer::Unknown => true,
+            MutationAnswer::Redirect => !matches!(self, Self::Ok),
+            MutationAnswer::Refusal => matches!(self, Self::Any),
+        }
+    }
+}
+
+/// Methods, a path pattern, conditions, and the tags that a matching mutation purges.
 #[derive(Clone, Debug)]
 pub struct PurgeRule {
     /// Its number in the file, from 1.
     pub line: usize,
-    /// The paths it applies to.
+    /// The paths it applies to, as written.
     pub pattern: Pattern,
-    /// The methods; `None` for every unsafe method.
+    /// The paths it does not apply to.
+    pub except: Box<[Pattern]>,
+    /// The methods; `None` for every unsafe method. GET goes for HEAD as well.
     pub methods: Option<Box<[Method]>>,
+    /// What a mutation must have besides.
+    pub conditions: RequestMatch,
     /// The tags to purge.
     pub tags: Box<[Template]>,
     /// What happens to hits while a matching mutation is in flight.
     pub guard: MutationGuard,
+    /// Which answers purge.
+    pub purge_on: PurgeOn,
     /// When to purge again, counted from the end of the mutation, for origins that commit late.
     pub repurge_after: Box<[Duration]>,
+    /// The paths it applies to, in the form that the readings of a path are matched in.
+    pub for_writes: Pattern,
 }
 
 impl PurgeRule {
-    /// The captures, if this rule applies to a mutation of this path with one of these methods.
+    /// The captures, if the path of this rule matches one of [`request_target::write_readings`].
+    ///
+    /// [`request_target::write_readings`]: crate::policy::request_target::write_readings
     #[must_use]
-    pub fn matches(&self, methods: &[Method], path: &str) -> Option<Vec<(Arc<str>, Box<str>)>> {
-        let named = self
-            .methods
-            .as_ref()
-            .is_none_or(|named| named.iter().any(|method| methods.contains(method)));
-        if named { self.pattern.captures_of(path) } else { None }
+    pub fn captures_of(&self, reading: &str) -> Option<Captures> {
+        self.for_writes.captures_of(reading)
+    }
+
+    /// Whether the rule does not apply to this path although its own path matches.
+    ///
+    /// A purge too few would be a stale response, so a path is excluded only in the one reading
+    /// that it has, and in the case that the operator wrote.
+    #[must_use]
+    pub fn excludes(&self, path: &str) -> bool {
+        !self.except.is_empty()
+            && request_target::normal_path(path).is_some_and(|path| {
+                self.except.iter().any(|pattern| pattern.captures_of(&path).is_some())
+            })
+    }
+
+    /// Whether it makes a GET or HEAD a mutation.
+    #[must_use]
+    pub fn is_for_reads(&self) -> bool {
+        self.methods.as_ref().is_some_and(|methods| methods.contains(&Method::GET))
+    }
+
+    /// Whether some path matches both this rule and a pattern, in any case.
+    #[must_use]
+    pub fn may_cover(&self, pattern: &Pattern) -> bool {
+        self.for_writes.may_cover(&pattern.for_writes())
     }
 
     /// Whether a tag needs a field from the mutation's body.
@@ -80,6 +161,39 @@ impl PurgeRule {
             }
         }
         (tags, unread)
+    }
+}
+
+/// The purge rules of one file, and what the origin makes of reads that name another method.
+#[derive(Debug, Default)]
+pub struct PurgeRules {
+    rules: Vec<PurgeRule>,
+    /// Whether a rule makes a GET or HEAD a mutation.
+    is_for_reads: bool,
+    /// Whether the origin obeys a GET that names another method.
+    pub method_override: bool,
+}
+
+impl PurgeRules {
+    /// These rules, in the order of the file.
+    #[must_use]
+    pub fn new(rules: Vec<PurgeRule>, method_override: bool) -> Self {
+        let is_for_reads = rules.iter().any(PurgeRule::is_for_reads);
+        Self { rules, is_for_reads, method_override }
+    }
+
+    /// The rules that make a GET or HEAD a mutation. Costs nothing where there are none.
+    pub fn for_reads(&self) -> impl Iterator<Item = &PurgeRule> {
+        let rules = if self.is_for_reads { &self.rules[..] } else { &[] };
+        rules.iter().filter(|rule| rule.is_for_reads())
+    }
+}
+
+impl Deref for PurgeRules {
+    type Target = [PurgeRule];
+
+    fn deref(&self) -> &[PurgeRule] {
+        &self.rules
     }
 }
 

@@ -8,6 +8,11 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::policy::fold::fold;
+
+/// The longest extension of a path.
+const MAX_EXTENSION: usize = 16;
+
 /// The normal form of a path, or `None` when it has more than one reading.
 ///
 /// Escapes of unreserved characters are decoded, and all others are written in upper case (RFC 3986
@@ -86,6 +91,47 @@ pub fn readings(raw: &str) -> Vec<String> {
     all.sort();
     all.dedup();
     all
+}
+
+/// A path without its final slashes, and without the extensions of its last segment: `/items/7` for
+/// `/items/7.json` and `/items/7/`. Many origins route all of them alike.
+#[must_use]
+pub fn bare_path(path: &str) -> &str {
+    let mut bare = path.trim_end_matches('/');
+    let start = bare.rfind('/').map_or(0, |slash| slash + 1);
+    while let Some((stem, extension)) = bare[start..].rsplit_once('.') {
+        if stem.is_empty() || !is_extension(extension) {
+            break;
+        }
+        bare = &bare[..start + stem.len()];
+    }
+    bare
+}
+
+/// `json`, but not the end of `10.0.0.1` or of `v1.2`.
+fn is_extension(text: &str) -> bool {
+    text.len() <= MAX_EXTENSION
+        && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// The readings of a path by which purge rules are matched: each reading in folded form, with and
+/// without what [`bare_path`] takes away.
+#[must_use]
+pub fn write_readings(raw: &str) -> Vec<String> {
+    let folded = |reading: &String| fold(reading).into_owned();
+    let mut all: Vec<String> = readings(raw).iter().map(folded).collect();
+    let bare: Vec<String> = all.iter().map(|path| bare_path(path).to_owned()).collect();
+    all.extend(bare.into_iter().filter(|path| !path.is_empty()));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// A literal segment of a pattern in the form that [`write_readings`] are matched in.
+#[must_use]
+pub fn write_segment(literal: &str) -> String {
+    fold(&decoded(literal)).into_owned()
 }
 
 fn decoded(path: &str) -> String {
@@ -172,6 +218,19 @@ pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
     values.sort();
     values.dedup();
     values
+}
+
+/// Whether a query gives a parameter this value, by any reading: at any place, split at `&` and at
+/// `;`, decoded where possible, with the name in any case.
+#[must_use]
+pub fn has_value(query: &str, wanted: &str, value: &str) -> bool {
+    let lenient = |text: &str| decoded(&text.replace('+', " "));
+    let wanted = wanted.to_lowercase();
+    query.split('&').chain(query.split(['&', ';'])).filter(|pair| !pair.is_empty()).any(|pair| {
+        let (name, given) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = lenient(name).to_lowercase();
+        (name == wanted || is_disguise(&name, &wanted)) && lenient(given) == value
+    })
 }
 
 /// The value of one query parameter. A parameter that occurs twice is ambiguous, also if it is
@@ -271,6 +330,30 @@ mod tests {
     fn the_permissive_reading_resolves_escapes_parameters_and_dots() {
         assert_eq!(permissive_path("/api%2fv1/./campaigns;v=1//7"), "/api/v1/campaigns/7");
         assert_eq!(permissive_path("/a/../api%252fv1\\x"), "/api/v1/x");
+    }
+
+    #[test]
+    fn a_bare_path_has_no_final_slash_and_no_extension() {
+        for (path, bare) in [
+            ("/items/7", "/items/7"),
+            ("/items/7/", "/items/7"),
+            ("/items/7.json", "/items/7"),
+            ("/items/7.json/", "/items/7"),
+            ("/a.b/7", "/a.b/7"),
+            ("/a.tar.gz", "/a"),
+            ("/hosts/10.0.0.1", "/hosts/10.0.0.1"),
+            ("/v1.2", "/v1.2"),
+            ("/users/a@example.com", "/users/a@example"),
+            ("/.env", "/.env"),
+            ("/a.", "/a."),
+            ("/", ""),
+            ("7.json", "7"),
+        ] {
+            assert_eq!(bare_path(path), bare, "{path}");
+            assert_eq!(bare_path(bare), bare);
+        }
+        assert_eq!(write_readings("/Items/7.JSON"), ["/items/7", "/items/7.json"]);
+        assert_eq!(write_readings("/"), ["/"]);
     }
 
     #[test]

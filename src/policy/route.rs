@@ -1,5 +1,6 @@
 //! Routes: their path patterns and policies, and which route matches a request.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -65,6 +66,16 @@ pub enum QueryRule {
     None,
     /// These. The others are withheld from the origin on a fill.
     Only(Box<[Box<str>]>),
+}
+
+/// Whether the case of the literal segments of a route's path counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathCase {
+    /// It counts.
+    Exact,
+    /// ASCII letters match in any case. The key, and the origin on a fill, get them as the route
+    /// has them.
+    Ignore,
 }
 
 /// What to do with a request header that is not in the key.
@@ -182,6 +193,21 @@ pub struct RouteSpec {
     pub vary_cookie: VaryCookie,
     /// Whether the request's own `Cache-Control` is honored.
     pub client_cache_control: ClientCacheControl,
+    /// Whether the case of its path counts.
+    pub case: PathCase,
+}
+
+impl RouteSpec {
+    /// Whether both match the same paths, and neither is more specific.
+    #[must_use]
+    pub fn ties(&self, other: &Self) -> bool {
+        match (self.case, other.case) {
+            (PathCase::Ignore, PathCase::Ignore) => {
+                self.pattern.in_lower_case().same_shape(&other.pattern.in_lower_case())
+            }
+            _ => self.pattern.same_shape(&other.pattern),
+        }
+    }
 }
 
 /// How responses of the origin are read, on all routes alike.
@@ -271,6 +297,16 @@ impl Route {
         self.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)))
     }
 
+    /// A path that it matches, as it stands in the key and in the request of a fill: the literal
+    /// segments as the route has them.
+    #[must_use]
+    pub fn keyed_path<'a>(&self, path: Cow<'a, str>, captures: &Captures) -> Cow<'a, str> {
+        match self.spec.case {
+            PathCase::Exact => path,
+            PathCase::Ignore => Cow::Owned(self.spec.pattern.path_with(&path, captures)),
+        }
+    }
+
     /// The route's name in metrics and logs: its pattern.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -327,6 +363,7 @@ fn fingerprint(
         stale_if_error,
         languages,
         vary_cookie,
+        case,
         // These decide when the origin is contacted and who is served, not what is stored.
         jitter: _,
         mode: _,
@@ -350,7 +387,7 @@ fn fingerprint(
             credential,
             targeted,
             response_tags,
-            (strip_set_cookie, languages, vary_cookie),
+            (strip_set_cookie, languages, vary_cookie, case),
         )
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
@@ -377,8 +414,11 @@ impl fmt::Display for Tie {
 /// All routes, looked up by path.
 #[derive(Debug, Default)]
 pub struct Routes {
-    routes: Vec<Arc<Route>>,
+    list: Vec<Arc<Route>>,
+    /// Those whose case counts.
     tree: pattern::Tree,
+    /// Those whose case does not, by their patterns in lower case.
+    in_any_case: Option<pattern::Tree>,
 }
 
 impl Routes {
@@ -388,49 +428,73 @@ impl Routes {
         credential: &CredentialRule,
         response_rules: &Arc<ResponseRules>,
     ) -> Result<Self, Tie> {
-        let mut tree = pattern::Tree::default();
+        let (mut tree, mut in_any_case) = (pattern::Tree::default(), None);
         for (id, spec) in specs.iter().enumerate() {
-            if let Some(first) = tree.insert(&spec.pattern, id) {
+            let tied = specs[..id].iter().position(|earlier| earlier.ties(spec));
+            let tied = tied.or_else(|| match spec.case {
+                PathCase::Exact => tree.insert(&spec.pattern, id),
+                PathCase::Ignore => in_any_case
+                    .get_or_insert_with(pattern::Tree::default)
+                    .insert(&spec.pattern.in_lower_case(), id),
+            });
+            if let Some(first) = tied {
                 return Err(Tie { first, second: id });
             }
         }
-        let routes = specs
+        let list = specs
             .into_iter()
             .enumerate()
             .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, response_rules)))
             .collect();
-        Ok(Self { routes, tree })
+        Ok(Self { list, tree, in_any_case })
     }
 
     /// The most specific route for a path in normal form, with its captures.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<(&Arc<Route>, Captures)> {
-        let id = self.tree.find(path)?;
-        let route = &self.routes[id];
-        let captures = route.spec.pattern.captures_of(path)?;
+        let exact = self.tree.find(path);
+        let found = match &self.in_any_case {
+            None => exact,
+            Some(tree) => {
+                let other = tree.find(&path.to_ascii_lowercase());
+                self.more_specific(exact, other)
+            }
+        };
+        let route = &self.list[found?];
+        let captures = match route.spec.case {
+            PathCase::Exact => route.spec.pattern.captures_of(path)?,
+            PathCase::Ignore => route.spec.pattern.captures_in_any_case(path)?,
+        };
         Some((route, captures))
+    }
+
+    /// Of two routes that match one path, the more specific; of equals, the one whose case counts.
+    fn more_specific(&self, exact: Option<usize>, other: Option<usize>) -> Option<usize> {
+        let (Some(one), Some(two)) = (exact, other) else { return exact.or(other) };
+        let is_better = self.list[two].spec.pattern.is_more_specific(&self.list[one].spec.pattern);
+        Some(if is_better { two } else { one })
     }
 
     /// The route with this index.
     #[must_use]
     pub fn get(&self, id: usize) -> Option<&Arc<Route>> {
-        self.routes.get(id)
+        self.list.get(id)
     }
 
     /// All of them, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.iter()
+        self.list.iter()
     }
 
     /// The number of routes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.routes.len()
+        self.list.len()
     }
 
     /// Whether there are no routes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.list.is_empty()
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName};
 
+use crate::policy::fold::fold;
 use crate::policy::request_target;
 
 /// The longest tag that is stored under its own name, in bytes. A longer tag is replaced by its
@@ -33,9 +34,11 @@ pub(super) const DIGEST: &str = "sha256:";
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// The tag with this name.
+    /// The tag with this name, in which case does not count. All tags are made here: those of
+    /// entries, of writes and of purges by hand, and those that are read back from storage.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        let name = fold(name);
         if name.len() <= MAX_LEN {
             return Self(name.into());
         }
@@ -43,7 +46,8 @@ impl Tag {
         Self(format!("{DIGEST}{}", crate::units::hex(&digest)).into())
     }
 
-    /// The implicit tag of a URI. It covers all variants and all queries.
+    /// The implicit tag of a URI. It covers all variants and all queries, and the path with and
+    /// without a final slash or an extension.
     #[must_use]
     pub fn for_uri(host: &str, path: &str) -> Self {
         // Entries and mutations use the same reading of the path, so that different escapes give
@@ -53,7 +57,7 @@ impl Tag {
         } else {
             Cow::Borrowed(path)
         };
-        let path = path.strip_suffix('/').unwrap_or(&path);
+        let path = request_target::bare_path(&path);
         Self::new(&format!("uri:{host}{}", if path.is_empty() { "/" } else { path }))
     }
 
@@ -187,10 +191,19 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn a_trailing_slash_does_not_change_the_tag_of_a_uri() {
-        assert_eq!(Tag::for_uri("a", "/x/"), Tag::for_uri("a", "/x"));
+    fn slash_extension_and_case_do_not_change_the_tag_of_a_uri() {
+        for same in ["/x/", "/x.json", "/X", "/%58.JSON/", "/x.tar.gz"] {
+            assert_eq!(Tag::for_uri("a", same), Tag::for_uri("a", "/x"), "{same}");
+        }
         assert_ne!(Tag::for_uri("a", "/x"), Tag::for_uri("b", "/x"));
         assert_eq!(Tag::for_uri("a", "/").as_str(), "uri:a/");
+    }
+
+    #[test]
+    fn case_does_not_count_in_tags() {
+        assert_eq!(Tag::new("Items:Ü"), Tag::new("items:ü"));
+        assert_eq!(Tag::new("Items:A").as_str(), "items:a");
+        assert_eq!(Tag::new(&"A".repeat(300)), Tag::new(&"a".repeat(300)));
     }
 
     #[test]

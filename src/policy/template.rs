@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::error::Malformed;
 use crate::policy::caller;
 use crate::policy::field::{Field, FieldSource, FieldView};
+use crate::policy::fold::fold;
 use crate::policy::tag;
 use crate::policy::tag::Tag;
 
@@ -225,15 +226,15 @@ impl UnreadTemplate<'_> {
 
     /// Whether a template of another shape may render a tag that this one may.
     fn may_meet(&self, other: &Template) -> bool {
-        // Tags may be compared without regard to case.
-        let (lead, tail) = (other.lead().to_lowercase(), other.tail().to_lowercase());
-        let own_tail = self.template.tail().to_lowercase();
+        // Tags are compared without regard to case.
+        let (lead, tail) = (fold(other.lead()), fold(other.tail()));
+        let own_tail = fold(self.template.tail());
         let leads_meet = |known: &String| {
-            let known = known.to_lowercase();
-            lead.starts_with(&known) || (other.has_fields() && known.starts_with(&lead))
+            let known = fold(known);
+            lead.starts_with(&*known) || (other.has_fields() && known.starts_with(&*lead))
         };
         self.known.iter().any(leads_meet)
-            && (tail.ends_with(&own_tail) || (other.has_fields() && own_tail.ends_with(&tail)))
+            && (tail.ends_with(&*own_tail) || (other.has_fields() && own_tail.ends_with(&*tail)))
     }
 }
 

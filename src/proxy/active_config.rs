@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
 use crate::proxy::cookie_use::CookieUse;
 use crate::proxy::settings::ProxySettings;
@@ -30,6 +31,8 @@ pub struct ActiveConfig {
     pub table: Arc<RouteTable>,
     /// Which cookies of `[credential]` requests have carried.
     pub cookie_use: CookieUse,
+    /// The callers that the origin has lately accepted; none where no write depends on it.
+    pub known_callers: Option<KnownCallers>,
 }
 
 /// The configuration in force, which a reload replaces.

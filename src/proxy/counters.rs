@@ -49,6 +49,8 @@ pub struct ProxyCounters {
     /// Headers that the origin named in `Vary`, and that are not in the key because the route has
     /// learned too many others.
     pub headers_unlearned: Arc<Counter>,
+    /// Callers that are not remembered as accepted, because there are too many.
+    pub callers_unremembered: Arc<Counter>,
     /// Purges, by source and kind.
     pub purges: PurgeCounters,
     /// Responses whose head announced that they are stored, and that were not.

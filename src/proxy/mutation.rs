@@ -44,6 +44,7 @@ use crate::semantics::cache_status;
 use crate::semantics::forward;
 use crate::telemetry::log::LogText;
 
+mod answer;
 mod body;
 mod gather;
 mod late_guard;
@@ -63,8 +64,7 @@ pub(super) async fn mutate(
     body: Body,
     effective: Method,
 ) -> ProxyResponse {
-    let reason = if effective == parts.method { Reason::Method } else { Reason::MethodOverride };
-    let outcome = Outcome::bypass(reason);
+    let outcome = Outcome::bypass(plan::mutation_reason(&parts.method, &effective));
     let requester = context.requester(&parts);
     let (config, peer) = (context.config, context.peer);
     let read = match read_body(resources, context, &requester, &parts, body, &effective).await {

@@ -14,7 +14,7 @@ use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
 use crate::shares::{Requester, ShareOwner};
 use crate::telemetry::metrics::RouteTable;
-use crate::upstream::{ConnectionChoice, PinSlot, Upstream, UpstreamError};
+use crate::upstream::{ConnectionChoice, PinSlot, SendOnce, Upstream, UpstreamError};
 
 /// The client of the origin.
 #[derive(Debug)]
@@ -59,6 +59,17 @@ impl OriginClient {
         let response = self.upstream.send_for(choice, requester, request).await?;
         table.origin(route, self.clock.now().duration_since(since));
         Ok(response)
+    }
+
+    /// Like [`Self::send_on`], for a request that may change data, whatever its method.
+    pub(super) async fn send_once(
+        &self,
+        (choice, requester): &(ConnectionChoice, Requester),
+        mut request: Request<Body>,
+        table: &RouteTable,
+    ) -> Result<Response<Body>, UpstreamError> {
+        request.extensions_mut().insert(SendOnce);
+        self.send_on(choice, requester, request, table, None).await
     }
 
     /// The request that the origin gets for a request of a client.

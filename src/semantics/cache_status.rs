@@ -105,7 +105,7 @@ fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderV
             });
         }
         Disposition::Bypass => line.push_str(match outcome.reason {
-            Some(Reason::Method | Reason::MethodOverride) => "; fwd=method",
+            Some(Reason::Method | Reason::MethodOverride | Reason::DeclaredWrite) => "; fwd=method",
             Some(Reason::RequestNoStore) => "; fwd=request",
             _ => "; fwd=bypass",
         }),

@@ -14,6 +14,7 @@ use crate::clock::Wall;
 use crate::policy::tag::Tag;
 use crate::shadow::history::{StepNumber, StepSpan};
 use crate::shadow::path;
+use crate::shadow::write_answers::WriteAnswers;
 
 /// How many writes are kept.
 pub const MAX_MUTATIONS: usize = 1024;
@@ -63,6 +64,8 @@ pub struct Suspect {
 /// The latest writes.
 #[derive(Debug)]
 pub struct Mutations {
+    /// What the origin answered to writes.
+    pub answers: WriteAnswers,
     ring: Mutex<Ring>,
     steps: Arc<Steps>,
 }
@@ -79,7 +82,7 @@ impl Mutations {
     /// No writes yet.
     #[must_use]
     pub fn new(steps: Arc<Steps>) -> Self {
-        Self { ring: Mutex::default(), steps }
+        Self { answers: WriteAnswers::default(), ring: Mutex::default(), steps }
     }
 
     /// Records a write that is about to be forwarded and will purge these tags.

@@ -13,3 +13,9 @@ pub fn remembered(path: &str) -> Box<str> {
     let shown = printable(&path[..end], MAX_PATH);
     shown[..shown.floor_char_boundary(MAX_PATH)].into()
 }
+
+/// A finding, cut to a few paths' length: a method, too, is a client's.
+#[must_use]
+pub fn shown_finding(text: &str) -> String {
+    printable(text, 4 * MAX_PATH).into_owned()
+}

@@ -36,6 +36,11 @@ const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseDelimited;
 
+/// Marks a request (in its extensions) that may change data, whatever its method: it is not sent
+/// again once a byte of it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendOnce;
+
 /// Which connection a request takes.
 #[derive(Clone, Debug, Default)]
 pub enum ConnectionChoice {
@@ -145,6 +150,7 @@ async fn exchange<C: Checkout>(
     // RFC 9110 9.2.2 allows repeating all idempotent methods. PUT and DELETE are left out: if
     // another write came in between, the repetition would undo it.
     let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && request.extensions().get::<SendOnce>().is_none()
         && request.body().replayable().is_some();
     let now = inner.clock.now();
     let max_age = if repeatable { Duration::MAX } else { MAX_UNSAFE_IDLE };

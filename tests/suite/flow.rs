@@ -24,6 +24,7 @@ mod regressions_shares;
 mod regressions_stale;
 mod regressions_tags;
 mod regressions_uploads;
+mod regressions_writes;
 mod shadow;
 mod soft_purge;
 mod streaming;

@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 15] = [
+const TABLES: [(&str, &str, &str); 16] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -66,6 +66,12 @@ const TABLES: [(&str, &str, &str); 15] = [
          [[purges]]\npath = \"/api/v1/campaigns/{*rest}\"\nmethods = [\"POST\", \"PUT\", \
          \"DELETE\"]\n\
          tags = [\"campaigns:{tenant}\"]\nrepurge_after = [\"1s\"]",
+    ),
+    (
+        "MatchSection",
+        "[[purges]].match",
+        "[[purges]]\npath = \"/wp-admin/post.php\"\nmethods = [\"GET\"]\n\
+         match = { query.action = \"trash\" }\ntags = [\"posts\"]",
     ),
 ];
 

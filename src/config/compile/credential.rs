@@ -28,7 +28,8 @@ pub fn credential(
         IgnoredCookies::new(texts, cookies.as_deref().unwrap_or_default()).ok()?;
     contradictions(file, context);
     let login_paths = context.names(&file.login_paths.get()?.0, login_path).into();
-    Some(CredentialRule { headers, cookies, ignored_cookies, login_paths })
+    let names_logins = file.login_paths.given().is_some();
+    Some(CredentialRule { headers, cookies, ignored_cookies, login_paths, names_logins })
 }
 
 /// Reports cookies that both identify the caller and count for nothing.

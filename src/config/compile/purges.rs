@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::conditions::conditions;
 use super::fields::FieldTable;
 use super::rule_names::{RuleNames, pattern};
 use crate::config::context::CompileContext;
@@ -14,6 +15,7 @@ use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
 use crate::policy::purge_rule;
 use crate::policy::purge_rule::PurgeRule;
+use crate::policy::route::Pattern;
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -66,6 +68,8 @@ fn purge(
         );
     }
     let tags = names.templates(&file.tags, context);
+    let except = except(&file.except, context);
+    let conditions = conditions(&file.r#match, context);
     let methods = match &file.methods {
         Setting::Absent => None,
         slot => {
@@ -84,11 +88,37 @@ fn purge(
             .push(builder.hint("remove the key: then the rule applies to every unsafe method"));
     }
     let repurge_after = repurges(&file.repurge_after, context);
-    let guard = file.guard.get()?.0;
+    let (guard, purge_on) = (file.guard.get()?.0, file.purge_on.get()?.0);
     let line = context.report.source().line(located.span.start);
+    let pattern = pattern?;
+    let for_writes = pattern.for_writes();
     Some(CompiledPurge {
-        rule: PurgeRule { line, pattern: pattern?, methods, tags, guard, repurge_after },
+        rule: PurgeRule {
+            line,
+            pattern,
+            except,
+            methods,
+            conditions,
+            tags,
+            guard,
+            purge_on,
+            repurge_after,
+            for_writes,
+        },
     })
+}
+
+/// The paths that a rule does not apply to.
+fn except(slot: &Setting<TomlList<TomlString>>, context: &mut CompileContext) -> Box<[Pattern]> {
+    let list = slot.get().map_or(&[][..], |list| &list.0);
+    let read = |context: &mut CompileContext, text: &Located<TomlString>| {
+        Pattern::parse(text.value.as_str())
+            .map_err(|error| {
+                context.report.malformed(text, "a path", &error.what, None, &error.hint);
+            })
+            .ok()
+    };
+    context.names(list, read).into()
 }
 
 fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Method> {
@@ -100,6 +130,10 @@ fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Me
         Some(_) if text.value.as_str() != upper => {
             (format!("methods are upper case, but `{shown}` is not"), format!("write \"{upper}\""))
         }
+        Some(method) if *method == Method::HEAD => {
+            ("`HEAD` goes with GET".to_owned(), "write \"GET\", which is for both".to_owned())
+        }
+        Some(method) if *method == Method::GET => return parsed,
         Some(method) if purge_rule::is_safe(method) || *method == Method::CONNECT => {
             (format!("`{shown}` is a safe method, so it never purges"), "remove it".to_owned())
         }
@@ -109,7 +143,7 @@ fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Me
         text,
         "a method that changes data",
         what,
-        Some("methods that change data, such as POST, PUT, PATCH, DELETE"),
+        Some("methods that change data, such as POST, PUT, PATCH, DELETE; and GET, where it does"),
         &hint,
     );
     None

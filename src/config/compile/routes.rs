@@ -54,9 +54,7 @@ pub fn routes(
     let mut routes: Vec<CompiledRoute> = Vec::new();
     for route in list.map_or(&[][..], |list| &list.0) {
         if let Some(route) = self::route(route, shared, context) {
-            if let Some(earlier) =
-                routes.iter().find(|earlier| earlier.spec.pattern.same_shape(&route.spec.pattern))
-            {
+            if let Some(earlier) = routes.iter().find(|earlier| earlier.spec.ties(&route.spec)) {
                 tie(earlier, &route, context);
             }
             routes.push(route);
@@ -131,6 +129,7 @@ fn route(
         languages,
         vary_cookie: file.vary_cookie.get().map_or(VaryCookie::Respect, |word| word.0),
         client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
+        case: file.case.get().map(|word| word.0)?,
         pattern: match pattern {
             Some(pattern) => pattern,
             // The path has been reported; the rest of the route is still checked.

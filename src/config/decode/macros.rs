@@ -26,7 +26,9 @@ macro_rules! table {
 
         impl $name {
             /// All keys of this table.
-            pub const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+            pub const KEYS: &'static [&'static str] = &[
+                $($crate::config::decode::key_of(stringify!($field))),*
+            ];
         }
 
         impl $crate::config::decode::FromToml for $name {
@@ -39,7 +41,7 @@ macro_rules! table {
                     unknown: reader.unknown_keys(table, Self::KEYS, $place),
                     $( $field: reader.take(
                         table,
-                        stringify!($field),
+                        $crate::config::decode::key_of(stringify!($field)),
                         table!(@default $($default)?),
                     ), )*
                 })

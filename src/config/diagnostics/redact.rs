@@ -336,4 +336,11 @@ mod tests {
         assert!(hidden("token = \"${ADMIN_TOKEN}\"").is_empty());
         assert_eq!(hidden("token = \"${ADMIN_TOKEN:-hunter2}\"").len(), 1);
     }
+
+    #[test]
+    fn white_space_may_take_several_bytes() {
+        assert_eq!(value_start("=\u{2029}ab", 6), 4);
+        let found: Vec<_> = bare_user_parts("J\u{2029}:f@x").collect();
+        assert_eq!(found.len(), 1);
+    }
 }

@@ -33,12 +33,15 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
             dead(purge, whole, context);
         }
         forgotten_methods(purge, whole, context);
+        forever_missed(purge, whole, context);
+        futile_except(purge, context);
+        late_answers(purge, context);
     }
 }
 
 /// The purge rule that covers writes at or below a route's path.
 fn covering<'a>(route: &LintRoute<'_>, whole: &'a LintFile<'a>) -> Option<&'a LintPurge<'a>> {
-    whole.purges.iter().find(|purge| purge.rule.pattern.may_cover(&route.spec.pattern))
+    whole.purges.iter().find(|purge| purge.rule.may_cover(&route.spec.pattern))
 }
 
 /// Whether entries of a route may have a tag of a purge template.
@@ -189,7 +192,7 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
             continue;
         }
         // Prefer the tags of routes at this path to those of others.
-        let covered = |route: &&LintRoute<'_>| purge.rule.pattern.may_cover(&route.spec.pattern);
+        let covered = |route: &&LintRoute<'_>| purge.rule.may_cover(&route.spec.pattern);
         let here = whole
             .routes
             .iter()
@@ -247,18 +250,21 @@ fn near<'a>(text: &Located<TomlString>, tags: &'a [Located<TomlString>]) -> Opti
 
 /// Warns about methods that neither this purge rule nor another one covers.
 fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
-    let (Some(_), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else { return };
+    let (Some(methods), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else {
+        return;
+    };
+    // A rule for GETs, or for requests with a certain parameter, is one of several.
+    if methods.iter().all(|method| *method == Method::GET) || !purge.rule.conditions.is_empty() {
+        return;
+    }
     if !whole
         .cached()
-        .any(|route| purge.rule.pattern.may_cover(&route.spec.pattern) && reaches(purge, route))
+        .any(|route| purge.rule.may_cover(&route.spec.pattern) && reaches(purge, route))
     {
         return;
     }
-    let beside: Vec<_> = whole
-        .purges
-        .iter()
-        .filter(|other| other.rule.pattern.may_cover(&purge.rule.pattern))
-        .collect();
+    let beside: Vec<_> =
+        whole.purges.iter().filter(|other| other.rule.may_cover(&purge.rule.pattern)).collect();
     let taken = |method: &Method| {
         beside
             .iter()
@@ -274,4 +280,61 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     let hint = "remove `methods` to cover all unsafe methods; if the app does not use these \
                 methods, end the line with `# check: ok`";
     context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
+}
+
+/// Warns about a rule that makes every GET of a cached route a write.
+fn forever_missed(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+    let Some(methods) = purge.file.methods.given() else { return };
+    if !purge.rule.is_for_reads() || !purge.rule.conditions.is_empty() {
+        return;
+    }
+    let swallowed = whole
+        .cached()
+        .find(|route| purge.rule.for_writes.contains(&route.spec.pattern.for_writes()));
+    let Some(route) = swallowed else { return };
+    let line = context.report.source().line(route.path.start);
+    let message = format!(
+        "every GET of the route at line {line} is a write by this rule, so it never caches"
+    );
+    let hint = "say which GETs change data, as in match = { query.action = \"trash\" }, or by a \
+                path such as \"/items/{id}/delete\"";
+    context.report.push(DiagnosticBuilder::warning(methods.span.clone(), message).hint(hint));
+}
+
+/// Warns about exceptions that the path of their rule does not match anyway.
+fn futile_except(purge: &LintPurge<'_>, context: &mut CompileContext) {
+    for (pattern, text) in purge.rule.except.iter().zip(texts(&purge.file.except)) {
+        if purge.rule.may_cover(pattern) {
+            continue;
+        }
+        let message = format!(
+            "`{}` is not below the path of this rule, so this has no effect",
+            text.value.shown()
+        );
+        context
+            .report
+            .push(DiagnosticBuilder::warning(text.span.clone(), message).hint("remove it"));
+    }
+}
+
+/// What the last word of a path is called where writes are often carried out later.
+const LATE_WORDS: [&str; 14] = [
+    "jobs", "job", "tasks", "task", "queue", "async", "import", "imports", "bulk", "reindex",
+    "rebuild", "sync", "publish", "exports",
+];
+
+/// Notes that a write which is carried out after its answer needs to purge again. Whether the
+/// origin answers 202 cannot be seen in the file; paths for such writes often say so.
+fn late_answers(purge: &LintPurge<'_>, context: &mut CompileContext) {
+    let mut words = purge.rule.pattern.as_str().split('/').filter(|word| !word.starts_with('{'));
+    let is_late = words.next_back().is_some_and(|word| {
+        LATE_WORDS.iter().any(|late| late.eq_ignore_ascii_case(word.trim_start_matches(':')))
+    });
+    if is_late && purge.rule.repurge_after.is_empty() {
+        let message = "whether the app carries out these writes before it answers cannot be \
+                       checked here: where it answers 202, what is read meanwhile is stored";
+        let hint = "if it does not, add repurge_after = [\"1s\", \"5s\"]; `sidecache advise` says \
+                    which writes are answered 202";
+        context.report.push(DiagnosticBuilder::note(purge.path.clone(), message).hint(hint));
+    }
 }

@@ -2,6 +2,7 @@
 //! Knows no rules.
 
 use crate::policy::field::FieldSource;
+use crate::policy::fold::fold;
 use crate::policy::route::Pattern;
 use crate::policy::template::Template;
 
@@ -77,7 +78,8 @@ fn steps(template: &Template, pattern: &Pattern) -> Vec<TemplateStep> {
             }
             '}' => inside = false,
             _ if inside => {}
-            c => steps.push(TemplateStep::Char(c)),
+            // As tags are compared.
+            c => steps.extend(fold(c.encode_utf8(&mut [0; 4])).chars().map(TemplateStep::Char)),
         }
     }
     steps

@@ -373,13 +373,39 @@ fn two_unknown_fields_in_one_tag_are_two_problems() {
 }
 
 #[test]
+fn routes_that_differ_by_case_alone() {
+    let two = |one: &str, other: &str| {
+        format!(
+            "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n{one}\n[[routes]]\npath = \"/A\"\nttl = \
+             \"5m\"\n{other}\n"
+        )
+    };
+    let ignore = "case = \"ignore\"";
+    assert!(parse(&with(&two("", ""))).is_ok());
+    assert!(parse(&with(&two(ignore, ""))).is_ok());
+    one(&two(ignore, ignore), 6, 8, "neither is more specific");
+    one("[[routes]]\npath = \"/a\"\ncase = \"lower\"", 3, 8, "\"exact\" or \"ignore\"");
+}
+
+#[test]
 fn purges() {
     let purge = |keys: &str, line: usize, column: usize, text: &str| {
         one(&format!("[[purges]]\npath = \"/a/{{id}}\"\n{keys}\n"), line + 2, column, text);
     };
     one("[[purges]]\npath = \"/a\"", 1, 1, "`tags` is missing");
     purge("tags = []", 1, 8, "purges nothing");
-    purge("tags = [\"a\"]\nmethods = [\"GET\"]", 2, 12, "is a safe method");
+    purge("tags = [\"a\"]\nmethods = [\"HEAD\"]", 2, 12, "goes with GET");
+    purge("tags = [\"a\"]\nmethods = [\"OPTIONS\"]", 2, 12, "is a safe method");
+    purge("tags = [\"a\"]\nmatch = {}", 2, 9, "has no conditions");
+    purge("tags = [\"a\"]\nmatch = { query = {} }", 2, 9, "has no conditions");
+    purge("tags = [\"a\"]\nmatch = \"trash\"", 2, 9, "a table is needed");
+    purge("tags = [\"a\"]\nmatch = { query.action = 1 }", 2, 26, "a string is needed");
+    purge("tags = [\"a\"]\nmatch = { query.a.b = \"1\" }", 2, 17, "put the name in quotes: \"a");
+    purge("tags = [\"a\"]\nmatch = { action = \"trash\" }", 2, 11, "match has no key `action`");
+    purge("tags = [\"a\"]\nmatch = { header.\"a b\" = \"1\" }", 2, 18, "not the name of a header");
+    purge("tags = [\"a\"]\nmatch = { host = \"http://a\" }", 2, 18, "is not a host");
+    purge("tags = [\"a\"]\nexcept = [\"b\"]", 2, 11, "start with `/`");
+    purge("tags = [\"a\"]\npurge_on = \"3xx\"", 2, 12, "is not a choice of answers");
     purge("tags = [\"a\"]\nmethods = [\"post\"]", 2, 12, "\"POST\"");
     purge("tags = [\"a\"]\nmethods = [\"POST\", \"POST\"]", 2, 20, "listed twice");
     purge("tags = [\"a\"]\nmethods = []", 2, 11, "never applies");

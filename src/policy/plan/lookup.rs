@@ -289,12 +289,20 @@ impl Lookup<'_> {
     /// the URI, and those of the caller that alone is given the response.
     #[must_use]
     pub fn tags(&self) -> Vec<Tag> {
+        let spec = &self.route.spec;
         let view = self.view();
-        let mut tags = Vec::with_capacity(2 * self.route.spec.tags.len() + 2);
-        for template in &self.route.spec.tags {
+        let mut tags = Vec::with_capacity(2 * spec.tags.len() + 2);
+        for template in &spec.tags {
             template.entry_tags(&view, &mut tags);
         }
-        if self.route.spec.scope == Scope::Private && self.credential.is_some() {
+        if let Some(captures) = &spec.pattern.bare_captures(&self.captures) {
+            // `/items/7.json` shows what is written to as `/items/7`, too.
+            let bare = FieldView { captures, ..self.view() };
+            for template in &spec.tags {
+                template.entry_tags(&bare, &mut tags);
+            }
+        }
+        if spec.scope == Scope::Private && self.credential.is_some() {
             tags.extend(view.caller_names().iter().map(|name| Tag::for_caller(name)));
         }
         tags.push(Tag::for_uri(&self.host, &self.path));

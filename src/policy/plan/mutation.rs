@@ -1,17 +1,22 @@
 //! What a mutation purges, by the purge rules.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header::{CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderName};
 
+use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
 use crate::policy::field::FieldView;
-use crate::policy::plan::request_headers::{ambiguous_header, overridden_methods};
+use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
-use crate::policy::purge_rule::{MutationGuard, PurgeRule};
+use crate::policy::plan::write_methods::WriteMethods;
+use crate::policy::plan::write_paths::write_paths;
+use crate::policy::purge_rule;
+use crate::policy::purge_rule::{MutationAnswer, MutationGuard, PurgeOn, PurgeRule};
 use crate::policy::request_target;
 use crate::policy::route::Captures;
 use crate::policy::tag::Tag;
@@ -20,7 +25,7 @@ use crate::policy::template::UnreadTemplate;
 /// What a mutation purges.
 #[derive(Clone, Debug)]
 pub struct Mutation {
-    /// The tags, including the tag of its own target.
+    /// The tags, including those of its own targets.
     pub tags: Vec<Tag>,
     /// Fields that a purge template needs and that the request lacks, or whose value cannot be
     /// read. The families of those templates are purged; the flow counts and logs it.
@@ -31,69 +36,151 @@ pub struct Mutation {
     pub covered: bool,
     /// Whether its path is on a route, although no purge rule matched.
     pub uncovered_cached_path: bool,
+    /// The lines of the rules that matched it and exclude its path.
+    pub excluded_by: Vec<usize>,
+    /// The lines of the rules that apply.
+    pub rules: Vec<usize>,
     /// What hits on the tags do while the mutation is in flight.
     pub guard: MutationGuard,
     /// When to purge again.
     pub repurge_after: Vec<Duration>,
+    /// Which answers purge each tag: the widest word of the rules that name it.
+    purge_on: HashMap<Tag, PurgeOn>,
+}
+
+/// Why the cache takes no part in a mutation.
+#[must_use]
+pub fn mutation_reason(method: &Method, effective: &Method) -> Reason {
+    if effective != method {
+        Reason::MethodOverride
+    } else if purge_rule::is_safe(method) {
+        Reason::DeclaredWrite
+    } else {
+        Reason::Method
+    }
 }
 
 /// The rules that match a mutation, each with the captures of the path.
 type MatchedRules<'a> = Vec<(&'a PurgeRule, Captures)>;
 
-/// The media type of forms.
-const FORM: &[u8] = b"application/x-www-form-urlencoded";
+/// The rules that are made for a path of a mutation.
+#[derive(Default)]
+struct PathRules<'a> {
+    matched: MatchedRules<'a>,
+    /// Those that exclude this path.
+    excluding: Vec<&'a PurgeRule>,
+}
 
-impl PolicyRules {
-    /// The methods that purge rules are matched against: the mutation's own, and those that
-    /// headers, the query or a form name instead.
-    fn mutation_methods(
-        request: &RequestView<'_>,
-        effective: &Method,
-        body: Option<&BodyFields>,
-    ) -> Vec<Method> {
-        let mut methods = vec![request.method.clone(), effective.clone()];
-        methods.extend(overridden_methods(request));
-        let in_form = body.map(|body| body.every("/_method")).unwrap_or_default();
-        methods.extend(
-            in_form.iter().filter_map(|method| {
-                Method::from_bytes(method.to_ascii_uppercase().as_bytes()).ok()
-            }),
-        );
-        methods
+impl Mutation {
+    /// One that purges the tags of its own targets.
+    fn new(tags: Vec<Tag>) -> Self {
+        let purge_on = tags.iter().map(|tag| (tag.clone(), PurgeOn::default())).collect();
+        Self {
+            tags,
+            missing: Vec::new(),
+            too_many: Vec::new(),
+            covered: false,
+            uncovered_cached_path: false,
+            excluded_by: Vec::new(),
+            rules: Vec::new(),
+            guard: MutationGuard::Mark,
+            repurge_after: Vec::new(),
+            purge_on,
+        }
     }
 
-    /// The rules that match a mutation by any reading of its path, so that an escaped or padded
-    /// path cannot avoid its purge.
-    fn matching<'a>(&'a self, request: &RequestView<'_>, methods: &[Method]) -> MatchedRules<'a> {
-        let readings = request_target::readings(request.uri.path());
-        let each = |rule: &'a PurgeRule| {
-            let mut captures: Vec<Captures> =
-                readings.iter().filter_map(|path| rule.matches(methods, path)).collect();
-            captures.dedup();
-            captures.into_iter().map(move |captures| (rule, captures))
+    /// Adds what a rule purges that applies. `families` are those that a template of which not
+    /// every tag can be told stands for.
+    fn add(
+        &mut self,
+        rule: &PurgeRule,
+        view: &FieldView<'_>,
+        families: impl Fn(&UnreadTemplate<'_>) -> Vec<Tag>,
+    ) {
+        let (mut tags, unread) = rule.render(view);
+        for template in unread {
+            tags.extend(families(&template));
+            let fields = if template.has_too_many { &mut self.too_many } else { &mut self.missing };
+            fields.push(template.field);
+        }
+        for tag in &tags {
+            let word = self.purge_on.entry(tag.clone()).or_insert(rule.purge_on);
+            *word = rule.purge_on.max(*word);
+        }
+        self.tags.extend(tags);
+        self.covered = true;
+        self.rules.push(rule.line);
+        if rule.guard == MutationGuard::Bypass {
+            self.guard = MutationGuard::Bypass;
+        }
+        self.repurge_after.extend(&rule.repurge_after);
+    }
+
+    /// Whether this answer of the origin purges this tag.
+    #[must_use]
+    pub fn is_purged_by(&self, answer: MutationAnswer, tag: &Tag) -> bool {
+        self.purge_on.get(tag).copied().unwrap_or_default().is_met_by(answer)
+    }
+}
+
+impl PolicyRules {
+    /// Whether a request has what a rule asks for besides its path and method.
+    pub(super) fn meets(rule: &PurgeRule, request: &RequestView<'_>) -> bool {
+        let query = request.uri.query().unwrap_or_default();
+        rule.conditions.is_empty()
+            || rule.conditions.is_met(
+                &authority(request.uri, request.headers),
+                query,
+                request.headers,
+            )
+    }
+
+    /// The rules that match a mutation by any reading of a path, so that an escaped or padded path
+    /// cannot avoid its purge.
+    fn matching<'a>(
+        &'a self,
+        request: &RequestView<'_>,
+        methods: &WriteMethods,
+        path: &str,
+    ) -> PathRules<'a> {
+        let readings = request_target::write_readings(path);
+        let mut rules = PathRules::default();
+        let applies = |rule: &&PurgeRule| {
+            methods.are_named_by(rule.methods.as_deref()) && Self::meets(rule, request)
         };
-        self.purges.iter().flat_map(each).collect()
+        for rule in self.purges.iter().filter(applies) {
+            let mut captures: Vec<Captures> =
+                readings.iter().filter_map(|path| rule.captures_of(path)).collect();
+            captures.dedup();
+            if !captures.is_empty() && rule.excludes(path) {
+                rules.excluding.push(rule);
+            } else {
+                rules.matched.extend(captures.into_iter().map(|captures| (rule, captures)));
+            }
+        }
+        rules
     }
 
     /// Whether the body is needed to decide what the mutation purges: a matching rule reads a field
-    /// from it, or the method may be in it.
+    /// from it, or the method may be in it, and further rules are for that method.
     #[must_use]
     pub fn mutation_reads_body(&self, request: &RequestView<'_>, effective: &Method) -> bool {
-        let methods = Self::mutation_methods(request, effective, None);
-        if self.purges.iter().any(PurgeRule::reads_body)
-            && self.matching(request, &methods).iter().any(|(rule, _)| rule.reads_body())
-        {
-            return true;
+        let methods = WriteMethods::of_head(request, effective, self.purges.method_override);
+        let may_name_method = methods.may_add_from_body(request);
+        if !may_name_method && !self.purges.iter().any(PurgeRule::reads_body) {
+            return false;
         }
-        let kind = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        let form = kind.len() >= FORM.len() && kind[..FORM.len()].eq_ignore_ascii_case(FORM);
-        let for_other_methods = |rule: &PurgeRule| {
-            rule.methods.as_ref().is_some_and(|named| !named.contains(request.method))
+        let matching = |methods: &WriteMethods| -> Vec<&PurgeRule> {
+            let paths = write_paths(request, methods);
+            let all = paths.iter().map(|path| self.matching(request, methods, &path.path));
+            all.flat_map(|rules| rules.matched).map(|(rule, _)| rule).collect()
         };
-        form && request.method == Method::POST && self.purges.iter().any(for_other_methods)
+        let known = matching(&methods);
+        known.iter().any(|rule| rule.reads_body())
+            || (may_name_method && matching(&WriteMethods::Any).len() > known.len())
     }
 
-    /// What a mutation purges.
+    /// What a mutation purges. `body` is what was read of its body; None if it was not read whole.
     ///
     /// # Errors
     /// The header that makes the mutation ambiguous.
@@ -103,69 +190,59 @@ impl PolicyRules {
         effective: &Method,
         body: Option<&BodyFields>,
     ) -> Result<Mutation, HeaderName> {
+        let methods = WriteMethods::new(request, effective, body, self.purges.method_override);
+        let paths = write_paths(request, &methods);
         let host = authority(request.uri, request.headers);
-        let readings = request_target::readings(request.uri.path());
-        let mut mutation = Mutation {
-            tags: readings.iter().map(|path| Tag::for_uri(&host, path)).collect(),
-            missing: Vec::new(),
-            too_many: Vec::new(),
-            covered: false,
-            uncovered_cached_path: false,
-            guard: MutationGuard::Mark,
-            repurge_after: Vec::new(),
-        };
-        for (rule, captures) in
-            self.matching(request, &Self::mutation_methods(request, effective, body))
-        {
-            let read: Vec<HeaderName> = rule
-                .fields()
-                .filter_map(|field| field.header().cloned())
-                .filter(|name| *name != COOKIE)
-                .collect();
-            if let Some(header) = ambiguous_header(&read, request.headers) {
-                return Err(header);
+        let mut mutation = Mutation::new(
+            paths.iter().flat_map(|path| uri_tags(&path.hosts, &path.path)).collect(),
+        );
+        for path in &paths {
+            let PathRules { matched, excluding } = self.matching(request, &methods, &path.path);
+            mutation.excluded_by.extend(excluding.iter().map(|rule| rule.line));
+            for (rule, captures) in matched {
+                let read: Vec<HeaderName> = rule
+                    .fields()
+                    .filter_map(|field| field.header().cloned())
+                    .filter(|name| *name != COOKIE)
+                    .collect();
+                if let Some(header) = ambiguous_header(&read, request.headers) {
+                    return Err(header);
+                }
+                let view = FieldView {
+                    headers: request.headers,
+                    host: &host,
+                    query: request.uri.query().unwrap_or_default(),
+                    captures: &captures,
+                    client: request.client,
+                    body,
+                    has_body: request.has_body,
+                    credential: &self.credential,
+                    hasher: &self.hasher,
+                };
+                mutation.add(rule, &view, |template| self.families(template));
             }
-            let (tags, unread) = rule.render(&FieldView {
-                headers: request.headers,
-                host: &host,
-                query: request.uri.query().unwrap_or_default(),
-                captures: &captures,
-                client: request.client,
-                body,
-                has_body: request.has_body,
-                credential: &self.credential,
-                hasher: &self.hasher,
-            });
-            mutation.tags.extend(tags);
-            for template in unread {
-                self.add_families(&mut mutation, template);
-            }
-            mutation.covered = true;
-            if rule.guard == MutationGuard::Bypass {
-                mutation.guard = MutationGuard::Bypass;
-            }
-            mutation.repurge_after.extend(&rule.repurge_after);
         }
-        mutation.uncovered_cached_path =
-            !mutation.covered && readings.iter().any(|path| self.routes.find(path).is_some());
+        mutation.uncovered_cached_path = !mutation.covered
+            && mutation.excluded_by.is_empty()
+            && request_target::readings(request.uri.path())
+                .iter()
+                .any(|path| self.routes.find(path).is_some());
         mutation.tags.sort();
         mutation.tags.dedup();
         mutation.missing.sort();
         mutation.missing.dedup();
         mutation.too_many.sort();
         mutation.too_many.dedup();
+        mutation.rules.sort_unstable();
+        mutation.rules.dedup();
         mutation.repurge_after.sort();
         mutation.repurge_after.dedup();
         Ok(mutation)
     }
 
-    /// Adds what a template purges of which not every tag can be told.
-    fn add_families(&self, mutation: &mut Mutation, template: UnreadTemplate<'_>) {
-        let routes = self.routes.iter().flat_map(|route| &route.spec.tags);
-        mutation.tags.extend(template.families(routes));
-        let fields =
-            if template.has_too_many { &mut mutation.too_many } else { &mut mutation.missing };
-        fields.push(template.field);
+    /// What a template purges of which not every tag can be told.
+    fn families(&self, template: &UnreadTemplate<'_>) -> Vec<Tag> {
+        template.families(self.routes.iter().flat_map(|route| &route.spec.tags))
     }
 
     /// What a mutation purges of its caller: all that the caller was given before, and under the
@@ -188,4 +265,12 @@ impl PolicyRules {
         tags.dedup();
         tags
     }
+}
+
+/// The tags of a path by any reading of it, under each of these hosts.
+fn uri_tags<'a>(hosts: &'a [String], path: &str) -> impl Iterator<Item = Tag> + 'a {
+    let readings = request_target::readings(path);
+    hosts.iter().flat_map(move |host| {
+        readings.iter().map(|path| Tag::for_uri(host, path)).collect::<Vec<_>>()
+    })
 }

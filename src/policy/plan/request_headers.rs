@@ -1,13 +1,6 @@
-//! The request headers that a plan depends on before any key is made: which make a request
-//! ambiguous, and which name another method.
+//! The request headers that make a request ambiguous, before any key is made.
 
 use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName};
-use http::{HeaderValue, Method};
-use smallvec::SmallVec;
-
-use crate::policy::plan::rules::RequestView;
-use crate::policy::purge_rule;
-use crate::policy::request_target;
 
 /// A header of `read` that occurs more than once, or that `Connection` would remove on the way to
 /// the origin (RFC 9110 7.6.1).
@@ -49,33 +42,4 @@ pub(super) fn removed_by_connection(headers: &HeaderMap) -> Option<&str> {
     let mut others = options
         .filter(|option| !CONNECTION_HEADERS.iter().any(|name| name.eq_ignore_ascii_case(option)));
     others.find(|option| headers.contains_key(*option))
-}
-
-/// The unsafe methods that headers or the query name in place of the request's own method. An
-/// origin that supports such an override acts as if it had received that method.
-pub(super) fn overridden_methods(request: &RequestView<'_>) -> SmallVec<[Method; 1]> {
-    static OVERRIDES: [HeaderName; 3] = [
-        HeaderName::from_static("x-http-method-override"),
-        HeaderName::from_static("x-method-override"),
-        HeaderName::from_static("x-http-method"),
-    ];
-    let unsafe_method = |name: &[u8]| {
-        Method::from_bytes(&name.trim_ascii().to_ascii_uppercase())
-            .ok()
-            .filter(|method| !purge_rule::is_safe(method))
-    };
-    let lines = OVERRIDES.iter().flat_map(|name| request.headers.get_all(name));
-    let mut methods: SmallVec<[Method; 1]> = lines
-        .map(HeaderValue::as_bytes)
-        .flat_map(|line| line.split(|&b| b == b','))
-        .filter_map(unsafe_method)
-        .collect();
-    if let Some(query) = request.uri.query().filter(|query| query.contains("method")) {
-        methods.extend(
-            request_target::every_value(query, "_method")
-                .iter()
-                .filter_map(|value| unsafe_method(value.as_bytes())),
-        );
-    }
-    methods
 }

@@ -11,7 +11,7 @@ use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::plan::fill_constants::FillConstants;
-use crate::policy::purge_rule::PurgeRule;
+use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
@@ -22,7 +22,7 @@ pub struct PolicyRules {
     /// What is cached.
     pub routes: Routes,
     /// What is purged.
-    pub purges: Vec<PurgeRule>,
+    pub purges: PurgeRules,
     /// What identifies a client.
     pub credential: Arc<CredentialRule>,
     /// How the address of a client is found.

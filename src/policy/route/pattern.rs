@@ -85,6 +85,16 @@ impl Pattern {
     /// not empty; `{*rest}` matches any number of segments, including none.
     #[must_use]
     pub fn captures_of(&self, path: &str) -> Option<Captures> {
+        self.captures_by(path, |literal, part| literal == part)
+    }
+
+    /// The same, with literal segments in any case.
+    #[must_use]
+    pub fn captures_in_any_case(&self, path: &str) -> Option<Captures> {
+        self.captures_by(path, str::eq_ignore_ascii_case)
+    }
+
+    fn captures_by(&self, path: &str, is_same: fn(&str, &str) -> bool) -> Option<Captures> {
         let mut captures = Captures::new();
         let mut remaining = Some(path.strip_prefix('/')?);
         for segment in &self.segments {
@@ -92,7 +102,7 @@ impl Pattern {
             let (part, after) =
                 here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
             match segment {
-                Segment::Literal(literal) if **literal == *part => {}
+                Segment::Literal(literal) if is_same(literal, part) => {}
                 Segment::Capture(name) if !part.is_empty() => {
                     captures.push((Arc::clone(name), part.into()));
                 }
@@ -110,6 +120,93 @@ impl Pattern {
         Some(captures)
     }
 
+    /// A path that the pattern matches in any case, with its literal segments as the pattern has
+    /// them.
+    #[must_use]
+    pub fn path_with(&self, path: &str, captures: &Captures) -> String {
+        let mut values = captures.iter().map(|(_, value)| &**value);
+        let mut whole = String::with_capacity(path.len());
+        for segment in &self.segments {
+            whole.push('/');
+            whole.push_str(match segment {
+                Segment::Literal(text) => text,
+                Segment::Capture(_) => values.next().unwrap_or_default(),
+            });
+        }
+        // `{*rest}` matches with and without the slash before it.
+        if self.rest.is_some() && path.len() > whole.len() {
+            whole.push('/');
+            whole.push_str(values.next().unwrap_or_default());
+        }
+        whole
+    }
+
+    /// The pattern with its literal segments in lower case.
+    #[must_use]
+    pub fn in_lower_case(&self) -> Self {
+        let lower = |segment: &Segment| match segment {
+            Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
+            Segment::Capture(name) => Segment::Capture(Arc::clone(name)),
+        };
+        Self { segments: self.segments.iter().map(lower).collect(), ..self.clone() }
+    }
+
+    /// Whether it is more specific than another one that matches the same path. Compared from the
+    /// left: a literal is more specific than a capture, and a capture more than a wildcard.
+    #[must_use]
+    pub fn is_more_specific(&self, other: &Self) -> bool {
+        let rank = |segment: &Segment| match segment {
+            Segment::Literal(_) => 2,
+            Segment::Capture(_) => 1,
+        };
+        let ranks = |pattern: &Self| -> Vec<u8> { pattern.segments.iter().map(rank).collect() };
+        // A wildcard has no segment here, and less is before more.
+        ranks(self) > ranks(other)
+            || (ranks(self) == ranks(other) && self.rest.is_none() && other.rest.is_some())
+    }
+
+    /// The pattern for [`request_target::write_readings`]: it matches a path in any case, with and
+    /// without a final slash or an extension.
+    #[must_use]
+    pub fn for_writes(&self) -> Self {
+        let mut segments: Vec<Segment> = self
+            .segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Literal(text) => {
+                    Segment::Literal(request_target::write_segment(text).into())
+                }
+                Segment::Capture(name) => Segment::Capture(Arc::clone(name)),
+            })
+            .collect();
+        if self.rest.is_none() {
+            if segments.len() > 1 && segments.last() == Some(&Segment::Literal("".into())) {
+                segments.pop();
+            }
+            if let Some(Segment::Literal(last)) = segments.last_mut() {
+                *last = request_target::bare_path(last).into();
+            }
+        }
+        Self { text: self.text.clone(), segments: segments.into(), rest: self.rest.clone() }
+    }
+
+    /// The captures of this path without its final slash and extension, if they differ: the last
+    /// capture, where it is the end of the pattern.
+    #[must_use]
+    pub fn bare_captures(&self, captures: &Captures) -> Option<Captures> {
+        let ends_in_capture =
+            self.rest.is_some() || matches!(self.segments.last(), Some(Segment::Capture(_)));
+        let (_, last) = captures.last().filter(|_| ends_in_capture)?;
+        let bare = request_target::bare_path(last);
+        if bare.len() == last.len() {
+            return None;
+        }
+        let bare: Box<str> = bare.into();
+        let mut captures = captures.clone();
+        captures.last_mut()?.1 = bare;
+        Some(captures)
+    }
+
     /// Whether both match exactly the same paths. The names of captures do not matter.
     #[must_use]
     pub fn same_shape(&self, other: &Self) -> bool {
@@ -121,6 +218,23 @@ impl Pattern {
         self.rest.is_some() == other.rest.is_some()
             && self.segments.len() == other.segments.len()
             && self.segments.iter().zip(&other.segments).all(alike)
+    }
+
+    /// Whether it matches all paths that another pattern matches.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        let has_room = match (&self.rest, &other.rest) {
+            (Some(_), _) => other.segments.len() >= self.segments.len(),
+            (None, Some(_)) => false,
+            (None, None) => other.segments.len() == self.segments.len(),
+        };
+        has_room
+            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+                (Segment::Literal(one), Segment::Literal(two)) => one == two,
+                (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
+                (Segment::Capture(_), Segment::Capture(_)) => true,
+                (Segment::Literal(_), Segment::Capture(_)) => false,
+            })
     }
 
     /// Whether some path matches both.

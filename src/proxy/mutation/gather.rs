@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::coherence::{HitGuard, PendingMutation};
+use crate::proxy::mutation::answer::PurgedShare;
 use crate::proxy::mutation::new_rules::MutationContext;
 use crate::proxy::mutation::purge::{publish_purge, purge};
 use crate::proxy::resources::Resources;
@@ -46,7 +47,7 @@ async fn purge_unknown(
         resources.coherence.purge(&callers).await;
         purged.extend(callers);
     }
-    purge(resources, pending, context, repurge_after).await;
+    purge(resources, pending, context, &PurgedShare::All, repurge_after).await;
     tracked.ended(resources.clock.wall());
     publish_purge(resources, context, &purged);
 }

@@ -8,25 +8,35 @@ use tokio::runtime::Handle;
 use crate::coherence::{PendingMutation, PurgeKind};
 use crate::policy::tag::Tag;
 use crate::proxy::hit::named;
+use crate::proxy::mutation::answer::PurgedShare;
 use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::resources::Resources;
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
 use crate::telemetry::hot_tags::TagEvent;
 
-/// Purges the tags of a mutation that was, or may have been, committed; again after these times.
+/// Purges this share of the tags of a mutation that was, or may have been, committed; again after
+/// these times.
 pub(super) async fn purge(
     resources: &Resources,
     pending: PendingMutation,
     context: &MutationContext,
+    share: &PurgedShare,
     repurge_after: &[Duration],
 ) {
     let coherence = &resources.coherence;
     resources.counters.purging.inc();
     let mut tags: Vec<Tag> =
-        if repurge_after.is_empty() { Vec::new() } else { pending.tags().to_vec() };
+        if repurge_after.is_empty() { Vec::new() } else { share.of(pending.tags()) };
     // Before it is committed: what is filled by still later rules is read after the mutation.
     let new_rule_purges = context.new_rule_purges(pending.tags());
-    coherence.committed(pending).await;
+    match share {
+        PurgedShare::All => coherence.committed(pending).await,
+        PurgedShare::Some(purged) => {
+            // While the marks still stand, so that no fill comes between.
+            coherence.purge(purged).await;
+            coherence.refused(pending).await;
+        }
+    }
     match new_rule_purges {
         NewRulePurges::Nothing => {}
         NewRulePurges::Tags(more) => {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use http::header::HeaderMap;
 use http::{Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::coherence::{HitGuard, PendingMutation};
 use crate::policy::plan::Mutation;
-use crate::policy::purge_rule::MutationGuard;
+use crate::policy::purge_rule::{MutationAnswer, MutationGuard};
 use crate::policy::tag::Tag;
+use crate::proxy::mutation::answer::purged_share;
 use crate::proxy::mutation::gather::{UnknownOutcome, gather};
 use crate::proxy::mutation::late_guard::LateGuard;
 use crate::proxy::mutation::named_targets::{named_groups, named_targets};
@@ -19,6 +21,8 @@ use crate::proxy::mutation::streamed::{EndPurge, read_ahead};
 use crate::proxy::post_response::{PendingPost, store_post_response};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
+use crate::shadow::mutations::TrackedMutation;
+use crate::shadow::write_answers::AnsweredWrite;
 use crate::shares::{FairPermit, Requester};
 use crate::upstream::{ConnectionChoice, UpstreamError};
 
@@ -76,48 +80,23 @@ pub(super) async fn run_mutation(
         let _ = sender.send(MutationResult::Refused);
         return;
     };
-    let sending = resources.origin.send_on(&via.0, &via.1, request, &context.config.table, None);
-    let since = clock.now();
+    let (begun, since) = (clock.wall(), clock.now());
+    let sending = resources.origin.send_once(&via, request, &context.config.table);
     let result = match renew_while(resources, &context, sending, &mut pending, &mut late).await {
-        Ok(response) if response.status().is_client_error() => {
-            tracked.refused();
-            coherence.refused(pending).await;
-            MutationResult::Response { response, purged: Vec::new(), is_ready: false }
-        }
-        Ok(response) if response.status().is_server_error() && sender.is_closed() => {
-            let (context, repurge_after) = (&context, &*mutation.repurge_after);
-            let outcome = UnknownOutcome { pending, context, repurge_after, tracked, permit };
-            return Box::pin(gather(resources, outcome, &mut sender)).await;
-        }
         Ok(response) => {
+            record_answer(resources, &context, &mutation, &response);
+            if response.status().is_server_error() && sender.is_closed() {
+                let (context, repurge_after) = (&context, &*mutation.repurge_after);
+                let outcome = UnknownOutcome { pending, context, repurge_after, tracked, permit };
+                return Box::pin(gather(resources, outcome, &mut sender)).await;
+            }
             if is_whole {
                 resources.unknown_outcomes.record_latency(clock.now().duration_since(since));
             }
-            let arrived = read_ahead(response).await;
-            let headers = arrived.head().headers();
-            let mut purged = pending.tags().to_vec();
-            let own = purged.len();
-            let mut named = named_targets(headers, &host, &context.parts.uri);
-            named.extend(named_groups(headers, &host));
-            named.extend(context.config.rules.caller_purges(&context.parts.headers, Some(headers)));
-            if !named.is_empty() {
-                tracked.also_purged(&named);
-                coherence.purge(&named).await;
-                purged.extend(named);
-            }
-            purge(resources, pending, &context, &mutation.repurge_after).await;
-            tracked.ended(clock.wall());
-            publish_purge(resources, &context, &purged);
-            let steps = 1 + u64::from(purged.len() > own);
-            let end = || EndPurge {
-                resources: Arc::clone(resources),
-                tags: purged.clone(),
-                context,
-                repurge_after: mutation.repurge_after,
-                runtime: Handle::current(),
-            };
-            let (response, post) = arrived.into_response(post, end);
-            forward_response(resources, response, purged, post, steps).await
+            let answer = context.answer(response.status(), response.headers(), begun);
+            let ended =
+                AnsweredMutation { answer, pending, mutation, context, tracked, host, post };
+            Box::pin(end_answered(resources, response, ended)).await
         }
         Err(error) => {
             let (context, repurge_after) = (&context, &*mutation.repurge_after);
@@ -174,6 +153,91 @@ async fn renew_while(
             () = tokio::time::sleep(every) => coherence.renew(pending, mark_for).await,
         }
     }
+}
+
+/// A mutation that the origin has answered.
+struct AnsweredMutation {
+    answer: MutationAnswer,
+    pending: PendingMutation,
+    mutation: Mutation,
+    context: MutationContext,
+    tracked: TrackedMutation,
+    host: String,
+    post: Option<PendingPost>,
+}
+
+/// Purges what the answer says, and hands it on.
+async fn end_answered(
+    resources: &Arc<Resources>,
+    response: Response<Body>,
+    ended: AnsweredMutation,
+) -> MutationResult {
+    let AnsweredMutation { answer, pending, mutation, context, tracked, host, post } = ended;
+    let coherence = &resources.coherence;
+    let share = purged_share(&mutation, pending.tags(), answer);
+    if share.is_none() {
+        tracked.refused();
+        coherence.refused(pending).await;
+        return MutationResult::Response { response, purged: Vec::new(), is_ready: false };
+    }
+    let arrived = read_ahead(response).await;
+    let mut purged = share.of(pending.tags());
+    let own = purged.len();
+    let named = named_by(arrived.head().headers(), &host, &context, answer);
+    if !named.is_empty() {
+        tracked.also_purged(&named);
+        coherence.purge(&named).await;
+        purged.extend(named);
+    }
+    purge(resources, pending, &context, &share, &mutation.repurge_after).await;
+    tracked.ended(resources.clock.wall());
+    publish_purge(resources, &context, &purged);
+    let steps = 1 + u64::from(purged.len() > own);
+    let end = || EndPurge {
+        resources: Arc::clone(resources),
+        tags: purged.clone(),
+        context,
+        repurge_after: mutation.repurge_after,
+        runtime: Handle::current(),
+    };
+    let (response, post) = arrived.into_response(post, end);
+    forward_response(resources, response, purged, post, steps).await
+}
+
+/// Notes the answer for the advice on purge rules.
+fn record_answer(
+    resources: &Resources,
+    context: &MutationContext,
+    mutation: &Mutation,
+    response: &Response<Body>,
+) {
+    resources.shadow.mutations.answers.record(
+        &AnsweredWrite {
+            method: &context.parts.method,
+            path: context.parts.uri.path(),
+            headers: &context.parts.headers,
+            mutation,
+            status: response.status(),
+            answer: response.headers(),
+        },
+        &context.config.rules.credential,
+    );
+}
+
+/// What an answer names beside the tags of the request. A refusal names nothing.
+fn named_by(
+    headers: &HeaderMap,
+    host: &str,
+    context: &MutationContext,
+    answer: MutationAnswer,
+) -> Vec<Tag> {
+    if answer == MutationAnswer::Refusal {
+        return Vec::new();
+    }
+    let mut named = named_targets(headers, host, &context.parts.uri);
+    named.extend(named_groups(headers, host));
+    named.extend(context.config.rules.caller_purges(&context.parts.headers, Some(headers)));
+    named
 }
 
 /// Hands the response on, and stores it if it answers later GETs.

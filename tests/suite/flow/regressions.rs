@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use sidecache::app::Clock;
 use tokio::time::timeout;
 
 use crate::support::{Client, Origin, Point, Reply, Request, Response, Sidecar, eventually};
@@ -172,7 +173,9 @@ async fn r006_a_write_is_seen_in_every_disguise() {
         ("PUT", "/uri/x%20y", "/uri/x%20y", &[], ""),
     ];
     let app = Origin::start(|_| Response::ok("data"));
-    let sidecar = Sidecar::start(app.address, rules).await;
+    // A GET that names another method is a write where the origin obeys it.
+    let obeys = [("[upstream]", "method_override = true")];
+    let sidecar = Sidecar::start_with(Clock::system(), app.address, &obeys, rules).await;
     let mut client = Client::new(sidecar.address);
     for (method, path, read, headers, body) in writes {
         client.get(read, &[]).await;

@@ -111,3 +111,53 @@ fn methods_left_out() {
     silent(&format!("{}{rest}", methods("[\"POST\", \"PUT\"]")));
     silent(&with(&methods("[\"POST\"]"), "path = \"/api/items/{*rest}\"", "path = \"/login\""));
 }
+
+#[test]
+fn a_rule_that_makes_every_read_a_write() {
+    let reads = with(LIST, "[[purges]]\n", "[[purges]]\nmethods = [\"GET\", \"POST\"]\n");
+    let found = warnings(&reads);
+    assert!(
+        found.iter().any(|warning| warning.message.contains("so it never caches")
+            && warning.found == "[\"GET\", \"POST\"]"),
+        "{found:?}"
+    );
+    silent(&with(LIST, "[[purges]]\n", "[[purges]]\nmatch.query.action = \"trash\"\n"));
+    let declared = "[[purges]]\npath = \"/api/items/{id}/delete\"\nmethods = [\"GET\"]\ntags = \
+                    [\"items:{tenant}\"]\n";
+    silent(&format!("{LIST}{declared}"));
+    let by_query = with(declared, "/{id}/delete", "").replace(
+        "methods = [\"GET\"]",
+        "methods = [\"GET\"]\nmatch = { query.action = \"trash\" }",
+    );
+    silent(&format!("{LIST}{by_query}"));
+}
+
+#[test]
+fn an_exception_that_excludes_nothing() {
+    let except =
+        |path: &str| with(LIST, "[[purges]]\n", &format!("[[purges]]\nexcept = [\"{path}\"]\n"));
+    one(&except("/api/other"), "\"/api/other\"", "has no effect", "remove it");
+    silent(&except("/api/items"));
+}
+
+#[test]
+fn rules_and_tags_are_compared_in_any_case() {
+    silent(&with(
+        &with(LIST, "[[purges]]\npath = \"/api", "[[purges]]\npath = \"/API"),
+        "[\"items:",
+        "[\"Items:",
+    ));
+}
+
+#[test]
+fn writes_that_may_be_carried_out_later_are_noted() {
+    let jobs =
+        format!("{LIST}[[purges]]\npath = \"/api/jobs/{{id}}\"\ntags = [\"items:{{tenant}}\"]\n");
+    let found = warnings(&jobs);
+    assert!(
+        matches!(&found[..], [note] if note.severity == Severity::Note
+            && note.message.contains("202")),
+        "{found:?}"
+    );
+    silent(&format!("{jobs}repurge_after = [\"1s\"]\n"));
+}

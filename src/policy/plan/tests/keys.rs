@@ -232,3 +232,43 @@ fn forwarded_headers_count_only_from_a_trusted_proxy() {
         assert_eq!(verdict(&rules, &SentRequest::get("/a/1").with(name, "1").trusted()), "lookup");
     }
 }
+
+#[test]
+fn case_counts_in_a_path_unless_its_route_says_otherwise() {
+    let route =
+        |path: &str, more: &str| format!("[[routes]]\npath = \"{path}\"\nttl = \"5m\"\n{more}\n");
+    let ignore = "case = \"ignore\"";
+    let rules = rules(
+        &[
+            route("/Api/items/{id}", ignore),
+            route("/exact/{id}", ""),
+            route("/Api/items/Best", ""),
+            route("/api/{kind}/{*rest}", ""),
+            route("/files/{*rest}", ignore),
+        ]
+        .concat(),
+    );
+    let found = |target: &str| {
+        let get = SentRequest::get(target);
+        let lookup = lookup(&rules, &get);
+        (lookup.route.name().to_owned(), lookup.path().to_owned())
+    };
+    for (target, name, path) in [
+        ("/Api/items/7", "/Api/items/{id}", "/Api/items/7"),
+        ("/aPI/ITEMS/aB", "/Api/items/{id}", "/Api/items/aB"),
+        ("/Api/items/Best", "/Api/items/Best", "/Api/items/Best"),
+        ("/api/items/Best", "/Api/items/{id}", "/Api/items/Best"),
+        ("/api/items/7/x", "/api/{kind}/{*rest}", "/api/items/7/x"),
+        ("/FILES", "/files/{*rest}", "/files"),
+        ("/Files/", "/files/{*rest}", "/files/"),
+        ("/Files/A/b", "/files/{*rest}", "/files/A/b"),
+        ("/exact/7", "/exact/{id}", "/exact/7"),
+    ] {
+        assert_eq!(found(target), (name.to_owned(), path.to_owned()), "{target}");
+    }
+    assert_eq!(verdict(&rules, &SentRequest::get("/Exact/7")), "no route");
+    let [one, two] = ["/Api/items/7", "/API/ITEMS/7"].map(SentRequest::get);
+    assert_eq!(key(&rules, &one), key(&rules, &two));
+    assert_eq!(target(&rules, &two), "/Api/items/7", "the origin gets what the key has");
+    assert_ne!(key(&rules, &one), key(&rules, &SentRequest::get("/Api/items/8")));
+}

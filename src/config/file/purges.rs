@@ -1,0 +1,51 @@
+//! The types of `[[purges]]`: which tags a write purges.
+
+use crate::config::decode::{Period, TomlList, TomlString, ValueTable, table};
+use crate::config::keywords::{GuardWord, PurgeOnWord};
+
+table! {
+    /// Which tags a write purges.
+    #[schemars(extend("required" = ["path", "tags"]))]
+    PurgeSection("a purge rule", "[[purges]]") {
+        /// The paths of the writes, as in a route.
+        #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
+        path: TomlString,
+        /// Paths that the rule does not apply to, as in a route. A path that can be read in more
+        /// than one way is never excluded.
+        #[schemars(extend("examples" = [["/wp-admin/admin-ajax.php"]]))]
+        except: TomlList<TomlString> = [],
+        /// The methods of the writes. Without it, every unsafe method. With GET, the GET and HEAD
+        /// requests that match are writes: they always reach the origin, and are never stored.
+        #[schemars(extend("examples" = [["POST", "PUT", "PATCH", "DELETE"], ["GET"]]))]
+        methods: TomlList<TomlString>,
+        /// What the writes must have besides: query parameters, headers, a host.
+        r#match: MatchSection,
+        /// What is purged: text with fields in braces.
+        #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
+        tags: TomlList<TomlString>,
+        /// Which answers of the origin purge: 2xx and 3xx, but not a stranger's redirect to one of
+        /// `login_paths` (`success`); 2xx alone (`2xx`); or all, 4xx too (`any`). A 5xx, or no
+        /// answer, purges in any case.
+        purge_on: PurgeOnWord = "success",
+        /// Whether hits are still served while the write is in progress (`mark`), or requests go to
+        /// the origin (`bypass`).
+        guard: GuardWord = "mark",
+        /// When to purge again after the write, for origins that commit late or read from replicas.
+        #[schemars(extend("maxItems" = 8, "examples" = [["1s", "5s"]]))]
+        repurge_after: TomlList<Period> = [],
+    }
+}
+
+table! {
+    /// What a request must have besides its path and method. All conditions must be met.
+    #[schemars(extend("examples" = [{ "query": { "action": "trash" } }]))]
+    MatchSection("match", "match = { query.action = \"trash\" }") {
+        /// Query parameters and their values. Any occurrence of a parameter counts, decoded.
+        query: ValueTable,
+        /// Headers and their values. Any line of a header counts.
+        header: ValueTable,
+        /// The host that the request is sent to. Without a port, any port matches.
+        #[schemars(extend("examples" = ["app.example.com"]))]
+        host: TomlString,
+    }
+}
