@@ -31,11 +31,12 @@ use crate::coherence::core::{
 use crate::coherence::durable_journal::DurableJournal;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
-use crate::coherence::message::{OperationId, Process};
+use crate::coherence::message::{OperationId, PeerId, Process};
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::tag_table::TagTable;
 use crate::coherence::waiters::CoreWithWaiters;
 use crate::error::SetupError;
+use crate::policy::tag::Tag;
 use crate::redis::{CallError, OnLoss, RedisSettings, WritePolicy};
 use crate::telemetry::metrics::Counter;
 
@@ -134,6 +135,8 @@ pub struct Coherence {
     queue: Mutex<Option<mpsc::UnboundedReceiver<CoreCommand>>>,
     /// Why Redis was lost the last time.
     loss_reason: Mutex<&'static str>,
+    /// Marks of mutations that were given up before a reply came, with their tags.
+    abandoned_marks: Mutex<Vec<((OperationId, PeerId), Vec<Tag>)>>,
     /// Wakes the driver.
     wake: Notify,
     /// Tells that the lease state has changed.
@@ -165,6 +168,7 @@ impl Coherence {
             commands,
             queue: Mutex::new(Some(queue)),
             loss_reason: Mutex::new("it has not replied yet"),
+            abandoned_marks: Mutex::default(),
             wake: Notify::new(),
             joined: Notify::new(),
             clock,
@@ -384,8 +388,8 @@ impl Coherence {
 fn lease_settings(settings: &RedisSettings) -> LeaseSettings {
     let mut durations = LeaseSettings::new(settings.lease, settings.rejoin_grace);
     if settings.writes == WritePolicy::Refuse && settings.on_redis_loss == OnLoss::Memory {
-        durations.longest_lease = settings.registered_lease();
-        durations.absence = OWN_TABLE_LIMIT + durations.longest_lease;
+        durations.exposure = settings.degraded_ttl;
+        durations.absence = OWN_TABLE_LIMIT + settings.lease.max(settings.degraded_ttl);
     }
     durations
 }

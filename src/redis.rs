@@ -145,12 +145,6 @@ impl RedisClient {
         self.session.load().loss_reason()
     }
 
-    /// Whether the connection has broken, or could not be made.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.session.load().is_closed()
-    }
-
     /// Looks the primary up again and connects to it in the background; calls in progress fail.
     /// Call this before each attempt to reconnect. A client that is still connecting is left alone.
     pub fn renew(&self) {

@@ -36,7 +36,7 @@ use sidecache::internals::core::LeaseSettings;
 
 use check::{Found, check};
 use redis::Redis;
-use world::{Budget, Fault, Lags, Note, Role, World, at};
+use world::{Budget, DEGRADED_TTL, Fault, Lags, Note, Role, World, at};
 
 /// How many worlds are visited, unless a depth is given.
 const MAX_WORLDS: usize = 700_000;
@@ -51,6 +51,7 @@ fn settings() -> LeaseSettings {
         retry: at(1),
         grace: at(2),
         stall: at(0),
+        exposure: at(0),
         absence: at(0),
     }
 }
@@ -194,8 +195,8 @@ fn paused_reader() -> Scenario {
 /// itself.
 fn cut_off(fault: Fault) -> Scenario {
     let absence = if fault == Fault::NoAbsence { at(0) } else { at(7) };
-    let budget = Budget { mutations: 2, fills: 0, breaks: 1, own: 2, ..SOME };
-    let settings = LeaseSettings { absence, ..settings() };
+    let budget = Budget { mutations: 2, fills: 0, breaks: 1, deaf: 1, own: 2, ..SOME };
+    let settings = LeaseSettings { absence, exposure: at(DEGRADED_TTL), ..settings() };
     Scenario { settings, ..scenario("a reader that is cut off", &[READER, WRITER], budget, 7) }
 }
 
@@ -351,7 +352,8 @@ fn no_read_is_stale_among_three_with_two_mutations() {
 
 #[test]
 fn no_read_is_stale_while_a_reader_that_is_cut_off_serves_by_itself() {
-    cut_off(Fault::None).holds(&[Note::OwnHit, Note::Lost, Note::ReleasedByTime]);
+    let must = [Note::OwnHit, Note::Lost, Note::ReleasedByTime, Note::Withdrawn];
+    cut_off(Fault::None).holds_near(&must);
 }
 
 #[test]
@@ -368,6 +370,11 @@ fn the_checker_notices_that_a_late_reply_is_a_loss() {
 #[test]
 fn the_checker_notices_that_silent_peers_are_forgotten() {
     cut_off(Fault::NoAbsence).fails(Fault::NoAbsence);
+}
+
+#[test]
+fn the_checker_notices_that_a_peer_without_a_lease_counts_as_ended() {
+    cut_off(Fault::LeaveIsEnd).fails(Fault::LeaveIsEnd);
 }
 
 #[test]

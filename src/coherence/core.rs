@@ -39,9 +39,10 @@
 //!    it has heard of its peers counts as heard that much later: their messages may lie unread.
 //! 9. *Degraded mode ends when Redis is back.* From then on nothing of this process's own table is
 //!    served, and nothing of Redis until it is trusted.
-//! 10. *A peer that fell silent is not forgotten* where [`LeaseSettings::absence`] says so. Until
-//!     it is heard again, a purge also waits for the lease that it may have, or for as long as it
-//!     may serve what it filled by itself.
+//! 10. *A peer that fell silent is not forgotten* where [`LeaseSettings::absence`] says so. A purge
+//!     also waits for its acknowledgement, or for as long as it may serve what it filled by itself.
+//!     Nothing else that is heard of it ends that: a heartbeat or a departure may have been on its
+//!     way since before it was cut off. Only the end of its process does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -124,8 +125,7 @@ impl Core {
         };
         if self.phase != Phase::Lost {
             // They may be as cut off as this sidecar is.
-            let peers = self.peers.iter().filter(|(_, peer)| peer.registered);
-            let silent: Vec<Process> = peers.map(|(process, _)| *process).collect();
+            let silent: Vec<Process> = self.peers.keys().copied().collect();
             for process in silent {
                 self.remember_absent(now, process);
             }
@@ -251,7 +251,6 @@ impl Core {
                 self.renew_lease();
             }
             Message::Heartbeat { of, registered, .. } => {
-                self.absent.remove(&of);
                 if let Some(peer) = self.peer(now, of) {
                     *peer = PeerState { last_heard: now, registered };
                 }
@@ -264,21 +263,26 @@ impl Core {
                     wait.echoed = true;
                 }
             }
-            Message::Leave { of } => {
-                self.absent.remove(&of);
-                if let Some(peer) = self.peers.get_mut(&of) {
-                    peer.registered = false;
-                }
-                for wait in self.waits.values_mut() {
-                    wait.early_acks.insert(of);
-                }
-            }
+            Message::Leave { of, gone } => self.on_leave(of, gone),
             Message::Ack { to, id, of } if to == self.me.process => {
                 if let Some(wait) = self.waits.get_mut(&id) {
                     wait.early_acks.insert(of);
                 }
             }
             Message::Ack { .. } => {}
+        }
+    }
+
+    fn on_leave(&mut self, of: Process, gone: bool) {
+        if gone {
+            self.absent.remove(&of);
+            self.peers.remove(&of);
+        } else if let Some(peer) = self.peers.get_mut(&of) {
+            peer.registered = false;
+        }
+        let is_harmless = gone || self.settings.absence.is_zero();
+        for wait in self.waits.values_mut().filter(|wait| is_harmless || wait.leases_only) {
+            wait.early_acks.insert(of);
         }
     }
 
@@ -291,6 +295,9 @@ impl Core {
         {
             let since = self.registrations.get(peer).copied().flatten();
             known.insert(*peer, evicted.then(|| since.unwrap_or(now)));
+            if *evicted && since.is_none() {
+                self.remember_absent(now, peer.process);
+            }
             let unknown = !self.peers.contains_key(&peer.process);
             if unknown && !evicted && self.peer(now, peer.process).is_none() {
                 known.remove(peer);
@@ -344,13 +351,16 @@ impl Core {
         };
         self.absent.retain(|_, until| now < *until);
         if let Some(wait) = self.waits.get_mut(&id) {
-            if !wait.leases_only {
-                missing_acks.extend(self.absent.keys());
+            let mut until = self.settings.lease_expiry(now);
+            if !wait.leases_only && !self.settings.absence.is_zero() {
+                // Also those that gave up their leases: they may have been cut off since.
+                missing_acks.extend(self.peers.keys().chain(self.absent.keys()));
+                until = self.settings.exposure_expiry(now);
             }
             wait.missing_acks = Some(missing_acks);
             wait.min_acks = min_acks;
             wait.not_before = self.unregistered_until;
-            wait.until = Some((self.settings.lease_expiry(now), Released::LeaseExpired));
+            wait.until = Some((until, Released::LeaseExpired));
         }
     }
 
@@ -364,7 +374,7 @@ impl Core {
             let until = if self.absent.is_empty() {
                 self.others_expired_at
             } else {
-                self.settings.lease_expiry(now)
+                self.settings.exposure_expiry(now)
             };
             wait.until = Some((until, Released::PublishFailed));
         }

@@ -2,6 +2,7 @@
 //! commands.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -70,7 +71,8 @@ impl Coherence {
     async fn announce_leave(&self, shared: &RecordStore) {
         let peer = self.core().core.me();
         self.handle(CoreEvent::Lagged);
-        let _ = shared.forget(peer, Some(&Message::Leave { of: peer.process })).await;
+        let leave = Message::Leave { of: peer.process, gone: true };
+        let _ = shared.forget(peer, Some(&leave)).await;
     }
 
     /// Carries out the core's commands, and sends it ticks.
@@ -140,9 +142,8 @@ impl Coherence {
             }
             CoreCommand::Withdraw(peer) => {
                 // Fail open: peers then wait until the lease of this id expires.
-                let _ = self.record_result(
-                    shared.forget(peer, Some(&Message::Leave { of: peer.process })).await,
-                );
+                let leave = Message::Leave { of: peer.process, gone: false };
+                let _ = self.record_result(shared.forget(peer, Some(&leave)).await);
             }
             CoreCommand::Replay(batch) => self.replay(shared, batch).await,
             // These concern this process alone and were carried out at once.
@@ -235,8 +236,10 @@ impl Coherence {
     async fn watch_connection(&self, shared: &RecordStore) {
         loop {
             let changed = self.joined.notified();
-            if self.core().core.phase() == Phase::Lost {
-                return;
+            match self.phase() {
+                Phase::Lost => return,
+                Phase::Joined => self.unmark_abandoned(shared).await,
+                Phase::Joining(_) => {}
             }
             tokio::select! {
                 () = changed => {}
@@ -245,14 +248,22 @@ impl Coherence {
         }
     }
 
-    /// Returns when a primary was found. Redis is lost when a connection fails, or when none was
-    /// found for `loss_after`: a sidecar that starts serves nothing by itself before.
+    /// Returns when a primary was found. A sidecar that starts serves nothing by itself before it
+    /// is known that Redis cannot be reached: when an attempt has failed, and `loss_after` is over;
+    /// or when none has come to an end for as long as calls may take. Over a slow link, one takes
+    /// many round trips.
     async fn reconnect(&self, shared: &RecordStore, first: bool) {
-        let mut finding = std::pin::pin!(self.find_primary(shared, first));
-        if wait_while_running(shared.client().settings().loss_after, &mut finding).await.is_none() {
-            self.mark_unreachable(first);
-            finding.await;
+        let (settings, failed) = (shared.client().settings(), AtomicBool::new(false));
+        let mut finding = std::pin::pin!(self.find_primary(shared, first, &failed));
+        let mut waited = Duration::ZERO;
+        while waited < settings.patience() && !failed.load(SeqCst) {
+            if wait_while_running(settings.loss_after, &mut finding).await.is_some() {
+                return;
+            }
+            waited += settings.loss_after;
         }
+        self.mark_unreachable(first);
+        finding.await;
     }
 
     fn mark_unreachable(&self, first: bool) {
@@ -265,7 +276,7 @@ impl Coherence {
         self.mark_lost("it cannot be reached");
     }
 
-    async fn find_primary(&self, shared: &RecordStore, first: bool) {
+    async fn find_primary(&self, shared: &RecordStore, first: bool, failed: &AtomicBool) {
         let mut wait = MIN_RETRY_DELAY;
         loop {
             // fred does not reconnect here; every retry rebuilds the client and looks the primary
@@ -286,9 +297,7 @@ impl Coherence {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "Redis cannot be reached");
-                    if shared.client().is_closed() {
-                        self.mark_unreachable(first);
-                    }
+                    failed.store(true, SeqCst);
                 }
             }
             tokio::time::sleep(wait).await;

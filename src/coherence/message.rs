@@ -72,11 +72,14 @@ pub enum Message {
         /// Whether the sender may hold a lease.
         registered: bool,
     },
-    /// The sender no longer trusts its local table: do not wait for it.
+    /// The sender no longer trusts its local table: do not wait for its lease.
     #[serde(rename = "quit")]
     Leave {
         /// The sender.
         of: Process,
+        /// Whether it has ended. Otherwise it may be cut off by now, and serve by itself.
+        #[serde(default)]
+        gone: bool,
     },
     /// Purge these tags in the local table.
     #[serde(rename = "distrust")]
@@ -139,7 +142,7 @@ mod tests {
             let tags = names.map(|names| names.iter().map(|name| Tag::new(name)).collect());
             for message in [
                 Message::Heartbeat { of: Process(number), number, registered: true },
-                Message::Leave { of: Process(number) },
+                Message::Leave { of: Process(number), gone: number.is_multiple_of(2) },
                 Message::Invalidate { by: Process(1), id: OperationId(number), tags },
                 Message::Ack { to: Process(number), id: OperationId(2), of: Process(3) },
             ] {

@@ -29,6 +29,9 @@ use crate::coherence::{Coherence, CoherenceMode};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, WritePolicy};
 
+/// How many marks that were given up are remembered. Further ones end at their deadlines.
+const MAX_ABANDONED_MARKS: usize = 1024;
+
 /// A wait for the peers. Dropping it ends the wait.
 struct ReleaseWait<'a> {
     coherence: &'a Coherence,
@@ -92,7 +95,7 @@ impl PendingMutation {
 }
 
 impl Coherence {
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         self.core().core.phase()
     }
 
@@ -134,8 +137,10 @@ impl Coherence {
         let refuse = self.refuses_writes();
         let until = self.clock.now() + shared.client().settings().write_wait;
         self.wait_until_known(until).await;
+        let mut attempted = None;
         while self.phase() != Phase::Lost {
             let (peer, at, epoch) = self.current_identity();
+            attempted = Some(peer);
             match self.mark_as(shared, &pending, peer, (within, until), pending.guarded).await {
                 Ok(()) => {
                     pending.marked = Some((peer, at + within));
@@ -156,6 +161,9 @@ impl Coherence {
                     | CallError::Reply(_),
                 ) => break,
             }
+        }
+        if let Some(peer) = attempted.filter(|_| refuse || pending.marked.is_none()) {
+            self.abandon_mark((pending.id, peer), &pending.tags);
         }
         if refuse {
             return Err(WriteRefused);
@@ -189,6 +197,28 @@ impl Coherence {
             }
         }
         Ok(())
+    }
+
+    /// Remembers a mark that was given up: it may be on its way, and would keep hits away for as
+    /// long as the mutation may have taken.
+    fn abandon_mark(&self, mark: (OperationId, PeerId), tags: &[Tag]) {
+        let mut abandoned = self.abandoned_marks.lock();
+        if abandoned.len() < MAX_ABANDONED_MARKS {
+            abandoned.push((mark, tags.to_vec()));
+        }
+        drop(abandoned);
+        self.joined.notify_waiters();
+    }
+
+    /// Removes the marks that were given up, once Redis is in use: what was on its way has arrived.
+    pub(super) async fn unmark_abandoned(&self, shared: &RecordStore) {
+        let abandoned = std::mem::take(&mut *self.abandoned_marks.lock());
+        for (mark, tags) in abandoned {
+            for batch in tags.chunks(MAX_BATCH_TAGS) {
+                // Fail open: the mark ends at its deadline.
+                let _ = self.record_result(shared.unmark(mark, batch).await);
+            }
+        }
     }
 
     /// Returns when it is known whether Redis can be reached, which a sidecar that starts has to

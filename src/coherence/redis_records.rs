@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::clock::{Clock, Wall, millis};
+use crate::clock::{Clock, Wall, millis, wait_while_running};
 use crate::coherence::stamp::{Nonce, Stamp};
 use crate::coherence::tag_record::{RecordSnapshot, TagRecord, parse_nonce};
 use crate::policy::key::KeyHash;
@@ -149,7 +149,9 @@ impl RecordStore {
         }
         if generation.is_none() || seq.is_none() {
             // Flushed, evicted or damaged. New values match nothing that was stored before.
-            match self.init().await {
+            let deadline = self.client.settings().deadline;
+            let made = wait_while_running(deadline, Box::pin(self.init())).await;
+            match made.unwrap_or(Err(CallError::Timeout)) {
                 // Redis cannot create them while it is out of memory or the slot is moving. Stored
                 // entries are still validated by their nonces.
                 Err(CallError::OutOfMemory | CallError::Moving) => {}
@@ -224,7 +226,7 @@ impl RecordStore {
     pub async fn init(&self) -> Result<(), CallError> {
         let keys =
             vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.clock.clone()];
-        self.client.run(&self.scripts.init, keys, clock_args().to_vec()).await.map(drop)
+        self.client.run_patiently(&self.scripts.init, keys, clock_args().to_vec()).await.map(drop)
     }
 
     /// Creates the records that a read found missing, so that the fill depends on its own tags

@@ -330,6 +330,10 @@ impl RedisNode {
 async fn until_silent(client: &WithOptions<Client>, suspicion: &Notify, loss_after: Duration) {
     loop {
         suspicion.notified().await;
+        // Connecting has its own time limits, and takes several round trips.
+        if client.wait_for_connect().await.is_err() {
+            continue;
+        }
         if wait_while_running(loss_after, client.ping::<Value>(None)).await.is_none() {
             return;
         }

@@ -124,15 +124,4 @@ impl RedisSettings {
     pub fn patience(&self) -> Duration {
         self.write_wait.max(self.lease).max(self.deadline)
     }
-
-    /// For how long peers may have to wait for this sidecar where nothing may be stale: it serves
-    /// under its lease or, cut off, what it filled by itself before their purge.
-    #[must_use]
-    pub fn registered_lease(&self) -> Duration {
-        if self.writes == WritePolicy::Refuse && self.on_redis_loss == OnLoss::Memory {
-            self.lease.max(self.degraded_ttl)
-        } else {
-            self.lease
-        }
-    }
 }

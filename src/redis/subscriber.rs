@@ -86,6 +86,7 @@ impl RedisClient {
             topology: Arc::clone(&self.topology),
             is_sharded: self.is_sharded(),
             loss_after: self.settings.loss_after,
+            patience: self.settings.patience(),
             publisher: Arc::clone(&self.session),
             calls: Arc::clone(&self.counters.calls),
             listening: Arc::clone(&listening),
@@ -99,6 +100,7 @@ struct SubscriberTask {
     topology: Arc<Topology>,
     is_sharded: bool,
     loss_after: Duration,
+    patience: Duration,
     /// The session of the client, for messages to itself: in RESP2 a subscribed connection cannot
     /// `PUBLISH`.
     publisher: Arc<ArcSwap<RedisSession>>,
@@ -147,7 +149,7 @@ impl SubscriberTask {
         let echo = Notify::new();
         let listening = async {
             if !matches!(
-                wait_while_running(self.loss_after, client.wait_for_connect()).await,
+                wait_while_running(self.patience, client.wait_for_connect()).await,
                 Some(Ok(()))
             ) {
                 return;

@@ -298,7 +298,8 @@ impl World {
                 Ok(redis) => {
                     notes.insert(Note::Withdrawn);
                     redis.forget(peer, true);
-                    self.publish(&Message::Leave { of: peer.process });
+                    let gone = self.fault == Fault::LeaveIsEnd;
+                    self.publish(&Message::Leave { of: peer.process, gone });
                 }
                 Err(failure) => self.record_result(n, &failure, notes),
             },

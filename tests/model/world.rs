@@ -147,6 +147,8 @@ pub enum Fault {
     LateIsLost,
     /// Peers that fell silent are forgotten.
     NoAbsence,
+    /// A peer that gives up its lease counts as ended.
+    LeaveIsEnd,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -120,7 +120,10 @@ impl Core {
     /// its owner yet.
     #[must_use]
     pub fn is_mark_valid(&self, marked: MonotonicTime, epoch: u64, now: MonotonicTime) -> bool {
-        epoch == self.lease_state.epoch && now < marked + self.settings.lease
+        // Peers heard a heartbeat that was accepted under this id, and evict it a lease later.
+        let heard =
+            self.last_contact.filter(|_| self.registered).map_or(marked, |at| at.max(marked));
+        epoch == self.lease_state.epoch && now < heard + self.settings.lease
     }
 
     /// Takes over a peer's lease if it is longer than all known ones, so that purges wait for it.
@@ -138,7 +141,8 @@ impl Core {
         if self.settings.absence.is_zero() {
             return MonotonicTime::MAX;
         }
-        let lasts = self.settings.absence.saturating_sub(self.settings.longest_lease);
+        let slack = self.settings.longest_lease.max(self.settings.exposure);
+        let lasts = self.settings.absence.saturating_sub(slack);
         self.last_contact.map_or(MonotonicTime::ZERO, |contact| contact + lasts)
     }
 

@@ -25,6 +25,7 @@ fn settings() -> LeaseSettings {
         grace: at(5),
         // Events come when the tests want them; see `stalls` for late ones.
         stall: MonotonicTime::MAX,
+        exposure: at(0),
         absence: at(0),
     }
 }

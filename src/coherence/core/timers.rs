@@ -24,7 +24,7 @@ impl Core {
             .registrations
             .values()
             .flatten()
-            .map(|evicted_at| self.settings.lease_expiry(*evicted_at));
+            .map(|evicted_at| self.settings.forgotten_at(*evicted_at));
         let grace = match self.phase {
             // Without contact the next heartbeat comes first.
             Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => {
@@ -145,7 +145,7 @@ impl Core {
         let mut silent = Vec::new();
         self.peers.retain(|process, peer| {
             let lives = now < settings.lease_expiry(peer.last_heard);
-            silent.extend((!lives && peer.registered).then_some(*process));
+            silent.extend((!lives).then_some(*process));
             lives
         });
         for (peer, evicted_at) in &mut self.registrations {
@@ -154,7 +154,7 @@ impl Core {
                     *evicted_at = Some(now);
                     commands.push(CoreCommand::Evict(*peer));
                 }
-                Some(since) if now >= settings.lease_expiry(*since) => {
+                Some(since) if now >= settings.forgotten_at(*since) => {
                     // If the list still has the id after another lease, it is forgotten once more.
                     *since = now;
                     commands.push(CoreCommand::Forget(*peer));

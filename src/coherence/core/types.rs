@@ -28,8 +28,10 @@ pub struct LeaseSettings {
     pub grace: Duration,
     /// How late this process may wake without counting as stopped meanwhile.
     pub stall: Duration,
-    /// For how long a peer that fell silent without a word may serve from its own memory what it
-    /// filled while Redis was lost; zero where that is as published. See [`Core::absent`].
+    /// For how long a peer that is cut off serves what it filled by itself; zero where that is as
+    /// published.
+    pub exposure: Duration,
+    /// How long a peer that fell silent without a word is remembered, because it may be cut off.
     pub absence: Duration,
 }
 
@@ -46,8 +48,21 @@ impl LeaseSettings {
             retry: (lease / 40).max(Duration::from_millis(5)),
             grace,
             stall: RUNNING_STEP,
+            exposure: Duration::ZERO,
             absence: Duration::ZERO,
         }
+    }
+
+    /// When no peer serves what it had when a message was published now that it misses: under a
+    /// lease, or by itself.
+    pub(super) fn exposure_expiry(&self, now: MonotonicTime) -> MonotonicTime {
+        self.lease_expiry(now).max(now + self.exposure + self.margin)
+    }
+
+    /// When an id that was evicted at that time is forgotten: a peer that starts may have to learn
+    /// of it for as long as others remember it.
+    pub(super) fn forgotten_at(&self, evicted: MonotonicTime) -> MonotonicTime {
+        self.lease_expiry(evicted).max(evicted + self.absence)
     }
 
     /// When the leases of all peers that miss a message published now have expired.

@@ -86,7 +86,7 @@ impl RecordStore {
         let message = Message::Heartbeat { of: peer.process, number, registered: register };
         let mut args = self.publish_args(Some(&message)).to_vec();
         args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
-        args.push(millis(self.client.settings().registered_lease()).to_string().into());
+        args.push(millis(self.client.settings().lease).to_string().into());
         args.push(millis(PEERS_TTL).to_string().into());
         args.extend(clock_args());
         let keys = vec![

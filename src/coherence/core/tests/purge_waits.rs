@@ -51,7 +51,9 @@ fn a_peer_that_leaves_is_not_waited_for() {
         None
     );
     assert_eq!(
-        released(&core.handle(at(40), CoreEvent::Message(Message::Leave { of: OTHER }))),
+        released(
+            &core.handle(at(40), CoreEvent::Message(Message::Leave { of: OTHER, gone: false }))
+        ),
         Some(Released::Acknowledged)
     );
 }

@@ -119,16 +119,69 @@ fn a_purge_waits_for_a_peer_that_may_serve_by_itself() {
 }
 
 #[test]
-fn a_peer_that_is_heard_again_or_leaves_is_not_waited_for() {
-    for message in [
-        Message::Heartbeat { of: OTHER, number: 9, registered: false },
-        Message::Leave { of: OTHER },
-    ] {
-        let (mut core, now) = deserted(at(60));
-        core.handle(now, CoreEvent::Message(message.clone()));
-        let how = published(&mut core, now, OperationId(7));
-        assert_eq!(how, Some(Released::Acknowledged), "{message:?}");
+fn only_an_acknowledgement_or_the_end_of_its_process_ends_the_wait_for_a_peer() {
+    let late = [
+        // They may have been on their way since before it was cut off.
+        Message::Heartbeat { of: OTHER, number: 9, registered: true },
+        Message::Heartbeat { of: OTHER, number: 10, registered: false },
+        Message::Leave { of: OTHER, gone: false },
+    ];
+    let (mut core, now) = deserted(at(60));
+    assert_eq!(published(&mut core, now, OperationId(7)), None);
+    for message in late {
+        let commands = core.handle(now, CoreEvent::Message(message.clone()));
+        assert_eq!(released(&commands), None, "{message:?}");
     }
+    assert_eq!(published(&mut core, now, OperationId(8)), None, "nor for the next one");
+    let acknowledged = core.handle(now, ack(OperationId(8), OTHER));
+    assert_eq!(released(&acknowledged), Some(Released::Acknowledged));
+    let gone = CoreEvent::Message(Message::Leave { of: OTHER, gone: true });
+    assert_eq!(released(&core.handle(now, gone)), Some(Released::Acknowledged), "of the first");
+    let how = published(&mut core, now, OperationId(9));
+    assert_eq!(how, Some(Released::Acknowledged), "its process has ended");
+}
+
+#[test]
+fn a_peer_that_gave_up_its_lease_may_serve_by_itself_by_now() {
+    let mut core = watchful(at(40), at(60));
+    core.handle(at(40), CoreEvent::Message(Message::Leave { of: OTHER, gone: false }));
+    assert_eq!(published(&mut core, at(40), OperationId(7)), None);
+    let mut elsewhere = watchful(at(40), at(0));
+    elsewhere.handle(at(40), CoreEvent::Message(Message::Leave { of: OTHER, gone: false }));
+    let how = published(&mut elsewhere, at(40), OperationId(7));
+    assert_eq!(how, Some(Released::Acknowledged), "where only leases count");
+}
+
+#[test]
+fn a_sidecar_that_starts_learns_of_silent_peers_from_their_evicted_names() {
+    let (mut core, number) = connected(at(1));
+    core.settings.absence = at(60);
+    let evicted = RegisteredPeer { evicted: true, ..registered(OTHER) };
+    let names = reply(Registration::New, &[registered(ME), evicted]);
+    core.handle(at(1), CoreEvent::HeartbeatReply(number, Some(names)));
+    assert_eq!(published(&mut core, at(20), OperationId(7)), None);
+}
+
+#[test]
+fn a_purge_waits_for_as_long_as_a_peer_serves_by_itself() {
+    let (mut core, now) = deserted(at(60));
+    core.settings.exposure = at(30);
+    assert_eq!(published(&mut core, now, OperationId(7)), None);
+    assert_eq!(released(&core.handle(now + at(31), CoreEvent::Tick)), None);
+    let how = released(&core.handle(now + at(32), CoreEvent::Tick));
+    assert_eq!(how, Some(Released::LeaseExpired), "degraded_ttl, and the margin");
+}
+
+#[test]
+fn a_mark_stands_while_peers_hear_of_this_sidecar() {
+    let mut core = leased(at(40), &[OTHER]);
+    let epoch = core.lease_state().epoch;
+    let commands = core.handle(at(44), CoreEvent::Tick);
+    let known = reply(Registration::Known, &[registered(ME), registered(OTHER)]);
+    core.handle(at(44), CoreEvent::HeartbeatReply(number_of(&commands), Some(known)));
+    assert!(core.is_mark_valid(at(40), epoch, at(53)), "they evict it a lease later");
+    assert!(!core.is_mark_valid(at(40), epoch, at(54)));
+    assert!(!core.is_mark_valid(at(40), epoch + 1, at(41)), "Redis was lost in between");
 }
 
 #[test]
