@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::clock::wait_while_running;
 use crate::error::SetupError;
 use crate::redis::session::RedisSession;
 use crate::redis::topology::Topology;
@@ -143,6 +144,17 @@ impl RedisClient {
     pub async fn broken(&self) -> &'static str {
         self.broken.notified().await;
         self.session.load().loss_reason()
+    }
+
+    /// Returns when the primary is connected. Calls fail at once before that.
+    pub async fn connected(&self) -> Result<(), CallError> {
+        let servers = self.session.load_full().servers()?;
+        if wait_while_running(self.settings.patience(), servers.primary.connected()).await
+            == Some(true)
+        {
+            return Ok(());
+        }
+        Err(CallError::Connection("it could not be made".to_owned()))
     }
 
     /// Looks the primary up again and connects to it in the background; calls in progress fail.

@@ -200,6 +200,13 @@ fn cut_off(fault: Fault) -> Scenario {
     Scenario { settings, ..scenario("a reader that is cut off", &[READER, WRITER], budget, 7) }
 }
 
+/// The same with a reader that loses its lease before.
+fn cut_off_after_its_lease() -> Scenario {
+    let calls_lag = Role { eager: false, ..lagging(READER, false, true, false) };
+    let budget = Budget { mutations: 1, fills: 0, breaks: 1, deaf: 1, own: 1, ..SOME };
+    Scenario { roles: vec![calls_lag, WRITER], budget, ..cut_off(Fault::None) }
+}
+
 /// Redis replies at once, and the reader reads that late.
 fn starved_reader() -> Scenario {
     scenario(
@@ -357,6 +364,11 @@ fn no_read_is_stale_while_a_reader_that_is_cut_off_serves_by_itself() {
 }
 
 #[test]
+fn no_read_is_stale_while_a_reader_without_a_lease_serves_by_itself() {
+    cut_off_after_its_lease().holds_near(&[Note::OwnHit, Note::Lost, Note::Withdrawn]);
+}
+
+#[test]
 fn no_loss_is_seen_while_the_reader_is_starved() {
     let found = starved_reader().holds_near(&[Note::LeasedHit, Note::StrictHit]);
     assert!(!found.notes.contains_key(&Note::Lost), "Redis replies all the time");
@@ -374,7 +386,7 @@ fn the_checker_notices_that_silent_peers_are_forgotten() {
 
 #[test]
 fn the_checker_notices_that_a_peer_without_a_lease_counts_as_ended() {
-    cut_off(Fault::LeaveIsEnd).fails(Fault::LeaveIsEnd);
+    cut_off_after_its_lease().fails(Fault::LeaveIsEnd);
 }
 
 #[test]

@@ -308,6 +308,7 @@ impl Coherence {
     async fn try_connect(&self, shared: &RecordStore) -> Result<ServerRole, CallError> {
         // A break before this point is over. A break after it ends the trust that begins here.
         let _ = shared.client().broken().now_or_never();
+        shared.client().connected().await?;
         let server = shared.role().await?;
         if server.role != "master" {
             return Err(CallError::Reply(format!(

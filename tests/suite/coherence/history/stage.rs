@@ -16,7 +16,7 @@ use super::verdict::{Ended, Round, WRITES_IN_FAULT};
 use crate::support::child::ChildSidecar;
 use crate::support::history::{Kind, Log, Operation};
 use crate::support::origin::versioned;
-use crate::support::{Client, FaultProxy, Origin, RedisServer, eventually};
+use crate::support::{Client, Fault, FaultProxy, Origin, RedisServer, eventually};
 
 /// How many sidecars share the Redis.
 pub const SIDECARS: usize = 3;
@@ -85,6 +85,11 @@ impl Stage {
 
     /// The same with writers that pause for so many milliseconds.
     pub async fn paced(redis_lines: &str, pause: Range<u64>) -> Self {
+        Self::set_behind(redis_lines, pause, Fault::None).await
+    }
+
+    /// The same with links to Redis that are so from the start.
+    pub async fn set_behind(redis_lines: &str, pause: Range<u64>, links: Fault) -> Self {
         let redis = RedisServer::start();
         let app = Origin::varying(Duration::ZERO..=APP, versioned());
         let proxies = [
@@ -92,6 +97,7 @@ impl Stage {
             FaultProxy::start(redis.port).await,
             FaultProxy::start(redis.port).await,
         ];
+        proxies.iter().for_each(|proxy| proxy.set(links));
         let upstream = format!("url = \"http://{}\"", app.address);
         let spawn = |proxy: &FaultProxy| {
             let rules =

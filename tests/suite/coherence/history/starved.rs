@@ -216,6 +216,66 @@ async fn heavy_no_read_is_stale_when_redis_was_stopped_or_one_is_cut_off_beside_
     .await;
 }
 
+/// What it sends arrives, what it is told does not: its departures and heartbeats go out, and it
+/// loses Redis nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_one_sidecar_hears_nothing_again_and_again() {
+    refusing(0, async |stage: &mut Stage| {
+        for _ in 0..3 {
+            stage.proxies[0].set(Fault::FreezeAnswers);
+            sleep(Duration::from_millis(3_500)).await;
+            stage.proxies[0].set(Fault::None);
+            sleep(Duration::from_millis(2_500)).await;
+        }
+    })
+    .await;
+}
+
+/// What a sidecar that was cut off had sent arrives at the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_is_stale_when_one_sidecar_is_frozen_again_and_again() {
+    refusing(0, async |stage: &mut Stage| {
+        for _ in 0..3 {
+            stage.proxies[0].set(Fault::Freeze);
+            sleep(Duration::from_millis(3_200)).await;
+            stage.proxies[0].set(Fault::None);
+            sleep(Duration::from_millis(2_000)).await;
+        }
+    })
+    .await;
+}
+
+/// Sidecars that wait for a peer longer than a request may wait for Redis refuse nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn healthy_sidecars_refuse_nothing_while_a_peer_may_serve_by_itself_for_long() {
+    let lines = "writes = \"refuse\"\ndegraded_ttl = \"6s\"";
+    let run = Stage::paced(lines, SELDOM).await.run(async |stage: &mut Stage| {
+        stage.proxies[0].set(Fault::Cut);
+        sleep(Duration::from_secs(9)).await;
+        stage.proxies[0].set(Fault::None);
+    });
+    let mut run = run.await;
+    run.writes_in_fault = 0;
+    run.is_coherent_but(|_, _| false, |one, _| one.status == 503 && one.through == 0);
+}
+
+/// Connecting takes many round trips.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sidecars_join_over_a_slow_link_and_join_again() {
+    let slow = Fault::Delay(Duration::from_millis(100));
+    let stage = Stage::set_behind("deadline = \"1s\"", SELDOM, slow).await;
+    let run = stage.run(async |stage: &mut Stage| {
+        stage.proxies[0].set(Fault::Cut);
+        sleep(Duration::from_millis(200)).await;
+        stage.proxies[0].set(slow);
+        sleep(Duration::from_secs(8)).await;
+    });
+    let forwarded = |one: &crate::support::history::Violation| one.missed_only_writes_through(0);
+    let mut run = run.await;
+    run.writes_in_fault = 0;
+    run.is_coherent_but(|one, _| forwarded(one) || one.read.through == 0, |_, _| false);
+}
+
 async fn redis_stopped(stage: &mut Stage) {
     stage.redis.freeze();
     sleep(Duration::from_secs(5)).await;
