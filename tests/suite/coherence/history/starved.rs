@@ -2,7 +2,8 @@
 //! processor, or reach Redis over a slow link. None of that is a loss of Redis, and no read is
 //! stale.
 //!
-//! The same beside twenty processes that compute: the runs whose names begin with `heavy_`.
+//! The same beside twenty processes that compute: the runs whose names begin with `heavy_`, which
+//! `tests/run --all` and `cargo nextest run --run-ignored all -E 'test(/starved::heavy_/)'` run.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -176,6 +177,7 @@ async fn no_read_is_stale_when_the_links_to_redis_are_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes half a minute of all processors: `tests/run --all` runs it"]
 async fn heavy_no_read_is_stale_when_sidecars_are_starved_beside_busy_processes() {
     run(BUSY, async |stage| {
         throttle(stage, 0..1, Duration::from_secs(5)).await;
@@ -185,11 +187,13 @@ async fn heavy_no_read_is_stale_when_sidecars_are_starved_beside_busy_processes(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes half a minute of all processors: `tests/run --all` runs it"]
 async fn heavy_no_read_is_stale_when_sidecars_are_stopped_beside_busy_processes() {
     run(BUSY, async |stage| stop_by_turns(stage).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes half a minute of all processors: `tests/run --all` runs it"]
 async fn heavy_no_read_is_stale_when_the_links_are_slow_beside_busy_processes() {
     run(BUSY, async |stage| slow_links(stage, Duration::from_secs(8)).await).await;
 }
@@ -208,6 +212,7 @@ async fn no_read_is_stale_when_one_sidecar_that_serves_from_memory_is_cut_off() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "takes half a minute of all processors: `tests/run --all` runs it"]
 async fn heavy_no_read_is_stale_when_redis_was_stopped_or_one_is_cut_off_beside_busy_processes() {
     refusing(BUSY, async |stage: &mut Stage| {
         redis_stopped(stage).await;
