@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A read that finds no batch in flight is sent at once, so that batching adds no delay to a
 //!   quiet sidecar.
-//! - While a batch is in flight the next one gathers, and is sent when it is half full, so that a
-//!   distant Redis does not slow a busy sidecar.
+//! - While a batch is in flight the next one gathers, and is sent when it is half full, or when its
+//!   first read has waited for [`GATHER`]: a distant Redis slows neither a busy sidecar nor a read
+//!   that comes while another one is on its way, which has one deadline for both.
 //! - At most [`MAX_IN_FLIGHT`] batches are in flight.
 //! - A batch asks for about [`BATCH_BYTES`] at most, estimated from the size of the last replies.
 
@@ -20,6 +21,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::clock::wait_while_running;
 use crate::redis::error::CallError;
@@ -31,6 +33,10 @@ const MAX_BATCH: usize = 64;
 /// How many batches may be in flight.
 const MAX_IN_FLIGHT: usize = 16;
 
+/// How long a read waits for others while a batch is in flight: longer than a Redis nearby takes to
+/// reply, so that what waits for that one is sent together, and nothing beside `deadline`.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How many bytes a batch should bring at most: enough to save calls, few enough to arrive within
 /// the deadline.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -41,6 +47,7 @@ type BatchValues = Result<Vec<Option<Bytes>>, CallError>;
 #[derive(Debug)]
 struct QueuedRead {
     keys: Vec<Bytes>,
+    since: Instant,
     reply: oneshot::Sender<BatchValues>,
 }
 
@@ -55,7 +62,7 @@ impl BatchQueue {
     /// Queues a read of some keys. The caller enforces the deadline.
     pub(super) fn enqueue(&self, keys: Vec<Bytes>) -> oneshot::Receiver<BatchValues> {
         let (sender, receiver) = oneshot::channel();
-        self.lock().push_back(QueuedRead { keys, reply: sender });
+        self.lock().push_back(QueuedRead { keys, since: Instant::now(), reply: sender });
         self.some.notify_one();
         receiver
     }
@@ -74,8 +81,10 @@ impl BatchQueue {
         batch
     }
 
-    fn len(&self) -> usize {
-        self.lock().len()
+    /// How many reads wait, and since when the first one does.
+    fn waiting(&self) -> (usize, Option<Instant>) {
+        let waiting = self.lock();
+        (waiting.len(), waiting.front().map(|read| read.since))
     }
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<QueuedRead>> {
@@ -92,15 +101,23 @@ pub(super) async fn drive(
 ) {
     let mut bytes_each = 0;
     let mut in_flight = FuturesUnordered::new();
+    // Set anew for each batch, and not whenever something happens.
+    let mut gathered = std::pin::pin!(sleep_until(Instant::now()));
     loop {
         let max = (BATCH_BYTES / (bytes_each + 1)).clamp(1, MAX_BATCH);
         let enough = if in_flight.is_empty() { 1 } else { max.div_ceil(2) };
-        if in_flight.len() < MAX_IN_FLIGHT && queue.len() >= enough {
+        let (waiting, since) = queue.waiting();
+        let due = since.map(|since| since + GATHER).filter(|_| in_flight.len() < MAX_IN_FLIGHT);
+        let is_due = waiting >= enough || due.is_some_and(|due| due <= Instant::now());
+        if in_flight.len() < MAX_IN_FLIGHT && is_due {
             let batch = queue.take(max);
             if !batch.is_empty() {
                 in_flight.push(send(batch, &session, turn, deadline));
             }
             continue;
+        }
+        if let Some(due) = due.filter(|due| *due != gathered.deadline()) {
+            gathered.as_mut().reset(due);
         }
         tokio::select! {
             Some((reads, received)) = in_flight.next() => {
@@ -108,6 +125,7 @@ pub(super) async fn drive(
                 bytes_each = (bytes_each * 3 + received / reads) / 4;
             }
             () = queue.some.notified() => {}
+            () = &mut gathered, if due.is_some() => {}
         }
     }
 }
