@@ -11,13 +11,10 @@
 //! - What may not be fetched in the background for the sake of a request without a stored response
 //!   is not fetched here: HEAD, parts, `only-if-cached`, and what a fill would withhold.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cache::fills::{FillKey, FillRole};
 use crate::cache::store::LookupResult;
@@ -28,41 +25,9 @@ use crate::policy::route::AdmitRule;
 use crate::proxy::context::{LookupContext, client_authorization, confirmed_for};
 use crate::proxy::fill::is_already_filled;
 use crate::proxy::fill::request::{FillReason, FillRequest, StaleCandidate};
-use crate::proxy::lookup::allotted;
 use crate::proxy::refresh::fill_unattended;
 use crate::proxy::resources::Resources;
-
-/// The keys, before `Vary`, whose records are being read or which are being filled.
-#[derive(Debug, Default)]
-pub(crate) struct LateFills(Mutex<HashSet<FillKey>>);
-
-/// One of them, until this is dropped.
-struct LateFill {
-    resources: Arc<Resources>,
-    key: FillKey,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl LateFill {
-    fn begin(resources: &Arc<Resources>, key: FillKey) -> Option<Self> {
-        let mut keys = resources.late_fills.0.lock();
-        if keys.contains(&key) {
-            return None;
-        }
-        let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {
-            resources.counters.refreshes_rejected.inc();
-            return None;
-        };
-        keys.insert(key);
-        Some(Self { resources: Arc::clone(resources), key, _permit: permit })
-    }
-}
-
-impl Drop for LateFill {
-    fn drop(&mut self) {
-        self.resources.late_fills.0.lock().remove(&self.key);
-    }
-}
+use crate::proxy::serve::allotted;
 
 /// Begins to fill the key of a request whose lookup Redis did not answer in time.
 pub(super) fn begin(resources: &Arc<Resources>, context: &LookupContext<'_>) {
@@ -75,53 +40,64 @@ pub(super) fn begin(resources: &Arc<Resources>, context: &LookupContext<'_>) {
     {
         return;
     }
-    let Some(late) = LateFill::begin(resources, key) else { return };
+    let Some(taken) = resources.late_keys.take(key) else { return };
+    let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {
+        resources.counters.refreshes_rejected.inc();
+        return;
+    };
     let reason = FillReason::not_stored(Reason::CacheUnavailable, key.hash);
     let request = FillRequest::from_context(context, reason);
     let confirmed_for = confirmed_for(context.lookup);
+    let resources = Arc::clone(resources);
     // Not tracked: no client waits for it, so a drain does not either.
-    tokio::spawn(async move { late.read_and_fill(request, confirmed_for).await });
+    tokio::spawn(async move {
+        read_and_fill(&resources, request, key, confirmed_for).await;
+        drop((taken, permit));
+    });
 }
 
-impl LateFill {
-    async fn read_and_fill(self, request: FillRequest, confirmed_for: Option<Duration>) {
-        let (resources, clock) = (&*self.resources, &self.resources.clock);
-        let LookupResult { key, candidate, miss_reason, snapshot } =
-            resources.store.lookup_patiently(&request, clock.wall()).await;
-        if matches!(miss_reason, Reason::CacheUnavailable | Reason::MutationPending) {
-            return;
-        }
-        let (key, now) = (key.hash(), clock.wall());
-        let digest = candidate.as_ref().map(|found| || found.cached.entry.digest());
-        let clients = &resources.authorized_clients;
-        let authorization = client_authorization(clients, request.client, key, digest, now);
-        let authorized = authorization == AuthorizationState::Authorized;
-        let is_served = candidate.as_ref().is_some_and(|found| {
-            let received = found.cached.entry.times.received;
-            found.fresh && confirmed_for.is_none_or(|after| now.since(received) < after)
-        });
-        if authorized && is_served {
-            // Another sidecar has stored it, and the lookup has brought it into memory.
-            return;
-        }
-        let may_renew = request.route.spec.admit == AdmitRule::Entry;
-        let (stale, for_others) = allotted(authorization, may_renew, candidate);
-        let stale =
-            stale.map(|candidate| StaleCandidate { candidate, key, may_serve_on_error: false });
-        let reason = FillReason { snapshot, reason: miss_reason, key, stale, for_others };
-        let caller = self.key.caller.filter(|_| !authorized);
-        let fill_key = FillKey { hash: key, caller };
-        if resources.fills.is_backing_off(&fill_key, now) {
-            return;
-        }
-        let FillRole::Leader(leader) = resources.fills.role(fill_key, &reason.snapshot, now) else {
-            return;
-        };
-        if is_already_filled(resources, &fill_key, &reason) {
-            return leader.retry_lookup();
-        }
-        resources.counters.late_fills.inc();
-        // Without a lock that sidecars share: Redis would grant it too late.
-        Box::pin(fill_unattended(resources, request.with_reason(reason), leader)).await;
+/// `asked` is the key before `Vary`, and the caller, where callers are told apart.
+async fn read_and_fill(
+    resources: &Resources,
+    request: FillRequest,
+    asked: FillKey,
+    confirmed_for: Option<Duration>,
+) {
+    let clock = &resources.clock;
+    let LookupResult { key, candidate, miss_reason, snapshot } =
+        resources.store.lookup_patiently(&request, clock.wall()).await;
+    if matches!(miss_reason, Reason::CacheUnavailable | Reason::MutationPending) {
+        return;
     }
+    let (key, now) = (key.hash(), clock.wall());
+    let digest = candidate.as_ref().map(|found| || found.cached.entry.digest());
+    let clients = &resources.authorized_clients;
+    let authorization = client_authorization(clients, request.client, key, digest, now);
+    let authorized = authorization == AuthorizationState::Authorized;
+    let is_served = candidate.as_ref().is_some_and(|found| {
+        let received = found.cached.entry.times.received;
+        found.fresh && confirmed_for.is_none_or(|after| now.since(received) < after)
+    });
+    if authorized && is_served {
+        // Another sidecar has stored it, and the lookup has brought it into memory.
+        return;
+    }
+    let may_renew = request.route.spec.admit == AdmitRule::Entry;
+    let (stale, for_others) = allotted(authorization, may_renew, candidate);
+    let stale = stale.map(|candidate| StaleCandidate { candidate, key, may_serve_on_error: false });
+    let reason = FillReason { snapshot, reason: miss_reason, key, stale, for_others };
+    let caller = asked.caller.filter(|_| !authorized);
+    let fill_key = FillKey { hash: key, caller };
+    if resources.fills.is_backing_off(&fill_key, now) {
+        return;
+    }
+    let FillRole::Leader(leader) = resources.fills.role(fill_key, &reason.snapshot, now) else {
+        return;
+    };
+    if is_already_filled(resources, &fill_key, &reason) {
+        return leader.retry_lookup();
+    }
+    resources.counters.late_fills.inc();
+    // Without a lock that sidecars share: Redis would grant it too late.
+    Box::pin(fill_unattended(resources, request.with_reason(reason), leader)).await;
 }

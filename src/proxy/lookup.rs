@@ -6,8 +6,7 @@ use http::Method;
 use http::header::HeaderName;
 
 use crate::cache::fills::FillKey;
-use crate::cache::store::memory::CachedEntry;
-use crate::cache::store::{Candidate, LookupResult};
+use crate::cache::store::LookupResult;
 use crate::coherence::Proof;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::policy::authorized_clients::AuthorizationState;
@@ -17,7 +16,7 @@ use crate::proxy::fill::request::{FillReason, StaleCandidate};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
-use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
+use crate::proxy::serve::{ProofState, Serve, StoredState, allotted, may_serve};
 use crate::proxy::{audit, head, hit, late_fill, miss, pass, refresh};
 
 /// How often a request repeats the lookup after the fill of another sidecar. Once as a rule; once
@@ -163,22 +162,6 @@ async fn lookup_once(
         attempts.retry(reason);
     }
     response
-}
-
-/// What the origin may confirm to a caller, and what is there for others.
-pub(super) fn allotted(
-    authorization: AuthorizationState,
-    may_renew: bool,
-    candidate: Option<Candidate>,
-) -> (Option<Candidate>, Option<Arc<CachedEntry>>) {
-    match authorization {
-        AuthorizationState::Authorized => (candidate, None),
-        AuthorizationState::Lapsed if may_renew => (candidate, None),
-        AuthorizationState::Lapsed => (None, None),
-        AuthorizationState::Unauthorized => {
-            (None, candidate.filter(|found| found.fresh).map(|found| found.cached))
-        }
-    }
 }
 
 /// Nothing was served: what to ask the origin for. None: repeat the lookup.

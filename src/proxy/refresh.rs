@@ -55,7 +55,7 @@ pub(super) fn refresh(
         if let Some(cluster_fill) = cluster_fill {
             Box::pin(refresh_in_cluster(&resources, request, leader, cluster_fill)).await;
         } else {
-            fill_unattended(&resources, request, leader).await;
+            Box::pin(fill_unattended(&resources, request, leader)).await;
         }
         drop(permit);
     });

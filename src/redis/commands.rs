@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - Every call ends by its deadline. What a request waits for has `deadline`, counted in time in
-//!   which this process runs; what keeps sidecars in step (heartbeats, marks, purges, commits), or is
-//!   read for a fill in the background, has the settings' patience, and uses a reply that comes
+//!   which this process runs; what keeps sidecars in step (heartbeats, marks, purges, commits), or
+//!   is read for a fill in the background, has the settings' patience, and uses a reply that comes
 //!   later.
 //! - A missed `deadline` is no loss: it makes the node probe its connections.
 //! - In a cluster a call for metadata goes to the primary that [`RedisSession`] knows, or fails:

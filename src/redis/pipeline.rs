@@ -21,7 +21,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use crate::clock::wait_while_running;
 use crate::redis::error::CallError;
@@ -47,7 +47,6 @@ type BatchValues = Result<Vec<Option<Bytes>>, CallError>;
 #[derive(Debug)]
 struct QueuedRead {
     keys: Vec<Bytes>,
-    since: Instant,
     reply: oneshot::Sender<BatchValues>,
 }
 
@@ -62,7 +61,7 @@ impl BatchQueue {
     /// Queues a read of some keys. The caller enforces the deadline.
     pub(super) fn enqueue(&self, keys: Vec<Bytes>) -> oneshot::Receiver<BatchValues> {
         let (sender, receiver) = oneshot::channel();
-        self.lock().push_back(QueuedRead { keys, since: Instant::now(), reply: sender });
+        self.lock().push_back(QueuedRead { keys, reply: sender });
         self.some.notify_one();
         receiver
     }
@@ -81,10 +80,8 @@ impl BatchQueue {
         batch
     }
 
-    /// How many reads wait, and since when the first one does.
-    fn waiting(&self) -> (usize, Option<Instant>) {
-        let waiting = self.lock();
-        (waiting.len(), waiting.front().map(|read| read.since))
+    fn len(&self) -> usize {
+        self.lock().len()
     }
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, VecDeque<QueuedRead>> {
@@ -101,23 +98,25 @@ pub(super) async fn drive(
 ) {
     let mut bytes_each = 0;
     let mut in_flight = FuturesUnordered::new();
-    // Set anew for each batch, and not whenever something happens.
-    let mut gathered = std::pin::pin!(sleep_until(Instant::now()));
+    // Set anew for each batch that gathers, and not whenever something happens.
+    let mut gather = std::pin::pin!(sleep(GATHER));
+    let (mut gathers, mut has_gathered) = (false, false);
     loop {
         let max = (BATCH_BYTES / (bytes_each + 1)).clamp(1, MAX_BATCH);
         let enough = if in_flight.is_empty() { 1 } else { max.div_ceil(2) };
-        let (waiting, since) = queue.waiting();
-        let due = since.map(|since| since + GATHER).filter(|_| in_flight.len() < MAX_IN_FLIGHT);
-        let is_due = waiting >= enough || due.is_some_and(|due| due <= Instant::now());
+        let waiting = queue.len();
+        let is_due = waiting >= enough || (has_gathered && waiting > 0);
         if in_flight.len() < MAX_IN_FLIGHT && is_due {
+            (gathers, has_gathered) = (false, false);
             let batch = queue.take(max);
             if !batch.is_empty() {
                 in_flight.push(send(batch, &session, turn, deadline));
             }
             continue;
         }
-        if let Some(due) = due.filter(|due| *due != gathered.deadline()) {
-            gathered.as_mut().reset(due);
+        if waiting > 0 && !gathers {
+            gather.set(sleep(GATHER));
+            gathers = true;
         }
         tokio::select! {
             Some((reads, received)) = in_flight.next() => {
@@ -125,7 +124,7 @@ pub(super) async fn drive(
                 bytes_each = (bytes_each * 3 + received / reads) / 4;
             }
             () = queue.some.notified() => {}
-            () = &mut gathered, if due.is_some() => {}
+            () = &mut gather, if gathers && !has_gathered => has_gathered = true,
         }
     }
 }

@@ -32,8 +32,8 @@ async fn hits_at(delay: Duration) -> usize {
         sleep(PAUSE).await;
     }
     let history = stage.history();
-    let stale: Vec<String> = history.stale_reads().iter().map(ToString::to_string).collect();
-    assert!(stale.is_empty(), "stale reads: {stale:#?}");
+    let outdated: Vec<String> = history.stale_reads().iter().map(ToString::to_string).collect();
+    assert!(outdated.is_empty(), "stale reads: {outdated:#?}");
     let counts = history.counts(Some(Window { from, to: Instant::now() }));
     println!("with {delay:?} each way: {counts:?}");
     assert_eq!((counts.failures, counts.server_errors), (0, 0), "every read is answered");
@@ -152,7 +152,8 @@ async fn r624_what_was_purged_is_a_hit_again_behind_a_redis_that_is_always_late(
     client.get("/v/only", &[("cache-control", "only-if-cached")]).await;
     client.get("/v/not", &[("cache-control", "no-store")]).await;
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(far.sum("sidecache_late_fills_total", &[]).await, before);
+    let after = far.sum("sidecache_late_fills_total", &[]).await;
+    assert!(after - before < 1.0, "{} more late fills", after - before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -167,7 +168,7 @@ async fn r625_while_redis_hangs_no_more_keys_wait_for_it_than_may_be_refreshed()
     }
     let requests = far.app.total();
     let refused = far.sum("sidecache_limit_reached_total", &[("limit", "limits.refreshes")]).await;
-    assert_eq!(refused, 4.0, "two of four keys wait for Redis");
+    assert!((3.5..4.5).contains(&refused), "two of four keys wait for Redis: {refused}");
     assert_eq!(far.app.total(), requests, "nothing else is asked of the app meanwhile");
     far.proxy.set(Fault::None);
     far.becomes_a_hit("k3").await;
