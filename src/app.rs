@@ -164,6 +164,7 @@ impl Sidecar {
             upload_budget: proxy::UploadBudget::new(config.limits.uploads),
             unknown_outcomes: proxy::UnknownOutcomes::default(),
             refresh_permits: Arc::new(Semaphore::new(config.limits.refreshes)),
+            late_keys: proxy::LateKeys::default(),
             late_purges,
             counters,
         };

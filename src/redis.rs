@@ -23,7 +23,9 @@ use crate::telemetry::metrics::Counter;
 
 pub use crate::redis::error::CallError;
 pub use crate::redis::inspect::RedisInfo;
-pub use crate::redis::settings::{OnLoss, RedisAddress, RedisSettings, Sentinel, WritePolicy};
+pub use crate::redis::settings::{
+    OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
+};
 
 mod cluster;
 mod commands;

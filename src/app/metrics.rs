@@ -98,6 +98,11 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
         "Responses fetched in the background, to refresh what is stored",
         &flow.refreshes,
     );
+    count(
+        "sidecache_late_fills",
+        "Responses fetched in the background because Redis replied after `redis.deadline`",
+        &flow.late_fills,
+    );
     limit("limits.refreshes", &flow.refreshes_rejected);
     limit("route.learned", &flow.headers_unlearned);
     limit("credential.known", &flow.callers_unremembered);

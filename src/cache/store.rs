@@ -28,7 +28,7 @@ use crate::outcome::{Reason, Tier};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
 use crate::policy::tag::Tag;
-use crate::redis::OnLoss;
+use crate::redis::{OnLoss, ReplyWait};
 use crate::semantics::vary::VarySpec;
 
 pub use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult};
@@ -106,6 +106,20 @@ impl Store {
 
     /// Looks a request up.
     pub async fn lookup(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
+        self.lookup_waiting(request, now, ReplyWait::Prompt).await
+    }
+
+    /// The same for what no request waits for: what Redis replies after `deadline` counts.
+    pub async fn lookup_patiently(&self, request: &impl LookupKey, now: Wall) -> LookupResult {
+        self.lookup_waiting(request, now, ReplyWait::Patient).await
+    }
+
+    async fn lookup_waiting(
+        &self,
+        request: &impl LookupKey,
+        now: Wall,
+        wait: ReplyWait,
+    ) -> LookupResult {
         match (self.coherence.mode(), self.coherence.records()) {
             // Boxed: the future of a lookup in Redis is large, and hits from memory should not
             // carry it.
@@ -116,6 +130,7 @@ impl Store {
                     records: shared,
                     seal: &self.seal,
                     counters: &self.counters,
+                    wait,
                 };
                 Box::pin(lookup.lookup(request, now)).await
             }
@@ -157,7 +172,10 @@ impl Store {
                 if !self.coherence.has_contact().await {
                     return TagSnapshot::Unverifiable;
                 }
-                let fetched = self.coherence.record_result(shared.fetch(None, tags).await).ok();
+                let fetched = self
+                    .coherence
+                    .record_result(shared.fetch(None, tags, ReplyWait::Prompt).await)
+                    .ok();
                 fetched
                     .and_then(|fetched| fetched.reading)
                     .map_or(TagSnapshot::Unverifiable, |reading| {

@@ -17,8 +17,8 @@ use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::coherence::redis_records::{RecordStore, ServerRole};
 use crate::coherence::{Coherence, CoherenceMode};
 use crate::policy::tag::Tag;
-use crate::redis::CallError;
 use crate::redis::subscriber::{BusEvent, Subscriber};
+use crate::redis::{CallError, ReplyWait};
 
 /// The delay between two attempts to connect: it starts here and doubles up to [`MAX_RETRY_DELAY`].
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(25);
@@ -317,7 +317,7 @@ impl Coherence {
             )));
         }
         shared.trust(&server.fence);
-        shared.init().await?;
+        shared.init(ReplyWait::Patient).await?;
         Ok(server)
     }
 

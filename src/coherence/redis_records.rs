@@ -6,12 +6,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::clock::{Clock, Wall, millis, wait_while_running};
+use crate::clock::{Clock, Wall, millis};
 use crate::coherence::stamp::{Nonce, Stamp};
 use crate::coherence::tag_record::{RecordSnapshot, TagRecord, parse_nonce};
 use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
-use crate::redis::{CallError, RedisClient, ScriptReply};
+use crate::redis::{CallError, RedisClient, ReplyWait, ScriptReply};
 use crate::telemetry::metrics::Counter;
 
 pub use peers::ServerRole;
@@ -126,6 +126,7 @@ impl RecordStore {
         &self,
         entry: Option<KeyHash>,
         tags: &[Tag],
+        wait: ReplyWait,
     ) -> Result<FetchedRecords, CallError> {
         let mut keys = Vec::with_capacity(tags.len() + 3);
         keys.push(self.keys.generation.clone());
@@ -134,7 +135,7 @@ impl RecordStore {
         // What is seen while the call is in flight says nothing of its reply.
         let (highest, seen) = (self.seen.highest(), self.seen.of_tags(tags));
         let (values, entry) =
-            self.client.fetch(keys, entry.map(|hash| self.entry_key(hash))).await?;
+            self.client.fetch(keys, entry.map(|hash| self.entry_key(hash)), wait).await?;
         let text = |value: &Option<Bytes>| {
             value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned)
         };
@@ -149,9 +150,7 @@ impl RecordStore {
         }
         if generation.is_none() || seq.is_none() {
             // Flushed, evicted or damaged. New values match nothing that was stored before.
-            let deadline = self.client.settings().deadline;
-            let made = wait_while_running(deadline, Box::pin(self.init())).await;
-            match made.unwrap_or(Err(CallError::Timeout)) {
+            match self.init(wait).await {
                 // Redis cannot create them while it is out of memory or the slot is moving. Stored
                 // entries are still validated by their nonces.
                 Err(CallError::OutOfMemory | CallError::Moving) => {}
@@ -218,20 +217,29 @@ impl RecordStore {
     }
 
     /// Reads the bytes of an entry alone.
-    pub async fn fetch_entry(&self, hash: KeyHash) -> Result<Option<Bytes>, CallError> {
-        self.client.get(self.entry_key(hash)).await
+    pub async fn fetch_entry(
+        &self,
+        hash: KeyHash,
+        wait: ReplyWait,
+    ) -> Result<Option<Bytes>, CallError> {
+        self.client.get(self.entry_key(hash), wait).await
     }
 
     /// Creates the generation and the step where they are missing, and notes Redis's clock.
-    pub async fn init(&self) -> Result<(), CallError> {
+    pub async fn init(&self, wait: ReplyWait) -> Result<(), CallError> {
         let keys =
             vec![self.keys.seq.clone(), self.keys.generation.clone(), self.keys.clock.clone()];
-        self.client.run_patiently(&self.scripts.init, keys, clock_args().to_vec()).await.map(drop)
+        let args = clock_args().to_vec();
+        self.client.run_waiting(wait, &self.scripts.init, keys, args).await.map(drop)
     }
 
     /// Creates the records that a read found missing, so that the fill depends on its own tags
     /// alone: without them, a purge of any tag would keep it from being stored.
-    pub async fn seed(&self, reading: &mut RecordSnapshot) -> Result<(), CallError> {
+    pub async fn seed(
+        &self,
+        reading: &mut RecordSnapshot,
+        wait: ReplyWait,
+    ) -> Result<(), CallError> {
         let absent: Vec<Tag> = reading
             .records
             .iter()
@@ -253,11 +261,9 @@ impl RecordStore {
                 args.push(self.seal.fresh(tag, context).into());
                 args.push(reading.refused_nonce(tag).to_owned().into());
             }
-            let ScriptReply::Many(nonces) =
-                self.client.run(&self.scripts.seed, self.with_seq(batch), args).await?
-            else {
-                return Err(unexpected_reply());
-            };
+            let keys = self.with_seq(batch);
+            let reply = self.client.run_waiting(wait, &self.scripts.seed, keys, args).await?;
+            let ScriptReply::Many(nonces) = reply else { return Err(unexpected_reply()) };
             for (tag, nonce) in batch.iter().zip(nonces) {
                 let nonce = std::str::from_utf8(&nonce).ok().and_then(parse_nonce);
                 if let Some((nonce, seal)) = nonce
@@ -349,7 +355,7 @@ impl RecordStore {
             records: absent.map(|tag| (tag.clone(), None)).collect(),
             ..reading.clone()
         };
-        self.seed(&mut present).await
+        self.seed(&mut present, ReplyWait::Prompt).await
     }
 
     fn fence_bytes(&self) -> Bytes {

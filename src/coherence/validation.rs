@@ -12,6 +12,7 @@ use crate::coherence::stamp::{Stamp, find_from};
 use crate::coherence::tag_table::{PurgedSince, TagState};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
+use crate::redis::ReplyWait;
 
 /// What must still be true for an entry to be served.
 #[derive(Debug)]
@@ -190,7 +191,7 @@ impl Coherence {
                 let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
                 let snapshot = match &self.records {
                     Some(shared) => self
-                        .record_result(shared.fetch(None, &tags).await)
+                        .record_result(shared.fetch(None, &tags, ReplyWait::Prompt).await)
                         .ok()
                         .and_then(|fetched| fetched.reading),
                     None => None,

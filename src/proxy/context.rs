@@ -2,6 +2,7 @@
 //! configuration a second time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 
@@ -134,7 +135,18 @@ pub(super) fn authorization<D: FnOnce() -> Digest>(
     digest: Option<D>,
     now: Wall,
 ) -> AuthorizationState {
-    match (shared_client(lookup), digest) {
+    client_authorization(clients, shared_client(lookup), key, digest, now)
+}
+
+/// The same for this client; none where the route is not of scope `shared`.
+pub(super) fn client_authorization<D: FnOnce() -> Digest>(
+    clients: &AuthorizedClients,
+    client: Option<SharedClient>,
+    key: KeyHash,
+    digest: Option<D>,
+    now: Wall,
+) -> AuthorizationState {
+    match (client, digest) {
         (None, _) => AuthorizationState::Authorized,
         (Some(client), Some(digest)) => clients.state(client, key, digest, now),
         (Some(client), None) if client.by_entry() => AuthorizationState::Unauthorized,
@@ -146,12 +158,14 @@ pub(super) fn authorization<D: FnOnce() -> Digest>(
 /// the route sets: a revoked one is served for no longer. In scope `shared` the authorization is
 /// bounded by it.
 pub(super) fn is_confirmed(lookup: &Lookup<'_>, times: &Times, now: Wall) -> bool {
+    confirmed_for(lookup).is_none_or(|after| now.since(times.received) < after)
+}
+
+/// For how long an answer of the origin confirms this caller; none without a limit.
+pub(super) fn confirmed_for(lookup: &Lookup<'_>) -> Option<Duration> {
     let spec = &lookup.route.spec;
-    spec.revalidate_after.is_none_or(|after| {
-        spec.scope != Scope::Private
-            || lookup.credential.is_none()
-            || now.since(times.received) < after
-    })
+    let is_bounded = spec.scope == Scope::Private && lookup.credential.is_some();
+    spec.revalidate_after.filter(|_| is_bounded)
 }
 
 /// The caller, on a route of scope `shared`.

@@ -46,6 +46,8 @@ pub struct ProxyCounters {
     pub refreshes: Arc<Counter>,
     /// Refreshes not started because too many are in flight.
     pub refreshes_rejected: Arc<Counter>,
+    /// Fills in the background of keys whose records Redis sent after `deadline`.
+    pub late_fills: Arc<Counter>,
     /// Headers that the origin named in `Vary`, and that are not in the key because the route has
     /// learned too many others.
     pub headers_unlearned: Arc<Counter>,

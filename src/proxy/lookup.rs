@@ -16,8 +16,8 @@ use crate::proxy::fill::request::{FillReason, StaleCandidate};
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
-use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
-use crate::proxy::{audit, head, hit, miss, pass, refresh};
+use crate::proxy::serve::{ProofState, Serve, StoredState, allotted, may_serve};
+use crate::proxy::{audit, head, hit, late_fill, miss, pass, refresh};
 
 /// How often a request repeats the lookup after the fill of another sidecar. Once as a rule; once
 /// more after a purge, or a fill that failed.
@@ -122,14 +122,7 @@ async fn lookup_once(
     // A 304 to a GET authorizes the caller again for the body that it was given.
     let may_renew =
         context.parts.method != Method::HEAD && context.lookup.route.spec.admit == AdmitRule::Entry;
-    let (stale, for_others) = match authorization {
-        AuthorizationState::Authorized => (candidate, None),
-        AuthorizationState::Lapsed if may_renew => (candidate, None),
-        AuthorizationState::Lapsed => (None, None),
-        AuthorizationState::Unauthorized => {
-            (None, candidate.filter(|found| found.fresh).map(|found| found.cached))
-        }
-    };
+    let (stale, for_others) = allotted(authorization, may_renew, candidate);
     // SECURITY: to a caller whose authorization has run out, or whose credential was not confirmed
     // lately, what is stored is given only once the origin has confirmed it to this very caller.
     let stale = stale.map(|candidate| StaleCandidate {
@@ -187,6 +180,9 @@ async fn ask_origin(
     let withheld = known.and_then(|mark| context.lookup.withheld_from(&mark.spec));
     Some(match miss_reason {
         Reason::CacheUnavailable | Reason::MutationPending => {
+            if miss_reason == Reason::CacheUnavailable && withheld.is_none() {
+                late_fill::begin(resources, context);
+            }
             Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(miss_reason))).await
         }
         _ if context.directives.only_if_cached => {

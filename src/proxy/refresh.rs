@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::cache::fills::{FillKey, FillRole};
+use crate::cache::fills::{FillKey, FillRole, Leader};
 use crate::cache::store::Candidate;
 use crate::cache::store::memory::CachedEntry;
 use crate::coherence::{Proof, TagSnapshot};
@@ -55,13 +55,17 @@ pub(super) fn refresh(
         if let Some(cluster_fill) = cluster_fill {
             Box::pin(refresh_in_cluster(&resources, request, leader, cluster_fill)).await;
         } else {
-            // No request waits for it: the response goes to the store alone.
-            let (sender, _) = oneshot::channel();
-            run_fill(&resources, request, Some(leader), sender).await;
+            Box::pin(fill_unattended(&resources, request, leader)).await;
         }
         drop(permit);
     });
     true
+}
+
+/// No request waits for it: the response goes to the store alone.
+pub(super) async fn fill_unattended(resources: &Resources, request: FillRequest, leader: Leader) {
+    let (sender, _) = oneshot::channel();
+    run_fill(resources, request, Some(leader), sender).await;
 }
 
 /// Whether a popular response should be fetched anew shortly before it expires, so that no request

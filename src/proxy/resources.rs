@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::coherence::Coherence;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
+use crate::proxy::late_keys::LateKeys;
 use crate::proxy::late_purges::LatePurges;
 use crate::proxy::origin::OriginClient;
 use crate::proxy::range_budget::RangeBudget;
@@ -69,6 +70,8 @@ pub struct Resources {
     pub(crate) unknown_outcomes: UnknownOutcomes,
     /// One permit for each refresh in the background.
     pub(crate) refresh_permits: Arc<Semaphore>,
+    /// Keys whose records are read for longer than a request waits.
+    pub(crate) late_keys: LateKeys,
     /// Purges after the responses of mutations have begun.
     pub(crate) late_purges: Arc<LatePurges>,
     /// Counts of what the flow does.

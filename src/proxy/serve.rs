@@ -1,9 +1,13 @@
 //! May this stored response be served? One pure function for the fast hit, the lookup,
 //! `explain --live` and shadow mode.
 
+use std::sync::Arc;
+
 use crate::cache::store::Candidate;
+use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::Reason;
+use crate::policy::authorized_clients::AuthorizationState;
 use crate::policy::request_directives::RequestDirectives;
 use crate::semantics::early_refresh;
 use crate::semantics::times::{Leeway, Times};
@@ -92,6 +96,22 @@ pub(super) fn may_serve(
         Ok(Serve::WhileRevalidate)
     } else {
         Err(Reason::Expired)
+    }
+}
+
+/// What the origin may confirm to a caller, and what is there for others.
+pub(super) fn allotted(
+    authorization: AuthorizationState,
+    may_renew: bool,
+    candidate: Option<Candidate>,
+) -> (Option<Candidate>, Option<Arc<CachedEntry>>) {
+    match authorization {
+        AuthorizationState::Authorized => (candidate, None),
+        AuthorizationState::Lapsed if may_renew => (candidate, None),
+        AuthorizationState::Lapsed => (None, None),
+        AuthorizationState::Unauthorized => {
+            (None, candidate.filter(|found| found.fresh).map(|found| found.cached))
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - Every call ends by its deadline. What a request waits for has `deadline`, counted in time in
-//!   which this process runs; what keeps sidecars in step (heartbeats, marks, purges, commits) has
-//!   the settings' patience, and uses a reply that comes later.
+//!   which this process runs; what keeps sidecars in step (heartbeats, marks, purges, commits), or
+//!   is read for a fill in the background, has the settings' patience, and uses a reply that comes
+//!   later.
 //! - A missed `deadline` is no loss: it makes the node probe its connections.
 //! - In a cluster a call for metadata goes to the primary that [`RedisSession`] knows, or fails:
 //!   `MOVED` ends that primary. While a key moves to another node, `ASK` is followed for that call
@@ -25,7 +26,7 @@ use crate::redis::cluster::{Redirect, slot};
 use crate::redis::error::CallError;
 use crate::redis::node::{RedisCommand, RedisNode};
 use crate::redis::session::RedisSession;
-use crate::redis::{RedisClient, Script, ScriptReply};
+use crate::redis::{RedisClient, ReplyWait, Script, ScriptReply};
 
 /// The share of the deadline that replicas get, as a divisor: the reply must come back in time,
 /// too.
@@ -38,15 +39,16 @@ impl RedisClient {
         &self,
         mut keys: Vec<Bytes>,
         entry: Option<Bytes>,
+        wait: ReplyWait,
     ) -> Result<(Vec<Option<Bytes>>, Option<Bytes>), CallError> {
-        let Some(entry) = entry else { return Ok((self.mget(keys).await?, None)) };
+        let Some(entry) = entry else { return Ok((self.mget(keys, wait).await?, None)) };
         if !self.is_sharded() {
             keys.push(entry);
-            let mut values = self.mget(keys).await?;
+            let mut values = self.mget(keys, wait).await?;
             let entry = values.pop().flatten();
             return Ok((values, entry));
         }
-        let (values, entry) = join(self.mget(keys), self.get(entry)).await;
+        let (values, entry) = join(self.mget(keys, wait), self.get(entry, wait)).await;
         match entry {
             // Fail open: an entry that cannot be reached is a miss.
             Err(CallError::NodeDown(_) | CallError::Moving) => Ok((values?, None)),
@@ -55,7 +57,19 @@ impl RedisClient {
     }
 
     /// Reads some keys of the metadata.
-    pub async fn mget(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
+    pub async fn mget(
+        &self,
+        keys: Vec<Bytes>,
+        wait: ReplyWait,
+    ) -> Result<Vec<Option<Bytes>>, CallError> {
+        match wait {
+            ReplyWait::Prompt => self.mget_promptly(keys).await,
+            // Boxed: it is rare, and every lookup would carry its future.
+            ReplyWait::Patient => Box::pin(self.mget_patiently(keys)).await,
+        }
+    }
+
+    async fn mget_promptly(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
         self.counters.calls.inc();
         let call = async {
             let keys_to_retry = if self.is_sharded() { keys.clone() } else { Vec::new() };
@@ -68,10 +82,7 @@ impl RedisClient {
                 // They can be read one by one. The values may then be from different moments, like
                 // those of two calls.
                 Err(CallError::Moving) if self.is_sharded() => {
-                    let gets = keys_to_retry.into_iter().map(|key| {
-                        self.boxed(key.clone(), RedisCommand::new("GET", vec![Value::Bytes(key)]))
-                    });
-                    Ok(try_join_all(gets).await?.into_iter().map(Value::into_bytes).collect())
+                    self.get_one_by_one(keys_to_retry).await
                 }
                 reply => reply,
             }
@@ -83,14 +94,40 @@ impl RedisClient {
         self.counted(result)
     }
 
+    /// By a call of its own: a batch ends with the deadline of those that wait for it.
+    async fn mget_patiently(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
+        let first = keys.first().cloned().unwrap_or_default();
+        let args = keys.iter().cloned().map(Value::Bytes).collect();
+        let call = async {
+            match self.boxed(first.clone(), RedisCommand::new("MGET", args)).await {
+                Ok(Value::Array(values)) if values.len() == keys.len() => {
+                    Ok(values.into_iter().map(Value::into_bytes).collect())
+                }
+                Ok(_) => Err(CallError::Reply("the reply to MGET has not a value each".into())),
+                Err(CallError::Moving) if self.is_sharded() => {
+                    self.get_one_by_one(keys.clone()).await
+                }
+                Err(error) => Err(error),
+            }
+        };
+        self.call(&first, self.settings.patience(), call).await
+    }
+
+    async fn get_one_by_one(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, CallError> {
+        let gets = keys
+            .into_iter()
+            .map(|key| self.boxed(key.clone(), RedisCommand::new("GET", vec![Value::Bytes(key)])));
+        Ok(try_join_all(gets).await?.into_iter().map(Value::into_bytes).collect())
+    }
+
     /// Reads an entry.
-    pub async fn get(&self, key: Bytes) -> Result<Option<Bytes>, CallError> {
+    pub async fn get(&self, key: Bytes, wait: ReplyWait) -> Result<Option<Bytes>, CallError> {
         if !self.is_sharded() {
-            return Ok(self.mget(vec![key]).await?.pop().flatten());
+            return Ok(self.mget(vec![key], wait).await?.pop().flatten());
         }
         self.call(
             &key,
-            self.settings.deadline,
+            self.settings.within(wait),
             self.boxed(key.clone(), RedisCommand::new("GET", vec![Value::Bytes(key.clone())])),
         )
         .await
@@ -139,7 +176,7 @@ impl RedisClient {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) -> Result<ScriptReply, CallError> {
-        self.run_within(self.settings.deadline, script, keys, args).await
+        self.run_waiting(ReplyWait::Prompt, script, keys, args).await
     }
 
     /// The same for what keeps sidecars in step: a reply that is later than `deadline` counts.
@@ -149,12 +186,13 @@ impl RedisClient {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) -> Result<ScriptReply, CallError> {
-        self.run_within(self.settings.patience(), script, keys, args).await
+        self.run_waiting(ReplyWait::Patient, script, keys, args).await
     }
 
-    async fn run_within(
+    /// Runs a script, whose reply counts for this long.
+    pub async fn run_waiting(
         &self,
-        within: Duration,
+        wait: ReplyWait,
         script: &Script,
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
@@ -170,7 +208,7 @@ impl RedisClient {
                 known => known,
             }
         };
-        self.call(&first, within, call).await.map(script_reply)
+        self.call(&first, self.settings.within(wait), call).await.map(script_reply)
     }
 
     /// Runs a script on the metadata, and returns when as many replicas as the settings ask for

@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A read that finds no batch in flight is sent at once, so that batching adds no delay to a
 //!   quiet sidecar.
-//! - While a batch is in flight the next one gathers, and is sent when it is half full, so that a
-//!   distant Redis does not slow a busy sidecar.
+//! - While a batch is in flight the next one gathers, and is sent when it is half full, or when its
+//!   first read has waited for [`GATHER`]: a distant Redis slows neither a busy sidecar nor a read
+//!   that comes while another one is on its way, which has one deadline for both.
 //! - At most [`MAX_IN_FLIGHT`] batches are in flight.
 //! - A batch asks for about [`BATCH_BYTES`] at most, estimated from the size of the last replies.
 
@@ -20,6 +21,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
 use crate::clock::wait_while_running;
 use crate::redis::error::CallError;
@@ -30,6 +32,10 @@ const MAX_BATCH: usize = 64;
 
 /// How many batches may be in flight.
 const MAX_IN_FLIGHT: usize = 16;
+
+/// How long a read waits for others while a batch is in flight: longer than a Redis nearby takes to
+/// reply, so that what waits for that one is sent together, and nothing beside `deadline`.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How many bytes a batch should bring at most: enough to save calls, few enough to arrive within
 /// the deadline.
@@ -92,15 +98,25 @@ pub(super) async fn drive(
 ) {
     let mut bytes_each = 0;
     let mut in_flight = FuturesUnordered::new();
+    // Set anew for each batch that gathers, and not whenever something happens.
+    let mut gather = std::pin::pin!(sleep(GATHER));
+    let (mut gathers, mut has_gathered) = (false, false);
     loop {
         let max = (BATCH_BYTES / (bytes_each + 1)).clamp(1, MAX_BATCH);
         let enough = if in_flight.is_empty() { 1 } else { max.div_ceil(2) };
-        if in_flight.len() < MAX_IN_FLIGHT && queue.len() >= enough {
+        let waiting = queue.len();
+        let is_due = waiting >= enough || (has_gathered && waiting > 0);
+        if in_flight.len() < MAX_IN_FLIGHT && is_due {
+            (gathers, has_gathered) = (false, false);
             let batch = queue.take(max);
             if !batch.is_empty() {
                 in_flight.push(send(batch, &session, turn, deadline));
             }
             continue;
+        }
+        if waiting > 0 && !gathers {
+            gather.set(sleep(GATHER));
+            gathers = true;
         }
         tokio::select! {
             Some((reads, received)) = in_flight.next() => {
@@ -108,6 +124,7 @@ pub(super) async fn drive(
                 bytes_each = (bytes_each * 3 + received / reads) / 4;
             }
             () = queue.some.notified() => {}
+            () = &mut gather, if gathers && !has_gathered => has_gathered = true,
         }
     }
 }

@@ -74,6 +74,15 @@ pub enum WritePolicy {
     Refuse,
 }
 
+/// For how long the reply to a call counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyWait {
+    /// Within `deadline`: a request waits for it.
+    Prompt,
+    /// Within [`RedisSettings::patience`]: no request waits for it.
+    Patient,
+}
+
 /// The settings of `[redis]`.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -123,5 +132,14 @@ impl RedisSettings {
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.write_wait.max(self.lease).max(self.deadline)
+    }
+
+    /// For how long the reply to a call counts.
+    #[must_use]
+    pub fn within(&self, wait: ReplyWait) -> Duration {
+        match wait {
+            ReplyWait::Prompt => self.deadline,
+            ReplyWait::Patient => self.patience(),
+        }
     }
 }

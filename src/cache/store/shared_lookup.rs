@@ -19,6 +19,7 @@ use crate::coherence::{Coherence, Proof, SharedProof, TagSnapshot, TagWatch};
 use crate::outcome::{Reason, Tier};
 use crate::policy::key::Key;
 use crate::policy::tag::Tag;
+use crate::redis::{CallError, ReplyWait};
 
 /// What a lookup in the shared mode works with.
 pub(super) struct SharedLookup<'a> {
@@ -27,6 +28,8 @@ pub(super) struct SharedLookup<'a> {
     pub(super) records: &'a RecordStore,
     pub(super) seal: &'a Seal,
     pub(super) counters: &'a StoreCounters,
+    /// How long Redis may take.
+    pub(super) wait: ReplyWait,
 }
 
 /// What a lookup found in one tier, and the records that validated it.
@@ -70,7 +73,8 @@ impl SharedLookup<'_> {
                 {
                     // Fail open: without seeded records, the fill is stored only if nothing at all
                     // is purged during it.
-                    let _ = self.coherence.record_result(self.records.seed(reading).await);
+                    let _ =
+                        self.coherence.record_result(self.records.seed(reading, self.wait).await);
                 }
                 let snapshot = reading.map_or(TagSnapshot::Unverifiable, |reading| {
                     TagSnapshot::Shared(epoch, reading)
@@ -105,8 +109,7 @@ impl SharedLookup<'_> {
                 }
             }
             let watch = self.coherence.watch_tags(&tags);
-            let reading =
-                self.coherence.record_result(self.records.fetch(None, &tags).await).ok()?.reading;
+            let reading = self.record(self.records.fetch(None, &tags, self.wait).await)?.reading;
             let verdict =
                 reading.as_ref().map_or(EntryVerdict::Refused(Reason::Purged), |reading| {
                     reading.validate(&proof.stamp)
@@ -147,8 +150,7 @@ impl SharedLookup<'_> {
     ) -> Option<TierLookup> {
         let tags = request.tags();
         let mut watch = self.coherence.watch_tags(&tags);
-        let fetched =
-            self.coherence.record_result(self.records.fetch(Some(key.hash()), &tags).await).ok()?;
+        let fetched = self.record(self.records.fetch(Some(key.hash()), &tags, self.wait).await)?;
         let Some(reading) = fetched.reading else {
             return Some(TierLookup {
                 key,
@@ -166,10 +168,7 @@ impl SharedLookup<'_> {
                     key = request.variant(&mark.spec);
                     self.memory.insert_vary(request.key().hash(), Arc::new(mark));
                     varies = true;
-                    bytes = self
-                        .coherence
-                        .record_result(self.records.fetch_entry(key.hash()).await)
-                        .ok()?;
+                    bytes = self.record(self.records.fetch_entry(key.hash(), self.wait).await)?;
                     continue;
                 }
                 // SECURITY: two keys with one hash never share an entry, whoever wrote it.
@@ -221,11 +220,7 @@ impl SharedLookup<'_> {
         let mut complete = reading.clone();
         if !unread.is_empty() {
             let more_watch = self.coherence.watch_tags(&unread);
-            let more = self
-                .coherence
-                .record_result(self.records.fetch(None, &unread).await)
-                .ok()?
-                .reading?;
+            let more = self.record(self.records.fetch(None, &unread, self.wait).await)?.reading?;
             if more.generation != reading.generation {
                 return Some(Err(Reason::Purged));
             }
@@ -269,6 +264,10 @@ impl SharedLookup<'_> {
                 Err(Reason::Purged)
             }
         }
+    }
+
+    fn record<T>(&self, result: Result<T, CallError>) -> Option<T> {
+        self.coherence.record_result(result).ok()
     }
 
     fn unpack(&self, bytes: &Bytes) -> Option<Unpacked> {

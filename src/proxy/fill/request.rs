@@ -148,6 +148,12 @@ impl FillRequest {
         Self::new(context.request, context.lookup, reason)
     }
 
+    /// The same with what was found out since.
+    pub(crate) fn with_reason(self, reason: FillReason) -> Self {
+        let FillReason { snapshot, reason: _, key, stale, for_others } = reason;
+        Self { snapshot, key, stale, for_others, ..self }
+    }
+
     /// Whether `Accept-Language` is in the key as what the client prefers, and not for a field, nor
     /// left to the operator.
     pub(crate) fn keys_languages(&self) -> bool {

@@ -17,6 +17,7 @@
 //! and writers go.
 
 mod checker;
+mod far;
 mod network;
 mod proxy;
 mod redis;

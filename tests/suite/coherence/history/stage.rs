@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::verdict::{Ended, Round, WRITES_IN_FAULT};
 use crate::support::child::ChildSidecar;
-use crate::support::history::{Kind, Log, Operation};
+use crate::support::history::{History, Kind, Log, Operation};
 use crate::support::origin::versioned;
 use crate::support::{Client, Fault, FaultProxy, Origin, RedisServer, eventually};
 
@@ -172,6 +172,11 @@ impl Stage {
     /// A client of its own for a sidecar.
     pub fn client(&self, sidecar: usize) -> Asker {
         Asker::new(&self.play, sidecar)
+    }
+
+    /// All requests so far.
+    pub fn history(&self) -> History {
+        self.play.log.history()
     }
 
     /// Returns when every key was written after this was called.
