@@ -83,7 +83,9 @@ impl Coherence {
             None => {}
             Some(SlownessChange::Began(least)) => tracing::warn!("{}", too_slow(least, deadline)),
             Some(SlownessChange::Ended(least)) => {
-                tracing::info!("Redis replies within `deadline` ({deadline:?}) again, in {least:.1?}");
+                tracing::info!(
+                    "Redis replies within `deadline` ({deadline:?}) again, in {least:.1?}"
+                );
             }
         }
     }
