@@ -257,13 +257,20 @@ impl Coherence {
                 ),
             });
         }
-        if let Some(why) = self.slowness(shared.client().settings().deadline) {
+        if let Some(why) = self.round_trips.slowness(shared.client().settings().deadline) {
             return Some(why);
         }
         (!self.lease_state.has_lease()).then(|| {
             "no lease: every hit reads redis, because heartbeats do not come back over the bus"
                 .to_owned()
         })
+    }
+
+    /// The least time that Redis took to reply to one of the last heartbeats; `None` before the
+    /// first reply.
+    #[must_use]
+    pub fn redis_round_trip(&self) -> Option<Duration> {
+        self.round_trips.least()
     }
 
     /// Whether hits from memory can skip Redis.

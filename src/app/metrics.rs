@@ -239,7 +239,7 @@ fn register_state(proxy: &Arc<Proxy>) {
     });
     gauge(
         "sidecache_redis_round_trip_seconds",
-        "The least time that Redis took to reply to one of the last 8 heartbeats; 0 before the first",
+        "The least time that Redis took to reply to one of the last 8 heartbeats",
         |proxy| proxy.coherence.redis_round_trip().unwrap_or_default().as_secs_f64(),
     );
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| {

@@ -163,7 +163,7 @@ impl Coherence {
         let reply = self.record_result(shared.heartbeat(peer, number, register).await);
         if reply.is_ok() {
             let took = self.lease_state.now().saturating_sub(sent);
-            self.record_round_trip(took, shared.client().settings().deadline);
+            self.round_trips.note(took, shared.client().settings().deadline);
         }
         if let Err(CallError::Reply(error)) = &reply {
             tracing::debug!(error, "Redis refuses a heartbeat");

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::coherence::Coherence;
-
 /// Of how many heartbeats the least round trip counts.
 const ROUND_TRIPS: usize = 8;
 
@@ -44,12 +42,26 @@ impl LatestRoundTrips {
 
 impl RoundTrips {
     /// The least of the latest; `None` before the first.
-    fn least(&self) -> Option<Duration> {
+    pub(super) fn least(&self) -> Option<Duration> {
         self.0.lock().least()
     }
 
-    fn slow(&self) -> Option<Duration> {
-        self.0.lock().slow
+    /// Why nothing that needs Redis is a hit, if every reply takes longer than this.
+    pub(super) fn slowness(&self, deadline: Duration) -> Option<String> {
+        let slow = self.0.lock().slow;
+        slow.map(|least| too_slow(least, deadline))
+    }
+
+    /// Notes how long Redis took to reply to a heartbeat, and tells when that begins, or ceases, to
+    /// be longer than a request waits.
+    pub(super) fn note(&self, took: Duration, deadline: Duration) {
+        match self.record(took, deadline) {
+            None => {}
+            Some(SlownessChange::Began(least)) => tracing::warn!("{}", too_slow(least, deadline)),
+            Some(SlownessChange::Ended(least)) => tracing::info!(
+                "Redis replies within `deadline` ({deadline:?}) again, in {least:.1?}"
+            ),
+        }
     }
 
     fn record(&self, took: Duration, deadline: Duration) -> Option<SlownessChange> {
@@ -68,38 +80,10 @@ impl RoundTrips {
     }
 }
 
-impl Coherence {
-    /// The least time that Redis took to reply to one of the last heartbeats; `None` before the
-    /// first reply.
-    #[must_use]
-    pub fn redis_round_trip(&self) -> Option<Duration> {
-        self.round_trips.least()
-    }
-
-    /// Notes how long Redis took to reply to a heartbeat, and tells when that begins, or ceases, to
-    /// be longer than a request waits.
-    pub(super) fn record_round_trip(&self, took: Duration, deadline: Duration) {
-        match self.round_trips.record(took, deadline) {
-            None => {}
-            Some(SlownessChange::Began(least)) => tracing::warn!("{}", too_slow(least, deadline)),
-            Some(SlownessChange::Ended(least)) => {
-                tracing::info!(
-                    "Redis replies within `deadline` ({deadline:?}) again, in {least:.1?}"
-                );
-            }
-        }
-    }
-
-    /// Why nothing that needs Redis is a hit, if every reply takes too long.
-    pub(super) fn slowness(&self, deadline: Duration) -> Option<String> {
-        self.round_trips.slow().map(|least| too_slow(least, deadline))
-    }
-}
-
 fn too_slow(least: Duration, deadline: Duration) -> String {
     format!(
-        "Redis takes {least:.1?} to reply, longer than `deadline` ({deadline:?}): what needs it goes \
-         to the origin; write deadline = \"{}ms\" in [redis], or move Redis nearer",
+        "Redis takes {least:.1?} to reply, longer than `deadline` ({deadline:?}): what needs it \
+         goes to the origin; write deadline = \"{}ms\" in [redis]",
         enough_for(least).as_millis()
     )
 }
@@ -130,7 +114,7 @@ mod tests {
                 assert_eq!(trips.record(ms(900), DEADLINE), None);
             }
             assert_eq!(trips.record(ms(20), DEADLINE), None);
-            assert_eq!((trips.least(), trips.slow()), (Some(ms(20)), None));
+            assert_eq!((trips.least(), trips.slowness(DEADLINE)), (Some(ms(20)), None));
         }
         for _ in 0..7 {
             assert_eq!(trips.record(ms(130), DEADLINE), None);
@@ -139,9 +123,11 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(trips.record(ms(120), DEADLINE), None, "told once");
         }
-        assert_eq!(trips.slow(), Some(ms(120)));
+        let why = trips.slowness(DEADLINE).unwrap();
+        assert!(why.starts_with("Redis takes 120.0ms to reply, "), "{why}");
+        assert!(why.contains("`deadline` (100ms)") && why.contains("deadline = \"250ms\" in"));
         assert_eq!(trips.record(ms(100), DEADLINE), Some(SlownessChange::Ended(ms(100))));
-        assert_eq!(trips.slow(), None);
+        assert_eq!(trips.slowness(DEADLINE), None);
     }
 
     #[test]
