@@ -33,6 +33,7 @@ use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
 use crate::coherence::message::{OperationId, PeerId, Process};
 use crate::coherence::redis_records::RecordStore;
+use crate::coherence::round_trips::RoundTrips;
 use crate::coherence::tag_table::TagTable;
 use crate::coherence::waiters::CoreWithWaiters;
 use crate::error::SetupError;
@@ -59,6 +60,7 @@ pub mod message;
 mod mutation;
 pub mod purge_kind;
 pub mod redis_records;
+mod round_trips;
 pub mod stamp;
 pub mod tag_record;
 mod tag_snapshot;
@@ -133,6 +135,7 @@ pub struct Coherence {
     commands: mpsc::UnboundedSender<CoreCommand>,
     /// Taken by the driver.
     queue: Mutex<Option<mpsc::UnboundedReceiver<CoreCommand>>>,
+    round_trips: RoundTrips,
     /// Why Redis was lost the last time.
     loss_reason: Mutex<&'static str>,
     /// Marks of mutations that were given up before a reply came, with their tags.
@@ -167,6 +170,7 @@ impl Coherence {
             journal: DurableJournal::default(),
             commands,
             queue: Mutex::new(Some(queue)),
+            round_trips: RoundTrips::default(),
             loss_reason: Mutex::new("it has not replied yet"),
             abandoned_marks: Mutex::default(),
             wake: Notify::new(),
@@ -253,10 +257,20 @@ impl Coherence {
                 ),
             });
         }
+        if let Some(why) = self.round_trips.slowness(shared.client().settings().deadline) {
+            return Some(why);
+        }
         (!self.lease_state.has_lease()).then(|| {
             "no lease: every hit reads redis, because heartbeats do not come back over the bus"
                 .to_owned()
         })
+    }
+
+    /// The least time that Redis took to reply to one of the last heartbeats; `None` before the
+    /// first reply.
+    #[must_use]
+    pub fn redis_round_trip(&self) -> Option<Duration> {
+        self.round_trips.least()
     }
 
     /// Whether hits from memory can skip Redis.
@@ -296,7 +310,11 @@ impl Coherence {
     /// Notes the result of a call to Redis: it may mean that Redis is lost.
     pub fn record_result<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
         match &result {
-            Err(CallError::Connection(_)) => self.mark_lost("the connection broke"),
+            Err(CallError::Connection(_)) => {
+                self.mark_lost(
+                    self.records.as_ref().map_or("", |shared| shared.client().loss_reason()),
+                );
+            }
             Err(CallError::Lost(_)) => self.mark_lost("it cannot be trusted at present"),
             Err(CallError::WentBack) => {
                 // Nobody knows which purges are missing.

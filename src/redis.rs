@@ -145,6 +145,12 @@ impl RedisClient {
     /// primary, or silent, and says which. It stays broken until [`RedisClient::renew`].
     pub async fn broken(&self) -> &'static str {
         self.broken.notified().await;
+        self.loss_reason()
+    }
+
+    /// Why the connection has broken, if it has: a call may learn of it first.
+    #[must_use]
+    pub fn loss_reason(&self) -> &'static str {
         self.session.load().loss_reason()
     }
 

@@ -242,6 +242,11 @@ fn register_state(proxy: &Arc<Proxy>) {
     gauge("sidecache_purges_waiting", "Purges that wait for other sidecars", |proxy| {
         as_f64(proxy.coherence.status().waits)
     });
+    gauge(
+        "sidecache_redis_round_trip_seconds",
+        "The least time that Redis took to reply to one of the last 8 heartbeats",
+        |proxy| proxy.coherence.redis_round_trip().unwrap_or_default().as_secs_f64(),
+    );
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| {
         f64::from(u8::from(proxy.coherence.mode() == CoherenceMode::Shared))
     });

@@ -159,7 +159,12 @@ impl Coherence {
         register: bool,
     ) {
         self.counters.heartbeats.inc();
+        let sent = self.lease_state.now();
         let reply = self.record_result(shared.heartbeat(peer, number, register).await);
+        if reply.is_ok() {
+            let took = self.lease_state.now().saturating_sub(sent);
+            self.round_trips.note(took, shared.client().settings().deadline);
+        }
         if let Err(CallError::Reply(error)) = &reply {
             tracing::debug!(error, "Redis refuses a heartbeat");
             self.mark_lost("it replied with an error");

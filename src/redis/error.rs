@@ -72,15 +72,87 @@ impl CallError {
             | ErrorKind::Auth
             | ErrorKind::Tls
             | ErrorKind::Routing => Self::Connection(details.to_owned()),
-            _ => Self::Reply(details.to_owned()),
+            _ if begins_with_code(details) => Self::Reply(details.to_owned()),
+            // Redis replied, but with something else than the call expects.
+            ErrorKind::Parse
+            | ErrorKind::NotFound
+            | ErrorKind::InvalidArgument
+            | ErrorKind::InvalidCommand => Self::Reply(details.to_owned()),
+            // fred's own words about a client that has ended, most of them of the same kind as the
+            // replies of a server.
+            _ => Self::Connection(details.to_owned()),
         }
     }
+}
+
+/// Whether these are the words of a server: its error replies begin with a code in capitals, such
+/// as `ERR`, and nothing that fred says itself does.
+fn begins_with_code(details: &str) -> bool {
+    let is_code = |word: &str| {
+        word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    details.split(' ').next().is_some_and(is_code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use fred::error::{Error as Failure, ErrorKind};
+
+    /// Every text, with its kind, that fred 10.1 makes itself for a call whose client has ended.
+    #[test]
+    fn what_fred_says_of_a_client_that_has_ended_is_no_reply() {
+        let texts = [
+            (ErrorKind::Unknown, "Client is not initialized."),
+            (ErrorKind::Unknown, "Failed to send command to router."),
+            (ErrorKind::Unknown, "Failed to route command."),
+            (ErrorKind::Unknown, "Missing expected connection."),
+            (ErrorKind::Unknown, "Missing response."),
+            (ErrorKind::Unknown, "Too many failed write attempts."),
+            (ErrorKind::Unknown, "Unknown or invalid error from buffered frames."),
+            (ErrorKind::Unknown, "Invalid buffer response index."),
+            // `RecvError` of a oneshot and of a broadcast, and `SendError`.
+            (ErrorKind::Unknown, "channel closed"),
+            (ErrorKind::Unknown, "send failed because receiver is gone"),
+            (ErrorKind::Unknown, "Spawn Error: JoinError::Cancelled(Id(7))"),
+            (ErrorKind::Protocol, "Unexpected empty frame received."),
+            (ErrorKind::Canceled, "Canceled."),
+            (ErrorKind::Canceled, "the connection is gone"),
+            (ErrorKind::IO, "Os { code: 104, kind: ConnectionReset, message: \"...\" }"),
+        ];
+        for (kind, text) in texts {
+            let error = CallError::from_fred(&Failure::new(kind, text));
+            assert_eq!(error, CallError::Connection(text.to_owned()));
+        }
+        for text in ["Request timed out.", "Max in-flight commands reached."] {
+            for kind in [ErrorKind::Timeout, ErrorKind::Backpressure] {
+                assert_eq!(CallError::from_fred(&Failure::new(kind, text)), CallError::Timeout);
+            }
+        }
+    }
+
+    /// The kinds that fred gives to the replies of a server (`pretty_error`), and to a reply of
+    /// another type than the call expects.
+    #[test]
+    fn what_a_server_says_is_a_reply_whatever_kind_fred_gives_it() {
+        for (kind, text) in [
+            (ErrorKind::Unknown, "ERR unknown command 'HELLO'"),
+            (ErrorKind::Unknown, "NOSCRIPT No matching script. Please use EVAL."),
+            (ErrorKind::Unknown, "NOPERM No permissions to access a channel"),
+            (ErrorKind::Unknown, "BUSY Redis is busy running a script."),
+            (ErrorKind::Unknown, "EXECABORT Transaction discarded because of previous errors."),
+            (ErrorKind::Config, "ERR This instance has cluster support disabled"),
+            (
+                ErrorKind::InvalidArgument,
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+            ),
+            (ErrorKind::Parse, "Could not convert to string."),
+            (ErrorKind::NotFound, "Cannot convert nil to number."),
+        ] {
+            let error = CallError::from_fred(&Failure::new(kind, text));
+            assert_eq!(error, CallError::Reply(text.to_owned()));
+        }
+    }
 
     #[test]
     fn a_reply_that_proves_redis_untrustworthy_is_a_loss() {

@@ -31,7 +31,7 @@ use crate::clock::wait_while_running;
 use crate::redis::node::AbortOnDrop;
 use crate::redis::session::RedisSession;
 use crate::redis::topology::Topology;
-use crate::redis::{RedisClient, commands};
+use crate::redis::{CallError, RedisClient, commands};
 use crate::telemetry::metrics::Counter;
 
 /// How often it sends itself a message.
@@ -40,6 +40,9 @@ const SELF_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The delay before a new attempt: it starts here and doubles up to [`MAX_RETRY_DELAY`].
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// After how many attempts in which Redis replied, but no message came back, that is told.
+const UNHEARD_ATTEMPTS: u32 = 3;
 
 /// What happens to a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +99,21 @@ impl RedisClient {
     }
 }
 
+/// Why an attempt to listen has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListenEnd {
+    /// A connection broke, or Redis was silent. Others tell that.
+    Broken,
+    /// Redis replied, but no message came back, or it refused the channel.
+    Unheard,
+}
+
+impl ListenEnd {
+    const fn of(error: &CallError) -> Self {
+        if matches!(error, CallError::Reply(_)) { Self::Unheard } else { Self::Broken }
+    }
+}
+
 struct SubscriberTask {
     topology: Arc<Topology>,
     is_sharded: bool,
@@ -113,35 +131,41 @@ impl SubscriberTask {
     /// Runs for ever.
     async fn run(&self, on_event: &(impl Fn(BusEvent) + Send + Sync)) {
         let mut wait = MIN_RETRY_DELAY;
-        let mut warned = false;
+        let mut unheard = 0_u32;
         loop {
-            self.listen(on_event).await;
+            let ended = self.listen(on_event).await;
             if self.listening.swap(false, SeqCst) {
                 on_event(BusEvent::Lagged);
-                (wait, warned) = (MIN_RETRY_DELAY, false);
-            } else if wait == MAX_RETRY_DELAY && !warned {
-                warned = true;
-                tracing::warn!(
-                    channel = self.channel,
-                    "no subscription in Redis yet; if Redis replies, its ACL may forbid the channel"
-                );
+                (wait, unheard) = (MIN_RETRY_DELAY, 0);
+            } else if ended == ListenEnd::Unheard {
+                unheard = unheard.saturating_add(1);
+                if unheard == UNHEARD_ATTEMPTS {
+                    tracing::warn!(
+                        channel = self.channel,
+                        "Redis replies, but no message comes back over the subscription: its ACL \
+                         may forbid the channel"
+                    );
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);
         }
     }
 
-    /// Listens until something goes wrong.
-    async fn listen(&self, on_event: &(impl Fn(BusEvent) + Send + Sync)) {
+    /// Listens until something goes wrong, and tells what that was.
+    async fn listen(&self, on_event: &(impl Fn(BusEvent) + Send + Sync)) -> ListenEnd {
         let (closed, primary) = {
             let current = self.publisher.load();
             // Not connected yet.
-            let Ok(servers) = current.servers() else { return };
+            let Ok(servers) = current.servers() else { return ListenEnd::Broken };
             (current.closed(), servers.primary.address.clone())
         };
         let client = match self.topology.access().client(&primary) {
             Ok(client) => client,
-            Err(error) => return tracing::error!(%error, "the Redis client could not be made"),
+            Err(error) => {
+                tracing::error!(%error, "the Redis client could not be made");
+                return ListenEnd::Broken;
+            }
         };
         let (messages, mut errors) = (client.message_rx(), client.error_rx());
         let router = AbortOnDrop(client.connect());
@@ -152,30 +176,32 @@ impl SubscriberTask {
                 wait_while_running(self.patience, client.wait_for_connect()).await,
                 Some(Ok(()))
             ) {
-                return;
+                return ListenEnd::Broken;
             }
             // In this order: a message on the second channel proves the subscription to the first.
             if self.is_sharded {
                 // One by one: fred takes each confirmation for the reply to one command.
                 for channel in [&self.channel, &own] {
-                    if client.ssubscribe(channel.clone()).await.is_err() {
-                        return;
+                    if let Err(error) = client.ssubscribe(channel.clone()).await {
+                        return ListenEnd::of(&CallError::from_fred(&error));
                     }
                 }
-            } else if client.subscribe(vec![self.channel.clone(), own.clone()]).await.is_err() {
-                return;
+            } else if let Err(error) =
+                client.subscribe(vec![self.channel.clone(), own.clone()]).await
+            {
+                return ListenEnd::of(&CallError::from_fred(&error));
             }
             tokio::select! {
-                () = self.receive(messages, &own, &echo, on_event) => {}
-                () = self.self_check(&own, &echo) => {}
+                () = self.receive(messages, &own, &echo, on_event) => ListenEnd::Broken,
+                ended = self.self_check(&own, &echo) => ended,
             }
         };
         // An error means a lost connection, and so does a receiver that lags behind the errors.
         tokio::select! {
-            () = listening => {}
-            _ = errors.recv() => {}
-            () = pin!(router) => {}
-            () = closed.cancelled() => {}
+            ended = listening => ended,
+            _ = errors.recv() => ListenEnd::Broken,
+            () = pin!(router) => ListenEnd::Broken,
+            () = closed.cancelled() => ListenEnd::Broken,
         }
     }
 
@@ -203,7 +229,7 @@ impl SubscriberTask {
     }
 
     /// Sends itself a message now and then; returns when one does not come back.
-    async fn self_check(&self, own: &str, echo: &Notify) {
+    async fn self_check(&self, own: &str, echo: &Notify) -> ListenEnd {
         let mut waited = Duration::ZERO;
         loop {
             self.calls.inc();
@@ -215,8 +241,10 @@ impl SubscriberTask {
                 own,
                 Bytes::from_static(b"."),
             ));
-            if !matches!(wait_while_running(self.loss_after, published).await, Some(Ok(()))) {
-                return;
+            match wait_while_running(self.loss_after, published).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return ListenEnd::of(&error),
+                None => return ListenEnd::Broken,
             }
             // A message sent before Redis had the subscription is lost: send the next one soon, and
             // give up late.
@@ -225,7 +253,8 @@ impl SubscriberTask {
             if wait_while_running(timeout, echo.notified()).await.is_some() {
                 tokio::time::sleep(SELF_CHECK_INTERVAL).await;
             } else if self.listening.load(SeqCst) || waited > self.loss_after {
-                return;
+                // Redis took the messages.
+                return ListenEnd::Unheard;
             }
             waited += timeout;
         }

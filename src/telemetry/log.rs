@@ -31,6 +31,8 @@ pub use self::text::{LogText, printable};
 
 /// The target of access lines, for filters: `RUST_LOG=warn,sidecache::access=info`.
 pub const ACCESS_TARGET: &str = "sidecache::access";
+/// The client of Redis. What it says of a connection this program says itself, in its own words.
+const QUIET_CRATE: &str = "fred";
 /// The environment variable that overrides [`LogSettings::level`].
 const LEVEL_VARIABLE: &str = "RUST_LOG";
 
@@ -109,8 +111,25 @@ pub fn check_level(level: &str) -> Result<(), String> {
 
 /// Parses directives. `EnvFilter` itself does not accept a space after a comma.
 fn parse(directives: &str) -> Result<EnvFilter, String> {
-    let directives: Vec<_> = directives.split(',').map(str::trim).collect();
+    let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
+    let quiet = format!("{QUIET_CRATE}=error");
+    if needs_quieting(&directives) {
+        directives.push(&quiet);
+    }
     EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
+}
+
+/// Whether the client of Redis would say more than errors without being asked to.
+fn needs_quieting(directives: &[&str]) -> bool {
+    let is_level = |word: &&str| {
+        ["warn", "info", "debug", "trace"].contains(&word.to_ascii_lowercase().as_str())
+    };
+    let names_it = |directive: &&str| {
+        directive.strip_prefix(QUIET_CRATE).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with(['=', '[']) || rest.starts_with("::")
+        })
+    };
+    directives.iter().any(is_level) && !directives.iter().any(names_it)
 }
 
 /// Initializes the process's log, to stderr. `RUST_LOG`, if it is set, replaces the level.

@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::line::limit_of;
+use super::line::{is_hidden, limit_of};
 use super::text::{BoundedText, printable};
 
 /// Formats events for the JSON log.
@@ -31,10 +31,11 @@ where
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let metadata = event.metadata();
         write!(writer, "{{\"timestamp\":{},\"level\":\"{}\"", quoted(&time), metadata.level())?;
-        let mut visitor = JsonFields { writer: writer.by_ref(), result: Ok(()) };
+        let mut visitor = JsonFields { writer: writer.by_ref(), target: None, result: Ok(()) };
         event.record(&mut visitor);
         visitor.result?;
-        writeln!(writer, ",\"target\":{}}}", quoted(metadata.target()))
+        let target = visitor.target.as_deref().unwrap_or_else(|| metadata.target());
+        writeln!(writer, ",\"target\":{}}}", quoted(target))
     }
 }
 
@@ -45,18 +46,24 @@ fn quoted(text: &str) -> String {
 
 struct JsonFields<'w> {
     writer: Writer<'w>,
+    /// The target of an event of the `log` crate, which is a field of it.
+    target: Option<String>,
     result: fmt::Result,
 }
 
 impl JsonFields<'_> {
     fn write(&mut self, field: &Field, value: impl fmt::Display) {
-        if self.result.is_ok() {
+        if self.result.is_ok() && !is_hidden(field.name()) {
             self.result = write!(self.writer, ",{}:{value}", quoted(field.name()));
         }
     }
 
     fn write_text(&mut self, field: &Field, text: &str) {
         let text = printable(text, limit_of(field.name()));
+        if field.name() == "log.target" {
+            self.target = Some(text.into_owned());
+            return;
+        }
         self.write(field, quoted(&text));
     }
 }

@@ -17,6 +17,12 @@ const MAX_VALUE: usize = 2048;
 /// The longest sentence in a line, in bytes. It may hold a problem of the file.
 const MAX_MESSAGE: usize = 4096;
 
+/// Whether a field is not logged: the `log` crate's events carry the paths of the machine that
+/// built the program.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.starts_with("log.")
+}
+
 /// How long the value of a field may be.
 pub(super) fn limit_of(name: &str) -> usize {
     if name == "message" { MAX_MESSAGE } else { MAX_VALUE }
@@ -56,6 +62,9 @@ impl Visit for Visitor<'_> {
 
 impl Visitor<'_> {
     fn write(&mut self, name: &str, value: &str) -> fmt::Result {
+        if is_hidden(name) {
+            return Ok(());
+        }
         if !std::mem::take(&mut self.first) {
             self.writer.write_char(' ')?;
         }

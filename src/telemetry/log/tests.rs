@@ -192,3 +192,50 @@ fn a_kind_is_logged_again_in_the_next_interval() {
     let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     assert_eq!(text.lines().count(), 2, "{text}");
 }
+
+/// An event as it comes from the `log` crate.
+fn of_the_client_of_redis() {
+    tracing::warn!(
+        target: "fred::router",
+        {
+            "log.target" = "fred::router::responses",
+            "log.module_path" = "fred::router::responses",
+            "log.file" = "/home/builder/registry/fred/src/router/responses.rs",
+            "log.line" = 325
+        },
+        "connection reset"
+    );
+    tracing::error!(target: "fred::router", "an error");
+}
+
+#[test]
+fn the_client_of_redis_warns_only_where_it_is_asked_to() {
+    for level in ["info", "warn", "DEBUG", "trace", "warn, sidecache=debug", "info,freddy=trace"] {
+        let text = logged(LogFormat::Text, level, of_the_client_of_redis);
+        assert!(!text.contains("reset") && text.contains("an error"), "{level}: {text}");
+    }
+    for level in ["warn,fred=debug", "fred=warn", "info,fred::router=warn", "warn, fred"] {
+        let parsed = parse(level).unwrap();
+        let shown = parsed.to_string();
+        assert!(!shown.contains("fred=error"), "{level}: {shown}");
+    }
+    for level in ["warn,fred=debug", "info,fred::router=warn"] {
+        let text = logged(LogFormat::Text, level, of_the_client_of_redis);
+        assert!(text.contains("connection reset"), "{level}: {text}");
+    }
+    for level in ["off", "off,sidecache=debug"] {
+        let text = logged(LogFormat::Text, level, of_the_client_of_redis);
+        assert_eq!(text, "", "{level}");
+    }
+}
+
+#[test]
+fn no_path_of_the_machine_that_built_the_program_is_logged() {
+    let text = logged(LogFormat::Text, "warn,fred=warn", of_the_client_of_redis);
+    assert!(text.contains("connection reset\n") && !text.contains("log."), "{text}");
+    let text = logged(LogFormat::Json, "warn,fred=warn", of_the_client_of_redis);
+    let json: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(json["message"], "connection reset");
+    assert_eq!(json["target"], "fred::router::responses");
+    assert!(!text.contains("log.") && !text.contains("builder"), "{text}");
+}

@@ -192,7 +192,7 @@ fn left(redis: &RedisServer, pattern: &str) -> Option<i64> {
     let names = keys.lines().filter(|line| !line.starts_with(['*', '$']) && !line.is_empty());
     names
         .filter_map(|key| {
-            redis.command(&format!("PTTL {key}"))?.trim().trim_start_matches(':').parse().ok()
+            redis.command(&format!("PTTL \"{key}\""))?.trim().trim_start_matches(':').parse().ok()
         })
         .min()
 }

@@ -94,7 +94,7 @@ fn keys(redis: &RedisServer, pattern: &str) -> Vec<String> {
 
 /// A string value, or nothing.
 fn value(redis: &RedisServer, key: &str) -> String {
-    let answer = redis.command(&format!("GET {key}")).expect("redis answers");
+    let answer = redis.command(&format!("GET \"{key}\"")).expect("redis answers");
     answer.lines().nth(1).unwrap_or_default().to_owned()
 }
 

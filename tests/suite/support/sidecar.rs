@@ -111,11 +111,30 @@ impl Sidecar {
 
     /// A sidecar that runs the real binary as a process of its own.
     pub async fn spawn(app: SocketAddr, rules: &str) -> Self {
+        Self::process(app, rules, |_| Stdio::inherit()).await
+    }
+
+    /// The same with a log that a test reads with [`Sidecar::said`].
+    pub async fn spawn_logged(app: SocketAddr, rules: &str) -> Self {
+        Self::process(app, rules, |file| {
+            let log = std::fs::File::create(file.with_extension("log"));
+            log.expect("the temporary directory can be written to").into()
+        })
+        .await
+    }
+
+    /// What a sidecar that was started with [`Sidecar::spawn_logged`] has logged.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.file.with_extension("log")).expect("it was spawned with a log")
+    }
+
+    async fn process(app: SocketAddr, rules: &str, log: impl FnOnce(&Path) -> Stdio) -> Self {
         let (address, admin) = addresses();
         let directory = TempDir::new().expect("a temporary directory can be made");
         let file = write_config(&directory, &tables(address, admin, app, rules));
         let mut command = Command::new(BINARY);
-        let child = command.arg("--config").arg(&file).stdin(Stdio::null()).spawn();
+        command.arg("--config").arg(&file).env_remove("RUST_LOG").stderr(log(&file));
+        let child = command.stdin(Stdio::null()).spawn();
         let running = Running::Child(child.expect("the binary was built with the tests"));
         let sidecar = Self { address, admin, file, app, running, _directory: directory };
         sidecar.accepting().await;
