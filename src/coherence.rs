@@ -124,6 +124,14 @@ pub struct CoherenceCounters {
     pub stalled_us: Arc<Counter>,
 }
 
+/// A mark that may be on its way although its mutation was given up.
+#[derive(Debug)]
+struct AbandonedMark {
+    id: OperationId,
+    peer: PeerId,
+    tags: Vec<Tag>,
+}
+
 /// The coherence state of one sidecar.
 #[derive(Debug)]
 pub struct Coherence {
@@ -139,7 +147,7 @@ pub struct Coherence {
     /// Why Redis was lost the last time.
     loss_reason: Mutex<&'static str>,
     /// Marks of mutations that were given up before a reply came, with their tags.
-    abandoned_marks: Mutex<Vec<((OperationId, PeerId), Vec<Tag>)>>,
+    abandoned_marks: Mutex<Vec<AbandonedMark>>,
     /// Wakes the driver.
     wake: Notify,
     /// Tells that the lease state has changed.

@@ -25,7 +25,7 @@ use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};
 use crate::coherence::tag_table::TagGuard as TableGuard;
-use crate::coherence::{Coherence, CoherenceMode};
+use crate::coherence::{AbandonedMark, Coherence, CoherenceMode};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, WritePolicy};
 
@@ -163,7 +163,8 @@ impl Coherence {
             }
         }
         if let Some(peer) = attempted.filter(|_| refuse || pending.marked.is_none()) {
-            self.abandon_mark((pending.id, peer), &pending.tags);
+            let tags = pending.tags.clone();
+            self.abandon_mark(AbandonedMark { id: pending.id, peer, tags });
         }
         if refuse {
             return Err(WriteRefused);
@@ -201,10 +202,10 @@ impl Coherence {
 
     /// Remembers a mark that was given up: it may be on its way, and would keep hits away for as
     /// long as the mutation may have taken.
-    fn abandon_mark(&self, mark: (OperationId, PeerId), tags: &[Tag]) {
+    fn abandon_mark(&self, mark: AbandonedMark) {
         let mut abandoned = self.abandoned_marks.lock();
         if abandoned.len() < MAX_ABANDONED_MARKS {
-            abandoned.push((mark, tags.to_vec()));
+            abandoned.push(mark);
         }
         drop(abandoned);
         self.joined.notify_waiters();
@@ -213,10 +214,10 @@ impl Coherence {
     /// Removes the marks that were given up, once Redis is in use: what was on its way has arrived.
     pub(super) async fn unmark_abandoned(&self, shared: &RecordStore) {
         let abandoned = std::mem::take(&mut *self.abandoned_marks.lock());
-        for (mark, tags) in abandoned {
+        for AbandonedMark { id, peer, tags } in abandoned {
             for batch in tags.chunks(MAX_BATCH_TAGS) {
                 // Fail open: the mark ends at its deadline.
-                let _ = self.record_result(shared.unmark(mark, batch).await);
+                let _ = self.record_result(shared.unmark((id, peer), batch).await);
             }
         }
     }
