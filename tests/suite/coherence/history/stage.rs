@@ -97,7 +97,9 @@ impl Stage {
             FaultProxy::start(redis.port).await,
             FaultProxy::start(redis.port).await,
         ];
-        proxies.iter().for_each(|proxy| proxy.set(links));
+        for proxy in &proxies {
+            proxy.set(links);
+        }
         let upstream = format!("url = \"http://{}\"", app.address);
         let spawn = |proxy: &FaultProxy| {
             let rules =

@@ -244,7 +244,7 @@ async fn no_read_is_stale_when_one_sidecar_is_frozen_again_and_again() {
             stage.proxies[0].set(Fault::Freeze);
             sleep(Duration::from_millis(3_200)).await;
             stage.proxies[0].set(Fault::None);
-            sleep(Duration::from_millis(2_000)).await;
+            sleep(Duration::from_secs(2)).await;
         }
     })
     .await;
@@ -280,13 +280,13 @@ async fn sidecars_join_over_a_slow_link_and_join_again() {
     });
     let run = run.await;
     // What was written through the one that was cut off is seen when it is back.
-    let stale = run.history.stale_reads();
-    let stale: Vec<_> = stale
+    let violations = run.history.stale_reads();
+    let unexpected: Vec<_> = violations
         .iter()
         .filter(|one| one.read.through != 0 && !one.missed_only_writes_through(0))
         .map(ToString::to_string)
         .collect();
-    assert!(stale.is_empty() && run.late.is_empty(), "{stale:?} {:?}", run.late);
+    assert!(unexpected.is_empty() && run.late.is_empty(), "{unexpected:?} {:?}", run.late);
 }
 
 /// Returns when a sidecar has joined Redis so often.
