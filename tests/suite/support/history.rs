@@ -93,6 +93,12 @@ impl Log {
             .count()
     }
 
+    /// How many reads that were sent since then were hits.
+    pub fn hits_since(&self, since: Instant) -> usize {
+        let operations = lock(&self.operations);
+        operations.iter().filter(|operation| operation.hit && operation.sent >= since).count()
+    }
+
     /// Whether a write of this key that was sent since then was answered.
     pub fn written_since(&self, since: Instant, key: &str) -> bool {
         let operations = lock(&self.operations);

@@ -12,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::verdict::{Ended, Round, WRITES_IN_FAULT};
+use super::verdict::{Ended, HITS, Round, WRITES_IN_FAULT};
 use crate::support::child::ChildSidecar;
 use crate::support::history::{History, Kind, Log, Operation};
 use crate::support::origin::versioned;
@@ -151,6 +151,11 @@ impl Stage {
             // of a lease.
             eventually("there are writes again", RETURN, || async {
                 self.play.log.writes_since(hit_again) >= WRITES
+            })
+            .await;
+            // The first hits may be the last of what a sidecar served by itself; then it waits.
+            eventually("there are hits again", RETURN, || async {
+                self.play.log.hits_since(hit_again) >= HITS
             })
             .await;
             rounds.push(Round { begun, broken, healed, hit_again, over: Instant::now() });

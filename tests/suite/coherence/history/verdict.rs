@@ -9,7 +9,7 @@ use crate::support::history::{History, Operation, Violation, Window};
 
 /// How many hits and writes there must be before a fault and after it, each time: a tenth of what a
 /// quiet machine does, and enough to show that there was a cache and that it was written past.
-const HITS: usize = 30;
+pub const HITS: usize = 30;
 const WRITES: usize = 5;
 /// During a fault a write may have to wait for as long as a lease: one for each writer is what
 /// there is in any case.
