@@ -85,12 +85,18 @@ impl Default for CredentialRule {
 }
 
 /// What the names of session cookies have in common.
-const SESSION_NAMES: [&str; 9] =
-    ["sess", "sid", "auth", "token", "jwt", "login", "logged", "remember", "identity"];
+const SESSION_NAMES: [&str; 13] = [
+    "sess", "sid", "auth", "token", "jwt", "login", "logged", "remember", "identity",
+    // Of CakePHP, Symfony, Magento 1 and XenForo.
+    "cakephp", "symfony", "frontend", "xf_user",
+];
 
 fn names_session(name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
-    SESSION_NAMES.iter().any(|part| memchr::memmem::find(&name, part.as_bytes()).is_some())
+    // Joomla's are 32 hexadecimal digits.
+    let is_digest = name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit);
+    is_digest
+        || SESSION_NAMES.iter().any(|part| memchr::memmem::find(&name, part.as_bytes()).is_some())
 }
 
 /// A keyed hash of a client's whole credential.
@@ -281,7 +287,14 @@ mod tests {
         let plain = CredentialRule::default();
         let listed = CredentialRule { cookies: Some(["app_*".into()].into()), ..plain.clone() };
         let of = |rule: &CredentialRule, lines: &[_]| rule.identifies(&headers(lines));
-        for cookie in ["sessionid=1", "a=1; PHPSESSID=2", "connect.sid=x", "access_token=y"] {
+        for cookie in [
+            "sessionid=1",
+            "a=1; PHPSESSID=2",
+            "connect.sid=x",
+            "access_token=y",
+            "CAKEPHP=1",
+            "0123456789abcdef0123456789abcdef=1",
+        ] {
             assert!(of(&plain, &[("cookie", cookie)]), "{cookie}");
             assert!(!of(&listed, &[("cookie", cookie)]), "{cookie}: another is listed");
         }

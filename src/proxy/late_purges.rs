@@ -9,13 +9,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::coherence::{Coherence, PurgeKind};
 use crate::policy::tag::Tag;
+use crate::semantics::body::Body;
 use crate::telemetry::metrics::Counter;
 
 /// How many purges at the ends of responses run at once. One that waits for a sidecar that has died
@@ -24,6 +26,12 @@ const MAX_RUNNING: usize = 4;
 
 /// How many tags may wait. Beyond that everything is purged.
 const MAX_TAGS: usize = 100_000;
+
+/// How long the rest of a response is read whose client has left.
+const READ_OUT: Duration = Duration::from_secs(30);
+
+/// How many such responses are read at once.
+const MAX_READING: usize = 64;
 
 /// The purges after the responses of mutations have begun.
 #[derive(Debug)]
@@ -34,6 +42,8 @@ pub(crate) struct LatePurges {
     /// Responses that were purged for at their end.
     counter: Arc<Counter>,
     due: Mutex<DuePurges>,
+    /// For responses that are read in place of their clients.
+    reading: Arc<Semaphore>,
 }
 
 /// What is due, and whom to tell.
@@ -80,6 +90,7 @@ impl LatePurges {
             tasks: tasks.clone(),
             counter: Arc::clone(counter),
             due: Mutex::default(),
+            reading: Arc::new(Semaphore::new(MAX_READING)),
         })
     }
 
@@ -119,6 +130,26 @@ impl LatePurges {
                 let _ = done.send(());
             }
         }
+    }
+
+    /// Reads the rest of a response whose client has left, and then does this. It takes so long at
+    /// most, and beyond a number of such responses nothing is read.
+    pub(crate) fn read_out(
+        &self,
+        runtime: &Handle,
+        mut rest: Body,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        let Ok(permit) = Arc::clone(&self.reading).try_acquire_owned() else { return then() };
+        self.tasks.spawn_on(
+            async move {
+                let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
+                let _ = tokio::time::timeout(READ_OUT, reading).await;
+                drop((rest, permit));
+                then();
+            },
+            runtime,
+        );
     }
 
     /// Purges tags again after each of these times.

@@ -176,6 +176,12 @@ async fn end_answered(
     let coherence = &resources.coherence;
     let share = purged_share(&mutation, pending.tags(), answer);
     if share.is_none() {
+        // A refusal may end a session: then what its own caller was given is over.
+        let headers = response.headers();
+        let callers = context.config.rules.caller_purges(&context.parts.headers, Some(headers));
+        if !callers.is_empty() {
+            coherence.purge(&callers).await;
+        }
         tracked.refused();
         coherence.refused(pending).await;
         return MutationResult::Response { response, purged: Vec::new(), is_ready: false };

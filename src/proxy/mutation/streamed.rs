@@ -3,8 +3,8 @@
 //! and what was filled in between may be older.
 //!
 //! Invariants:
-//! - Each such response is purged for at its end, however it ends: complete, broken off, or because
-//!   its client has left.
+//! - Each such response is purged for at its end, however it ends: complete, or broken off. Where its
+//!   client has left, the rest is read in its place, since the origin may not have committed yet.
 //! - The client waits for nothing but the end itself, and for that not long.
 
 use std::collections::VecDeque;
@@ -131,6 +131,15 @@ impl EndPurge {
     }
 }
 
+impl EndPurge {
+    /// Makes the purge when the rest of the response has come.
+    fn make_after(self, rest: Body) {
+        let late = Arc::clone(&self.resources.late_purges);
+        let runtime = self.runtime.clone();
+        late.read_out(&runtime, rest, move || drop(self.make()));
+    }
+}
+
 /// A body whose end is held back until its purge is made.
 struct StreamedBody {
     /// What was read before.
@@ -241,6 +250,13 @@ impl http_body::Body for StreamedBody {
 impl Drop for StreamedBody {
     fn drop(&mut self) {
         // The client has left, or the process stops: nobody waits for the purge.
-        self.purge();
+        let ReplyEndState::Ahead(purge) = std::mem::replace(&mut self.end, ReplyEndState::Over)
+        else {
+            return;
+        };
+        match std::mem::replace(&mut self.rest, Rest::Ended(None)) {
+            Rest::Body(body) => purge.make_after(body),
+            Rest::Ended(_) => drop(purge.make()),
+        }
     }
 }

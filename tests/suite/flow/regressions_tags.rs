@@ -413,6 +413,70 @@ async fn r540_the_other_sidecars_learn_of_the_end_of_a_reply() {
     }
 }
 
+/// 543. A client that left while the reply streamed ended the write for the cache: what was filled
+///      between that and the commit was served until its `ttl` ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r543_a_client_that_leaves_a_reply_does_not_end_the_write() {
+    let [left, gate, committed] = [(); 3].map(|()| CancellationToken::new());
+    let rules = "[[routes]]\npath = \"/a\"\nttl = \"1h\"\nscope = \"public\"\ntags = [\"a\"]\n\n\
+                 [[purges]]\npath = \"/w\"\ntags = [\"a\"]\n";
+    let scene = Scene::start(rules, {
+        let (left, gate, committed) = (left.clone(), gate.clone(), committed.clone());
+        move |request| match request.path.as_str() {
+            "/w" => {
+                let begun = Response::new().chunked("").piece(b"work").until(&left);
+                begun.piece(b"and").piece(b"work").until(&gate).piece(b"done").end()
+            }
+            _ => Response::ok(if committed.is_cancelled() { "new" } else { "old" }),
+        }
+    })
+    .await;
+    let mut writer = Client::new(scene.sidecar.address);
+    let reply = writer.open("POST", "/w", &[], "x").await.expect("a head");
+    drop((reply, writer));
+    left.cancel();
+    // Until the sidecar has noticed: it finds nobody to write to.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene.get("/a").await;
+    let between = scene.get("/a").await;
+    assert!(between.is("HIT", "old"), "not committed yet");
+    committed.cancel();
+    gate.cancel();
+    eventually("what was read in between is gone", Duration::from_secs(5), || async {
+        scene.get("/a").await.text() == "new"
+    })
+    .await;
+}
+
+/// 544. A logout that the origin answers like a refusal left the caller's pages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r544_a_refusal_that_clears_the_session_purges_what_its_caller_was_given() {
+    let rules = "[credential]\ncookies = [\"sid\"]\nlogin_paths = [\"/login\"]\n\n\
+                 [[routes]]\npath = \"/me\"\nttl = \"1h\"\n";
+    let scene = Scene::start(rules, |request| match request.path.as_str() {
+        "/me" => Response::ok("page"),
+        "/expired" => Response::status(401, "").header("set-cookie", "sid=; Max-Age=0"),
+        _ => Response::status(403, ""),
+    })
+    .await;
+    let of = |sid: &'static str| [("cookie", sid)];
+    let warm = async |sid| {
+        scene.send("GET", "/me", &of(sid), "").await;
+        assert_eq!(scene.send("GET", "/me", &of(sid), "").await.cache(), "HIT", "{sid}");
+    };
+    warm("sid=a").await;
+    warm("sid=b").await;
+    scene.send("POST", "/refused", &of("sid=a"), "x").await;
+    assert_eq!(
+        scene.send("GET", "/me", &of("sid=a"), "").await.cache(),
+        "HIT",
+        "nothing was set or cleared"
+    );
+    scene.send("POST", "/expired", &of("sid=a"), "x").await;
+    assert_eq!(scene.send("GET", "/me", &of("sid=a"), "").await.cache(), "MISS");
+    assert_eq!(scene.send("GET", "/me", &of("sid=b"), "").await.cache(), "HIT", "somebody else's");
+}
+
 /// 541. A reply that is whole at once is purged for once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r541_a_reply_that_is_whole_is_purged_for_once() {
