@@ -145,7 +145,9 @@ fn route(
         );
         context.report.push(builder.hint("add ttl = \"5m\""));
     }
-    if let (false, Some(given)) = (spec.scope == Scope::Shared, file.admit_for.given()) {
+    // Where logins are named, it also says for how long a caller is known.
+    let counts = spec.scope == Scope::Shared || shared.credential.names_logins;
+    if let (false, Some(given)) = (counts, file.admit_for.given()) {
         let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             "`admit_for` has no effect outside scope \"shared\"",

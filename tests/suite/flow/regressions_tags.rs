@@ -425,7 +425,9 @@ async fn r543_a_client_that_leaves_a_reply_does_not_end_the_write() {
         move |request| match request.path.as_str() {
             "/w" => {
                 let begun = Response::new().chunked("").piece(b"work").until(&left);
-                begun.piece(b"and").piece(b"work").until(&gate).piece(b"done").end()
+                let pause = Duration::from_millis(100);
+                let goes_on = (0..3).fold(begun, |reply, _| reply.piece(b"work").wait(pause));
+                goes_on.until(&gate).piece(b"done").end()
             }
             _ => Response::ok(if committed.is_cancelled() { "new" } else { "old" }),
         }
@@ -436,7 +438,7 @@ async fn r543_a_client_that_leaves_a_reply_does_not_end_the_write() {
     drop((reply, writer));
     left.cancel();
     // Until the sidecar has noticed: it finds nobody to write to.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     scene.get("/a").await;
     let between = scene.get("/a").await;
     assert!(between.is("HIT", "old"), "not committed yet");
