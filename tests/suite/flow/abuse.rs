@@ -26,7 +26,7 @@ use crate::support::abuse::{ATTACKER, app, beside, rules};
 use crate::support::{Sidecar, metric};
 
 /// How long each attack goes on.
-const TIME: Duration = Duration::from_secs(12);
+const TIME: Duration = Duration::from_secs(6);
 const SECOND: Duration = Duration::from_secs(1);
 
 type Stop = Arc<AtomicBool>;
@@ -65,7 +65,7 @@ where
         honest.slowest,
         honest.app_bytes / 1000,
     );
-    assert!(honest.reads > 1000 && honest.writes > 10, "nothing was tested: {honest:?}");
+    assert!(honest.reads > 500 && honest.writes > 5, "nothing was tested: {honest:?}");
     assert!(honest.hit_ratio() > 90, "{honest:?}");
     assert_eq!((honest.refused, honest.failed), (0, 0), "{honest:?}");
 }
