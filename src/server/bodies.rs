@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Counter;
 /// end that the client did not declare an [`io::ErrorKind::UnexpectedEof`].
 pub(super) struct RequestBody {
     incoming: Incoming,
-    end: BodyEnd,
+    end: RequestEnd,
     limits: BodyLimits,
     /// Created only when a frame is not there yet, which is rare.
     timer: Option<Pin<Box<Sleep>>>,
@@ -32,15 +32,15 @@ pub(super) struct RequestBody {
 
 /// What the end of a request's body looks like.
 #[derive(Clone, Copy)]
-pub(super) enum BodyEnd {
+pub(super) enum RequestEnd {
     /// HTTP/1: hyper reads to the end of the framing, and anything else is an error.
     Framed,
     /// HTTP/2: hyper takes a stream that was reset with `NO_ERROR` for one that has ended (RFC 9113
-    /// 8.1 has it so for responses to a client). Only END_STREAM ends a request.
+    /// 8.1 has it so for responses to a client). Only `END_STREAM` ends a request.
     EndStream,
 }
 
-impl BodyEnd {
+impl RequestEnd {
     pub(super) fn of(version: Version) -> Self {
         if version < Version::HTTP_2 { Self::Framed } else { Self::EndStream }
     }
@@ -68,7 +68,7 @@ pub(super) struct BodyLimits {
 impl RequestBody {
     pub(super) const fn new(
         incoming: Incoming,
-        end: BodyEnd,
+        end: RequestEnd,
         limits: BodyLimits,
         busy: BusyGuard,
     ) -> Self {

@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bodies::{BodyEnd, BodyLimits, RequestBody, ResponseBody};
+use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
 use super::service::Service;
@@ -355,7 +355,7 @@ fn check_request<S>(
         );
     }
     let upload = if request.body().is_end_stream() { None } else { Some(Arc::default()) };
-    let end = BodyEnd::of(request.version());
+    let end = RequestEnd::of(request.version());
     let mut request = request
         .map(|incoming| request_body((incoming, end), server, &arrival.busy, upload.as_ref()));
     if let Some(upload) = upload {
@@ -423,7 +423,7 @@ fn refuse<S: Service>(
 }
 
 fn request_body<S>(
-    (incoming, end): (Incoming, BodyEnd),
+    (incoming, end): (Incoming, RequestEnd),
     server: &ServerContext<S>,
     busy: &BusyGuard,
     upload: Option<&Arc<PauseWatch>>,
