@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -18,13 +19,40 @@ use crate::semantics::body::{Body, BodyError};
 use crate::shares::PauseWatch;
 use crate::telemetry::metrics::Counter;
 
-/// A request's body. A frame that takes longer than the limit is an [`io::ErrorKind::TimedOut`].
+/// A request's body. A frame that takes longer than the limit is an [`io::ErrorKind::TimedOut`], an
+/// end that the client did not declare an [`io::ErrorKind::UnexpectedEof`].
 pub(super) struct RequestBody {
     incoming: Incoming,
+    end: RequestEnd,
     limits: BodyLimits,
     /// Created only when a frame is not there yet, which is rare.
     timer: Option<Pin<Box<Sleep>>>,
     _busy: BusyGuard,
+}
+
+/// What the end of a request's body looks like.
+#[derive(Clone, Copy)]
+pub(super) enum RequestEnd {
+    /// HTTP/1: hyper reads to the end of the framing, and anything else is an error.
+    Framed,
+    /// HTTP/2: hyper takes a stream that was reset with `NO_ERROR` for one that has ended (RFC 9113
+    /// 8.1 has it so for responses to a client). Only `END_STREAM` ends a request.
+    EndStream,
+}
+
+impl RequestEnd {
+    pub(super) fn of(version: Version) -> Self {
+        if version < Version::HTTP_2 { Self::Framed } else { Self::EndStream }
+    }
+
+    /// Whether a body that gives no more frames is whole.
+    fn is_reached(self, incoming: &Incoming) -> bool {
+        match self {
+            Self::Framed => true,
+            // Of HTTP/2, it says whether END_STREAM came and all before it is read.
+            Self::EndStream => incoming.is_end_stream(),
+        }
+    }
 }
 
 /// How long a request's body may pause.
@@ -38,8 +66,13 @@ pub(super) struct BodyLimits {
 }
 
 impl RequestBody {
-    pub(super) const fn new(incoming: Incoming, limits: BodyLimits, busy: BusyGuard) -> Self {
-        Self { incoming, limits, timer: None, _busy: busy }
+    pub(super) const fn new(
+        incoming: Incoming,
+        end: RequestEnd,
+        limits: BodyLimits,
+        busy: BusyGuard,
+    ) -> Self {
+        Self { incoming, end, limits, timer: None, _busy: busy }
     }
 }
 
@@ -57,6 +90,11 @@ impl HttpBody for RequestBody {
             if this.timer.take().is_some() {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
                 watch.resume(clock.now(), data.map_or(0, Bytes::len));
+            }
+            if frame.is_none() && !this.end.is_reached(&this.incoming) {
+                let why = "the client reset its request before the end of the body";
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, why);
+                return Poll::Ready(Some(Err(error.into())));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }

@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bodies::{BodyLimits, RequestBody, ResponseBody};
+use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
 use super::service::Service;
@@ -355,8 +355,9 @@ fn check_request<S>(
         );
     }
     let upload = if request.body().is_end_stream() { None } else { Some(Arc::default()) };
-    let mut request =
-        request.map(|incoming| request_body(incoming, server, &arrival.busy, upload.as_ref()));
+    let end = RequestEnd::of(request.version());
+    let mut request = request
+        .map(|incoming| request_body((incoming, end), server, &arrival.busy, upload.as_ref()));
     if let Some(upload) = upload {
         state.add_upload(&upload);
         request.extensions_mut().insert(upload);
@@ -422,7 +423,7 @@ fn refuse<S: Service>(
 }
 
 fn request_body<S>(
-    incoming: Incoming,
+    (incoming, end): (Incoming, RequestEnd),
     server: &ServerContext<S>,
     busy: &BusyGuard,
     upload: Option<&Arc<PauseWatch>>,
@@ -435,7 +436,7 @@ fn request_body<S>(
         watch,
         clock: server.clock.clone(),
     };
-    Body::stream(RequestBody::new(incoming, limits, busy.another()))
+    Body::stream(RequestBody::new(incoming, end, limits, busy.another()))
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {

@@ -558,3 +558,122 @@ async fn r571_a_purge_that_was_planned_is_made_even_if_its_sidecar_ends() {
         eventually("it is purged", 15 * SECOND, async || read(other.address).await.1 == "3").await;
     }
 }
+
+/// How a request over HTTP/2 ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Stream,
+    Trailers,
+    Reset(u8),
+}
+
+/// A client of HTTP/2 that writes its frames by itself.
+struct FrameClient(TcpStream);
+
+impl FrameClient {
+    async fn connect(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.expect("the sidecar accepts");
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("the sidecar reads");
+        let mut client = Self(stream);
+        client.frame(4, 0, 0, &[]).await;
+        let mut settings = [0; 9];
+        client.0.read_exact(&mut settings).await.expect("the sidecar has settings");
+        assert_eq!(settings[3], 4);
+        client.frame(4, 1, 0, &[]).await;
+        client
+    }
+
+    async fn frame(&mut self, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+        let mut bytes = length[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, stream]);
+        bytes.extend(payload);
+        self.0.write_all(&bytes).await.expect("the sidecar reads");
+    }
+
+    /// Sends the first request of the connection. What comes back is not read.
+    async fn post(&mut self, path: &str, length: Option<&str>, body: &[u8], end: End) {
+        let pseudo = [":method", ":scheme", ":authority", ":path"].into_iter();
+        let mut fields: Vec<_> = pseudo.zip(["POST", "http", "app.test", path]).collect();
+        fields.extend(length.map(|length| ("content-length", length)));
+        self.frame(1, 4, 1, &field_block(&fields)).await;
+        for piece in body.chunks(16 * 1024) {
+            self.frame(0, 0, 1, piece).await;
+            sleep(SECOND / 20).await;
+        }
+        match end {
+            End::Stream => self.frame(0, 1, 1, &[]).await,
+            End::Trailers => self.frame(1, 5, 1, &field_block(&[("x-sum", "7")])).await,
+            End::Reset(reason) => self.frame(3, 0, 1, &[0, 0, 0, reason]).await,
+        }
+    }
+}
+
+/// Literals without indexing (RFC 7541 6.2.2).
+fn field_block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).expect("a short text"));
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// 592. An upload over HTTP/2 that was reset with `NO_ERROR` instead of `END_STREAM` was given to
+///      the app as a whole one, which committed what it had got.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r592_an_upload_that_is_reset_without_an_error_is_not_whole() {
+    let app = PartialApp::start(Duration::ZERO).await;
+    let sidecar = Sidecar::start(app.address, RULES).await;
+    let ends = [End::Stream, End::Trailers, End::Reset(0), End::Reset(8)];
+    let mut unsent = 0;
+    for (path, size, length) in [
+        ("/w/a", 10, None),
+        ("/w/a", 0, None),
+        ("/w/a", 10, Some("12")),
+        ("/w/a", 80_000, None),
+        ("/v/a", 10, None),
+        ("/elsewhere", 0, None),
+        ("/elsewhere", 10, None),
+        ("/elsewhere", 10, Some("12")),
+        ("/elsewhere", 80_000, None),
+    ] {
+        for end in ends {
+            let whole = !matches!(end, End::Reset(_));
+            if whole && length.is_some() {
+                continue;
+            }
+            let shown = format!("{path} {size} {length:?} {end:?}");
+            let (before, acted) = (app.writes().len(), app.acted());
+            let body = "x".repeat(size);
+            let mut client = FrameClient::connect(sidecar.address).await;
+            client.post(path, length, body.as_bytes(), end).await;
+            if path != "/elsewhere" && size < 80_000 && !whole {
+                unsent += 1;
+                eventually(&shown, 5 * SECOND, async || {
+                    metric(sidecar.admin, "sidecache_uploads_unsent_total").await == unsent
+                })
+                .await;
+                assert_eq!(app.writes().len(), before, "{shown}");
+                continue;
+            }
+            if size == 0 && !whole {
+                // It may have been broken off before anything was sent.
+                sleep(SECOND / 2).await;
+            } else {
+                eventually(&shown, 5 * SECOND, async || app.acted() == acted + 1).await;
+            }
+            let last = app.writes().split_off(before).pop().unwrap_or_default();
+            let ended =
+                last.ends_with("\r\n0\r\n\r\n") || last.ends_with("\r\n0\r\nx-sum: 7\r\n\r\n");
+            assert_eq!(ended, whole, "{shown}: {}", &last[..last.len().min(500)]);
+            let got = last.split("\r\n\r\n").nth(1).unwrap_or_default();
+            assert!(!whole || got.matches('x').count() >= size, "{shown}");
+        }
+    }
+    assert_eq!(metric(sidecar.admin, "sidecache_uploads_unsent_total").await, unsent);
+}
