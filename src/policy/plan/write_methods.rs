@@ -133,16 +133,6 @@ impl WriteMethods {
         }
     }
 
-    /// Whether one of them has a `Destination`.
-    pub(super) fn may_move(&self) -> bool {
-        match self {
-            Self::Any => true,
-            Self::These(methods) => {
-                methods.iter().any(|method| matches!(method.as_str(), "MOVE" | "COPY"))
-            }
-        }
-    }
-
     fn add(&mut self, method: Method) {
         if let Self::These(methods) = self
             && !methods.contains(&method)

@@ -453,7 +453,10 @@ fn move_and_copy_purge_their_destination() {
     let by_post = SentRequest::new("POST", "/files/a")
         .with("destination", "/files/b")
         .with("x-http-method-override", "MOVE");
-    assert_eq!(tags(&rules, &by_post, None), ["file:a", "file:b"]);
+    assert_eq!(tags(&rules, &by_post, None), ["file:a"], "anybody can claim to be a MOVE");
+    assert_eq!(mutation(&rules, &by_post, None).tags.len(), 2);
+    let lower = SentRequest::new("move", "/files/a").with("destination", "/files/b");
+    assert_eq!(tags(&rules, &lower, None), ["file:a", "file:b"]);
 }
 
 #[test]
