@@ -159,13 +159,9 @@ impl WriteMethods {
         if body.member_names().any(|name| names_method(name.as_bytes())) {
             *self = Self::Any;
         }
-        for (name, value) in body.parameters() {
-            // Some origins split parameters at `;` as well.
-            for pair in format!("{name}={value}").split(';') {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                if names_method(name.as_bytes()) {
-                    self.add_named(value.as_bytes());
-                }
+        for parameter in body.parameters() {
+            if names_method(parameter.name.as_bytes()) {
+                self.add_named(parameter.value.as_bytes());
             }
         }
     }
