@@ -74,6 +74,18 @@ impl BodyFields {
         None
     }
 
+    /// Those of a body that was read and is empty.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self(BodyContent::Form(Vec::new()))
+    }
+
+    /// Whether the body is known to hold nothing.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(&self.0, BodyContent::Form(form) if form.is_empty())
+    }
+
     /// Whether bodies of this media type, in lower case and without parameters, are read.
     #[must_use]
     pub fn reads(kind: &[u8]) -> bool {
