@@ -66,8 +66,8 @@ impl BodyFields {
         }
         if essence == b"application/x-www-form-urlencoded" {
             // Some origins skip such a beginning, others take it for a part of the first name.
-            let is_odd = body.starts_with(b"\xef\xbb\xbf")
-                || body.first().is_some_and(|byte| byte.is_ascii_control());
+            let is_odd =
+                body.starts_with(b"\xef\xbb\xbf") || body.first().is_some_and(u8::is_ascii_control);
             let form = || parameters(body).map(LooseParameter::into_owned).collect();
             return (!is_odd).then(|| Self(BodyContent::Form(form())));
         }
@@ -109,7 +109,9 @@ impl BodyFields {
             }
             BodyContent::Form(form) => {
                 let path: Vec<String> = path.collect();
-                form.iter().for_each(|parameter| found.add(parameter, &path));
+                for parameter in form {
+                    found.add(parameter, &path);
+                }
                 found.is_missing |= found.values.is_empty();
             }
         }
