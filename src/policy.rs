@@ -15,6 +15,7 @@ pub mod fold;
 pub mod glob;
 pub mod key;
 pub mod known_callers;
+pub mod loose_parameters;
 pub mod plan;
 pub mod purge_rule;
 pub mod refusal;

@@ -1,5 +1,6 @@
 //! The fields of a mutation's body: a JSON document or a form, read by JSON pointers in which `*`
-//! stands for every element.
+//! stands for every element. Names count in any case, as for .NET and Go; those of forms in every
+//! way that a framework might read them.
 //!
 //! Invariant: what is found is every value that the origin may read there. A name that a document
 //! has twice gives both values, a number each way to write it. What is there and gives no value is
@@ -9,6 +10,9 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::policy::fold::fold;
+use crate::policy::loose_parameters::{LooseParameter, LoosePlace, parameters};
 
 /// From here on, a float does not tell one whole number from the next.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -20,8 +24,8 @@ pub struct BodyFields(BodyContent);
 #[derive(Clone, Debug)]
 enum BodyContent {
     Json(Json),
-    /// The parameters of a form.
-    Form(Vec<(String, String)>),
+    /// The parameters of a form, by any reading.
+    Form(Vec<LooseParameter<'static>>),
 }
 
 /// A JSON document in which no member is lost.
@@ -61,12 +65,25 @@ impl BodyFields {
             return serde_json::from_slice(body).ok().map(|json| Self(BodyContent::Json(json)));
         }
         if essence == b"application/x-www-form-urlencoded" {
-            let form = url::form_urlencoded::parse(body)
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect();
-            return Some(Self(BodyContent::Form(form)));
+            // Some origins skip such a beginning, others take it for a part of the first name.
+            let is_odd =
+                body.starts_with(b"\xef\xbb\xbf") || body.first().is_some_and(u8::is_ascii_control);
+            let form = || parameters(body).map(LooseParameter::into_owned).collect();
+            return (!is_odd).then(|| Self(BodyContent::Form(form())));
         }
         None
+    }
+
+    /// Those of a body that was read and is empty.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self(BodyContent::Form(Vec::new()))
+    }
+
+    /// Whether the body is known to hold nothing.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(&self.0, BodyContent::Form(form) if form.is_empty())
     }
 
     /// Whether bodies of this media type, in lower case and without parameters, are read.
@@ -83,19 +100,19 @@ impl BodyFields {
     #[must_use]
     pub fn read(&self, pointer: &str) -> BodyValues {
         let mut found = BodyValues::default();
+        let path = pointer.split('/').skip(1);
+        let path = path.map(|part| part.replace("~1", "/").replace("~0", "~"));
         match &self.0 {
             BodyContent::Json(document) => {
-                let path: Vec<String> = pointer
-                    .split('/')
-                    .skip(1)
-                    .map(|part| part.replace("~1", "/").replace("~0", "~"))
-                    .collect();
+                let path: Vec<String> = path.map(|part| fold(&part).into_owned()).collect();
                 document.collect(&path, &mut found);
             }
             BodyContent::Form(form) => {
-                let named = form.iter().filter(|(name, _)| is_form_name(name, pointer));
-                found.values = named.map(|(_, value)| value.clone()).collect();
-                found.is_missing = found.values.is_empty();
+                let path: Vec<String> = path.collect();
+                for parameter in form {
+                    found.add(parameter, &path);
+                }
+                found.is_missing |= found.values.is_empty();
             }
         }
         found
@@ -112,7 +129,7 @@ impl BodyFields {
 
     /// The parameters of a form; none of a JSON document.
     #[must_use]
-    pub fn parameters(&self) -> &[(String, String)] {
+    pub fn parameters(&self) -> &[LooseParameter<'static>] {
         match &self.0 {
             BodyContent::Form(form) => form,
             BodyContent::Json(_) => &[],
@@ -126,7 +143,20 @@ impl BodyFields {
     }
 }
 
+impl BodyValues {
+    fn add(&mut self, parameter: &LooseParameter<'_>, path: &[String]) {
+        match parameter.place(path) {
+            LoosePlace::Here if parameter.is_garbled => self.is_unreadable = true,
+            LoosePlace::Here => self.values.extend(parameter.values().map(str::to_owned)),
+            LoosePlace::Below => self.is_unreadable = true,
+            LoosePlace::Above => self.is_missing = true,
+            LoosePlace::Elsewhere => {}
+        }
+    }
+}
+
 impl Json {
+    /// Adds what is at a path, whose names are folded.
     fn collect(&self, path: &[String], found: &mut BodyValues) {
         match (path.split_first(), self) {
             (None, Self::Scalar(spellings)) => found.values.extend_from_slice(spellings),
@@ -140,8 +170,8 @@ impl Json {
             }
             (None, Self::Inexact | Self::Members(_)) => found.is_unreadable = true,
             (Some((step, rest)), Self::Members(members)) => {
-                let mut named =
-                    members.iter().filter(|(name, _)| step == "*" || name == step).peekable();
+                let is_named = |name: &str| step == "*" || fold(name) == *step;
+                let mut named = members.iter().filter(|(name, _)| is_named(name)).peekable();
                 found.is_missing |= named.peek().is_none();
                 for (_, member) in named {
                     member.collect(rest, found);
@@ -164,26 +194,6 @@ impl Json {
             | (Some(_), Self::Null | Self::Scalar(_) | Self::Inexact) => found.is_missing = true,
         }
     }
-}
-
-/// Whether frameworks map a parameter of this name to this pointer. PHP and Rails write `/a/b` as
-/// `a[b]`, others as `a.b`; an element of a list has an empty name, or its number, at the end.
-fn is_form_name(name: &str, pointer: &str) -> bool {
-    let plain = pointer.trim_start_matches('/');
-    if name == plain {
-        return true;
-    }
-    let bracketed = name.contains('[');
-    let parts: Vec<&str> = if bracketed {
-        name.split('[').map(|part| part.strip_suffix(']').unwrap_or(part)).collect()
-    } else {
-        name.split(['.', '/']).collect()
-    };
-    let path: Vec<&str> = plain.split('/').collect();
-    let is_element = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
-    parts.len() >= path.len()
-        && path.iter().zip(&parts).all(|(step, part)| step == part || *step == "*")
-        && parts[path.len()..].iter().all(is_element)
 }
 
 impl<'de> Deserialize<'de> for Json {
@@ -262,6 +272,10 @@ mod tests {
         BodyFields::parse(FORM, text.as_bytes()).expect("a form")
     }
 
+    fn owned(values: &[&str]) -> Vec<String> {
+        values.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn bodies_are_read_by_their_type() {
         let typed = b"application/json; charset=utf-8";
@@ -326,5 +340,36 @@ mod tests {
         assert_eq!(form("items.0.id=1&a/b=2").every("/items/*/id"), ["1"]);
         assert_eq!(form("a/b=2&a.b=3&a[b]=4&a[c]=5").every("/a/b"), ["2", "3", "4"]);
         assert_eq!(form("identity=1").every("/id"), Vec::<String>::new());
+        for (text, values, unreadable) in [
+            ("ids[]=1&ids=2", &["1", "2"][..], false),
+            ("ids=1&ids[]=2", &["1", "2"], false),
+            ("ids[]=1;ids[]=2", &["1;ids[]=2", "1", "2"], false),
+            ("ids[]=1&+ids[]=2", &["1", "2"], false),
+            ("ids[]=1&IDS[]=2", &["1", "2"], false),
+            ("ids[]=1&ids%00[]=2", &["1", "2"], false),
+            ("ids[]=1&ids[0][x]=2", &["1"], true),
+            ("ids[]=1&ids[]=%FF", &["1"], true),
+            ("ids[]=1&ids[]=2%0D%0A", &["1", "2\r\n", "2"], false),
+        ] {
+            let found = form(text).read("/ids/*");
+            assert_eq!(
+                (&*found.values, found.is_unreadable),
+                (&*owned(values), unreadable),
+                "{text}"
+            );
+            assert!(!found.is_missing, "{text}");
+        }
+        let above = form("items[0][id]=1&items[1]=2").read("/items/*/id");
+        assert!(above.is_missing && above.values == ["1"]);
+        for odd in [&b"\xef\xbb\xbfid=1"[..], b"\r\nid=1"] {
+            assert!(BodyFields::parse(FORM, odd).is_none());
+        }
+    }
+
+    #[test]
+    fn case_does_not_count_in_names() {
+        assert_eq!(json(r#"{"ids":[1],"Ids":[2]}"#).every("/ids/*"), ["1", "2"]);
+        assert_eq!(json(r#"{"A":{"ID":1}}"#).every("/a/Id"), ["1"]);
+        assert_eq!(form("Campaign[ID]=1").every("/campaign/id"), ["1"]);
     }
 }

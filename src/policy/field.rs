@@ -181,7 +181,7 @@ impl Field {
     #[must_use]
     pub fn every_value(&self, view: &FieldView<'_>) -> Option<Vec<Vec<u8>>> {
         let mut values: Vec<Vec<u8>> = match &self.source {
-            FieldSource::Query(name) => request_target::every_value(view.query, name)
+            FieldSource::Query(name) => request_target::every_value(view.query, name)?
                 .into_iter()
                 .map(String::into_bytes)
                 .collect(),

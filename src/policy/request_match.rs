@@ -2,7 +2,7 @@
 //! its host.
 //!
 //! What decides whether a request is a write is read in every way that an origin might: any
-//! occurrence of a parameter or header counts.
+//! occurrence of a parameter or header counts, with its name in any spelling.
 
 use http::header::{HeaderMap, HeaderName};
 
@@ -37,19 +37,36 @@ impl RequestMatch {
 
 /// Whether a line of the header, or a member of a line, is this value.
 fn has_header(headers: &HeaderMap, name: &HeaderName, value: &str) -> bool {
-    headers.get_all(name).iter().any(|line| {
+    headers.iter().filter(|(given, _)| is_same_header(given, name)).any(|(_, line)| {
         let line = line.as_bytes();
         line.trim_ascii() == value.as_bytes()
             || line.split(|&byte| byte == b',').any(|part| part.trim_ascii() == value.as_bytes())
     })
 }
 
+/// Whether CGI makes the same variable of two names: `_` stands for all but letters and digits.
+fn is_same_header(one: &HeaderName, other: &HeaderName) -> bool {
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    let is_same = |(one, other): (&u8, &u8)| {
+        one == other || !(one.is_ascii_alphanumeric() || other.is_ascii_alphanumeric())
+    };
+    one.len() == other.len() && one.iter().zip(other).all(is_same)
+}
+
+/// Whether a host is the wanted one, on any port if that has none. A final dot does not count.
 fn is_host(host: &str, wanted: &str) -> bool {
-    host == wanted
-        || host
-            .strip_prefix(wanted)
-            .and_then(|rest| rest.strip_prefix(':'))
-            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    let (name, port) = split_port(host);
+    let (wanted_name, wanted_port) = split_port(wanted);
+    name == wanted_name && (wanted_port.is_none() || wanted_port == port)
+}
+
+/// A host's name without its final dot, and its port.
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+        _ => (host, None),
+    };
+    (name.strip_suffix('.').unwrap_or(name), port.filter(|port| !port.is_empty()))
 }
 
 #[cfg(test)]
@@ -75,6 +92,11 @@ mod tests {
             "action[]=trash",
             "Action=trash",
             "action=trash;x=1",
+            "+action=trash",
+            "%20action=trash",
+            "action%00=trash",
+            "action%00x[]=trash",
+            "%09ACTION+=trash",
         ] {
             assert!(trash.is_met("app", query, &HeaderMap::new()), "{query}");
         }
@@ -102,6 +124,24 @@ mod tests {
         headers.append("x-do", HeaderValue::from_static("this, it"));
         assert!(rule.is_met("app.test", "a=1", &headers));
         assert!(rule.is_met("app.test:8080", "a=1", &headers));
+        for same in ["app.test.", "app.test.:8080", "app.test:"] {
+            assert!(rule.is_met(same, "a=1", &headers), "{same}");
+        }
+        let by_cgi = [(HeaderName::from_static("x_do"), HeaderValue::from_static("it"))];
+        assert!(rule.is_met("app.test", "a=1", &by_cgi.into_iter().collect()));
+        let other = [(HeaderName::from_static("xado"), HeaderValue::from_static("it"))];
+        assert!(!rule.is_met("app.test", "a=1", &other.into_iter().collect()));
+        for (host, wanted, same) in [
+            ("app.test:80", "app.test.", true),
+            ("app.test.:80", "app.test:80", true),
+            ("app.test", "app.test:80", false),
+            ("app.test:8", "app.test:80", false),
+            ("[::1]:80", "[::1]", true),
+            ("[::1]", "[::1]", true),
+            ("[::1]", "[::2]", false),
+        ] {
+            assert_eq!(is_host(host, wanted), same, "{host} {wanted}");
+        }
         for other in ["app.test.evil", "app", "app.test:80.evil"] {
             assert!(!rule.is_met(other, "a=1", &headers), "{other}");
         }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::policy::fold::fold;
+use crate::policy::loose_parameters;
 
 /// The longest extension of a path.
 const MAX_EXTENSION: usize = 16;
@@ -198,39 +199,32 @@ fn well_escaped(text: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AmbiguousQuery;
 
-/// All values that a query could give a parameter, by any reading: split at `&` and at `;`, and
-/// decoded where possible.
+/// All values that a query could give a parameter, by any reading: split at `&` and at `;`, decoded
+/// where possible, with the name in any spelling. `None` if nobody can tell all of them, because
+/// one is not UTF-8.
 ///
 /// Used for purges: a value too many costs a miss, a value too few a stale response.
 #[must_use]
-pub fn every_value(query: &str, wanted: &str) -> Vec<String> {
-    let lenient = |text: &str| decoded(&text.replace('+', " "));
-    let pairs = query.split('&').chain(query.split(['&', ';']));
-    let mut values: Vec<String> = pairs
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(name, _)| {
-            let name = lenient(name);
-            name == wanted || is_disguise(&name, wanted)
-        })
-        .map(|(_, value)| lenient(value))
-        .filter(|value| !value.is_empty())
-        .collect();
+pub fn every_value(query: &str, wanted: &str) -> Option<Vec<String>> {
+    let mut values = Vec::new();
+    let all = loose_parameters::parameters(query.as_bytes());
+    for parameter in all.filter(|parameter| parameter.is_named(wanted)) {
+        if parameter.is_garbled {
+            return None;
+        }
+        values.extend(parameter.values().filter(|value| !value.is_empty()).map(str::to_owned));
+    }
     values.sort();
     values.dedup();
-    values
+    Some(values)
 }
 
 /// Whether a query gives a parameter this value, by any reading: at any place, split at `&` and at
-/// `;`, decoded where possible, with the name in any case.
+/// `;`, decoded where possible, with the name in any spelling.
 #[must_use]
 pub fn has_value(query: &str, wanted: &str, value: &str) -> bool {
-    let lenient = |text: &str| decoded(&text.replace('+', " "));
-    let wanted = wanted.to_lowercase();
-    query.split('&').chain(query.split(['&', ';'])).filter(|pair| !pair.is_empty()).any(|pair| {
-        let (name, given) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = lenient(name).to_lowercase();
-        (name == wanted || is_disguise(&name, &wanted)) && lenient(given) == value
-    })
+    loose_parameters::parameters(query.as_bytes())
+        .any(|parameter| parameter.value == value && parameter.is_named(wanted))
 }
 
 /// The value of one query parameter. A parameter that occurs twice is ambiguous, also if it is
@@ -376,10 +370,19 @@ mod tests {
 
     #[test]
     fn a_purge_covers_every_value_that_a_query_could_mean() {
-        assert_eq!(every_value("t=7&note=50%", "t"), ["7"]);
-        assert_eq!(every_value("t=7&t=8&t[]=9", "t"), ["7", "8", "9"]);
-        assert_eq!(every_value("a=b;t=7", "t"), ["7"]);
-        assert_eq!(every_value("t=7;x=1", "t"), ["7", "7;x=1"]);
+        for (query, values) in [
+            ("t=7&note=50%", &["7"][..]),
+            ("t=7&t=8&t[]=9", &["7", "8", "9"]),
+            ("a=b;t=7", &["7"]),
+            ("t=7;x=1", &["7", "7;x=1"]),
+            ("t=7&+t=8&T=9&t%00=10", &["10", "7", "8", "9"]),
+            ("t=+7", &[" 7", "7"]),
+            ("t=7&x=%FF&ts=8", &["7"]),
+        ] {
+            let values = values.iter().map(ToString::to_string).collect();
+            assert_eq!(every_value(query, "t"), Some(values), "{query}");
+        }
+        assert_eq!(every_value("t=7&t=%FF", "t"), None, "nobody can tell");
         assert_eq!(readings("/c/7%2Fx"), ["/c/7%2Fx", "/c/7/x"]);
     }
 

@@ -58,7 +58,9 @@ fn header(
 
 fn host(host: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
     let text = host.value.as_str();
+    let port = text.rsplit_once(':').filter(|_| !text.ends_with(']')).map(|(_, port)| port);
     let valid = !text.is_empty()
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@?#*,".contains(&byte));
     if !valid {
         let what = format!("`{}` is not a host", host.value.shown());

@@ -404,6 +404,7 @@ fn purges() {
     purge("tags = [\"a\"]\nmatch = { action = \"trash\" }", 2, 11, "match has no key `action`");
     purge("tags = [\"a\"]\nmatch = { header.\"a b\" = \"1\" }", 2, 18, "not the name of a header");
     purge("tags = [\"a\"]\nmatch = { host = \"http://a\" }", 2, 18, "is not a host");
+    purge("tags = [\"a\"]\nmatch = { host = \"x:99999\" }", 2, 18, "is not a host");
     purge("tags = [\"a\"]\nexcept = [\"b\"]", 2, 11, "start with `/`");
     purge("tags = [\"a\"]\npurge_on = \"3xx\"", 2, 12, "is not a choice of answers");
     purge("tags = [\"a\"]\nmethods = [\"post\"]", 2, 12, "\"POST\"");

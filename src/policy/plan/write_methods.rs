@@ -32,7 +32,7 @@ const OVERRIDES: [&[u8]; 4] =
 const OPAQUE_KINDS: [&[u8]; 5] = [b"image/", b"audio/", b"video/", b"font/", b"model/"];
 
 /// Further media types whose bodies hold no parameters.
-const OPAQUE: [&[u8]; 18] = [
+const OPAQUE: [&[u8]; 17] = [
     b"application/octet-stream",
     b"application/pdf",
     b"application/zip",
@@ -48,10 +48,12 @@ const OPAQUE: [&[u8]; 18] = [
     b"application/protobuf",
     b"application/x-protobuf",
     b"application/graphql",
-    b"application/x-ndjson",
     b"text/csv",
     b"text/xml",
 ];
+
+/// Some frameworks look for these in the whole line, whatever the type is.
+const SOUGHT: [&[u8]; 4] = [b"urlencoded", b"multipart", b"form-data", b"json"];
 
 /// The character sets in which a body is read as it is. In another one, its bytes may spell a name
 /// that only the origin can read.
@@ -78,7 +80,8 @@ impl WriteMethods {
         obeyed_on_reads: bool,
     ) -> Self {
         let mut methods = Self::of_head(request, effective, obeyed_on_reads);
-        if may_hide_in_body(request) {
+        // One without a length may turn out to be empty.
+        if may_hide_in_body(request) && !body.is_some_and(BodyFields::is_nothing) {
             match (body_kind(request.headers), body) {
                 (BodyKind::Opaque, _) => {}
                 (BodyKind::Readable, Some(body)) => methods.add_from_body(body),
@@ -133,16 +136,6 @@ impl WriteMethods {
         }
     }
 
-    /// Whether one of them has a `Destination`.
-    pub(super) fn may_move(&self) -> bool {
-        match self {
-            Self::Any => true,
-            Self::These(methods) => {
-                methods.iter().any(|method| matches!(method.as_str(), "MOVE" | "COPY"))
-            }
-        }
-    }
-
     fn add(&mut self, method: Method) {
         if let Self::These(methods) = self
             && !methods.contains(&method)
@@ -169,13 +162,9 @@ impl WriteMethods {
         if body.member_names().any(|name| names_method(name.as_bytes())) {
             *self = Self::Any;
         }
-        for (name, value) in body.parameters() {
-            // Some origins split parameters at `;` as well.
-            for pair in format!("{name}={value}").split(';') {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                if names_method(name.as_bytes()) {
-                    self.add_named(value.as_bytes());
-                }
+        for parameter in body.parameters() {
+            if names_method(parameter.name.as_bytes()) {
+                self.add_named(parameter.value.as_bytes());
             }
         }
     }
@@ -196,18 +185,21 @@ fn body_kind(headers: &HeaderMap) -> BodyKind {
     let line = line.as_bytes().to_ascii_lowercase();
     let mut parameters = line.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
     let kind = parameters.next().unwrap_or_default();
-    if kind.iter().any(|&byte| matches!(byte, b',' | b' ' | b'\t' | b'"')) {
+    if !is_media_type(kind) {
         return BodyKind::Hidden;
     }
     if OPAQUE_KINDS.iter().any(|prefix| kind.starts_with(prefix))
         || OPAQUE.contains(&kind)
         || kind.ends_with(b"+xml")
     {
-        return BodyKind::Opaque;
+        let is_sought = |word: &&[u8]| line.windows(word.len()).any(|part| part == *word);
+        return if SOUGHT.iter().any(is_sought) { BodyKind::Hidden } else { BodyKind::Opaque };
     }
     let is_coded = headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity");
     let is_foreign = |parameter: &[u8]| {
-        parameter.strip_prefix(b"charset=").is_some_and(|name| {
+        // `charset*` (RFC 8187) and the like are not read.
+        parameter.strip_prefix(b"charset").is_some_and(|rest| {
+            let name = rest.strip_prefix(b"=").unwrap_or(b"?");
             let name = name.strip_prefix(b"\"").unwrap_or(name);
             !CHARSETS.contains(&name.strip_suffix(b"\"").unwrap_or(name))
         })
@@ -217,6 +209,20 @@ fn body_kind(headers: &HeaderMap) -> BodyKind {
     } else {
         BodyKind::Hidden
     }
+}
+
+/// Whether it is a type and a subtype, and nothing else (RFC 6838 4.2).
+fn is_media_type(kind: &[u8]) -> bool {
+    let mut names = kind.split(|&byte| byte == b'/');
+    let is_name = |name: Option<&[u8]>| {
+        name.is_some_and(|name| {
+            !name.is_empty()
+                && name
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(byte))
+        })
+    };
+    is_name(names.next()) && is_name(names.next()) && names.next().is_none()
 }
 
 /// The values of all headers and query parameters that name a method in place of the request's own.
@@ -385,6 +391,16 @@ mod tests {
             "image/png, multipart/form-data",
             "application/x-unheard-of",
             "",
+            "image/png/application/x-www-form-urlencoded",
+            "image/png; application/x-www-form-urlencoded",
+            "image/x-www-form-urlencoded",
+            "image/multipart+xml",
+            "image/",
+            "image",
+            "application/x-ndjson",
+            "application/json; charset*=utf-8''ibm037",
+            "application/json; charset =ibm037",
+            "application/json; charset",
         ] {
             assert_eq!(of(&[("content-type", hidden)]), BodyKind::Hidden, "{hidden}");
         }

@@ -1,12 +1,14 @@
 //! The paths that a write changes: its own, and the `Destination` of MOVE and COPY.
 //!
+//! SECURITY: a request that is a MOVE by its override alone has no destination. Any stranger can
+//! claim that of a POST that is answered 200, and would purge what he likes.
+//!
 //! Limit: of a collection (a `Depth` other than 0) the two named paths are known, and not its
 //! members.
 
 use http::header::HeaderValue;
 
 use crate::policy::plan::rules::{RequestView, authority};
-use crate::policy::plan::write_methods::WriteMethods;
 
 /// A path that a write changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +20,12 @@ pub(super) struct WritePath {
 }
 
 /// The paths that a write changes, its own first.
-pub(super) fn write_paths(request: &RequestView<'_>, methods: &WriteMethods) -> Vec<WritePath> {
+pub(super) fn write_paths(request: &RequestView<'_>) -> Vec<WritePath> {
     let host = authority(request.uri, request.headers).into_owned();
     let own = WritePath { hosts: vec![host.clone()], path: request.uri.path().to_owned() };
     let mut paths = vec![own];
-    if methods.may_move() {
+    let own = request.method.as_str();
+    if ["MOVE", "COPY"].iter().any(|method| own.eq_ignore_ascii_case(method)) {
         let lines = request.headers.get_all("destination").iter();
         paths.extend(lines.filter_map(|line| destination(line, &host, request.uri.path())));
     }

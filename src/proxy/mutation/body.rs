@@ -110,7 +110,11 @@ pub(super) async fn read_body(
             let data = data.freeze();
             let kind =
                 parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-            let fields = if needed { BodyFields::parse(kind, &data) } else { None };
+            let fields = match (data.is_empty(), needed) {
+                (true, _) => Some(BodyFields::nothing()),
+                (false, true) => BodyFields::parse(kind, &data),
+                (false, false) => None,
+            };
             let whole = if length.is_some() {
                 Body::full(data)
             } else {

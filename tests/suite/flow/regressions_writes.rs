@@ -386,3 +386,112 @@ async fn r516_what_writes_are_answered_is_advised() {
     assert_eq!(advice[1]["toml"], "repurge_after = [\"1s\", \"5s\"]\n", "{advice}");
     assert!(advice[1]["why"].as_str().is_some_and(|why| why.contains("PUT /change/7")), "{advice}");
 }
+
+/// 517. A POST that claimed to be a MOVE purged any path and any rule: 2xx of a page that ignores
+///      the claim was enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r517_a_post_has_no_destination() {
+    let scene = scene(&rules("")).await;
+    let multipart = ("content-type", "multipart/form-data; boundary=x");
+    for destination in ["/items/7", "/change/7"] {
+        let to = ("destination", destination);
+        for (path, headers, body) in [
+            ("/elsewhere", &[to, ("x-http-method-override", "MOVE")][..], ""),
+            ("/elsewhere?_method=COPY", &[to], ""),
+            ("/elsewhere", &[to, multipart], "--x--\r\n"),
+            ("/elsewhere", &[to, FORM], "_method=MOVE"),
+        ] {
+            let seen = after(&scene, ("POST", path), headers, body).await;
+            assert_eq!(seen, "HIT", "{path} {headers:?}");
+        }
+        assert_eq!(after(&scene, ("MOVE", "/elsewhere"), &[to], "").await, "MISS");
+    }
+}
+
+/// A rule that purges by a field.
+fn by_field(field: &str) -> String {
+    let text = rules("").replacen("/change/{id}", "/change", 1);
+    let (routes, purges) = text.split_once("[[purges]]").expect("a purge rule");
+    let purges = purges.replacen("item:{id}", "item:{who}", 1);
+    format!("[fields]\nwho = {{ {field} }}\n{routes}[[purges]]{purges}")
+}
+
+const CHANGE: (&str, &str) = ("POST", "/change");
+
+/// 518. Values of forms were dropped in silence, where a name is written in two ways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r518_a_form_has_many_spellings() {
+    let scene = scene(&by_field("body = \"/ids/*\"")).await;
+    for form in [
+        "ids[]=1&ids=7",
+        "ids=7&ids[]=1",
+        "ids[]=1;ids[]=7",
+        "ids[]=1&+ids[]=7",
+        "ids[]=1&ids[0][x]=7",
+        "ids[]=1&IDS[]=7",
+        "ids[]=1&ids%00[]=7",
+        "ids[]=1&ids[]=%FF",
+    ] {
+        assert_eq!(after(&scene, CHANGE, &[FORM], form).await, "MISS", "{form}");
+    }
+    let json = [("content-type", "application/json")];
+    assert_eq!(after(&scene, CHANGE, &json, r#"{"ids":[1],"Ids":[7]}"#).await, "MISS");
+    for form in ["ids[]=1&id[]=7", "ids[]=1&ids_old=7", "ids[]=1&a[ids]=7"] {
+        assert_eq!(after(&scene, CHANGE, &[FORM], form).await, "HIT", "{form}");
+    }
+}
+
+/// 519. So were values of queries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r519_a_query_has_many_spellings() {
+    let scene = scene(&by_field("query = \"id\"")).await;
+    for query in ["id=1&+id=7", "id=1&ID=7", "id=1&id%00=7", "id=1&%20id[]=7", "id=%FF"] {
+        let path = format!("/change?{query}");
+        assert_eq!(after(&scene, ("POST", &path), &[], "").await, "MISS", "{query}");
+    }
+    assert_eq!(after(&scene, ("POST", "/change?id=1&ids=7"), &[], "").await, "HIT");
+}
+
+/// 520. A declared GET was cached where its parameter was written in a way that PHP reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r520_conditions_are_read_in_every_way() {
+    let scene = Scene::start(TRASH, counting).await;
+    for query in ["+action=trash", "%20action=trash", "action%00=trash", "action%00x=trash"] {
+        let path = format!("/wp-admin/post.php?{query}");
+        for _ in 0..2 {
+            let reply = scene.get(&path).await;
+            assert!(reply.header("cache-status").contains("declared write"), "{query}");
+        }
+    }
+}
+
+/// 521. A body that may hide a method was taken for one that has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r521_a_type_that_is_no_type_hides_everything() {
+    let scene = scene(&rules(PUT_ONLY)).await;
+    for kind in [
+        "image/png/application/x-www-form-urlencoded",
+        "image/png; application/x-www-form-urlencoded",
+        "application/x-ndjson",
+        "application/x-www-form-urlencoded; charset*=utf-8''ibm037",
+        "application/x-www-form-urlencoded; charset =ibm037",
+    ] {
+        let kind_line = [("content-type", kind)];
+        assert_eq!(after(&scene, POST, &kind_line, "a=1").await, "MISS", "{kind}");
+    }
+    for form in ["\u{feff}_method=PUT", "\r\n_method=PUT"] {
+        assert_eq!(after(&scene, POST, &[FORM], form).await, "MISS", "{form:?}");
+    }
+}
+
+/// 522. A POST of unknown length that had no body in the end stood for every method.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r522_a_body_that_turns_out_empty_hides_nothing() {
+    let scene = scene(&rules(PUT_ONLY)).await;
+    scene.get("/items/7").await;
+    let mut client = Client::new(scene.sidecar.address);
+    client.upload("POST", "/change/7", futures_util::stream::empty()).await;
+    assert_cache(&scene.get("/items/7").await, "HIT", "no rule is for POST");
+    client.upload("POST", "/change/7", futures_util::stream::iter(["x".into()])).await;
+    assert_cache(&scene.get("/items/7").await, "MISS", "this may hide a method");
+}
