@@ -3,8 +3,9 @@
 //! and what was filled in between may be older.
 //!
 //! Invariants:
-//! - Each such response is purged for at its end, however it ends: complete, or broken off. Where its
-//!   client has left, the rest is read in its place, since the origin may not have committed yet.
+//! - Each such response is purged for at its end, however it ends: complete, or broken off. Where
+//!   its client has left, the rest is read in its place, since the origin may not have committed
+//!   yet.
 //! - The client waits for nothing but the end itself, and for that not long.
 
 use std::collections::VecDeque;
