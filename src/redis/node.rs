@@ -131,7 +131,8 @@ impl ConnectOptions {
         let mut builder = Builder::from_config(self.config(address));
         builder.with_connection_config(|connection| {
             connection.connection_timeout = CONNECT_TIMEOUT.max(self.loss_after);
-            connection.internal_command_timeout = CONNECT_TIMEOUT.max(self.loss_after);
+            // For all the commands of a login together, each of which is a round trip.
+            connection.internal_command_timeout = CONNECT_TIMEOUT.max(self.loss_after * 2);
             connection.max_command_attempts = 1;
             connection.max_command_buffer_len = 10_000;
             connection.unresponsive =
