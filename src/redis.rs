@@ -157,7 +157,7 @@ impl RedisClient {
     /// Returns when the primary is connected. Calls fail at once before that.
     pub async fn connected(&self) -> Result<(), CallError> {
         let servers = self.session.load_full().servers()?;
-        if wait_while_running(self.settings.patience(), servers.primary.connected()).await
+        if wait_while_running(self.settings.connect_time(), servers.primary.connected()).await
             == Some(true)
         {
             return Ok(());

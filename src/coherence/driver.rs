@@ -255,13 +255,12 @@ impl Coherence {
 
     /// Returns when a primary was found. A sidecar that starts serves nothing by itself before it
     /// is known that Redis cannot be reached: when an attempt has failed, and `loss_after` is over;
-    /// or when none has come to an end for as long as calls may take. Over a slow link, one takes
-    /// many round trips.
+    /// or when none has come to an end for as long as a connection may take.
     async fn reconnect(&self, shared: &RecordStore, first: bool) {
         let (settings, failed) = (shared.client().settings(), AtomicBool::new(false));
         let mut finding = std::pin::pin!(self.find_primary(shared, first, &failed));
         let mut waited = Duration::ZERO;
-        while waited < settings.patience() && !failed.load(SeqCst) {
+        while waited < settings.connect_time() && !failed.load(SeqCst) {
             if wait_while_running(settings.loss_after, &mut finding).await.is_some() {
                 return;
             }

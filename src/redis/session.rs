@@ -27,11 +27,6 @@ use crate::redis::sentinel::{Sentinels, is_same_server};
 use crate::redis::settings::RedisAddress;
 use crate::redis::topology::Topology;
 
-/// How long a session may take at least to become usable before
-/// [`RedisClient::renew`](super::RedisClient::renew) replaces it, broken or not. Over a slow link
-/// that takes many round trips, so it has as long as calls may take.
-const CONNECT_GRACE: Duration = Duration::from_secs(1);
-
 /// How often sentinels are asked.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -92,7 +87,7 @@ impl RedisSession {
             (Arc::clone(topology), Arc::clone(broken), Arc::clone(&state));
         let task = tokio::spawn(async move {
             let chance = async {
-                tokio::time::sleep(CONNECT_GRACE.max(topology.settings().patience())).await;
+                tokio::time::sleep(topology.settings().connect_time()).await;
                 own.grace_over.store(true, SeqCst);
                 std::future::pending::<()>().await;
             };

@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
+/// How long a connection may take at least, whatever the settings say.
+const MIN_CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// How many round trips it may take to make a connection usable.
+const CONNECT_ROUND_TRIPS: u32 = 10;
+
 /// Where Redis is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAddress {
@@ -134,6 +140,14 @@ impl RedisSettings {
         self.write_wait.max(self.lease).max(self.deadline)
     }
 
+    /// How long a connection may take to become usable before another is made. Over a slow link
+    /// that takes many round trips, each of them shorter than `loss_after`, so it has as long as
+    /// calls may take; but a connection that is stuck is not kept because requests wait for hours.
+    #[must_use]
+    pub fn connect_time(&self) -> Duration {
+        connect_time(self.patience(), self.loss_after)
+    }
+
     /// For how long the reply to a call counts.
     #[must_use]
     pub fn within(&self, wait: ReplyWait) -> Duration {
@@ -141,5 +155,28 @@ impl RedisSettings {
             ReplyWait::Prompt => self.deadline,
             ReplyWait::Patient => self.patience(),
         }
+    }
+}
+
+fn connect_time(patience: Duration, loss_after: Duration) -> Duration {
+    let most = loss_after * CONNECT_ROUND_TRIPS;
+    patience.clamp(loss_after * 2, most).max(MIN_CONNECT_TIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stuck connection was kept for as long as a request may wait, which may be an hour.
+    #[test]
+    fn a_connection_has_as_long_as_calls_but_not_for_ever() {
+        let of = |patience, loss_after| {
+            connect_time(Duration::from_millis(patience), Duration::from_millis(loss_after))
+                .as_millis()
+        };
+        assert_eq!(of(5_000, 1_000), 5_000, "the defaults");
+        assert_eq!(of(3_600_000, 1_000), 10_000, "at most ten round trips");
+        assert_eq!(of(100, 1_000), 2_000, "at least two");
+        assert_eq!(of(100, 50), 1_000, "and a second in any case");
     }
 }

@@ -89,7 +89,7 @@ impl RedisClient {
             topology: Arc::clone(&self.topology),
             is_sharded: self.is_sharded(),
             loss_after: self.settings.loss_after,
-            patience: self.settings.patience(),
+            connect_time: self.settings.connect_time(),
             publisher: Arc::clone(&self.session),
             calls: Arc::clone(&self.counters.calls),
             listening: Arc::clone(&listening),
@@ -118,7 +118,7 @@ struct SubscriberTask {
     topology: Arc<Topology>,
     is_sharded: bool,
     loss_after: Duration,
-    patience: Duration,
+    connect_time: Duration,
     /// The session of the client, for messages to itself: in RESP2 a subscribed connection cannot
     /// `PUBLISH`.
     publisher: Arc<ArcSwap<RedisSession>>,
@@ -173,7 +173,7 @@ impl SubscriberTask {
         let echo = Notify::new();
         let listening = async {
             if !matches!(
-                wait_while_running(self.patience, client.wait_for_connect()).await,
+                wait_while_running(self.connect_time, client.wait_for_connect()).await,
                 Some(Ok(()))
             ) {
                 return ListenEnd::Broken;

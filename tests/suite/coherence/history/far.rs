@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::stage::{KEYS, SIDECARS, Stage};
+use super::stage::{KEYS, RULES, SIDECARS, Stage};
 use crate::support::child::ChildSidecar;
 use crate::support::history::{Kind, Window};
 use crate::support::origin::versioned;
@@ -56,18 +56,6 @@ async fn r623_a_round_trip_longer_than_the_deadline_leaves_hits() {
 /// How many clients read, each a key of its own, and how often.
 const READERS: usize = 8;
 const READS: usize = 20;
-
-const RULES: &str = r#"
-[[routes]]
-path  = "/v/{key}"
-ttl   = "60s"
-scope = "public"
-tags  = ["v:{key}"]
-
-[[purges]]
-path = "/v/{key}"
-tags = ["v:{key}"]
-"#;
 
 /// One sidecar, far from Redis.
 struct Far {

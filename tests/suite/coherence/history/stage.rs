@@ -41,7 +41,7 @@ const RETURN: Duration = Duration::from_secs(15);
 
 /// Reads are cached for longer than any run without a soak, and every write through a sidecar
 /// purges what it changes.
-const RULES: &str = r#"
+pub const RULES: &str = r#"
 [[routes]]
 path  = "/v/{key}"
 ttl   = "60s"
