@@ -41,7 +41,7 @@ impl Pair {
         let mut probe = 0;
         eventually(
             "what one sidecar stores is a hit through the other",
-            Duration::from_secs(5),
+            Duration::from_secs(30),
             || {
                 probe += 1;
                 let path = format!("/v/probe-{probe}");
@@ -54,6 +54,19 @@ impl Pair {
             },
         )
         .await;
+    }
+
+    /// Returns when each serves what it stored itself, which none does before a connection to Redis
+    /// has failed.
+    async fn serve_by_themselves(&self) {
+        for address in [self.first.address, self.second.address] {
+            eventually("what it stored itself is a hit", Duration::from_secs(30), || async {
+                let mut client = Client::new(address);
+                client.get("/v/own", &[]).await;
+                client.get("/v/own", &[]).await.cache() == "HIT"
+            })
+            .await;
+        }
     }
 
     /// A write through one sidecar, and a read through each: both are fresh. Returns the version.
@@ -76,7 +89,7 @@ impl Pair {
     /// Both answer from the cache again, and what they answer is this.
     async fn hit_again(&self, name: &str, text: &str) {
         for address in [self.first.address, self.second.address] {
-            eventually("there are hits again", Duration::from_secs(5), || async {
+            eventually("there are hits again", Duration::from_secs(30), || async {
                 let reply = Client::new(address).get(&format!("/v/{name}"), &[]).await;
                 assert_eq!((reply.status, reply.text()), (200, text), "{}", reply.cache_status());
                 reply.cache() == "HIT"
@@ -216,6 +229,7 @@ async fn redis_over_tls_is_used_when_its_authority_is_trusted() {
     let strangers = Certificates::new();
     let pair = Pair::start(&table(&strangers.ca().display().to_string())).await;
     pair.write_and_read("a").await;
+    pair.serve_by_themselves().await;
     let [mut one, mut other] = pair.clients();
     one.get("/v/b", &[]).await;
     assert_eq!(
