@@ -9,7 +9,8 @@ use super::decode::{
 };
 use super::keywords::{
     AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, HostWord,
-    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
+    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord,
+    WritesWord,
 };
 
 pub use self::limits::LimitsSection;

@@ -4,7 +4,8 @@
 use super::decode::words;
 use crate::policy::purge_rule::{MutationGuard, PurgeOn};
 use crate::policy::route::{
-    AdmitRule, ClientCacheControl, Collapse, EncodedSlash, PathCase, RouteMode, UnknownHeaders, VaryCookie,
+    AdmitRule, ClientCacheControl, Collapse, EncodedSlash, PathCase, RouteMode, UnknownHeaders,
+    VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::redis::{OnLoss, WritePolicy};

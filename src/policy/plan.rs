@@ -108,11 +108,13 @@ impl PolicyRules {
 
     /// Whether a path with an escaped slash has one reading on this route.
     fn keeps_escaped_slash(&self, route: &Route, raw: &str) -> bool {
-        // SECURITY: the operator has said what the origin does. Where the other reading is on a
-        // route that must not be cached, a mistake would expose it, so that is no reading to drop.
-        let is_off = |(other, _): (&Arc<Route>, _)| other.spec.mode == RouteMode::Off;
+        // SECURITY: the operator has said what the origin does. If that is a mistake, it must not
+        // give to many what the other reading's route gives to few, or caches not at all.
+        let is_stricter = |(other, _): (&Arc<Route>, _)| {
+            other.spec.mode == RouteMode::Off || other.spec.scope.is_narrower(route.spec.scope)
+        };
         route.spec.encoded_slash == EncodedSlash::Keep
-            && !self.routes.find(&request_target::permissive_path(raw)).is_some_and(is_off)
+            && !self.routes.find(&request_target::permissive_path(raw)).is_some_and(is_stricter)
     }
 
     /// Whether a purge rule makes this GET or HEAD a mutation, by any reading of it.

@@ -22,10 +22,7 @@ pub(super) struct Framing {
 ///
 /// # Errors
 /// When the end of the body is in doubt.
-pub(super) fn settle(
-    head: &mut response::Parts,
-    is_empty: bool,
-) -> Result<Framing, UpstreamError> {
+pub(super) fn settle(head: &mut response::Parts, is_empty: bool) -> Result<Framing, UpstreamError> {
     let has_coding = head.headers.contains_key(TRANSFER_ENCODING);
     if is_empty {
         // RFC 9112 6.3: to HEAD, and with 204 and 304, there is no body, whatever the head says.
@@ -149,12 +146,20 @@ mod tests {
         ] {
             for is_empty in [true, false] {
                 let (framing, left) = settled(200, lines, is_empty);
-                assert_eq!((framing, left), (Ok(Framing::default()), vec!["5".into()]), "{lines:?}");
+                assert_eq!(
+                    (framing, left),
+                    (Ok(Framing::default()), vec!["5".into()]),
+                    "{lines:?}"
+                );
             }
         }
-        for lines in
-            [&[(CL, "5"), (CL, "6")][..], &[(CL, "5, 6")], &[(CL, "+5")], &[(CL, "5,")], &[(CL, "")]]
-        {
+        for lines in [
+            &[(CL, "5"), (CL, "6")][..],
+            &[(CL, "5, 6")],
+            &[(CL, "+5")],
+            &[(CL, "5,")],
+            &[(CL, "")],
+        ] {
             let (framing, _) = settled(200, lines, false);
             assert!(framing.is_err_and(|why| why.contains("Content-Length")), "{lines:?}");
             let (framing, left) = settled(200, lines, true);
@@ -178,7 +183,8 @@ mod tests {
         assert_eq!(settled(200, &[(TE, "chunked"), (TE, "chunked")], false).0, chunked(true));
         assert_eq!(settled(200, &[(TE, "chunked, chunked")], false).0, chunked(true));
         assert_eq!(settled(200, &[(TE, "identity")], false).0, Ok(Framing::default()));
-        for coding in ["gzip, chunked", "gzip", "chunked, gzip", "identity, chunked", "xchunked", ""]
+        for coding in
+            ["gzip, chunked", "gzip", "chunked, gzip", "identity, chunked", "xchunked", ""]
         {
             assert!(settled(200, &[(TE, coding)], false).0.is_err(), "{coding}");
         }

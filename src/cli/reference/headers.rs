@@ -294,7 +294,14 @@ mod tests {
                 let mut headers =
                     HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
                 if is_request {
-                    forward::prepare_request(&mut headers, Version::HTTP_11, &host, &peer, None, true);
+                    forward::prepare_request(
+                        &mut headers,
+                        Version::HTTP_11,
+                        &host,
+                        &peer,
+                        None,
+                        true,
+                    );
                 } else {
                     forward::prepare_response(&mut headers, Version::HTTP_11);
                 }

@@ -58,7 +58,10 @@ fn an_escaped_slash_is_kept_where_it_leaves_no_doubt() {
         ("/@scope%2fname", "/@scope%2Fname"),
         ("/@scope%2Fname", "/@scope%2Fname"),
         ("/%40scope%2fname/", "/%40scope%2Fname/"),
-        ("/api/v4/projects/group%2fsub%2fproject/issues", "/api/v4/projects/group%2Fsub%2Fproject/issues"),
+        (
+            "/api/v4/projects/group%2fsub%2fproject/issues",
+            "/api/v4/projects/group%2Fsub%2Fproject/issues",
+        ),
         ("/%61%2fb", "/a%2Fb"),
     ] {
         let normal = kept_path(raw).expect(raw);

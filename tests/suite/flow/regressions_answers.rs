@@ -365,7 +365,10 @@ async fn r670_a_path_with_an_escaped_slash_is_cached_where_the_origin_keeps_it()
     for (first, second) in [
         ("/@scope%2fname", "/@scope%2Fname"),
         ("/%40scope%2Fname?write=true", "/%40scope%2fname?write=true"),
-        ("/api/v4/projects/group%2fsub%2Fproject/issues", "/api/v4/projects/group%2Fsub%2fproject/issues"),
+        (
+            "/api/v4/projects/group%2fsub%2Fproject/issues",
+            "/api/v4/projects/group%2Fsub%2fproject/issues",
+        ),
     ] {
         let filled = scene.fill(first).await;
         let kept = first.replace("%2f", "%2F");
@@ -407,8 +410,16 @@ async fn r671_a_write_purges_what_is_stored_under_an_escaped_slash() {
         ("/@scope%2fname", "DELETE", "/%40Scope%2fname.json"),
         ("/@scope%2fname", "PUT", "/@scope/name"),
         ("/@scope%2fname", "POST", "/@scope%2fname;v=1"),
-        ("/api/v4/projects/group%2fproject/issues", "POST", "/api/v4/projects/group%2Fproject/notes"),
-        ("/api/v4/projects/group%2fproject/issues", "POST", "/%61pi/v4/./projects/group%2Fproject/x;y"),
+        (
+            "/api/v4/projects/group%2fproject/issues",
+            "POST",
+            "/api/v4/projects/group%2Fproject/notes",
+        ),
+        (
+            "/api/v4/projects/group%2fproject/issues",
+            "POST",
+            "/%61pi/v4/./projects/group%2Fproject/x;y",
+        ),
         ("/api/v4/projects/group%2fproject/issues", "PUT", "/api/v4/projects/group/project/issues"),
     ] {
         scene.fill(path).await;
