@@ -131,7 +131,7 @@ table! {
         /// OPTIONS with a body always ends it, because some origins leave such a body unread.
         reuse_after_body: bool = true,
         /// Whether the origin is told in `Via` that the sidecar stands in between, as RFC 9110
-        /// 7.6.3 asks. Default nginx, Apache and IIS answer requests with `Via` uncompressed.
+        /// 7.6.3 asks. A default nginx answers requests with `Via` uncompressed, and so may IIS.
         /// Responses to clients always have it.
         via: bool = false,
         /// Whether the names of headers reach the origin as `Content-Type`, not as `content-type`,

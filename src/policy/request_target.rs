@@ -1,8 +1,8 @@
 //! The request target: the normal form of a path, which is matched and keyed, and the parameters of
 //! a query.
 //!
-//! A path that two programs could read differently (`;`, dot segments, NUL, `\`) has no normal form,
-//! and is never cached. One with an escaped slash (`%2f`) has one for an origin that keeps it.
+//! A path that two programs could read differently (`;`, dot segments, NUL, `\`) has no normal
+//! form, and is never cached. One with an escaped slash (`%2f`) has one for an origin that keeps it.
 
 use std::borrow::Cow;
 

@@ -150,8 +150,8 @@ fn te_trailers(headers: &mut HeaderMap) -> bool {
 /// `:authority`) and becomes `Host` if there is none. `keep_upgrade` is the protocol of
 /// [`take_upgrade`] if the request may become a tunnel. `names_itself`: whether `Via` says so.
 ///
-/// RFC 9110 7.6.3 asks for that. But nginx, Apache and IIS take a request with `Via` for one of a
-/// proxy that may not understand compression, and by default answer it uncompressed.
+/// RFC 9110 7.6.3 asks for that. But nginx (`gzip_proxied off`, the default) and IIS
+/// (`noCompressionForProxies`) answer a request with `Via` uncompressed.
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
