@@ -99,10 +99,11 @@ impl PolicyRules {
         }
     }
 
-    /// Why a path without one reading passes. `AmbiguousPath` is reported only if the path could
-    /// belong to a route; the request passes untouched either way.
+    /// Why a path without one reading passes. `AmbiguousPath` is reported only if a reading of it
+    /// belongs to a route; the request passes untouched either way.
     fn doubt(&self, raw: &str) -> Reason {
-        let near = self.routes.find(&request_target::permissive_path(raw)).is_some();
+        let readings = request_target::readings(raw);
+        let near = readings.iter().any(|path| self.routes.find(path).is_some());
         if near { Reason::AmbiguousPath } else { Reason::NoRoute }
     }
 

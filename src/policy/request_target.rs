@@ -2,7 +2,8 @@
 //! a query.
 //!
 //! A path that two programs could read differently (`;`, dot segments, NUL, `\`) has no normal
-//! form, and is never cached. One with an escaped slash (`%2f`) has one for an origin that keeps it.
+//! form, and is never cached. One with an escaped slash (`%2f`) has one for an origin that keeps
+//! it.
 
 use std::borrow::Cow;
 
