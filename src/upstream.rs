@@ -15,6 +15,7 @@ mod counters;
 mod download;
 mod error;
 mod exchange;
+mod framing;
 mod permits;
 mod pinned;
 mod pool;
@@ -71,6 +72,7 @@ impl Upstream {
             first_byte_timeout: settings.first_byte_timeout,
             max_head_bytes: settings.max_header_bytes.saturating_add(settings.max_interim_bytes),
             reuse_after_body: settings.reuse_after_body,
+            via: settings.via,
             idle_timeout: settings.idle_timeout,
             host: match settings.host {
                 HostHeader::Preserve => None,
@@ -87,6 +89,12 @@ impl Upstream {
     #[must_use]
     pub fn host(&self) -> Option<&HeaderValue> {
         self.inner.host.as_ref()
+    }
+
+    /// Whether the origin is told in `Via` that the sidecar stands in between.
+    #[must_use]
+    pub fn via(&self) -> bool {
+        self.inner.via
     }
 
     /// A place for one client connection's own connection to the origin.

@@ -9,7 +9,8 @@ use super::decode::{
 };
 use super::keywords::{
     AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, HostWord,
-    ModeWord, OnLossWord, OriginWord, ScopeWord, UnknownWord, VaryCookieWord, WritesWord,
+    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord,
+    WritesWord,
 };
 
 pub use self::limits::LimitsSection;
@@ -129,6 +130,13 @@ table! {
         /// Whether a connection is used again after a request with a body. A GET, HEAD, DELETE or
         /// OPTIONS with a body always ends it, because some origins leave such a body unread.
         reuse_after_body: bool = true,
+        /// Whether the origin is told in `Via` that the sidecar stands in between, as RFC 9110
+        /// 7.6.3 asks. A default nginx answers requests with `Via` uncompressed, and so may IIS.
+        /// Responses to clients always have it.
+        via: bool = false,
+        /// Whether the names of headers reach the origin as `Content-Type`, not as `content-type`,
+        /// for old firmware and SOAP apps that tell names apart by case.
+        title_case_headers: bool = false,
         /// Whether the origin obeys a GET that names another method, in `X-HTTP-Method-Override` or
         /// `_method`. Then such a GET is a write. Otherwise it is passed, is not stored, and purges
         /// nothing.
@@ -435,6 +443,11 @@ table! {
         /// Whether the case of the fixed parts of the path counts (`exact`), or not (`ignore`), for
         /// origins that route `/API/Items` like `/api/items`. Captures are always exact.
         case: CaseWord = "exact",
+        /// What to do with a path that holds an escaped slash (`%2f`): such a request is never
+        /// cached (`pass`), or it is like any other, because the origin keeps `%2f` as a part of
+        /// a segment (`keep`), as npm registries and GitLab do. `%252f`, `%5c` and dot segments
+        /// are never cached.
+        encoded_slash: SlashWord = "pass",
         /// Whether the `Cache-Control` of requests counts.
         client_cache_control: ClientWord = "respect",
     }

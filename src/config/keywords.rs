@@ -4,7 +4,8 @@
 use super::decode::words;
 use crate::policy::purge_rule::{MutationGuard, PurgeOn};
 use crate::policy::route::{
-    AdmitRule, ClientCacheControl, Collapse, PathCase, RouteMode, UnknownHeaders, VaryCookie,
+    AdmitRule, ClientCacheControl, Collapse, EncodedSlash, PathCase, RouteMode, UnknownHeaders,
+    VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::redis::{OnLoss, WritePolicy};
@@ -139,5 +140,12 @@ words! {
     /// Whether the case of a path counts.
     CaseWord -> PathCase, "a rule for the case of paths" {
         "exact" => PathCase::Exact, "ignore" => PathCase::Ignore,
+    }
+}
+
+words! {
+    /// What to do with an escaped slash.
+    SlashWord -> EncodedSlash, "a rule for escaped slashes" {
+        "pass" => EncodedSlash::Pass, "keep" => EncodedSlash::Keep,
     }
 }

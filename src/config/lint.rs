@@ -17,6 +17,7 @@ mod purges;
 pub mod redis;
 mod scopes;
 mod sections;
+mod slashes;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     headers::check(&whole, context);
     purges::check(&whole, context);
     times::check(&whole, context);
+    slashes::check(&whole, context);
     sections::check(&whole, parts, context);
 }
 

@@ -67,7 +67,8 @@ impl Config {
                 HeaderValue::from_str(&self.upstream.target.authority).ok()
             }
         };
-        FillConstants { user_agent: self.upstream.user_agent.clone(), host }
+        let upstream = &self.upstream;
+        FillConstants { user_agent: upstream.user_agent.clone(), host, via: upstream.via }
     }
 }
 

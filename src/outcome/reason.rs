@@ -205,7 +205,8 @@ reasons! {
                  into the key with a field `{ client = \"address\" }`.";
     AmbiguousPath = "ambiguous path", [Bypass],
         meaning: "The path can be read in more than one way (`%2f`, `;`, dot segments).",
-        remedy: "Let clients send plain paths.";
+        remedy: "Let clients send plain paths. If `%2f` is all, and the origin never reads it as a \
+                 slash, set `encoded_slash = \"keep\"` on the route.";
     AmbiguousQuery = "ambiguous query", [Bypass],
         meaning: "A query parameter that the key needs is repeated, disguised by encoding, or \
                   unreadable.",

@@ -16,7 +16,7 @@ use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::write_methods::{ReadOverride, read_override};
 use crate::policy::purge_rule;
 use crate::policy::request_target;
-use crate::policy::route::Route;
+use crate::policy::route::{EncodedSlash, Route, RouteMode};
 
 pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
 pub use crate::policy::plan::fill_request::FillHead;
@@ -72,18 +72,17 @@ impl PolicyRules {
             return Plan::Mutate(method.clone());
         }
         let raw = request.uri.path();
-        let Some(path) = request_target::normal_path(raw) else {
-            // The request passes untouched either way. `AmbiguousPath` is reported only if the path
-            // could belong to a route.
-            let near = self.routes.find(&request_target::permissive_path(raw)).is_some();
-            return Plan::Pass(
-                None,
-                Outcome::bypass(if near { Reason::AmbiguousPath } else { Reason::NoRoute }),
-            );
+        let Some(normal) = request_target::kept_path(raw) else {
+            return Plan::Pass(None, Outcome::bypass(self.doubt(raw)));
         };
+        let path = normal.path;
         let Some((route, captures)) = self.routes.find(&path) else {
-            return Plan::Pass(None, Outcome::bypass(Reason::NoRoute));
+            let reason = if normal.has_escaped_slash { self.doubt(raw) } else { Reason::NoRoute };
+            return Plan::Pass(None, Outcome::bypass(reason));
         };
+        if normal.has_escaped_slash && !self.keeps_escaped_slash(route, raw) {
+            return Plan::Pass(None, Outcome::bypass(Reason::AmbiguousPath));
+        }
         if named != ReadOverride::None {
             // SECURITY: the origin may treat the request as one with another method, so its
             // response is nobody else's. It purges nothing, because any stranger can send it: where
@@ -98,6 +97,25 @@ impl PolicyRules {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
             Err(outcome) => Plan::Pass(Some(route), outcome),
         }
+    }
+
+    /// Why a path without one reading passes. `AmbiguousPath` is reported only if a reading of it
+    /// belongs to a route; the request passes untouched either way.
+    fn doubt(&self, raw: &str) -> Reason {
+        let readings = request_target::readings(raw);
+        let near = readings.iter().any(|path| self.routes.find(path).is_some());
+        if near { Reason::AmbiguousPath } else { Reason::NoRoute }
+    }
+
+    /// Whether a path with an escaped slash has one reading on this route.
+    fn keeps_escaped_slash(&self, route: &Route, raw: &str) -> bool {
+        // SECURITY: the operator has said what the origin does. If that is a mistake, it must not
+        // give to many what the other reading's route gives to few, or caches not at all.
+        let is_stricter = |(other, _): (&Arc<Route>, _)| {
+            other.spec.mode == RouteMode::Off || other.spec.scope.is_narrower(route.spec.scope)
+        };
+        route.spec.encoded_slash == EncodedSlash::Keep
+            && !self.routes.find(&request_target::permissive_path(raw)).is_some_and(is_stricter)
     }
 
     /// Whether a purge rule makes this GET or HEAD a mutation, by any reading of it.

@@ -1,8 +1,9 @@
 //! The request target: the normal form of a path, which is matched and keyed, and the parameters of
 //! a query.
 //!
-//! A path that two programs could read differently (`%2f`, `;`, dot segments, NUL, `\`) has no
-//! normal form, and is never cached.
+//! A path that two programs could read differently (`;`, dot segments, NUL, `\`) has no normal
+//! form, and is never cached. One with an escaped slash (`%2f`) has one for an origin that keeps
+//! it.
 
 use std::borrow::Cow;
 
@@ -14,12 +15,31 @@ use crate::policy::loose_parameters;
 /// The longest extension of a path.
 const MAX_EXTENSION: usize = 16;
 
+/// An escaped slash in normal form.
+const ESCAPED_SLASH: &str = "%2F";
+
+/// A path in normal form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormalPath<'a> {
+    /// The path.
+    pub path: Cow<'a, str>,
+    /// Whether it holds `%2F`, which some origins read as a slash.
+    pub has_escaped_slash: bool,
+}
+
 /// The normal form of a path, or `None` when it has more than one reading.
+#[must_use]
+pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
+    kept_path(raw).filter(|normal| !normal.has_escaped_slash).map(|normal| normal.path)
+}
+
+/// The normal form of a path, or `None` when it has more than one reading even for an origin that
+/// keeps an escaped slash as a part of its segment.
 ///
 /// Escapes of unreserved characters are decoded, and all others are written in upper case (RFC 3986
 /// 6.2.2). Nothing else changes.
 #[must_use]
-pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
+pub fn kept_path(raw: &str) -> Option<NormalPath<'_>> {
     let bytes = raw.as_bytes();
     if bytes.first() != Some(&b'/') {
         return None;
@@ -38,10 +58,26 @@ pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
         previous = byte;
     }
     let path = if escapes { Cow::Owned(normal_escapes(raw)?) } else { Cow::Borrowed(raw) };
-    if path.contains("/.") && path.split('/').any(|segment| segment == "." || segment == "..") {
+    if path.contains("/.") && path.split('/').any(is_dots) {
         return None;
     }
-    Some(path)
+    let has_escaped_slash = escapes && path.contains(ESCAPED_SLASH);
+    // SECURITY: `..%2f` leaves its segment where the origin decodes first, and `%2f%2f` or one at
+    // an end is one slash or two.
+    if has_escaped_slash && !path.split('/').all(has_plain_parts) {
+        return None;
+    }
+    Some(NormalPath { path, has_escaped_slash })
+}
+
+fn is_dots(segment: &str) -> bool {
+    segment == "." || segment == ".."
+}
+
+/// Whether a segment means the same with and without its escaped slashes decoded, but for these.
+fn has_plain_parts(segment: &str) -> bool {
+    !segment.contains(ESCAPED_SLASH)
+        || segment.split(ESCAPED_SLASH).all(|part| !part.is_empty() && !is_dots(part))
 }
 
 fn normal_escapes(raw: &str) -> Option<String> {
@@ -56,8 +92,8 @@ fn normal_escapes(raw: &str) -> Option<String> {
         let byte = u8::from_str_radix(digits, 16).ok()?;
         match byte {
             // SECURITY: the origin may or may not decode an escaped delimiter, dot, percent sign,
-            // control character or backslash.
-            b'/' | b'\\' | b'.' | b';' | b'#' | b'?' | b'%' | 0..=0x1f | 0x7f => return None,
+            // control character or backslash. A slash is left to the caller.
+            b'\\' | b'.' | b';' | b'#' | b'?' | b'%' | 0..=0x1f | 0x7f => return None,
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
                 out.push(char::from(byte));
             }
@@ -83,12 +119,31 @@ pub fn permissive_path(raw: &str) -> String {
     resolved(&decoded(&decoded(raw)))
 }
 
+/// The most permissive reading of an origin that keeps escaped slashes; `None` where there are
+/// none.
+fn permissive_kept_path(raw: &str) -> Option<String> {
+    let mut parts = escaped_slash_parts(raw).peekable();
+    let mut whole = decoded(&decoded(parts.next()?));
+    parts.peek()?;
+    for part in parts {
+        whole.push_str(ESCAPED_SLASH);
+        whole.push_str(&decoded(&decoded(part)));
+    }
+    Some(resolved(&whole))
+}
+
+/// The text between escaped slashes, which may be in either case.
+fn escaped_slash_parts(raw: &str) -> impl Iterator<Item = &str> {
+    raw.split(ESCAPED_SLASH).flat_map(|part| part.split("%2f"))
+}
+
 /// All readings of a path that an origin might use: as it is, in normal form, decoded once, and the
-/// most permissive one.
+/// most permissive ones.
 #[must_use]
 pub fn readings(raw: &str) -> Vec<String> {
     let mut all = vec![raw.to_owned(), resolved(&decoded(raw)), permissive_path(raw)];
-    all.extend(normal_path(raw).map(Cow::into_owned));
+    all.extend(kept_path(raw).map(|normal| normal.path.into_owned()));
+    all.extend(permissive_kept_path(raw));
     all.sort();
     all.dedup();
     all
@@ -267,149 +322,4 @@ fn is_disguise(name: &str, wanted: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn ordinary_paths_are_unchanged() {
-        for path in
-            ["/", "/api/v1/campaigns", "/a/b/", "/a.css", "/a/.well-known/x", "/a:b@c!$&'()*+,=~"]
-        {
-            assert_eq!(normal_path(path).as_deref(), Some(path));
-        }
-    }
-
-    #[test]
-    fn escapes_are_normalized() {
-        assert_eq!(normal_path("/%61%2D%e4%b8%ad").as_deref(), Some("/a-%E4%B8%AD"));
-        assert_eq!(normal_path("/a%20b").as_deref(), Some("/a%20b"));
-    }
-
-    #[test]
-    fn paths_with_two_readings_have_no_normal_form() {
-        for path in [
-            "/account;x.css",
-            "/account%3bx.css",
-            "/account%2fx.css",
-            "/account%00x.css",
-            "/account%23x.css",
-            "/account%3fx.css",
-            "/account%0ax.css",
-            "/static/..%2faccount",
-            "/static/../account",
-            "/static%2f..%2faccount",
-            "//account",
-            "/account\\x.css",
-            "/account/.",
-            "/robots.txt/../account",
-            "/%2e%2e/a",
-            "/a%",
-            "/a%4",
-            "/a%zz",
-            "/ü",
-            "a",
-            "",
-            "*",
-            "/a%5Cb",
-            "/a%25b",
-            "/a//b",
-            "/..",
-        ] {
-            assert_eq!(normal_path(path), None, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_permissive_reading_resolves_escapes_parameters_and_dots() {
-        assert_eq!(permissive_path("/api%2fv1/./campaigns;v=1//7"), "/api/v1/campaigns/7");
-        assert_eq!(permissive_path("/a/../api%252fv1\\x"), "/api/v1/x");
-    }
-
-    #[test]
-    fn a_bare_path_has_no_final_slash_and_no_extension() {
-        for (path, bare) in [
-            ("/items/7", "/items/7"),
-            ("/items/7/", "/items/7"),
-            ("/items/7.json", "/items/7"),
-            ("/items/7.json/", "/items/7"),
-            ("/a.b/7", "/a.b/7"),
-            ("/a.tar.gz", "/a"),
-            ("/hosts/10.0.0.1", "/hosts/10.0.0.1"),
-            ("/v1.2", "/v1.2"),
-            ("/users/a@example.com", "/users/a@example"),
-            ("/.env", "/.env"),
-            ("/a.", "/a."),
-            ("/", ""),
-            ("7.json", "7"),
-        ] {
-            assert_eq!(bare_path(path), bare, "{path}");
-            assert_eq!(bare_path(bare), bare);
-        }
-        assert_eq!(write_readings("/Items/7.JSON"), ["/items/7", "/items/7.json"]);
-        assert_eq!(write_readings("/"), ["/"]);
-    }
-
-    #[test]
-    fn listed_parameters_are_picked_in_the_lists_order() {
-        let wanted = ["page".into(), "limit".into()];
-        assert_eq!(pick("limit=2&utm=1&page=1", &wanted).as_deref(), Ok("page=1&limit=2"));
-        assert_eq!(pick("", &wanted).as_deref(), Ok(""));
-        for cloaked in [
-            "page=1&page=2",
-            "page=1&%70age=2",
-            "utm=1;page=2",
-            "page[]=1",
-            "page=%00",
-            "page=%zz",
-            "page[0]=1&page=1",
-        ] {
-            assert_eq!(pick(cloaked, &wanted), Err(AmbiguousQuery), "{cloaked}");
-        }
-    }
-
-    #[test]
-    fn a_purge_covers_every_value_that_a_query_could_mean() {
-        for (query, values) in [
-            ("t=7&note=50%", &["7"][..]),
-            ("t=7&t=8&t[]=9", &["7", "8", "9"]),
-            ("a=b;t=7", &["7"]),
-            ("t=7;x=1", &["7", "7;x=1"]),
-            ("t=7&+t=8&T=9&t%00=10", &["10", "7", "8", "9"]),
-            ("t=+7", &[" 7", "7"]),
-            ("t=7&x=%FF&ts=8", &["7"]),
-        ] {
-            let values = values.iter().map(ToString::to_string).collect();
-            assert_eq!(every_value(query, "t"), Some(values), "{query}");
-        }
-        assert_eq!(every_value("t=7&t=%FF", "t"), None, "nobody can tell");
-        assert_eq!(readings("/c/7%2Fx"), ["/c/7%2Fx", "/c/7/x"]);
-    }
-
-    #[test]
-    fn a_parameter_is_decoded() {
-        assert_eq!(parameter("a=1&b=x%20y+z", "b"), Ok(Some("x y z".into())));
-        assert_eq!(parameter("a=1", "b"), Ok(None));
-        assert_eq!(parameter("b=1&b=1", "b"), Err(AmbiguousQuery));
-    }
-
-    proptest! {
-        #[test]
-        fn the_normal_form_of_a_normal_form_is_itself(path in "/[ -~]{0,40}") {
-            if let Some(normal) = normal_path(&path) {
-                let again = normal_path(&normal);
-                prop_assert_eq!(again.as_deref(), Some(&*normal));
-            }
-        }
-
-        #[test]
-        fn nothing_panics(text in "\\PC{0,60}") {
-            let _ = (
-                normal_path(&text),
-                permissive_path(&text),
-                pick(&text, &["a".into()]),
-                parameter(&text, "a"),
-            );
-        }
-    }
-}
+mod tests;

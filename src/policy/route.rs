@@ -16,10 +16,12 @@ use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
+pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 
 pub(crate) mod headers;
+mod path_rules;
 mod pattern;
 mod set_cookie;
 
@@ -66,16 +68,6 @@ pub enum QueryRule {
     None,
     /// These. The others are withheld from the origin on a fill.
     Only(Box<[Box<str>]>),
-}
-
-/// Whether the case of the literal segments of a route's path counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathCase {
-    /// It counts.
-    Exact,
-    /// ASCII letters match in any case. The key, and the origin on a fill, get them as the route
-    /// has them.
-    Ignore,
 }
 
 /// What to do with a request header that is not in the key.
@@ -195,6 +187,8 @@ pub struct RouteSpec {
     pub client_cache_control: ClientCacheControl,
     /// Whether the case of its path counts.
     pub case: PathCase,
+    /// What to do with a path that holds an escaped slash.
+    pub encoded_slash: EncodedSlash,
 }
 
 impl RouteSpec {
@@ -374,6 +368,7 @@ fn fingerprint(
         admit_for: _,
         revalidate_after: _,
         client_cache_control: _,
+        encoded_slash: _,
     } = spec;
     let ResponseRules { targeted, response_tags } = response_rules;
     let rules = format!(

@@ -12,6 +12,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether fewer callers share an entry than in the other scope.
+    #[must_use]
+    pub const fn is_narrower(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Private, Self::Shared | Self::Public) | (Self::Shared, Self::Public) => true,
+            (Self::Private | Self::Shared | Self::Public, _) => false,
+        }
+    }
+
     /// The word in `proxy.toml`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -84,7 +84,8 @@ impl OriginClient {
         let mut headers = parts.headers;
         let host =
             headers.get(HOST).cloned().or(host).unwrap_or_else(|| HeaderValue::from_static(""));
-        forward::prepare_request(&mut headers, parts.version, &host, &peer, upgrade);
+        let via = self.upstream.via();
+        forward::prepare_request(&mut headers, parts.version, &host, &peer, upgrade, via);
         if let Some(host) = self.upstream.host() {
             headers.insert(HOST, host.clone());
         }

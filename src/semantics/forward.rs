@@ -148,13 +148,17 @@ fn te_trailers(headers: &mut HeaderMap) -> bool {
 ///
 /// `version` is the client's; `host` is the host that the client requested (its `Host`, or HTTP/2's
 /// `:authority`) and becomes `Host` if there is none. `keep_upgrade` is the protocol of
-/// [`take_upgrade`] if the request may become a tunnel.
+/// [`take_upgrade`] if the request may become a tunnel. `names_itself`: whether `Via` says so.
+///
+/// RFC 9110 7.6.3 asks for that. But nginx (`gzip_proxied off`, the default) and IIS
+/// (`noCompressionForProxies`) answer a request with `Via` uncompressed.
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
     host: &HeaderValue,
     peer: &ClientPeer,
     keep_upgrade: Option<&HeaderValue>,
+    names_itself: bool,
 ) {
     strip_hop_by_hop(headers);
     // The sidecar itself sends `100 Continue`, when it starts to read the body (RFC 9110 10.1.1).
@@ -165,7 +169,9 @@ pub fn prepare_request(
     if !headers.contains_key(HOST) {
         headers.insert(HOST, host.clone());
     }
-    headers.append(VIA, via(version));
+    if names_itself {
+        headers.append(VIA, via(version));
+    }
     set_forwarded(headers, host, peer);
     if let Some(protocol) = keep_upgrade {
         set_upgrade(headers, protocol);

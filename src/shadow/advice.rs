@@ -176,8 +176,8 @@ fn culprits(subject: &Subject<'_>, varied: &BTreeSet<(String, usize)>) -> Vec<Cu
 
 /// The pattern of a purge rule for a write to this path, on which responses of the route depend.
 fn generalised(path: &str, route: &Route, varied: &BTreeSet<(String, usize)>) -> String {
-    let path = request_target::normal_path(path)
-        .map_or_else(|| request_target::permissive_path(path), std::borrow::Cow::into_owned);
+    let path = request_target::kept_path(path)
+        .map_or_else(|| request_target::permissive_path(path), |normal| normal.path.into_owned());
     if let Some(own) = base(route).map(|base| format!("{base}/{{*rest}}"))
         && Pattern::parse(&own).is_ok_and(|pattern| pattern.captures_of(&path).is_some())
     {

@@ -65,6 +65,12 @@ impl Connector {
         };
         let mut http = http1::Builder::new();
         http.max_buf_size(settings.max_header_bytes);
+        http.title_case_headers(settings.title_case_headers);
+        // RFC 9112 5.1 and 5.2: a proxy removes white space before the colon, and unfolds lines.
+        // SECURITY: a line that is no field stays an error. hyper could leave it out, but it may be
+        // the misspelt one that forbids storing.
+        http.allow_spaces_after_header_name_in_responses(true);
+        http.allow_obsolete_multiline_headers_in_responses(true);
         // Any number but hyper's own makes it allocate the table for each response: with 256, that
         // took 2 us of 17 us per request.
         if settings.max_headers != HYPERS_MAX_HEADERS {

@@ -105,7 +105,10 @@ impl Connection {
         if let Poll::Ready(done) = step(&mut nobody) {
             return Poll::Ready(done);
         }
+        // Only here, so that a response which came whole costs nothing more.
+        self.socket.set_waiting(true);
         self.drive(cx);
+        self.socket.set_waiting(false);
         step(&mut nobody)
     }
 
@@ -153,6 +156,7 @@ impl Connection {
     /// over the permits.
     pub(super) fn detach(&mut self, permits: Option<Permits>) {
         self.hold(permits);
+        self.socket.set_waiting(true);
         match std::mem::replace(&mut self.driver, DriverState::Over) {
             DriverState::Here(driver) => {
                 self.driver = DriverState::Task {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -19,6 +19,7 @@ use super::connection::{Connection, SendFailure};
 use super::counters::UpstreamCounters;
 use super::download::{self, BodyStart, Download, DownloadSettings};
 use super::error::UpstreamError;
+use super::framing::{self, Framing};
 use super::pinned::PinSlot;
 use super::pool::{LastUse, Pool};
 use super::upload::{Upload, UploadProgress};
@@ -65,6 +66,7 @@ pub(super) struct Exchanger {
     pub(super) reuse_after_body: bool,
     pub(super) idle_timeout: Duration,
     pub(super) host: Option<HeaderValue>,
+    pub(super) via: bool,
 }
 
 /// Why an attempt failed, and the request if no byte of it was written.
@@ -293,19 +295,19 @@ fn receive<C: Checkout>(
         checkout.become_tunnel();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
-    let chunked = check_framing(&parts.headers)?;
-    if C::IS_SHARED
+    let Framing { is_chunked, is_dubious } = framing::settle(&mut parts, body.is_end_stream())?;
+    // SECURITY: an origin that refuses a request may not have read its body.
+    let is_unread = C::IS_SHARED
         && has_body
-        && (parts.status.is_client_error() || parts.status.is_server_error())
-    {
-        // SECURITY: an origin that refuses a request may not have read its body.
+        && (parts.status.is_client_error() || parts.status.is_server_error());
+    if is_unread || is_dubious {
         checkout.connection().map(Connection::spend);
     }
     if body.is_end_stream() {
         checkout.release();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
-    if !chunked && !parts.headers.contains_key(CONTENT_LENGTH) {
+    if !is_chunked && !parts.headers.contains_key(CONTENT_LENGTH) {
         parts.extensions.insert(CloseDelimited);
     }
     if progress.is_some_and(|progress| !progress.over()) {
@@ -331,24 +333,6 @@ fn receive<C: Checkout>(
             }
         };
     Ok(Response::from_parts(parts, body))
-}
-
-/// Whether the body is chunked; an error if its framing is ambiguous.
-fn check_framing(headers: &HeaderMap) -> Result<bool, UpstreamError> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(false) };
-    // SECURITY: RFC 9112 6.3 calls this an attempt at response splitting; a cache might store a
-    // part of another response.
-    if headers.contains_key(CONTENT_LENGTH) {
-        return Err(UpstreamError::Broken("both Content-Length and Transfer-Encoding".into()));
-    }
-    // A coding besides `chunked` would be lost with the header that names it.
-    let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some() || !(chunked || coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return Err(UpstreamError::Broken("unsupported Transfer-Encoding".into()));
-    }
-    Ok(chunked)
 }
 
 /// Turns a request of any version into one for HTTP/1.1.

@@ -42,6 +42,10 @@ pub struct UpstreamSettings {
     /// Whether a connection is used again after a request with a body. Even then, only after a
     /// POST, PUT or PATCH.
     pub reuse_after_body: bool,
+    /// Whether the origin is told in `Via` that the sidecar stands in between.
+    pub via: bool,
+    /// Whether the names of headers are sent as `Content-Type`, not as `content-type`.
+    pub title_case_headers: bool,
     /// The `User-Agent` of fills that do not carry the caller's.
     pub user_agent: HeaderValue,
     /// PEM certificates of the authorities to trust for `https`, in place of the system's.

@@ -35,6 +35,8 @@ struct SocketState {
     /// One more than the bytes that may still come before the head of a response is there; 0 where
     /// no head is awaited.
     head_left: AtomicUsize,
+    /// The rest of a response is waited for.
+    waiting: AtomicBool,
 }
 
 /// How far the body of the request is.
@@ -57,6 +59,11 @@ impl SocketHandle {
     /// Asks for a look at the socket itself: what has just arrived may not have been reported yet.
     pub(super) fn set_probe(&self, wanted: bool) {
         self.0.probe.store(wanted, Relaxed);
+    }
+
+    /// Says whether the rest of a response is waited for.
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.0.waiting.store(waiting, Relaxed);
     }
 
     /// A request with a body begins.
@@ -121,6 +128,8 @@ pub(super) struct UpstreamSocket {
     stream: Stream,
     // The origin has stopped reading.
     write_closed: bool,
+    /// Bytes have come of which the kernel may still owe the acknowledgement.
+    owes_ack: bool,
     handle: SocketHandle,
     _open: CountGuard,
 }
@@ -141,7 +150,7 @@ impl Stream {
 
 impl UpstreamSocket {
     pub(super) const fn new(stream: Stream, handle: SocketHandle, open: CountGuard) -> Self {
-        Self { stream, write_closed: false, handle, _open: open }
+        Self { stream, write_closed: false, owes_ack: false, handle, _open: open }
     }
 
     /// Fails if bytes, or the end, have come from the origin although nothing was requested.
@@ -183,6 +192,20 @@ impl UpstreamSocket {
     }
 }
 
+/// Acknowledges what has come, instead of waiting up to 40 ms for something to send it with.
+///
+/// An origin that writes the head and the body apart, and has not set `TCP_NODELAY`, keeps the body
+/// back until then (Nagle's algorithm). The option acts once: the kernel itself turns it off again.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn acknowledge_now(tcp: &TcpStream) {
+    // It is an optimization, and a socket that refuses it only stays as slow as it was.
+    drop(SockRef::from(tcp).set_tcp_quickack(true));
+}
+
+/// Other kernels have no such option.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const fn acknowledge_now(_: &TcpStream) {}
+
 impl AsyncRead for UpstreamSocket {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -203,6 +226,10 @@ impl AsyncRead for UpstreamSocket {
         if buf.filled().len() > before {
             this.handle.on_bytes();
             this.handle.on_head_bytes(buf.filled().len() - before);
+            this.owes_ack = true;
+        } else if polled.is_pending() && this.owes_ack && this.handle.0.waiting.load(Relaxed) {
+            this.owes_ack = false;
+            acknowledge_now(this.stream.tcp());
         }
         polled
     }
@@ -218,6 +245,8 @@ impl AsyncWrite for UpstreamSocket {
         if this.write_closed {
             return Poll::Ready(Ok(buf.len()));
         }
+        // What is sent carries the acknowledgement.
+        this.owes_ack = false;
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -235,6 +264,7 @@ impl AsyncWrite for UpstreamSocket {
         if this.write_closed {
             return Poll::Ready(Ok(length));
         }
+        this.owes_ack = false;
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

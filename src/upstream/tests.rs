@@ -101,6 +101,8 @@ fn settings(address: SocketAddr) -> UpstreamSettings {
         max_headers: 256,
         upgrades: ["websocket".into()].into(),
         reuse_after_body: true,
+        via: false,
+        title_case_headers: false,
         user_agent: HeaderValue::from_static("test"),
         ca_file: None,
     }

@@ -15,6 +15,7 @@ mod mutations;
 mod protocols;
 mod regressions;
 mod regressions_admission;
+mod regressions_answers;
 mod regressions_attack;
 mod regressions_attack2;
 mod regressions_connections;

@@ -58,8 +58,9 @@ fn rows() -> Vec<FillRow> {
     let substituted = format!(
         "Not the client's. `X-Forwarded-For`, `X-Real-IP` and `Forwarded` say `{FILL_ADDRESS}`, or \
          what a field `{{ client = \"address\" }}` has put into the key; `X-Request-Id` is made \
-         anew; `Via` names the sidecar alone; the others are withheld. A response that varies on \
-         one of them is not stored, unless it is an address that the key holds."
+         anew; `Via` names the sidecar alone, with `via = true` in `[upstream]`; the others are \
+         withheld. A response that varies on one of them is not stored, unless it is an address \
+         that the key holds."
     );
     let harmless = format!(
         "Withheld, as are `Sec-Fetch-*` and `Sec-CH-*`. If the origin names one in `Vary`, the \

@@ -149,7 +149,7 @@ fn read_from_origin() -> Vec<Header> {
 fn to_origin() -> Vec<Header> {
     let add = |name, when, meaning| header(name, Part::ToOrigin, when, meaning);
     vec![
-        add(VIA, "always", "The version of HTTP, and `sidecache`."),
+        add(VIA, "with `via = true` in `[upstream]`", "The version of HTTP, and `sidecache`."),
         add(
             forward::X_FORWARDED_FOR,
             "on requests that pass",
@@ -273,7 +273,7 @@ mod tests {
         let peer = forward::ClientPeer { addr: [192, 0, 2, 1].into(), trusted: false };
         let host = HeaderValue::from_static("example.com");
         let (mut request, mut response) = (HeaderMap::new(), HeaderMap::new());
-        forward::prepare_request(&mut request, Version::HTTP_11, &host, &peer, None);
+        forward::prepare_request(&mut request, Version::HTTP_11, &host, &peer, None, true);
         forward::prepare_response(&mut response, Version::HTTP_11);
         cache_status::set_cache_status(&mut response, &Outcome::new(Disposition::Miss));
         assert!(request.len() >= 5 && response.len() >= 3);
@@ -294,7 +294,14 @@ mod tests {
                 let mut headers =
                     HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
                 if is_request {
-                    forward::prepare_request(&mut headers, Version::HTTP_11, &host, &peer, None);
+                    forward::prepare_request(
+                        &mut headers,
+                        Version::HTTP_11,
+                        &host,
+                        &peer,
+                        None,
+                        true,
+                    );
                 } else {
                     forward::prepare_response(&mut headers, Version::HTTP_11);
                 }

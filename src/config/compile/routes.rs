@@ -130,6 +130,7 @@ fn route(
         vary_cookie: file.vary_cookie.get().map_or(VaryCookie::Respect, |word| word.0),
         client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
         case: file.case.get().map(|word| word.0)?,
+        encoded_slash: file.encoded_slash.get().map(|word| word.0)?,
         pattern: match pattern {
             Some(pattern) => pattern,
             // The path has been reported; the rest of the route is still checked.

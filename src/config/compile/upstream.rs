@@ -60,6 +60,8 @@ pub fn upstream(
         max_headers: context.count(&file.max_headers, 10, 10_000),
         upgrades: upgrades?.into(),
         reuse_after_body: *file.reuse_after_body.get()?,
+        via: *file.via.get()?,
+        title_case_headers: *file.title_case_headers.get()?,
         user_agent: user_agent?,
         host: file.host.get()?.0,
         ca_file,

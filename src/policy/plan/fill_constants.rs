@@ -19,10 +19,12 @@ pub struct FillConstants {
     pub user_agent: HeaderValue,
     /// The `Host` that the origin receives in place of the client's.
     pub host: Option<HeaderValue>,
+    /// Whether the origin is told in `Via` that the sidecar stands in between.
+    pub via: bool,
 }
 
 impl Default for FillConstants {
     fn default() -> Self {
-        Self { user_agent: HeaderValue::from_static(FILL_USER_AGENT), host: None }
+        Self { user_agent: HeaderValue::from_static(FILL_USER_AGENT), host: None, via: false }
     }
 }

@@ -74,7 +74,9 @@ fn fill_head(
     }
     head.add_default(&X_REQUEST_ID, Some(id));
     add_forwarding(&mut head, canonical, host);
-    head.headers.insert(VIA, HeaderValue::from_static("1.1 sidecache"));
+    if constants.via {
+        head.headers.insert(VIA, HeaderValue::from_static("1.1 sidecache"));
+    }
     FillHead { target: target(canonical), headers: head.headers }
 }
 

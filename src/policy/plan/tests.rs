@@ -290,6 +290,40 @@ fn ambiguous_paths_bypass_with_a_reason_of_their_own() {
 }
 
 #[test]
+fn an_escaped_slash_is_a_part_of_its_segment_where_the_route_says_so() {
+    let keeping = |more: &str| {
+        rules(&format!(
+            "[[routes]]\npath = \"/p/{{id}}\"\nttl = \"5m\"\nscope = \"shared\"\n\
+             encoded_slash = \"keep\"\n{more}"
+        ))
+    };
+    let other = |keys: &str| format!("[[routes]]\npath = \"/p/{{a}}/{{b}}\"\nttl = \"5m\"\n{keys}");
+    let plain = keeping("");
+    let get = SentRequest::get;
+    assert_eq!(key(&plain, &get("/p/a%2fb")), key(&plain, &get("/p/a%2Fb")), "one key");
+    for different in ["/p/ab", "/p/a%2fB", "/p/a%2fb%2fc"] {
+        assert_ne!(key(&plain, &get("/p/a%2fb")), key(&plain, &get(different)), "{different}");
+    }
+    for doubtful in ["/p/a%252fb", "/p/..%2fb", "/p/a%2f%2fb", "/p/a%5cb"] {
+        assert_eq!(verdict(&plain, &get(doubtful)), "ambiguous path", "{doubtful}");
+    }
+    // The other reading is on a route of its own.
+    for (keys, is_cached) in [
+        ("scope = \"shared\"", true),
+        ("scope = \"public\"", true),
+        ("scope = \"private\"", false),
+        ("scope = \"public\"\nmode = \"off\"", false),
+    ] {
+        let rules = keeping(&other(keys));
+        let verdict = verdict(&rules, &get("/p/a%2fb"));
+        assert_eq!(verdict != "ambiguous path", is_cached, "{keys}: {verdict}");
+    }
+    let passing = rules(&other(""));
+    assert_eq!(verdict(&passing, &get("/p/a/b%2fc")), "ambiguous path", "the default");
+    assert_eq!(verdict(&passing, &get("/q/a%2fb")), "no route");
+}
+
+#[test]
 fn requests_that_the_cache_cannot_answer_bypass() {
     let rules = with_route("key = [\"tenant\"]");
     let get = || SentRequest::get("/a/1").with("x-tenant-id", "acme");

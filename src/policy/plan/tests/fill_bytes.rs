@@ -10,10 +10,11 @@ use super::*;
 use crate::policy::scope::Scope;
 
 /// Rules of every kind that lets nothing through by the operator's word, all for `/a/{id}`.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "",
     "scope = \"public\"",
     "scope = \"shared\"",
+    "encoded_slash = \"keep\"\nscope = \"public\"\ntags = [\"x:{id}\"]",
     "unknown_headers = \"drop\"\nquery = [\"page\"]",
     "unknown_headers = \"drop\"\nscope = \"public\"\nkey = [\"lang\"]\nquery = \"none\"",
     "unknown_headers = \"drop\"\nscope = \"shared\"\nkey = [\"tenant\"]",
@@ -69,7 +70,7 @@ const POOL: [(&str, &[&str]); 33] = [
     ("range", &["bytes=0-0"]),
 ];
 
-const TARGETS: [&str; 9] = [
+const TARGETS: [&str; 12] = [
     "/a/1",
     "/a/1?",
     "/a/1?page=1",
@@ -79,6 +80,9 @@ const TARGETS: [&str; 9] = [
     "/%61/1",
     "/a/caf%C3%A9",
     "/a/caf%c3%a9",
+    "/a/x%2fy",
+    "/a/x%2Fy",
+    "/a/x%2fy?page=1",
 ];
 
 const VERSIONS: [Version; 3] = [Version::HTTP_11, Version::HTTP_10, Version::HTTP_2];
