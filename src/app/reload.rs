@@ -21,12 +21,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
+use crate::app::trials::Trials;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
 use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
-use crate::config::{Config, Diagnostic, Diagnostics, Severity};
+use crate::config::{Config, Diagnostic, Diagnostics, Severity, sharing, suggestions};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::edit::{Edit, TriedEdits};
 use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
@@ -195,6 +197,8 @@ pub struct Reloader {
     watch: Mutex<Option<Duration>>,
     /// The text that was read last, whether or not it was valid.
     last_read: Mutex<Result<String, String>>,
+    /// Tries suggested changes on the text in force.
+    pub trials: Trials,
     /// Counts the results.
     pub counters: ReloadCounters,
 }
@@ -228,8 +232,15 @@ impl Reloader {
             status: Mutex::new(status),
             watch: Mutex::new(config.watch),
             last_read: Mutex::new(Ok(config.text.to_string())),
+            trials: Trials::new(Arc::clone(&config.text)),
             counters: ReloadCounters::default(),
         }
+    }
+
+    /// The file's name in diagnostics.
+    fn file_name(&self) -> String {
+        let file = self.status().file;
+        file.map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string())
     }
 
     /// The current status.
@@ -251,7 +262,13 @@ impl Reloader {
         match Config::load(&file) {
             Ok(config) => {
                 *self.last_read.lock() = Ok(config.text.to_string());
-                self.accept(&mut current, config)
+                match sharing::refusals(&config, &self.file_name(), &current.sharing) {
+                    None => self.accept(&mut current, config),
+                    Some(problems) => {
+                        self.accept_modes(&mut current, &config);
+                        self.refuse(&problems)
+                    }
+                }
             }
             Err(problems) => {
                 *self.last_read.lock() = read(&file);
@@ -263,12 +280,15 @@ impl Reloader {
     /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let name = self
-            .status()
-            .file
-            .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
-        match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
-            Ok(config) => self.compare(&self.current.lock(), &config).0,
+        match Config::parse(text, &self.file_name(), &|variable| std::env::var(variable).ok()) {
+            Ok(config) => {
+                let current = self.current.lock();
+                let widening = sharing::refusals(&config, &self.file_name(), &current.sharing);
+                widening.map_or_else(
+                    || self.compare(&current, &config).0,
+                    |problems| refused(&problems),
+                )
+            }
             Err(problems) => refused(&problems),
         }
     }
@@ -295,6 +315,7 @@ impl Reloader {
             self.start_cluster_fills();
         }
         *self.watch.lock() = config.watch;
+        self.trials.replace(Arc::clone(&config.text));
         let mode = config.mode;
         self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
@@ -332,6 +353,17 @@ impl Reloader {
             EventKind::Reload { ok: true, changes: report.changes.len(), error: None },
         );
         report
+    }
+
+    /// Takes over the modes of a file that is refused otherwise: whoever turns a route off must not
+    /// be kept waiting for the rest of the file.
+    fn accept_modes(&self, current: &mut ConfigSnapshot, refused: &Config) {
+        let text = suggestions::with_modes(&self.trials.text(), &refused.text);
+        let Some(text) = text else { return };
+        let name = self.file_name();
+        if let Ok(config) = Config::parse(&text, &name, &|variable| std::env::var(variable).ok()) {
+            self.accept(current, Config { file: self.status().file, ..config });
+        }
     }
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
@@ -453,6 +485,10 @@ impl ReloadHandle for AdminReload {
     fn check(&self, text: String) -> BoxFuture<'static, ReloadReply> {
         let reloader = Arc::clone(&self.0);
         Box::pin(async move { reloader.elsewhere(move |own| own.check(&text)).await.reply() })
+    }
+
+    fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
+        self.0.trials.try_edits(edits, &self.0.file_name())
     }
 }
 

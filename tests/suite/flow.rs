@@ -28,5 +28,6 @@ mod regressions_writes;
 mod shadow;
 mod soft_purge;
 mod streaming;
+mod suggestions;
 mod ttl;
 mod variants;
