@@ -17,15 +17,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
 use crate::app::trials::Trials;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
-use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
-use crate::config::{Config, Diagnostic, Diagnostics, Severity, sharing, suggestions};
+use crate::config::diff::{self, ConfigSnapshot};
+use crate::config::{Config, Diagnostics, sharing, suggestions};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::edit::{Edit, TriedEdits};
@@ -38,59 +37,16 @@ use crate::semantics::forward::{Network, Upgrades};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
+use self::report::refused;
+pub use self::report::{ReloadNotice, ReloadReport};
+
+mod report;
+
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much longer than the origin's first-byte timeout a mutation stays marked.
 const MARK_MARGIN: Duration = Duration::from_secs(5);
-
-/// The result of a reload, or of a check of what a reload would do.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReloadReport {
-    /// Whether the file is valid.
-    pub ok: bool,
-    /// How it differs from the rules in force.
-    pub changes: Vec<ConfigChange>,
-    /// Changed keys that need a restart, as `section.key`.
-    pub restart_needed: Vec<String>,
-    /// Errors, warnings and notes.
-    pub problems: Vec<ReloadNotice>,
-    /// The diagnostics as `sidecache check` prints them.
-    pub text: String,
-}
-
-impl ReloadReport {
-    fn reply(&self) -> ReloadReply {
-        ReloadReply { ok: self.ok, json: serde_json::to_string(self).unwrap_or_default() }
-    }
-}
-
-/// A diagnostic of the file, for JSON.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReloadNotice {
-    /// `error`, `warning` or `note`.
-    pub severity: &'static str,
-    /// The line, from 1; 0 when it is about the whole file.
-    pub line: usize,
-    /// The column, from 1.
-    pub column: usize,
-    /// The message.
-    pub message: String,
-    /// How to fix it.
-    pub hint: Option<String>,
-}
-
-impl ReloadNotice {
-    fn from_diagnostic(problem: &Diagnostic) -> Self {
-        let severity = match problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
-        let (message, hint) = (problem.message.clone(), problem.hint.clone());
-        Self { severity, line: problem.line, column: problem.column, message, hint }
-    }
-}
 
 /// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
@@ -495,17 +451,6 @@ impl ReloadHandle for AdminReload {
 /// The text of the file, or why it cannot be read.
 fn read(file: &Path) -> Result<String, String> {
     input_file::read_text(file, MAX_CONFIG_BYTES).map_err(|error| error.to_string())
-}
-
-fn refused(problems: &Diagnostics) -> ReloadReport {
-    let notices = problems.iter().map(ReloadNotice::from_diagnostic).collect();
-    ReloadReport {
-        ok: false,
-        changes: Vec::new(),
-        restart_needed: Vec::new(),
-        problems: notices,
-        text: problems.to_string(),
-    }
 }
 
 #[cfg(test)]

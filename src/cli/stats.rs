@@ -270,9 +270,9 @@ fn route_table(routes: &[&ApiRoute]) -> String {
 fn remedy(route: &ApiRoute, reason: &ApiReason) -> String {
     let Some(lines) = &reason.remedy else { return reason.why.clone().unwrap_or_default() };
     let place = route.line.map(|line| format!("line {line}: ")).unwrap_or_default();
-    let effects = [&reason.does, &reason.risks].into_iter().flatten();
-    let effects = effects.map(|effect| format!(" {effect}")).collect::<String>();
-    format!("{place}{}.{effects}", lines.replace('\n', "; "))
+    let effects: Vec<&str> =
+        [&reason.does, &reason.risks].into_iter().flatten().map(String::as_str).collect();
+    format!("{place}{}. {}", lines.replace('\n', "; "), effects.join(" "))
 }
 
 fn reason_table(routes: &[&ApiRoute]) -> Option<String> {

@@ -262,8 +262,8 @@ reasons! {
             explain`.";
     Expired = "expired", [Lookup],
         meaning: "The stored response is no longer fresh.",
-        remedy: "If writes purge the response anyway, let the origin send a longer `max-age`, or set \
-                 a longer `ttl`, which counts where the origin says nothing or `origin` is \
+        remedy: "If writes purge the response anyway, let the origin send a longer `max-age`, or \
+                 set a longer `ttl`, which counts where the origin says nothing or `origin` is \
                  `\"ignore\"`.";
     StaleWhileRevalidate = "stale-while-revalidate", [Stale],
         meaning: "The stored response is no longer fresh and is served while a new one is fetched.",
