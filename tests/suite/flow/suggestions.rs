@@ -72,7 +72,7 @@ fn random_rules(random: &mut StdRng) -> String {
         let key = ["", "key = [\"tenant\"]\n", "key = [\"tenant?\"]\n"].choose(random);
         let ttl = ["", "ttl = \"1m\"\n"].choose(random).expect("two");
         let key = key.expect("three");
-        rules.push_str(&format!("[[routes]]\npath = \"{path}\"\nscope = \"{scope}\"\n{key}{ttl}"));
+        rules += &format!("[[routes]]\npath = \"{path}\"\nscope = \"{scope}\"\n{key}{ttl}");
     }
     rules
 }
