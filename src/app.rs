@@ -51,6 +51,7 @@ mod reload_metrics;
 mod share_metrics;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod unseen_cookies;
 mod upload_metrics;
 

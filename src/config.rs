@@ -14,6 +14,7 @@ mod context;
 mod decode;
 mod diagnostics;
 pub mod diff;
+mod edits;
 mod env;
 mod file;
 mod keywords;
@@ -21,6 +22,8 @@ mod lint;
 mod model;
 mod redis_url;
 mod schema;
+pub mod sharing;
+pub mod suggestions;
 #[cfg(test)]
 mod tests;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 
 use crate::clock::Wall;
+use crate::policy::edit::{Edit, TriedEdits};
 use crate::policy::route::RouteMode;
 
 /// Reloads and checks the config file.
@@ -18,6 +19,9 @@ pub trait ReloadHandle: Send + Sync {
 
     /// The result that a reload with this text would have. Changes nothing.
     fn check(&self, text: String) -> BoxFuture<'static, ReloadReply>;
+
+    /// Tries changes on the file in force; `None` if they must not be shown.
+    fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits>;
 }
 
 /// The result of a reload or a check, as JSON.

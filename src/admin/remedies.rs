@@ -1,92 +1,215 @@
-//! Suggests the line of `proxy.toml` that would remove a reason for missing the cache. The operator
-//! decides.
+//! Suggests the change of `proxy.toml` that would remove a reason for missing the cache. The
+//! operator decides.
 //!
-//! The texts about a reason come from `outcome::Reason`; this adds the line, with the names from
-//! the requests and the route. Some lines give up a protection.
+//! The texts about a reason come from `outcome::Reason`; this adds the change, with the names from
+//! the requests and the route, what it does and what it risks. A change is shown only after it has
+//! been tried on the file ([`ReloadHandle::try_edits`]).
+//!
+//! Invariants:
+//! 1. *No field leaves a key, and no header is passed beside it.* An unknown header becomes a field
+//!    of the key, or part of the credential; it is withheld only where it is known to change
+//!    nothing.
+//! 2. *What the origin says of a response stands*: neither `origin = "ignore"` nor
+//!    `strip_set_cookie` is suggested, since a form or a login may be behind it.
+//! 3. *Each change has an effect on the requests that it is suggested for.*
 
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::reload::ReloadHandle;
 use crate::outcome::Reason;
+use crate::policy::edit::{Edit, EditValue, TriedEdits};
+use crate::policy::names::{Meaning, meaning};
 use crate::policy::route::Route;
+use crate::policy::route::headers::FROM_TRUSTED;
+use crate::policy::scope::Scope;
+use crate::semantics::storability::OriginRule;
+use crate::units::show_duration;
+
+/// How many unknown headers one suggestion speaks of.
+const MAX_HEADERS: usize = 16;
+
+/// How much longer a suggested time is than the one in force.
+const LONGER: u32 = 3;
+
+/// Headers of tracing and delivery, by which no app answers.
+const NOISE: &[&str] = &[
+    "cdn-loop",
+    "cf-ray",
+    "cf-visitor",
+    "cf-warp-tag-id",
+    "newrelic",
+    "sentry-trace",
+    "x-amz-cf-id",
+    "x-amzn-requestid",
+    "x-akamai-edgescape-trace",
+    "x-azure-ref",
+    "x-datadog-origin",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-tags",
+    "x-datadog-trace-id",
+    "x-envoy-attempt-count",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-fastly-trace",
+    "x-newrelic-id",
+    "x-newrelic-transaction",
+    "x-nginx-request-id",
+    "x-ot-span-context",
+    "x-request-start",
+    "x-varnish",
+    "x-vercel-id",
+];
 
 /// The explanation of a reason and its remedy.
 pub(super) struct Remedy {
     /// What the reason means, and what to do about it.
     pub(super) why: String,
-    /// The line of `proxy.toml`, if there is one.
-    pub(super) line: Option<String>,
+    /// The change of `proxy.toml`, if there is one.
+    pub(super) change: Option<RemedyChange>,
 }
 
-/// The remedy for a reason on a route. `subject` is the name that the reason is most often about.
-pub(super) fn remedy(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Remedy {
+/// A change of `proxy.toml` that has been tried.
+pub(super) struct RemedyChange {
+    /// The change.
+    pub(super) tried: TriedEdits,
+    /// What it does.
+    pub(super) does: String,
+    /// What it risks.
+    pub(super) risks: &'static str,
+}
+
+/// A change that has not been tried.
+struct Proposal {
+    edits: Vec<Edit>,
+    does: String,
+    risks: &'static str,
+}
+
+/// The remedy for a reason on a route. `subjects` are the names that the reason is about, the most
+/// frequent first.
+pub(super) fn remedy(
+    reason: Reason,
+    subjects: &[String],
+    route: Option<&Route>,
+    file: &dyn ReloadHandle,
+) -> Remedy {
     let words = [Some(reason.meaning()), reason.remedy()];
     let why = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    Remedy { why, line: line(reason, subject, route) }
+    let change = route.and_then(|route| proposal(reason, subjects, route)).and_then(|proposal| {
+        let tried = file.try_edits(&proposal.edits)?;
+        Some(RemedyChange { tried, does: proposal.does, risks: proposal.risks })
+    });
+    Remedy { why, change }
 }
 
-fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<String> {
-    let line = match reason {
-        Reason::UnkeyedHeader => return subject.map(|name| format!("pass_headers = [{name:?}]")),
-        Reason::MissingField => {
-            return subject.zip(route).map(|(name, route)| key_without(name, route));
-        }
-        Reason::ModeOff | Reason::Shadow => "mode = \"on\"",
-        Reason::AmbiguousQuery => "query = \"all\"",
-        Reason::RequestNoCache | Reason::RequestNoStore => "client_cache_control = \"ignore\"",
-        Reason::NoStore | Reason::Private | Reason::NoCache | Reason::StaleOnArrival => {
-            "origin = \"ignore\""
-        }
-        Reason::NoFreshness => "ttl = \"5m\"",
-        Reason::SetCookie => "strip_set_cookie = [\"NAME\"]",
-        Reason::Authorization => "scope = \"private\"",
-        Reason::NotAdmitted => "admit_for = \"5m\"",
-        Reason::CredentialUnconfirmed => "revalidate_after = \"5m\"",
-        Reason::Expired => "ttl = \"15m\"",
-        Reason::MutationPending => "guard = \"mark\"",
-        Reason::TooLarge => "[limits] object = \"32MiB\"",
-        Reason::TooManyTags => "[limits] tags = 4096",
-        Reason::MethodOverride => "[upstream] method_override = true",
-        Reason::KeyTooLong => "[limits] key = \"64KiB\"",
-        Reason::Range => "[limits] range_fill = \"64MiB\"",
-        Reason::NoRoute
-        | Reason::WithheldHeader
-        | Reason::FillRefused
-        | Reason::ContentCoding
-        | Reason::Method
-        | Reason::AmbiguousPath
-        | Reason::RequestBody
-        | Reason::Precondition
-        | Reason::Upgrade
-        | Reason::ConnectionLogin
-        | Reason::DeclaredWrite
-        | Reason::CacheUnavailable
-        | Reason::NotStored
-        | Reason::StaleWhileRevalidate
-        | Reason::Purged
-        | Reason::OnlyIfCached
-        | Reason::VaryMiss
-        | Reason::VaryStar
-        | Reason::Status
-        | Reason::Truncated
-        | Reason::Unframed
-        | Reason::ClientGone
-        | Reason::EventStream
-        | Reason::Trailers
-        | Reason::PurgedDuringFill
-        | Reason::StoreFailed
-        | Reason::Unverifiable
-        | Reason::BadRequest
-        | Reason::UpstreamUnreachable
-        | Reason::UpstreamTimeout
-        | Reason::UpstreamProtocolError
-        | Reason::UpstreamError
-        | Reason::UpstreamBusy
-        | Reason::WriteRefused => return None,
+fn proposal(reason: Reason, subjects: &[String], route: &Route) -> Option<Proposal> {
+    let (path, spec) = (route.name(), &route.spec);
+    let one = |edit: Edit, does: &str, risks: &'static str| {
+        Some(Proposal { edits: vec![edit], does: does.to_owned(), risks })
     };
-    Some(line.to_owned())
+    match reason {
+        Reason::UnkeyedHeader => unkeyed(subjects, route),
+        Reason::AmbiguousQuery => one(
+            Edit::text(path, "query", "all"),
+            "Every parameter counts, in the order of the request.",
+            "More entries: requests that differ in any parameter no longer share one.",
+        ),
+        Reason::RequestNoCache | Reason::RequestNoStore => one(
+            Edit::text(path, "client_cache_control", "ignore"),
+            "Clients get what is stored, whatever their `Cache-Control` says.",
+            "A reload in a browser no longer reaches the app.",
+        ),
+        Reason::NoFreshness => one(
+            Edit::text(path, "ttl", "5m"),
+            "Responses without a lifetime of their own are fresh for five minutes.",
+            "What changes without a write that a purge rule knows is old for up to that time.",
+        ),
+        Reason::Authorization => one(
+            Edit::text(path, "scope", "private"),
+            "Each caller has entries of its own.",
+            "More entries: callers no longer share any.",
+        ),
+        Reason::NotAdmitted => {
+            longer("admit_for", spec.admit_for, route, "A caller stays authorized for longer")
+        }
+        Reason::CredentialUnconfirmed => longer(
+            "revalidate_after",
+            spec.revalidate_after?,
+            route,
+            "The app is asked again about a caller less often",
+        ),
+        // Where the origin's word counts, `ttl` may have no effect at all.
+        Reason::Expired if spec.origin == OriginRule::Ignore => {
+            longer("ttl", spec.ttl?, route, "Responses are fresh for longer")
+        }
+        _ => None,
+    }
 }
 
-/// The `key` line of a route, without one field.
-fn key_without(name: &str, route: &Route) -> String {
-    let others = route.spec.key.iter().filter(|field| *field.name != *name);
-    let kept: Vec<String> = others.map(|field| format!("{:?}", field.name)).collect();
-    format!("key = [{}]", kept.join(", "))
+/// Sets a time to a multiple of itself.
+fn longer(key: &'static str, now: Duration, route: &Route, does: &str) -> Option<Proposal> {
+    let time = show_duration(now.checked_mul(LONGER)?);
+    Some(Proposal {
+        edits: vec![Edit::text(route.name(), key, &time)],
+        does: format!("{does}: {time} in place of {}.", show_duration(now)),
+        risks: "What was revoked, or has changed without a purge, is served for longer.",
+    })
+}
+
+/// One change for all headers that neither the key nor the route speaks of.
+fn unkeyed(subjects: &[String], route: &Route) -> Option<Proposal> {
+    let (mut credentials, mut fields, mut noise) = (Vec::new(), Vec::new(), Vec::new());
+    for name in subjects.iter().take(MAX_HEADERS) {
+        if HeaderName::from_str(name).is_err() {
+            continue;
+        }
+        if NOISE.contains(&name.as_str()) {
+            noise.push(name.clone());
+            continue;
+        }
+        match meaning(name) {
+            // In scope `public` a credential would be withheld, and its owner be given what the app
+            // shows to strangers.
+            Some(Meaning::Credential) if route.spec.scope == Scope::Public => {}
+            Some(Meaning::Credential) => credentials.push(name.clone()),
+            // A client may say anything about its address and about the target that it asked for:
+            // `trusted_proxies` says whom to believe.
+            _ if FROM_TRUSTED.contains(&name.as_str()) => {}
+            Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => {}
+            Some(Meaning::Caller | Meaning::Choice) | None => fields.push(name.clone()),
+        }
+    }
+    let (mut edits, mut does) = (Vec::new(), Vec::new());
+    if !credentials.is_empty() {
+        does.push(format!("{} becomes a part of the credential.", credentials.join(", ")));
+        edits.push(Edit::Section {
+            section: "credential",
+            key: "headers",
+            value: EditValue::More(credentials),
+        });
+    }
+    if !fields.is_empty() {
+        does.push(format!("{} has a place in the key.", fields.join(", ")));
+        let mut key: Vec<String> = route.spec.key.iter().map(|field| field.written()).collect();
+        for header in fields {
+            let name = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            key.push(format!("{name}?"));
+            edits.push(Edit::HeaderField { name, header });
+        }
+        edits.push(Edit::list(route.name(), "key", key));
+    }
+    if !noise.is_empty() {
+        does.push(format!("{} is withheld from the app on fills.", noise.join(", ")));
+        let dropped = route.spec.drop_headers.iter().map(ToString::to_string);
+        edits.push(Edit::list(route.name(), "drop_headers", dropped.chain(noise).collect()));
+    }
+    (!edits.is_empty()).then(|| Proposal {
+        edits,
+        does: does.join(" "),
+        risks: "More entries: requests that differ in one of these headers do not share any. A \
+                request that repeats one of them is refused.",
+    })
 }

@@ -103,7 +103,17 @@ impl AdminState {
         let place = |path: &str| {
             live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line)
         };
-        self.proxy.shadow.report(&live.rules, &place)
+        let mut report = self.proxy.shadow.report(&live.rules, &place);
+        // What must not be pasted is not shown.
+        report.advice.retain_mut(|advice| {
+            if advice.edits.is_empty() {
+                return true;
+            }
+            let tried = self.reloader.try_edits(&advice.edits);
+            advice.diff = tried.map(|tried| tried.diff);
+            advice.diff.is_some()
+        });
+        report
     }
 
     pub(super) fn shadow_summary(&self) -> Value {

@@ -18,6 +18,9 @@ use crate::telemetry::metrics::{Latency, RowView};
 
 /// How many tags are reported.
 const MAX_TAGS: usize = 20;
+/// How many times rarer than the most frequent one a subject of a reason may be, to be told.
+const RARITY: u64 = 50;
+
 /// How many reasons are reported per route.
 const MAX_REASONS: usize = 16;
 /// The row of requests without a route.
@@ -158,15 +161,24 @@ fn reasons(state: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Valu
     reasons.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
         let subjects = state.proxy.hot_tags.subjects(&row.name, reason.as_str());
-        let subject = subjects.first().map(|(name, _)| name.as_str());
-        let remedy = remedy(reason, subject, route);
+        let most = subjects.first().map_or(0, |(_, count)| *count);
+        // A name that hardly any request has is a stranger's, or a typing mistake.
+        let usual = |(_, count): &(String, u64)| count.saturating_mul(RARITY) >= most;
+        let subjects: Vec<String> =
+            subjects.into_iter().filter(usual).map(|(name, _)| name).collect();
+        let remedy = remedy(reason, &subjects, route, &*state.reloader);
+        let change = remedy.change.as_ref();
         json!({
             "disposition": disposition.as_str(),
             "reason": reason.as_str(),
-            "subject": subject,
+            "subject": subjects.first(),
+            "subjects": subjects,
             "count": count,
             "why": remedy.why,
-            "remedy": remedy.line,
+            "remedy": change.map(|change| &change.tried.lines),
+            "diff": change.map(|change| &change.tried.diff),
+            "does": change.map(|change| &change.does),
+            "risks": change.map(|change| change.risks),
         })
     };
     reasons.into_iter().take(MAX_REASONS).map(one).collect()

@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
+use crate::app::trials::Trials;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::clock::Clock;
-use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
-use crate::config::{Config, Diagnostic, Diagnostics, Severity};
+use crate::config::diff::{self, ConfigSnapshot};
+use crate::config::{Config, Diagnostics, sharing, suggestions};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::edit::{Edit, TriedEdits};
 use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::{FillConstants, PolicyRules};
 use crate::policy::route::Collapse;
@@ -36,59 +37,16 @@ use crate::semantics::forward::{Network, Upgrades};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::metrics::{Counter, Metrics};
 
+use self::report::refused;
+pub use self::report::{ReloadNotice, ReloadReport};
+
+mod report;
+
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much longer than the origin's first-byte timeout a mutation stays marked.
 const MARK_MARGIN: Duration = Duration::from_secs(5);
-
-/// The result of a reload, or of a check of what a reload would do.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReloadReport {
-    /// Whether the file is valid.
-    pub ok: bool,
-    /// How it differs from the rules in force.
-    pub changes: Vec<ConfigChange>,
-    /// Changed keys that need a restart, as `section.key`.
-    pub restart_needed: Vec<String>,
-    /// Errors, warnings and notes.
-    pub problems: Vec<ReloadNotice>,
-    /// The diagnostics as `sidecache check` prints them.
-    pub text: String,
-}
-
-impl ReloadReport {
-    fn reply(&self) -> ReloadReply {
-        ReloadReply { ok: self.ok, json: serde_json::to_string(self).unwrap_or_default() }
-    }
-}
-
-/// A diagnostic of the file, for JSON.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReloadNotice {
-    /// `error`, `warning` or `note`.
-    pub severity: &'static str,
-    /// The line, from 1; 0 when it is about the whole file.
-    pub line: usize,
-    /// The column, from 1.
-    pub column: usize,
-    /// The message.
-    pub message: String,
-    /// How to fix it.
-    pub hint: Option<String>,
-}
-
-impl ReloadNotice {
-    fn from_diagnostic(problem: &Diagnostic) -> Self {
-        let severity = match problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
-        let (message, hint) = (problem.message.clone(), problem.hint.clone());
-        Self { severity, line: problem.line, column: problem.column, message, hint }
-    }
-}
 
 /// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
@@ -195,6 +153,8 @@ pub struct Reloader {
     watch: Mutex<Option<Duration>>,
     /// The text that was read last, whether or not it was valid.
     last_read: Mutex<Result<String, String>>,
+    /// Tries suggested changes on the text in force.
+    pub trials: Trials,
     /// Counts the results.
     pub counters: ReloadCounters,
 }
@@ -228,8 +188,15 @@ impl Reloader {
             status: Mutex::new(status),
             watch: Mutex::new(config.watch),
             last_read: Mutex::new(Ok(config.text.to_string())),
+            trials: Trials::new(Arc::clone(&config.text)),
             counters: ReloadCounters::default(),
         }
+    }
+
+    /// The file's name in diagnostics.
+    fn file_name(&self) -> String {
+        let file = self.status().file;
+        file.map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string())
     }
 
     /// The current status.
@@ -251,7 +218,13 @@ impl Reloader {
         match Config::load(&file) {
             Ok(config) => {
                 *self.last_read.lock() = Ok(config.text.to_string());
-                self.accept(&mut current, config)
+                match sharing::refusals(&config, &self.file_name(), &current.sharing) {
+                    None => self.accept(&mut current, config),
+                    Some(problems) => {
+                        self.accept_modes(&mut current, &config);
+                        self.refuse(&problems)
+                    }
+                }
             }
             Err(problems) => {
                 *self.last_read.lock() = read(&file);
@@ -263,12 +236,15 @@ impl Reloader {
     /// The result that a reload with this text would have. Changes nothing.
     #[must_use]
     pub fn check(&self, text: &str) -> ReloadReport {
-        let name = self
-            .status()
-            .file
-            .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
-        match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
-            Ok(config) => self.compare(&self.current.lock(), &config).0,
+        match Config::parse(text, &self.file_name(), &|variable| std::env::var(variable).ok()) {
+            Ok(config) => {
+                let current = self.current.lock();
+                let widening = sharing::refusals(&config, &self.file_name(), &current.sharing);
+                widening.map_or_else(
+                    || self.compare(&current, &config).0,
+                    |problems| refused(&problems),
+                )
+            }
             Err(problems) => refused(&problems),
         }
     }
@@ -295,6 +271,7 @@ impl Reloader {
             self.start_cluster_fills();
         }
         *self.watch.lock() = config.watch;
+        self.trials.replace(Arc::clone(&config.text));
         let mode = config.mode;
         self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
         if !report.changes.is_empty() {
@@ -332,6 +309,17 @@ impl Reloader {
             EventKind::Reload { ok: true, changes: report.changes.len(), error: None },
         );
         report
+    }
+
+    /// Takes over the modes of a file that is refused otherwise: whoever turns a route off must not
+    /// be kept waiting for the rest of the file.
+    fn accept_modes(&self, current: &mut ConfigSnapshot, refused: &Config) {
+        let text = suggestions::with_modes(&self.trials.text(), &refused.text);
+        let Some(text) = text else { return };
+        let name = self.file_name();
+        if let Ok(config) = Config::parse(&text, &name, &|variable| std::env::var(variable).ok()) {
+            self.accept(current, Config { file: self.status().file, ..config });
+        }
     }
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
@@ -454,22 +442,15 @@ impl ReloadHandle for AdminReload {
         let reloader = Arc::clone(&self.0);
         Box::pin(async move { reloader.elsewhere(move |own| own.check(&text)).await.reply() })
     }
+
+    fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
+        self.0.trials.try_edits(edits, &self.0.file_name())
+    }
 }
 
 /// The text of the file, or why it cannot be read.
 fn read(file: &Path) -> Result<String, String> {
     input_file::read_text(file, MAX_CONFIG_BYTES).map_err(|error| error.to_string())
-}
-
-fn refused(problems: &Diagnostics) -> ReloadReport {
-    let notices = problems.iter().map(ReloadNotice::from_diagnostic).collect();
-    ReloadReport {
-        ok: false,
-        changes: Vec::new(),
-        restart_needed: Vec::new(),
-        problems: notices,
-        text: problems.to_string(),
-    }
 }
 
 #[cfg(test)]

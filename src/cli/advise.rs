@@ -58,7 +58,7 @@ fn render(report: &ApiShadowReport) -> String {
              differed between callers"
         );
     }
-    for ApiAdvice { route, why, toml, line } in &report.advice {
+    for ApiAdvice { route, why, toml, line, diff: _ } in &report.advice {
         let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
         let _ = writeln!(text, "\n# {}{place}: {}", clean(route), clean(why));
         let _ = writeln!(text, "{}", clean_lines(toml.trim_end()));

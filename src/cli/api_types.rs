@@ -76,6 +76,8 @@ api_types! {
         count: u64,
         remedy: Option<String>,
         why: Option<String>,
+        does: Option<String>,
+        risks: Option<String>,
     }
     ApiLatency { hit: Option<ApiTimes>, app: Option<ApiTimes>, }
     ApiTimes { p50_ms: f64, }
@@ -151,7 +153,7 @@ api_types! {
     ApiFinding { count: u64, unexplained: u64, }
     ApiAudit { asked: u64, stale: u64, }
     ApiLanguages { finding: Option<String>, pages: u64, languages: Vec<String>, differing: u64, }
-    ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, }
+    ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, diff: Option<String>, }
 }
 
 #[cfg(test)]

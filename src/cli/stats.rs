@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::api_types::{ApiLanguageRoutes, ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
+use super::api_types::{
+    ApiLanguageRoutes, ApiReady, ApiReason, ApiRedis, ApiRoute, ApiStats, ApiTag,
+};
 use super::error::CommandError;
 use super::exit_codes::EXIT_FAILED;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
@@ -264,6 +266,15 @@ fn route_table(routes: &[&ApiRoute]) -> String {
     table(head, &[2, 3, 4, 5, 6, 7, 8], rows)
 }
 
+/// The lines to change, with what they do and risk; or what the reason means.
+fn remedy(route: &ApiRoute, reason: &ApiReason) -> String {
+    let Some(lines) = &reason.remedy else { return reason.why.clone().unwrap_or_default() };
+    let place = route.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    let effects: Vec<&str> =
+        [&reason.does, &reason.risks].into_iter().flatten().map(String::as_str).collect();
+    format!("{place}{}. {}", lines.replace('\n', "; "), effects.join(" "))
+}
+
 fn reason_table(routes: &[&ApiRoute]) -> Option<String> {
     let mut reasons: Vec<_> = routes
         .iter()
@@ -279,11 +290,7 @@ fn reason_table(routes: &[&ApiRoute]) -> Option<String> {
             .flatten()
             .collect::<Vec<_>>()
             .join(" ");
-        let remedy = match (&reason.remedy, route.line, &reason.why) {
-            (Some(remedy), Some(line), _) => format!("line {line}: {remedy}"),
-            (Some(remedy), None, _) => remedy.clone(),
-            (None, _, why) => why.clone().unwrap_or_default(),
-        };
+        let remedy = remedy(route, reason);
         [route.path.clone(), reason.count.to_string(), reason.disposition.clone(), words, remedy]
     });
     let mut text = table(["ROUTE", "COUNT", "X-CACHE", "REASON", "REMEDY"], &[1], rows);

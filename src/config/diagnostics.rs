@@ -76,13 +76,16 @@ impl DiagnosticCollector {
 
     /// Whether the line of a warning ends with [`SUPPRESSION`], which a reason may follow.
     fn is_right(&self, diagnostic: &Diagnostic) -> bool {
-        let said = || {
-            self.line_of(diagnostic.span.start)
-                .split('#')
-                .skip(1)
-                .any(|comment| comment.trim_start().starts_with(SUPPRESSION))
-        };
-        diagnostic.severity != Severity::Error && diagnostic.line > 0 && said()
+        diagnostic.severity != Severity::Error
+            && diagnostic.line > 0
+            && self.is_accepted(diagnostic.span.start)
+    }
+
+    /// Whether the line of this position ends with [`SUPPRESSION`].
+    #[must_use]
+    pub fn is_accepted(&self, at: usize) -> bool {
+        let mut comments = self.line_of(at).split('#').skip(1);
+        comments.any(|comment| comment.trim_start().starts_with(SUPPRESSION))
     }
 
     /// Adds a syntax error. Of several on one line only the first is kept, because the others

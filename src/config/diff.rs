@@ -9,6 +9,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::Config;
+use super::sharing::SharingRules;
 
 /// The sections that are read at startup only.
 const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
@@ -86,6 +87,8 @@ pub struct ConfigChange {
 pub struct ConfigSnapshot {
     tree: Table,
     policies: BTreeMap<String, [u8; 8]>,
+    /// Who shares the entries of its routes.
+    pub sharing: SharingRules,
 }
 
 impl ConfigSnapshot {
@@ -99,7 +102,11 @@ impl ConfigSnapshot {
             .collect();
         // The text has been parsed before, so this cannot fail; an empty tree would differ from
         // every other.
-        Self { tree: config.text.parse().unwrap_or_default(), policies }
+        Self {
+            tree: config.text.parse().unwrap_or_default(),
+            policies,
+            sharing: SharingRules::from_config(config),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::file::{self, ConfigFile};
 
 mod callers;
 mod headers;
-mod names;
+
 mod purges;
 pub mod redis;
 mod scopes;

@@ -184,11 +184,13 @@ reasons! {
         remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
     MissingField = "missing field", [Bypass],
         meaning: "The request lacks a field that the route's `key` or `tags` need.",
-        remedy: "Let clients send the field, or take it out of the route.";
+        remedy: "Let clients send the field. With a `?` after its name in `key`, requests without \
+                 it have an entry of their own.";
     UnkeyedHeader = "unkeyed header", [Bypass],
         meaning: "The request has a header that the origin may read and the key does not contain.",
-        remedy: "If the header changes the response, make it a field of the key. If it does not, \
-                 list it in `pass_headers` or `drop_headers`.";
+        remedy: "Make the header a field of the key, or name it in `[credential] headers` if it \
+                 proves who asks. List it in `drop_headers` only if no response depends on it. For \
+                 `X-Forwarded-*`, name the proxy that sends it in `listen.trusted_proxies`.";
     WithheldHeader = "withheld header", [Bypass],
         meaning: "The response varies on a header that the cache withholds when it fetches a \
                   response for many, and the request has this header: it goes to the origin as it \
@@ -201,7 +203,7 @@ reasons! {
                   varies on what only the client's own has. For 10 seconds requests for the key go \
                   to the origin as they are.",
         remedy: "Find out what the origin asks for: `sidecache explain` shows what it gets on a \
-                 fill. Name the header in `key` or `pass_headers`, or let the client's address \
+                 fill. Name the header in `key`, or let the client's address \
                  into the key with a field `{ client = \"address\" }`.";
     AmbiguousPath = "ambiguous path", [Bypass],
         meaning: "The path can be read in more than one way (`%2f`, `;`, dot segments).",
@@ -261,7 +263,9 @@ reasons! {
             explain`.";
     Expired = "expired", [Lookup],
         meaning: "The stored response is no longer fresh.",
-        remedy: "Set a longer `ttl` if writes purge the response anyway.";
+        remedy: "If writes purge the response anyway, let the origin send a longer `max-age`, or \
+                 set a longer `ttl`, which counts where the origin says nothing or `origin` is \
+                 `\"ignore\"`.";
     StaleWhileRevalidate = "stale-while-revalidate", [Stale],
         meaning: "The stored response is no longer fresh and is served while a new one is fetched.",
         remedy: "";
@@ -292,10 +296,12 @@ reasons! {
     // Responses that are not stored.
     NoStore = "no-store", [Store],
         meaning: "The origin sent `Cache-Control: no-store`.",
-        remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
+        remedy: "Correct the origin. Overriding it with `origin = \"ignore\"` and a `ttl` is safe \
+                 only on a route without forms, logins or anything else of one caller.";
     Private = "private", [Store],
         meaning: "The origin sent `Cache-Control: private`.",
-        remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
+        remedy: "Correct the origin. Overriding it with `origin = \"ignore\"` and a `ttl` is safe \
+                 only on a route without forms, logins or anything else of one caller.";
     NoCache = "no-cache", [Store],
         meaning: "The origin sent `Cache-Control: no-cache` and no validator.",
         remedy: "Let the origin send an `ETag`, or set `origin = \"ignore\"` with a `ttl`.";
@@ -306,10 +312,12 @@ reasons! {
         meaning: "The response was stale when it arrived: `max-age=0`, an `Expires` in the past, \
             or \
                   an `Age` beyond its lifetime.",
-        remedy: "Set `origin = \"ignore\"` with a `ttl` if the origin sends it on every response.";
+        remedy: "Correct the origin. Overriding it with `origin = \"ignore\"` and a `ttl` is safe \
+                 only on a route without forms, logins or anything else of one caller.";
     SetCookie = "set-cookie", [Store],
         meaning: "The response sets a cookie.",
-        remedy: "Name the cookie in `strip_set_cookie` if nothing in the response needs it.";
+        remedy: "Name the cookie in `strip_set_cookie` if nothing needs it: neither a login, nor a \
+                 form in the response.";
     VaryStar = "vary *", [Store],
         meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
         remedy: "";

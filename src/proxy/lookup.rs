@@ -23,6 +23,9 @@ use crate::proxy::{audit, head, hit, late_fill, miss, pass, refresh};
 /// more after a purge, or a fill that failed.
 const MAX_RETRIES: u8 = 2;
 
+/// How many unknown headers of a request are counted besides the one that its outcome names.
+const MAX_COUNTED: usize = 15;
+
 /// What earlier lookups of one request came to.
 #[derive(Debug, Default)]
 pub(super) struct LookupAttempts {
@@ -87,7 +90,12 @@ pub(super) async fn serve_lookup(
     if let Some(reason) = context.directives.bypass {
         return Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(reason))).await;
     }
-    if let Some(name) = context.lookup.unknown.first() {
+    if let Some((name, others)) = context.lookup.unknown.split_first() {
+        // The outcome names one of them. Whoever has to do something about it needs all.
+        for other in others.iter().take(MAX_COUNTED) {
+            let (route, reason) = (context.lookup.route.name(), Reason::UnkeyedHeader.as_str());
+            resources.hot_tags.subject(route, reason, other.as_str());
+        }
         let outcome = Outcome::bypass_with(Reason::UnkeyedHeader, name.as_str());
         return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
     }

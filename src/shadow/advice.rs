@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::policy::edit::Edit;
 use crate::policy::field::FieldSource;
 use crate::policy::request_target;
 use crate::policy::route::{AdmitRule, Pattern, Route};
@@ -59,8 +60,21 @@ pub fn advise(subjects: &[Subject<'_>]) -> Vec<Advice> {
 }
 
 impl Subject<'_> {
-    fn advice(&self, why: String, toml: String) -> Advice {
-        Advice { route: self.route.name().to_owned(), why, toml, line: self.line }
+    fn advice(&self, why: String, toml: String, edits: Vec<Edit>) -> Advice {
+        let route = self.route.name().to_owned();
+        Advice { route, why, toml, line: self.line, diff: None, edits }
+    }
+
+    /// Advice to set one key of the route to a text.
+    fn set(&self, why: String, key: &'static str, text: &str) -> Advice {
+        let edit = Edit::text(self.route.name(), key, text);
+        self.advice(why, format!("{key} = {}\n", quoted(text)), vec![edit])
+    }
+
+    /// Advice to set one key of the route to a list.
+    fn set_list(&self, why: String, key: &'static str, texts: Vec<String>) -> Advice {
+        let toml = format!("{key} = {}\n", list(&texts));
+        self.advice(why, toml, vec![Edit::list(self.route.name(), key, texts)])
     }
 }
 
@@ -79,10 +93,19 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
         let Some((first, culprit)) = needs.first() else { continue };
         let options: Vec<Vec<String>> =
             needs.iter().map(|(subject, _)| options(subject.route, &pattern)).collect();
-        let toml = format!(
-            "[[purges]]\npath = {}\ntags = {}\n",
-            quoted(&pattern),
-            list(&fewest(&options, last_literal(&pattern)))
+        let tags = fewest(&options, last_literal(&pattern));
+        let toml = format!("[[purges]]\npath = {}\ntags = {}\n", quoted(&pattern), list(&tags));
+        // The rule and the tags that it needs are tried together: either alone does nothing.
+        let without_tags: Vec<&Subject<'_>> = needs
+            .iter()
+            .map(|(subject, _)| *subject)
+            .filter(|subject| renderable(subject.route, &pattern).next().is_none())
+            .collect();
+        let mut edits = vec![Edit::Purge { path: pattern.clone(), tags }];
+        edits.extend(
+            without_tags
+                .iter()
+                .map(|subject| Edit::list(subject.route.name(), "tags", tags_with(subject.route))),
         );
         let responses: u64 = needs.iter().map(|(_, culprit)| culprit.responses).sum();
         let each = needs
@@ -97,18 +120,16 @@ fn purges(subjects: &[Subject<'_>]) -> Vec<Advice> {
             culprit.method,
             culprit.path
         );
-        let rule = first.advice(why, toml);
-        for (subject, _) in &needs {
-            if renderable(subject.route, &pattern).next().is_none() {
-                let added = tags_with(subject.route);
-                let why = format!(
-                    "{} carries no tag that a write to {pattern} could purge",
-                    subject.route.name()
-                );
-                let added = subject.advice(why, format!("tags = {}\n", list(&added)));
-                if !advice.contains(&added) {
-                    advice.push(added);
-                }
+        let rule = first.advice(why, toml, edits.clone());
+        for subject in without_tags {
+            let why = format!(
+                "{} carries no tag that a write to {pattern} could purge",
+                subject.route.name()
+            );
+            let toml = format!("tags = {}\n", list(&tags_with(subject.route)));
+            let added = subject.advice(why, toml, edits.clone());
+            if !advice.iter().any(|known| known.why == added.why && known.toml == added.toml) {
+                advice.push(added);
             }
         }
         advice.push(rule);
@@ -336,24 +357,25 @@ fn scope(subject: &Subject<'_>) -> Option<Advice> {
     Some(match route.spec.scope {
         Scope::Shared if is_refused && route.spec.admit == AdmitRule::Route => {
             let why = format!("{finding}, and by admit = \"route\" who may read one may read all");
-            subject.advice(why, "admit = \"entry\"\n".to_owned())
+            subject.set(why, "admit", "entry")
         }
         Scope::Shared | Scope::Public => {
             let why = format!(
                 "{finding}, and scope {:?} has one entry for them",
                 route.spec.scope.as_str()
             );
-            subject.advice(why, "scope = \"private\"\n".to_owned())
+            subject.set(why, "scope", "private")
         }
         Scope::Private => {
-            let fields =
-                route.spec.key.iter().filter(|field| !matches!(field.source, FieldSource::Auth(_)));
-            let key: Vec<String> = fields.map(|field| field.name.to_string()).collect();
+            let fields = route.spec.key.iter();
+            let identity = fields.filter(|field| matches!(field.source, FieldSource::Auth(_)));
+            let names: Vec<&str> = identity.map(|field| &*field.name).collect();
             let why = format!(
-                "{finding}, and the identity field in its key does not distinguish them; without \
-                 it, the whole credential would"
+                "{finding}, and the identity field in its key ({}) does not distinguish them; \
+                 without it, the whole credential would",
+                names.join(", ")
             );
-            subject.advice(why, format!("key = {}\n", list(&key)))
+            subject.advice(why, String::new(), Vec::new())
         }
     })
 }
@@ -369,7 +391,7 @@ fn volatile(subject: &Subject<'_>) -> Option<Advice> {
         "{finding} from one request to the next without any write in between: caching this route \
          changes what clients see"
     );
-    Some(subject.advice(why, "mode = \"off\"\n".to_owned()))
+    Some(subject.set(why, "mode", "off"))
 }
 
 /// Advice for changes that no write explains.
@@ -386,7 +408,7 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
          data must purge through the admin API, or the ttl limits how long the old data is served",
         would_have_been(findings.unexplained)
     );
-    Some(subject.advice(why, format!("ttl = \"{}s\"\n", SHORT_TTL.as_secs())))
+    Some(subject.set(why, "ttl", &format!("{}s", SHORT_TTL.as_secs())))
 }
 
 /// Advice where responses in several languages were compared.
@@ -407,7 +429,7 @@ fn languages(subject: &Subject<'_>) -> Option<Advice> {
             );
             let dropped = spec.drop_headers.iter().map(ToString::to_string);
             let dropped: Vec<String> = dropped.chain(["accept-language".to_owned()]).collect();
-            Some(subject.advice(why, format!("drop_headers = {}\n", list(&dropped))))
+            Some(subject.set_list(why, "drop_headers", dropped))
         }
         LanguageFinding::Differs if spec.languages.is_none() && !findings.distinct.is_empty() => {
             let why = format!(
@@ -415,7 +437,7 @@ fn languages(subject: &Subject<'_>) -> Option<Advice> {
                  the origin has, of which these were seen, and all others share its default",
                 findings.differing
             );
-            Some(subject.advice(why, format!("languages = {}\n", list(&names(&findings.distinct)))))
+            Some(subject.set_list(why, "languages", names(&findings.distinct)))
         }
         LanguageFinding::Differs => None,
     }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::policy::edit::Edit;
 use crate::shadow::findings::{Findings, Sighting, StaleChange};
 use crate::shadow::languages::{LanguageFinding, LanguageFindings};
 
@@ -150,6 +151,11 @@ pub struct Advice {
     pub toml: String,
     /// The line of the route in the file, from 1, if it is known.
     pub line: Option<usize>,
+    /// The same, and what belongs to it, as a diff of the file.
+    pub diff: Option<String>,
+    /// The changes to try before it is shown. None for advice in words alone.
+    #[serde(skip)]
+    pub edits: Vec<Edit>,
 }
 
 impl RouteReport {

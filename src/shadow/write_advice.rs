@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::policy::credential::CredentialRule;
+use crate::policy::edit::{Edit, EditValue};
 use crate::policy::glob::Glob;
 use crate::policy::plan::PolicyRules;
 use crate::shadow::report::Advice;
@@ -29,6 +30,9 @@ pub fn write_advice(answers: &WriteAnswers, rules: &PolicyRules) -> Vec<Advice> 
             ),
             toml: "repurge_after = [\"1s\", \"5s\"]\n".to_owned(),
             line: Some(*line),
+            diff: None,
+            // A path may have several rules, of which a change could not tell which one is meant.
+            edits: Vec::new(),
         });
     }
     advice
@@ -43,10 +47,10 @@ fn login_advice(logins: &BTreeMap<Box<str>, u64>, rule: &CredentialRule) -> Opti
         .collect();
     let (first, _) = seen.first()?;
     let named = rule.login_paths.iter().map(Glob::as_str).filter(|_| rule.names_logins);
-    let paths: Vec<String> = named
-        .chain(seen.iter().map(|(path, _)| *path))
-        .map(|path| serde_json::Value::from(path).to_string())
-        .collect();
+    let paths: Vec<String> =
+        named.chain(seen.iter().map(|(path, _)| *path)).map(str::to_owned).collect();
+    let shown: Vec<String> =
+        paths.iter().map(|path| serde_json::Value::from(path.as_str()).to_string()).collect();
     Some(Advice {
         route: "[credential]".to_owned(),
         why: format!(
@@ -55,8 +59,14 @@ fn login_advice(logins: &BTreeMap<Box<str>, u64>, rule: &CredentialRule) -> Opti
              the same, as a registration is, give its purge rule purge_on = \"any\"",
             times(seen.iter().map(|(_, count)| count).sum())
         ),
-        toml: format!("[credential]\nlogin_paths = [{}]\n", paths.join(", ")),
+        toml: format!("[credential]\nlogin_paths = [{}]\n", shown.join(", ")),
         line: None,
+        diff: None,
+        edits: vec![Edit::Section {
+            section: "credential",
+            key: "login_paths",
+            value: EditValue::List(paths),
+        }],
     })
 }
 

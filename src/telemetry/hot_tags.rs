@@ -20,7 +20,7 @@ const EXACT_HITS: u64 = 4096;
 /// The most pairs of route and reason whose subjects are counted.
 const MAX_REASON_KEYS: usize = 1024;
 /// The most subjects counted for each pair.
-const MAX_SUBJECTS: usize = 8;
+const MAX_SUBJECTS: usize = 16;
 /// The longest name that is counted, in bytes. Longer names are truncated.
 const MAX_NAME_BYTES: usize = 256;
 

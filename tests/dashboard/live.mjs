@@ -55,7 +55,10 @@ async function reasonsNameTheLine ({ page, scene }) {
   await until('the reason is told', () => reason.allInnerTexts(), ([told]) => told?.includes('x-account-id'))
   assert.match(await reason.innerText(), new RegExp(`line ${scene.routeLine(CAMPAIGNS)} of proxy\\.toml`))
   await reason.getByRole('button', { name: 'Copy' }).click()
-  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), 'pass_headers = ["x-account-id"]')
+  const change = await page.evaluate(() => navigator.clipboard.readText())
+  assert.match(change, /^\+x_account_id = \{ header = "x-account-id" \}$/m)
+  assert.match(change, /^\+key = \[.*"x_account_id\?"\]$/m)
+  assert.match(await reason.innerText(), /has a place in the key\. More entries/)
 }
 
 async function purgeByTag ({ page, scene }) {

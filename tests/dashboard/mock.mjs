@@ -29,10 +29,10 @@ function route (path, line, policy, share, hitRate, reasons = []) {
   return { path, line, mode: 'on', scope: 'private', ttl_s: 300, share, hitRate, requests: zeros(), reasons, ...policy }
 }
 
-const reason = (disposition, reason, subject, share, remedy, why) => ({ disposition, reason, subject, share, count: 0, remedy, why })
+const reason = (disposition, reason, subject, share, remedy, why) => ({ disposition, reason, subject, share, count: 0, remedy, why, diff: remedy && `@@ -71,3 +71,4 @@\n [[routes]]\n+${remedy}\n`, does: remedy && 'It has a place in the key.', risks: remedy && 'More entries.' })
 
 function demoRoutes () {
-  const unkeyed = (name, share) => reason('BYPASS', 'unkeyed header', name, share, `pass_headers = ["${name}"]`, 'The request has a header that the origin may read and the key does not contain. If the header changes the response, make it a field of the key. If it does not, list it in `pass_headers` or `drop_headers`.')
+  const unkeyed = (name, share) => reason('BYPASS', 'unkeyed header', name, share, `key = ["${name.replaceAll('-', '_')}?"]`, 'The request has a header that the origin may read and the key does not contain. Make the header a field of the key.')
   const cold = reason('MISS', 'not stored', null, 0.05, null, 'Nothing is stored under the key. If it does not go away, compare the keys of two requests with `sidecache explain`.')
   return [
     route('/api/v1/campaigns', 71, { scope: 'shared' }, 34, 0.94, [cold, unkeyed('x-account-id', 0.012)]),

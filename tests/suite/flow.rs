@@ -29,5 +29,6 @@ mod regressions_writes;
 mod shadow;
 mod soft_purge;
 mod streaming;
+mod suggestions;
 mod ttl;
 mod variants;

@@ -713,10 +713,10 @@ function showReason (item, reason, row, total) {
   put(item.why, clean(reason.why ?? ''))
   item.why.hidden = !reason.why
   item.advice.hidden = !reason.remedy
-  // A line that names its section does not belong to a route.
-  const isOfRoute = row.route.line && !reason.remedy?.startsWith('[')
-  put(item.place, isOfRoute ? `To change this, in the route at line ${row.route.line} of ${row.file}:` : `To change this, in ${row.file}:`)
-  put(item.remedy, clean(reason.remedy ?? ''))
+  const place = row.route.line ? `the route at line ${row.route.line} of ${row.file}` : row.file
+  put(item.place, `To change this, in ${place}:`)
+  put(item.remedy, clean(reason.diff ?? reason.remedy ?? ''))
+  put(item.effects, clean([reason.does, reason.risks].filter(Boolean).join(' ')))
 }
 
 // --- Tags
@@ -831,7 +831,8 @@ function showFindings (report) {
     put(item.route, clean(one.route))
     put(item.place, one.line ? `${fileOf(state.stats)}:${one.line}` : '')
     put(item.why, clean(one.why))
-    put(item.toml, clean(one.toml.trimEnd()))
+    item.code.hidden = !one.toml
+    put(item.toml, clean(one.diff ?? one.toml))
   })
   keyed($('shadow-rows'), report.routes, (one) => one.route, () => stamp('t-shadow'), showShadow)
   const examples = report.routes.flatMap(exampleLines)

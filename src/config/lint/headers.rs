@@ -7,9 +7,9 @@ use http::{HeaderName, header};
 
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
-use super::names::{Meaning, meaning};
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::FieldSource;
+use crate::policy::names::{Meaning, meaning};
 use crate::policy::route::UnknownHeaders;
 
 /// Checks each cached route.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::super::context::CompileContext;
 use super::super::decode::Setting;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
-use super::names::{Meaning, meaning};
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Auth, Field, FieldSource};
 use crate::policy::glob::any_matches;
+use crate::policy::names::{Meaning, meaning};
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
@@ -65,12 +65,17 @@ fn tells_apart(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut Compil
     );
 }
 
+/// What names of groups of callers contain.
+#[rustfmt::skip]
+const GROUPS: [&str; 12] = [
+    "tenant", "org", "workspace", "team", "group", "company", "project", "realm", "shop",
+    "merchant", "partner", "vendor",
+];
+
 /// A tenant has many callers; a user or an account is one caller.
 fn is_person(name: &str) -> bool {
     meaning(name) == Some(Meaning::Caller)
-        && !["tenant", "org", "workspace", "team", "group"]
-            .iter()
-            .any(|group| name.to_ascii_lowercase().contains(group))
+        && !GROUPS.iter().any(|group| name.to_ascii_lowercase().contains(group))
 }
 
 /// Warns about a public route that shows the same data as a route of another scope.

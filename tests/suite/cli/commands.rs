@@ -14,7 +14,7 @@ const STATS: &str = r#"{
   "requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"app_requests_saved":80,"time_saved_s":3.28,
   "bytes_from_cache":2048000,"bytes_from_app":4096,"learned_headers":["user-agent","dnt"],
   "latency":{"hit":{"count":80,"mean_ms":0.05,"p50_ms":0.042,"p95_ms":0.1,"p99_ms":0.2},"miss":null,"app":{"count":20,"mean_ms":41,"p50_ms":41.2,"p95_ms":50,"p99_ms":60}},
-  "reasons":[{"disposition":"BYPASS","reason":"unkeyed header","subject":"x-account-id","count":12,"remedy":"pass_headers = [\"x-account-id\"]","why":"The app may answer by it."}]}],
+  "reasons":[{"disposition":"BYPASS","reason":"unkeyed header","subject":"x-account-id","count":12,"remedy":"[fields]\nx = 1","does":"It keys.","risks":"More entries.","why":"The app may answer by it."}]}],
  "unrouted":{"path":"none","line":null,"mode":"on","requests":{"BYPASS":3},"hit_ratio":null,"app_requests_saved":0,"bytes_from_cache":0,"bytes_from_app":10,
   "latency":{"hit":null,"miss":null,"app":null},"reasons":[]},
  "tags":[{"tag":"campaigns:acme","stored":4,"hits":80,"purged":1}],
@@ -59,7 +59,7 @@ async fn stats_are_tables_that_name_what_mends() {
             "none of 532 requests has carried sid, wordpress_* of [credential]",
             "proxy.toml:3:1: error: unknown key",
             "unkeyed header x-account-id",
-            "line 42: pass_headers = [\"x-account-id\"]",
+            "line 42: [fields]; x = 1. It keys. More entries.",
             "campaigns:acme",
         ],
     );

@@ -20,7 +20,8 @@ pub enum Meaning {
 #[rustfmt::skip]
 const CREDENTIALS: &[&str] = &[
     "authorization", "cookie", "token", "session", "sessionid", "phpsessid", "jsessionid", "sid",
-    "jwt", "auth", "apikey", "secret", "password",
+    "jwt", "auth", "apikey", "secret", "password", "nonce", "signature", "bearer", "credential",
+    "credentials", "ticket", "otp", "saml", "spiffe", "passport", "cookies", "sso",
 ];
 
 #[rustfmt::skip]
@@ -28,7 +29,11 @@ const CALLERS: &[&str] = &[
     "user", "userid", "username", "uid", "account", "accountid", "customer", "member", "tenant",
     "tenantid", "org", "organization", "organisation", "workspace", "team", "role", "roles",
     "email", "login", "principal", "identity", "impersonate", "from", "group", "groups", "oidc",
-    "authenticated", "cert", "certificate", "dn", "subject",
+    "authenticated", "cert", "certificate", "dn", "subject", "actor", "employee", "viewer",
+    "profile", "persona", "subscriber", "subscription", "owner", "person", "patient", "student",
+    "company", "companyid", "project", "projectid", "realm", "shop", "shopid", "merchant",
+    "partner", "vendor", "onbehalfof", "behalf", "permission", "permissions", "scope", "scopes",
+    "claims", "entitlements", "acl",
 ];
 
 /// Headers in which proxies and content delivery networks tell the client's address.
@@ -130,6 +135,9 @@ mod tests {
             "x-forwarded-groups",
             "x-ssl-client-cert",
             "x-amzn-oidc-data",
+            "x-company-id",
+            "x-on-behalf-of",
+            "x-permissions",
         ] {
             assert_eq!(meaning(name), Some(Meaning::Caller), "{name}");
         }

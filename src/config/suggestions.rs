@@ -1,0 +1,143 @@
+//! Tries a suggested change of `proxy.toml` before anybody sees it.
+//!
+//! Invariants:
+//! 1. *What is shown can be pasted.* A change is applied to the text in force and compiled; one
+//!    that has no place in it, or makes the file invalid, is not shown.
+//! 2. *No suggestion lets more callers share an entry*, as [`SharingRules`] compares them, alone or
+//!    after others: each starts from the file with those before it.
+//! 3. *No suggestion brings a warning.* What lint warns of is never proposed.
+//! 4. *A diff shows no secret.*
+
+use std::collections::BTreeMap;
+
+use similar::TextDiff;
+
+pub use super::edits::with_modes;
+
+use super::diagnostics::redact;
+use super::edits;
+use super::model::Config;
+use super::sharing::SharingRules;
+use crate::policy::edit::{Edit, TriedEdits};
+
+/// How many lines of a diff stand around each change.
+const DIFF_CONTEXT: usize = 2;
+
+/// What stands in a diff in place of a secret.
+const STARS: &str = "***";
+
+/// The file in force, on which changes are tried.
+#[derive(Debug)]
+pub struct TrialFile<'a> {
+    text: &'a str,
+    name: &'a str,
+    sharing: SharingRules,
+    warnings: BTreeMap<String, usize>,
+}
+
+impl<'a> TrialFile<'a> {
+    /// A file; `None` if it is not valid (any more: a variable of its may be gone).
+    #[must_use]
+    pub fn new(text: &'a str, name: &'a str) -> Option<Self> {
+        let config = parse(text, name)?;
+        let (sharing, warnings) = (SharingRules::from_config(&config), warnings(&config));
+        Some(Self { text, name, sharing, warnings })
+    }
+
+    /// The change as it may be shown; `None` if it may not.
+    #[must_use]
+    pub fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
+        let (after, lines) = edits::apply(self.text, edits)?;
+        if after == self.text {
+            return None;
+        }
+        let config = parse(&after, self.name)?;
+        if !SharingRules::from_config(&config).widened_from(&self.sharing).is_empty() {
+            return None;
+        }
+        let is_new = |(message, count): (&String, &usize)| {
+            self.warnings.get(message).is_none_or(|known| known < count)
+        };
+        if warnings(&config).iter().any(is_new) {
+            return None;
+        }
+        Some(TriedEdits { lines, diff: diff(self.text, &after) })
+    }
+}
+
+fn parse(text: &str, name: &str) -> Option<Config> {
+    Config::parse(text, name, &|variable| std::env::var(variable).ok()).ok()
+}
+
+/// The warnings of a file, and how often it has each. Numbers do not count, because those of lines
+/// change with the file.
+fn warnings(config: &Config) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for warning in &config.warnings {
+        let text = warning.message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        *counts.entry(text).or_default() += 1;
+    }
+    counts
+}
+
+fn diff(before: &str, after: &str) -> String {
+    let (before, after) = (without_secrets(before), without_secrets(after));
+    let diff = TextDiff::from_lines(&before, &after);
+    diff.unified_diff().context_radius(DIFF_CONTEXT).to_string()
+}
+
+fn without_secrets(text: &str) -> String {
+    let (mut shown, mut at) = (String::with_capacity(text.len()), 0);
+    for range in redact::secrets(text) {
+        shown.push_str(&text[at..range.start]);
+        shown.push_str(STARS);
+        at = range.end;
+    }
+    shown.push_str(&text[at..]);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::edit::EditValue;
+
+    const FILE: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n\
+        [admin]\naddress = \"127.0.0.1:0\"\ntoken = \"a-token-of-the-operator\"\n\
+        [fields]\ntenant = { header = \"x-tenant\" }\n\
+        [[routes]]\npath = \"/a\"\nttl = \"1m\"\nkey = [\"tenant\"]\nscope = \"public\"\n\
+        [[routes]]\npath = \"/b\"\nttl = \"1m\"\n";
+
+    fn tried(edits: &[Edit]) -> Option<TriedEdits> {
+        TrialFile::new(FILE, "proxy.toml").expect("the file is valid").try_edits(edits)
+    }
+
+    #[test]
+    fn a_harmless_change_is_shown_as_a_diff_without_secrets() {
+        let shown = tried(&[
+            Edit::text("/a", "ttl", "5m"),
+            Edit::Section { section: "admin", key: "hosts", value: EditValue::List(vec![]) },
+        ])
+        .expect("it is harmless");
+        assert!(shown.diff.contains("-ttl = \"1m\"\n+ttl = \"5m\"\n"), "{}", shown.diff);
+        assert!(shown.diff.contains(STARS) && !shown.diff.contains("operator"), "{}", shown.diff);
+        assert!(shown.lines.starts_with("ttl = \"5m\"\n"), "{}", shown.lines);
+    }
+
+    #[test]
+    fn what_must_not_be_pasted_is_not_shown() {
+        let list = |name: &str| vec![name.to_owned()];
+        for (edits, why) in [
+            (Edit::list("/a", "key", vec![]), "a field leaves the key"),
+            (Edit::list("/b", "pass_headers", list("x-tenant-id")), "a caller's header passes"),
+            (Edit::list("/b", "pass_headers", list("x-forwarded-for")), "an address passes"),
+            (Edit::text("/b", "scope", "public"), "everyone shares"),
+            (Edit::text("/a", "origin", "ignore"), "lint warns of it"),
+            (Edit::text("/a", "ttl", "soon"), "it is not valid"),
+            (Edit::text("/a", "ttl", "1m"), "it changes nothing"),
+            (Edit::text("/c", "ttl", "5m"), "there is no such route"),
+        ] {
+            assert_eq!(tried(std::slice::from_ref(&edits)), None, "{why}: {edits:?}");
+        }
+    }
+}
