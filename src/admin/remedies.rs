@@ -46,6 +46,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         Reason::MethodOverride => "[upstream] method_override = true",
         Reason::KeyTooLong => "[limits] key = \"64KiB\"",
         Reason::Range => "[limits] range_fill = \"64MiB\"",
+        Reason::TooManyTunnels => "[upstream] max_tunnels = 768",
         Reason::NoRoute
         | Reason::WithheldHeader
         | Reason::FillRefused

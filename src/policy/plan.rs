@@ -51,6 +51,18 @@ pub enum Plan<'a> {
     Refuse(Option<&'a Arc<Route>>, HeaderName),
 }
 
+impl<'a> Plan<'a> {
+    /// The route that matched, if any did.
+    #[must_use]
+    pub fn route(&self) -> Option<&'a Arc<Route>> {
+        match self {
+            Self::Lookup(lookup) => Some(lookup.route),
+            Self::Pass(route, _) | Self::Refuse(route, _) => *route,
+            Self::Mutate(_) => None,
+        }
+    }
+}
+
 impl PolicyRules {
     /// What to do with a request.
     #[must_use]
@@ -97,6 +109,20 @@ impl PolicyRules {
         match self.lookup(route, captures, path, request) {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
             Err(outcome) => Plan::Pass(Some(route), outcome),
+        }
+    }
+
+    /// Whether the request with this plan may be given up when its client leaves: one that changes
+    /// nothing by any reading of it, and that the origin may get twice anyway.
+    #[must_use]
+    pub fn may_give_up(&self, plan: &Plan<'_>, request: &RequestView<'_>) -> bool {
+        match plan {
+            Plan::Lookup(_) => true,
+            Plan::Pass(..) => {
+                matches!(*request.method, Method::GET | Method::HEAD | Method::OPTIONS)
+                    && read_override(request) == ReadOverride::None
+            }
+            Plan::Mutate(_) | Plan::Refuse(..) => false,
         }
     }
 

@@ -142,7 +142,7 @@ struct ConnectionContext<S: Service> {
 impl<S: Service> ConnectionContext<S> {
     fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
         let trusted = server.trusts(addr);
-        let client = server.service.connect(ClientPeer { addr, trusted });
+        let client = server.service.connect(ClientPeer { addr, trusted }, state.departure());
         Self { server, state, client }
     }
 }
@@ -156,8 +156,7 @@ fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
         .header_read_timeout(None)
         .max_buf_size(settings.max_header_bytes.max(HYPER_MIN_BUFFER))
         // A client may close its half after its request and still want the response. As a
-        // consequence, hyper does not read while a request is served and does not see a reset; the
-        // connection timer probes for it.
+        // consequence, hyper does not read while a request is served; the socket does.
         .half_close(true);
     if settings.max_headers != HYPER_MAX_HEADERS {
         http1.max_headers(settings.max_headers);
@@ -181,6 +180,7 @@ const fn limits(settings: &ServerSettings) -> TimeoutLimits {
         head: settings.header_timeout,
         idle: settings.idle_timeout,
         write: settings.write_timeout,
+        half_closed: settings.half_closed,
     }
 }
 
@@ -217,6 +217,8 @@ impl ConnectionPhase {
 enum ConnectionEnd {
     Closed(Result<(), Box<dyn std::error::Error + Send + Sync>>),
     TimedOut(Timeout),
+    /// The client had left, and another request needs the place.
+    GivenUp,
     Aborted,
 }
 
@@ -264,6 +266,9 @@ pub(super) async fn serve<S: Service>(
                     return Poll::Ready(ConnectionEnd::Aborted);
                 }
                 ConnectionPhase::Open | ConnectionPhase::Retired | ConnectionPhase::Draining => {}
+            }
+            if state.departure().is_cut() {
+                return Poll::Ready(ConnectionEnd::GivenUp);
             }
             if state.is_unwanted() && state.is_stuck(server.clock.now()) {
                 return Poll::Ready(ConnectionEnd::Aborted);
@@ -317,6 +322,9 @@ fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCou
         }
         ConnectionEnd::TimedOut(Timeout::Head) => counters.header_timeouts.inc(),
         ConnectionEnd::TimedOut(Timeout::Write) => counters.write_timeouts.inc(),
+        ConnectionEnd::GivenUp | ConnectionEnd::TimedOut(Timeout::HalfClosed) => {
+            counters.half_closed.inc();
+        }
     }
 }
 
@@ -371,13 +379,13 @@ async fn respond<S: Service>(
     checked: RequestCheck,
     (version, is_head): (Version, bool),
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let service = &context.server.service;
+    let (service, cut) = (&context.server.service, &context.server.counters.cut_responses);
     let (request, flaw) = match checked {
         RequestCheck::Admitted(request) => (request, None),
         RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
         RequestCheck::Refused(status, why) => {
             let response = refuse(&**service, version, status, why);
-            return Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)));
+            return Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)));
         }
     };
     let call = service.call(request, &context.client, flaw);
@@ -392,7 +400,7 @@ async fn respond<S: Service>(
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)))
+    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)))
 }
 
 /// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.

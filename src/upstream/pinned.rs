@@ -10,7 +10,7 @@ use super::checkout::{Checkout, CheckoutState};
 use super::connection::Connection;
 use super::counters::CountGuard;
 use super::error::UpstreamError;
-use super::permits::{Permits, PinPermit};
+use super::permits::{LimitPermit, Permits};
 use super::pool::{Pool, Sweep};
 use crate::shares::Requester;
 
@@ -46,7 +46,7 @@ impl PinSlot {
             self.pool.counters.pins_rejected.inc();
             return Ok(None);
         };
-        let pin = PinPermit::new(permit, CountGuard::up(&self.pool.counters.pinned));
+        let pin = LimitPermit::new(permit, CountGuard::up(&self.pool.counters.pinned));
         let permits = Permits::new(self.pool.permit(requester).await?, Some(pin));
         Ok(Some(PinnedConnection { state: CheckoutState::new(permits), slot: Arc::clone(self) }))
     }
@@ -94,6 +94,9 @@ impl Checkout for PinnedConnection {
             && connection.is_free()
         {
             connection.deadline.clear();
+            if let Some(permits) = &mut self.state.permits {
+                permits.set_tunnel(None);
+            }
             *self.slot.idle.lock() = Some(self.state);
         }
     }
