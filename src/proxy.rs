@@ -125,7 +125,8 @@ impl Proxy {
         let logged = config.settings.access_log;
         let record = logged.then(|| AccessRecord::from_request(&request, client.peer));
         let caller = caller_of(&config, &request);
-        let mut pending = PendingRequest::new(&self.resources, &config, record, since);
+        let mut pending =
+            PendingRequest::new(&self.resources, &config, &client.departure, record, since);
         let mut answered = match flaw {
             None => self.respond(&config, client, request, &pending).await,
             Some(bad) => self.refuse_request(bad),
@@ -179,7 +180,7 @@ impl Proxy {
         let plan = context.config.rules.plan(&view);
         // Hits do not get here: nothing can come between them and their response.
         let route = plan.route().map(|route| route.id);
-        let may_give_up = config.rules.may_give_up(&plan, &view);
+        let may_give_up = plan.may_give_up(&view);
         let observe = || {
             config.cookie_use.observe(&parts.headers);
             pending.set_route(route);

@@ -33,8 +33,7 @@ pub(super) fn register_server(registrar: &MetricsRegistrar<'_>, server: &server:
     limit("listen.half_closed", &server.half_closed);
     count(
         "sidecache_responses_cut",
-        "Responses that were not sent to their end: the client left or stalled, or the origin broke \
-         off",
+        "Responses not sent to their end: the client left or stalled, or the origin broke off",
         &server.cut_responses,
     );
     limit("listen.drain", &server.aborted);

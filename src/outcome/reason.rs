@@ -389,7 +389,7 @@ reasons! {
         remedy: "Raise `upstream.max_connections` or `limits.mutations`, or make the origin \
             faster.";
     TooManyTunnels = "too many tunnels", [Failure],
-        meaning: "As many WebSockets, other tunnels and event streams are open as \
+        meaning: "As many tunnels (a WebSocket is one) and event streams are open as \
                   `upstream.max_tunnels` allows. The status is 503.",
         remedy: "Raise `upstream.max_tunnels`, and `upstream.max_connections` so that a quarter of \
                  them is left for other requests.";

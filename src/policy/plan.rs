@@ -61,6 +61,20 @@ impl<'a> Plan<'a> {
             Self::Mutate(_) => None,
         }
     }
+
+    /// Whether the request of this plan may be given up when its client leaves: one that changes
+    /// nothing by any reading of it, and that the origin may get twice anyway.
+    #[must_use]
+    pub fn may_give_up(&self, request: &RequestView<'_>) -> bool {
+        match self {
+            Self::Lookup(_) => true,
+            Self::Pass(..) => {
+                matches!(*request.method, Method::GET | Method::HEAD | Method::OPTIONS)
+                    && read_override(request) == ReadOverride::None
+            }
+            Self::Mutate(_) | Self::Refuse(..) => false,
+        }
+    }
 }
 
 impl PolicyRules {
@@ -109,20 +123,6 @@ impl PolicyRules {
         match self.lookup(route, captures, path, request) {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
             Err(outcome) => Plan::Pass(Some(route), outcome),
-        }
-    }
-
-    /// Whether the request with this plan may be given up when its client leaves: one that changes
-    /// nothing by any reading of it, and that the origin may get twice anyway.
-    #[must_use]
-    pub fn may_give_up(&self, plan: &Plan<'_>, request: &RequestView<'_>) -> bool {
-        match plan {
-            Plan::Lookup(_) => true,
-            Plan::Pass(..) => {
-                matches!(*request.method, Method::GET | Method::HEAD | Method::OPTIONS)
-                    && read_override(request) == ReadOverride::None
-            }
-            Plan::Mutate(_) | Plan::Refuse(..) => false,
         }
     }
 

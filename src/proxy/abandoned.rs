@@ -13,12 +13,14 @@ use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
+use crate::shares::Departure;
 use crate::telemetry::metrics::RequestRecord;
 
 /// A request that has no response yet. Dropping it says that its client has left.
 pub(super) struct PendingRequest<'a> {
     resources: &'a Resources,
     config: &'a ActiveConfig,
+    departure: &'a Departure,
     record: Option<AccessRecord>,
     since: Instant,
     /// One more than the index of its route, where that is known.
@@ -30,11 +32,12 @@ impl<'a> PendingRequest<'a> {
     pub(super) const fn new(
         resources: &'a Resources,
         config: &'a ActiveConfig,
+        departure: &'a Departure,
         record: Option<AccessRecord>,
         since: Instant,
     ) -> Self {
         let (route, answered) = (AtomicUsize::new(0), false);
-        Self { resources, config, record, since, route, answered }
+        Self { resources, config, departure, record, since, route, answered }
     }
 
     /// It is known whether a route matches, and which.
@@ -61,14 +64,15 @@ impl Drop for PendingRequest<'_> {
 impl PendingRequest<'_> {
     #[cold]
     fn abandon(&mut self) {
-        let Self { resources, config, since, .. } = *self;
+        let Self { resources, config, departure, since, .. } = *self;
         let duration = resources.clock.now().duration_since(since);
         let route = self.route.load(Relaxed).checked_sub(1);
-        let reason = Reason::ClientGone;
-        let outcome = Outcome::bypass(reason);
+        let (reason, subject) = (Reason::ClientGone, departure.why_ended().map(Into::into));
+        let outcome = Outcome { subject, ..Outcome::bypass(reason) };
         resources.counters.abandoned.inc();
-        let Outcome { disposition, reason: given, saved, .. } = outcome;
-        config.table.request(route, &RequestRecord { disposition, reason: given, duration, saved });
+        let (disposition, saved) = (outcome.disposition, None);
+        let counted = RequestRecord { disposition, reason: Some(reason), duration, saved };
+        config.table.request(route, &counted);
         if let Some(record) = self.record.take() {
             let (headers, body) = (HeaderMap::new(), Body::empty());
             let response = response::assemble(reason.failure_status(), headers, body);

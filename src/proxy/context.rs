@@ -39,7 +39,8 @@ pub(crate) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// Whose share the request counts for, what its body waits for, and whether its client has left.
+    /// Whose share the request counts for, what its body waits for, and whether its client has
+    /// left.
     pub(super) fn requester(&self, parts: &Parts) -> Requester {
         Requester {
             peer: self.config.rules.client_address.share(&parts.headers, &self.peer),

@@ -204,7 +204,6 @@ pub(super) async fn run_fill(
     let fetching = fetch_while_wanted(resources, &request, &mut sender, leader.as_ref());
     let origin = match fetching.await {
         Ok(origin) => origin,
-        // A follower that comes at this moment asks for itself.
         Err(UpstreamError::GivenUp) => return leader.map_or((), Leader::finish_unshared),
         Err(error) => {
             if let Some(leader) = leader {

@@ -222,6 +222,19 @@ enum ConnectionEnd {
     Aborted,
 }
 
+impl ConnectionEnd {
+    /// Why the sidecar has ended it, where requests may be in progress.
+    const fn why(&self) -> Option<&'static str> {
+        match self {
+            Self::Closed(_) => None,
+            Self::TimedOut(Timeout::HalfClosed) => Some("after half_closed"),
+            Self::TimedOut(_) => Some("after a timeout"),
+            Self::GivenUp => Some("and its place given to another"),
+            Self::Aborted => Some("as its connection was closed"),
+        }
+    }
+}
+
 /// Serves a connection until either side ends it.
 pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
@@ -267,11 +280,8 @@ pub(super) async fn serve<S: Service>(
                 }
                 ConnectionPhase::Open | ConnectionPhase::Retired | ConnectionPhase::Draining => {}
             }
-            if state.departure().is_cut() {
-                return Poll::Ready(ConnectionEnd::GivenUp);
-            }
-            if state.is_unwanted() && state.is_stuck(server.clock.now()) {
-                return Poll::Ready(ConnectionEnd::Aborted);
+            if let Some(end) = end_for_others(&server, &state) {
+                return Poll::Ready(end);
             }
             if let Some(next) = phase.next(&server.draining, &state) {
                 phase = next;
@@ -305,7 +315,19 @@ pub(super) async fn serve<S: Service>(
     state.set_tunnel();
 }
 
+/// Whether the connection ends because others need its place, or that of its request.
+fn end_for_others<S>(server: &ServerContext<S>, state: &ConnectionState) -> Option<ConnectionEnd> {
+    if state.departure().is_cut() {
+        return Some(ConnectionEnd::GivenUp);
+    }
+    let ends = state.is_unwanted() && state.is_stuck(server.clock.now());
+    ends.then_some(ConnectionEnd::Aborted)
+}
+
 fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
+    if let Some(why) = end.why() {
+        state.departure().end(why);
+    }
     match end {
         // hyper closes in the middle of a head only when it has rejected it. Its reason is lost if
         // the client does not close afterwards.

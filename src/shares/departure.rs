@@ -32,6 +32,8 @@ struct DepartureState {
     claim: Option<(Weak<dyn ClaimOwner>, Claim)>,
     /// Whether the claim was offered to others.
     offered: bool,
+    /// Why the sidecar ended the connection, if it did.
+    why_ended: Option<&'static str>,
 }
 
 impl std::fmt::Debug for DepartureState {
@@ -75,6 +77,17 @@ impl Departure {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.cut.load(Relaxed)
+    }
+
+    /// The sidecar ends the connection, for this reason.
+    pub fn end(&self, why: &'static str) {
+        self.state.lock().why_ended = Some(why);
+    }
+
+    /// Why the sidecar has ended the connection, if it has.
+    #[must_use]
+    pub fn why_ended(&self) -> Option<&'static str> {
+        self.state.lock().why_ended
     }
 
     /// Names whom to wake when another request gets the place.

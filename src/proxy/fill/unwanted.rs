@@ -1,5 +1,5 @@
-//! A fill that no request waits for any more: the cache still wants it, so it goes on, until another
-//! request needs its place.
+//! A fill that no request waits for any more: the cache still wants it, so it goes on, until
+//! another request needs its place.
 
 use tokio::sync::oneshot;
 
