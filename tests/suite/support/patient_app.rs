@@ -27,7 +27,6 @@ const PIECE_PAUSE: Duration = Duration::from_millis(150);
 struct Seen {
     begun: Vec<String>,
     finished: Vec<String>,
-    open: usize,
 }
 
 /// The app. Dropping it ends its listener.
@@ -49,9 +48,7 @@ impl PatientApp {
             while let Ok((stream, _)) = listener.accept().await {
                 let seen = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    lock(&seen).open += 1;
                     let _ = serve(stream, &seen).await;
-                    lock(&seen).open -= 1;
                 });
             }
         });
@@ -66,11 +63,6 @@ impl PatientApp {
     /// How many requests with this line were answered, or their answers sent to the end.
     pub fn finished(&self, line: &str) -> usize {
         lock(&self.seen).finished.iter().filter(|finished| *finished == line).count()
-    }
-
-    /// How many connections are open.
-    pub fn open(&self) -> usize {
-        lock(&self.seen).open
     }
 
     /// Waits for so many requests with this line.
@@ -132,7 +124,7 @@ async fn serve(mut stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()>
 async fn answer(stream: &mut TcpStream, line: &str) -> std::io::Result<()> {
     let (method, path) = line.split_once(' ').unwrap_or(("", line));
     if path.contains("/never") {
-        work(stream, Duration::from_secs(600)).await?;
+        work(stream, Duration::from_mins(10)).await?;
     } else if path.contains("/late") {
         work(stream, LATE).await?;
     } else if path.contains("/drip") {
@@ -146,7 +138,7 @@ async fn answer(stream: &mut TcpStream, line: &str) -> std::io::Result<()> {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                     Transfer-Encoding: chunked\r\n\r\n8\r\ndata:1\n\n\r\n";
         stream.write_all(head.as_bytes()).await?;
-        return work(stream, Duration::from_secs(600)).await;
+        return work(stream, Duration::from_mins(10)).await;
     } else if path.contains("/ws") {
         let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
                     Upgrade: websocket\r\n\r\n";
