@@ -325,6 +325,29 @@ mod tests {
     }
 
     #[test]
+    fn the_place_of_who_has_left_goes_to_who_waits_and_no_more_than_one() {
+        let (mut table, ids) = full(2);
+        let left: Vec<Arc<Departure>> = (0..3).map(|_| Arc::default()).collect();
+        let offered = |at: usize| Arc::downgrade(&left[at]);
+        for (at, &id) in ids.iter().enumerate() {
+            assert!(!table.offer(Claim { id, waits: false }, offered(at)), "nobody waits");
+        }
+        let first = table.join(HONEST, "first", Queues::Always).expect("there is room");
+        assert!(first.called.len() == 1 && first.called[0].ptr_eq(&offered(0)), "the oldest");
+        // Alone in the queue, who has left stays there.
+        assert!(!table.offer(Claim { id: first.id, waits: true }, offered(2)));
+        let second = table.join(THIRD, "second", Queues::Always).expect("there is room");
+        assert_eq!(second.called.len(), 2, "who waits and has left, and one place");
+        assert!(table.offer(Claim { id: ids[0], waits: false }, offered(0)), "one waits now");
+        table.leave(HONEST, first.id);
+        table.leave(THIRD, second.id);
+        assert!(!table.offer(Claim { id: ids[1], waits: false }, offered(1)));
+        table.release(GREEDY, ids[1]);
+        let third = table.join(HONEST, "third", Queues::Always).expect("there is room");
+        assert!(third.called.is_empty(), "what is released is no longer offered");
+    }
+
+    #[test]
     fn the_queue_has_room_for_others_however_many_one_peer_sends() {
         let (mut table, _) = full(1);
         for _ in 0..4 {

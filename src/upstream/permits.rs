@@ -1,11 +1,11 @@
 //! What a connection to the origin holds for as long as it counts towards a limit.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::counters::CountGuard;
-use crate::shares::{FairPermit, PermitHolder};
+use crate::shares::{Departure, FairPermit, PermitHolder};
 
 /// The permits of one connection: one of `max_connections`, one of `max_pinned` if it belongs to
 /// a client, and one of `max_tunnels` if it is one.
@@ -24,6 +24,12 @@ pub(super) struct LimitPermit {
 impl Permits {
     pub(super) const fn new(connection: FairPermit, pin: Option<LimitPermit>) -> Self {
         Self { connection, _pin: pin, tunnel: None }
+    }
+
+    /// Names the request that holds the connection, which gives it up for others when its clients
+    /// have left.
+    pub(super) fn attach(&mut self, departure: &Arc<Departure>) {
+        self.connection.attach(departure);
     }
 
     /// The head of the response is there: the request is no longer given up for others.

@@ -36,10 +36,12 @@ impl PinSlot {
     ) -> Result<Option<PinnedConnection>, UpstreamError> {
         let idle = self.idle.lock().take();
         if let Some(mut state) = idle {
-            if state.connection.as_mut().is_some_and(|connection| connection.is_free_now()) {
-                return Ok(Some(PinnedConnection { state, slot: Arc::clone(self) }));
+            if let (Some(permits), Some(departure)) = (&mut state.permits, &requester.departure) {
+                permits.attach(departure);
             }
-            state.connection = None;
+            if !state.connection.as_mut().is_some_and(|connection| connection.is_free_now()) {
+                state.connection = None;
+            }
             return Ok(Some(PinnedConnection { state, slot: Arc::clone(self) }));
         }
         let Ok(permit) = Arc::clone(&self.pool.pin_permits).try_acquire_owned() else {
