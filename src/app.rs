@@ -35,7 +35,7 @@ use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
 use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
-use crate::shares::{FairSemaphore, Queues, ShareSettings};
+use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::log;
@@ -330,8 +330,8 @@ async fn tell_suppressed_lines(stop: CancellationToken) {
 impl Service for Proxy {
     type Client = ClientConnection;
 
-    fn connect(&self, peer: ClientPeer) -> ClientConnection {
-        ClientConnection::new(peer)
+    fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> ClientConnection {
+        ClientConnection::watched(peer, Arc::clone(departure))
     }
 
     async fn call(

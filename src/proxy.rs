@@ -16,6 +16,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::known_callers::CallerParts;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::scope::Scope;
+use crate::proxy::abandoned::PendingRequest;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::client::ConnectionDemand;
@@ -41,6 +42,7 @@ pub use crate::proxy::settings::ProxySettings;
 pub(crate) use crate::proxy::unknown_outcomes::UnknownOutcomes;
 pub(crate) use crate::proxy::upload_budget::UploadBudget;
 
+mod abandoned;
 mod access_log;
 mod active_config;
 mod audit;
@@ -123,10 +125,13 @@ impl Proxy {
         let logged = config.settings.access_log;
         let record = logged.then(|| AccessRecord::from_request(&request, client.peer));
         let caller = caller_of(&config, &request);
+        let mut pending =
+            PendingRequest::new(&self.resources, &config, &client.departure, record, since);
         let mut answered = match flaw {
-            None => self.respond(&config, client, request).await,
+            None => self.respond(&config, client, request, &pending).await,
             Some(bad) => self.refuse_request(bad),
         };
+        let record = pending.answer();
         let duration = self.clock.now().duration_since(since);
         count(&config.table, &mut answered, duration, is_head);
         self.record_subject(&config, &answered);
@@ -149,6 +154,7 @@ impl Proxy {
         config: &Arc<ActiveConfig>,
         client: &ClientConnection,
         request: Request<Body>,
+        pending: &PendingRequest<'_>,
     ) -> ProxyResponse {
         let resources = &self.resources;
         let (mut parts, body) = request.into_parts();
@@ -167,11 +173,21 @@ impl Proxy {
         let upgrade = upgrade.filter(|_| body.is_empty());
         let connection = &ConnectionDemand { choice, upgrade };
         let (peer, now) = (client.peer, self.clock.wall());
-        let context = RequestContext { config, peer, connection, now };
+        let departure = &client.departure;
+        let context = RequestContext { config, peer, departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
-        let observe = || context.config.cookie_use.observe(&parts.headers);
+        // Hits do not get here: nothing can come between them and their response.
+        let route = plan.route().map(|route| route.id);
+        let may_give_up = plan.may_give_up(&view);
+        let observe = || {
+            config.cookie_use.observe(&parts.headers);
+            pending.set_route(route);
+            if may_give_up {
+                departure.set_expendable();
+            }
+        };
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
             observe();
             drop(plan);

@@ -12,6 +12,7 @@ mod counters;
 mod drain;
 mod framing;
 mod overload;
+mod read_ahead;
 mod service;
 mod settings;
 mod socket;

@@ -6,8 +6,11 @@
 //! holds least, and the peer that holds most loses permits whose clients make no progress, until
 //! the two hold the same. Nothing that makes progress is ever cut.
 //!
+//! Apart from shares, a place whose client has left goes to whoever waits (see [`Departure`]).
+//!
 //! Knows permits and peers, not what a permit is for.
 
+mod departure;
 mod pause;
 mod peer;
 mod semaphore;
@@ -18,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::metrics::Counter;
 
+pub use self::departure::Departure;
 pub use self::pause::PauseWatch;
 pub use self::peer::ShareOwner;
 pub use self::semaphore::{Crowded, FairPermit, FairSemaphore, Requester};
@@ -65,4 +69,6 @@ pub struct ShareCounters {
     pub cuts: Arc<Counter>,
     /// Requests for a permit that got none.
     pub refused: Arc<Counter>,
+    /// Requests that were given up, because their clients had left and others waited.
+    pub departed: Arc<Counter>,
 }

@@ -39,7 +39,7 @@ pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
 pub use self::pinned::PinSlot;
-pub use self::settings::{HostHeader, Target, UpstreamLimits, UpstreamSettings};
+pub use self::settings::{HostHeader, Target, UpstreamLimits, UpstreamSettings, tunnels_of};
 pub use self::tunnel::tunnel;
 
 /// The client towards the origin. Clones share the pool.

@@ -30,6 +30,12 @@ pub(super) fn register_server(registrar: &MetricsRegistrar<'_>, server: &server:
     limit("listen.idle_timeout", &server.idle_closed);
     limit("listen.body_timeout", &server.body_timeouts);
     limit("listen.write_timeout", &server.write_timeouts);
+    limit("listen.half_closed", &server.half_closed);
+    count(
+        "sidecache_responses_cut",
+        "Responses not sent to their end: the client left or stalled, or the origin broke off",
+        &server.cut_responses,
+    );
     limit("listen.drain", &server.aborted);
 }
 
@@ -68,6 +74,12 @@ pub(super) fn register_upstream(
     );
     limit("upstream.max_waiting", &upstream.busy);
     limit("upstream.max_interim_bytes", &upstream.interim);
+    limit("upstream.max_tunnels", &upstream.tunnels_rejected);
+    gauge(
+        "sidecache_upstream_tunnels",
+        "Connections to the origin that are WebSockets, other tunnels or event streams",
+        &upstream.tunnels,
+    );
     limit("limits.pinned", &upstream.pins_rejected);
     gauge(
         "sidecache_upstream_pinned",

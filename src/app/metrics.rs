@@ -86,6 +86,16 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
         "Requests refused because they break a rule of HTTP",
         &flow.refused,
     );
+    count(
+        "sidecache_requests_abandoned",
+        "Requests whose clients left before the response began",
+        &flow.abandoned,
+    );
+    count(
+        "sidecache_fills_given_up",
+        "Fills that no request waited for any more, given up because others needed their places",
+        &flow.fills_given_up,
+    );
     count("sidecache_tunnels", "WebSockets and other upgraded connections opened", &flow.tunnels);
     limit("limits.mutations", &flow.mutations_rejected);
     count(

@@ -65,6 +65,7 @@ pub struct StartupSettings {
     wait: Duration,
     mark_for: Duration,
     tunnel_timeout: Duration,
+    half_closed: Duration,
     access_log: bool,
     trusted_proxies: Arc<[Network]>,
     upgrades: Upgrades,
@@ -83,6 +84,7 @@ impl StartupSettings {
             wait: limits.wait,
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
+            half_closed: config.server.half_closed,
             access_log: config.log.access,
             trusted_proxies: config.server.trusted_proxies.as_slice().into(),
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
@@ -107,6 +109,7 @@ impl StartupSettings {
             gather: limits.gather,
             mark_for: self.mark_for,
             tunnel_timeout: self.tunnel_timeout,
+            half_closed: self.half_closed,
             debug_headers: config.debug_headers,
             access_log: self.access_log,
         };

@@ -23,6 +23,11 @@ pub(super) fn register(metrics: &Metrics, limit: &str, shares: &ShareCounters) {
             "Requests that got no connection or no place among writes",
             &shares.refused,
         ),
+        (
+            "sidecache_share_departed",
+            "Requests given up because their clients had left and others waited for their places",
+            &shares.departed,
+        ),
     ] {
         let labels = [("limit", limit.to_owned())];
         metrics.register_counter(name, help, &labels, Arc::clone(counter));

@@ -345,9 +345,15 @@ impl Leader {
     pub async fn until_no_followers(&self) {
         // The fill itself holds one receiver, from which followers clone theirs. Their own waiting
         // is bounded.
-        while self.stage.receiver_count() > 1 {
+        while self.has_followers() {
             tokio::time::sleep(FOLLOWER_CHECK_INTERVAL).await;
         }
+    }
+
+    /// Whether a request of this process follows.
+    #[must_use]
+    pub fn has_followers(&self) -> bool {
+        self.stage.receiver_count() > 1
     }
 
     /// The response was stored.

@@ -86,6 +86,11 @@ table! {
         body_timeout: Period = "30s",
         /// How long a client may stall before it reads more of the response.
         write_timeout: Period = "60s",
+        /// How long a client that has closed its side of the connection, and so may have left, is
+        /// kept waiting for the next byte of the response to a GET, HEAD or OPTIONS. Where another
+        /// request needs the place at the origin, a request without a response is given up at once.
+        /// With "0s" it is always.
+        half_closed: Period = "5s",
         /// How many HTTP/2 streams a connection may have.
         max_streams: Count = 128,
         /// How long requests in progress may continue after a signal to stop.
@@ -114,6 +119,10 @@ table! {
         keep_alive: Period = "15s",
         /// How many connections to the origin may be open at once.
         max_connections: Count = 512,
+        /// How many of them may be tunnels (a WebSocket is one) and event streams. At least a
+        /// quarter of `max_connections` stays for other requests.
+        #[schemars(extend("minimum" = 1))]
+        max_tunnels: Count = 384,
         /// How many requests may wait for a connection.
         max_waiting: Count = 1024,
         /// How long a request may wait for a connection.

@@ -96,15 +96,18 @@ impl Reason {
     /// The status of the response that the sidecar makes itself when a request fails for this
     /// reason.
     #[must_use]
-    pub const fn failure_status(self) -> StatusCode {
+    pub fn failure_status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::UpstreamUnreachable | Self::UpstreamProtocolError | Self::UpstreamError => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::UpstreamBusy | Self::WriteRefused | Self::CacheUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::UpstreamBusy
+            | Self::TooManyTunnels
+            | Self::WriteRefused
+            | Self::CacheUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            // For the log alone: nobody gets it.
+            Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::UpstreamTimeout | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
             // These let the origin's response through. A request that fails with one of them has
             // lost that response on its way, which only a fault of the sidecar can cause.
@@ -149,7 +152,6 @@ impl Reason {
             | Self::TooLarge
             | Self::Truncated
             | Self::Unframed
-            | Self::ClientGone
             | Self::EventStream
             | Self::Trailers
             | Self::TooManyTags
@@ -341,10 +343,10 @@ reasons! {
         meaning: "The response has a content coding that the request did not accept, so that other \
                   clients might not be able to read it.",
         remedy: "Let the origin honour `Accept-Encoding`.";
-    ClientGone = "client gone", [Body],
-        meaning: "All clients left while the body arrived, and it was still not complete 30 \
-            seconds \
-                  later.",
+    ClientGone = "client gone", [Body, Failure],
+        meaning: "The client left before its response began: the request is in the access log with \
+                  the status 499, which nobody gets. Or all clients left while the body arrived, \
+                  and it was still not complete 30 seconds later.",
         remedy: "";
     EventStream = "event stream", [Store],
         meaning: "The response is `text/event-stream`, which has no end.",
@@ -395,6 +397,11 @@ reasons! {
                   are in progress. Unless a stale response may be served, the status is 503.",
         remedy: "Raise `upstream.max_connections` or `limits.mutations`, or make the origin \
             faster.";
+    TooManyTunnels = "too many tunnels", [Failure],
+        meaning: "As many tunnels (a WebSocket is one) and event streams are open as \
+                  `upstream.max_tunnels` allows. The status is 503.",
+        remedy: "Raise `upstream.max_tunnels`, and `upstream.max_connections` so that a quarter of \
+                 them is left for other requests.";
     WriteRefused = "write refused", [Failure],
         meaning: "A write was refused because Redis is lost and `writes` is `refuse`. The status \
             is \

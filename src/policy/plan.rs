@@ -51,6 +51,32 @@ pub enum Plan<'a> {
     Refuse(Option<&'a Arc<Route>>, HeaderName),
 }
 
+impl<'a> Plan<'a> {
+    /// The route that matched, if any did.
+    #[must_use]
+    pub fn route(&self) -> Option<&'a Arc<Route>> {
+        match self {
+            Self::Lookup(lookup) => Some(lookup.route),
+            Self::Pass(route, _) | Self::Refuse(route, _) => *route,
+            Self::Mutate(_) => None,
+        }
+    }
+
+    /// Whether the request of this plan may be given up when its client leaves: one that changes
+    /// nothing by any reading of it, and that the origin may get twice anyway.
+    #[must_use]
+    pub fn may_give_up(&self, request: &RequestView<'_>) -> bool {
+        match self {
+            Self::Lookup(_) => true,
+            Self::Pass(..) => {
+                matches!(*request.method, Method::GET | Method::HEAD | Method::OPTIONS)
+                    && read_override(request) == ReadOverride::None
+            }
+            Self::Mutate(_) | Self::Refuse(..) => false,
+        }
+    }
+}
+
 impl PolicyRules {
     /// What to do with a request.
     #[must_use]

@@ -186,7 +186,8 @@ async fn fetch_whole(
     let origin = &resources.origin;
     let sent = request.to_request(Method::GET, headers.clone());
     let table = &request.config.table;
-    let mut response = origin.send(request.peer, sent, table, Some(request.route.id)).await.ok()?;
+    let mut response =
+        origin.send((request.peer, None), sent, table, Some(request.route.id)).await.ok()?;
     let status = response.status();
     let head = head_digest(status, response.headers());
     let refusal = request.refusal(status, response.headers());

@@ -9,12 +9,15 @@ use crate::outcome::Reason;
 use crate::proxy::origin::OriginClient;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
+use crate::shares::Departure;
 use crate::upstream::{ConnectionChoice, PinSlot};
 
 /// One client connection.
 #[derive(Debug)]
 pub struct ClientConnection {
     pub(super) peer: ClientPeer,
+    /// Whether the client has left.
+    pub(super) departure: Arc<Departure>,
     /// Its own connection to the origin, from the first request on that logs in its connection.
     pin: OnceLock<Arc<PinSlot>>,
 }
@@ -22,8 +25,13 @@ pub struct ClientConnection {
 impl ClientConnection {
     /// A connection that nothing has been sent on.
     #[must_use]
-    pub const fn new(peer: ClientPeer) -> Self {
-        Self { peer, pin: OnceLock::new() }
+    pub fn new(peer: ClientPeer) -> Self {
+        Self::watched(peer, Arc::default())
+    }
+
+    /// The same, where it is seen when the client leaves.
+    pub(crate) const fn watched(peer: ClientPeer, departure: Arc<Departure>) -> Self {
+        Self { peer, departure, pin: OnceLock::new() }
     }
 
     /// Which connection to the origin a request takes.

@@ -72,7 +72,7 @@ pub(super) async fn fill_in_cluster(
 ) -> Option<ProxyResponse> {
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
     let stale = reason.stale.clone();
-    let request = FillRequest::from_context(context, reason);
+    let request = FillRequest::awaited(context, reason);
     let (sender, receiver) = oneshot::channel();
     resources.tasks.spawn(lead(Arc::clone(resources), request, leader, shared, sender));
     match receiver.await {

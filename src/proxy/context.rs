@@ -22,7 +22,7 @@ use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
 use crate::semantics::forward::ClientPeer;
 use crate::semantics::times::Times;
-use crate::shares::{PauseWatch, Requester};
+use crate::shares::{Departure, PauseWatch, Requester};
 
 /// Any request. Its head is apart: a request that is forwarded as it is gives it away.
 #[derive(Clone, Copy)]
@@ -30,6 +30,8 @@ pub(crate) struct RequestContext<'a> {
     /// The configuration that it was planned by.
     pub(super) config: &'a Arc<ActiveConfig>,
     pub(super) peer: ClientPeer,
+    /// Whether its client has left.
+    pub(super) departure: &'a Arc<Departure>,
     /// What it asks of connections.
     pub(super) connection: &'a ConnectionDemand,
     /// When it arrived.
@@ -37,12 +39,19 @@ pub(crate) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// Whose share the request counts for, and what its body waits for.
+    /// Whose share the request counts for, what its body waits for, and whether its client has
+    /// left.
     pub(super) fn requester(&self, parts: &Parts) -> Requester {
         Requester {
             peer: self.config.rules.client_address.share(&parts.headers, &self.peer),
             upload: parts.extensions.get::<Arc<PauseWatch>>().cloned(),
+            departure: self.expendable(),
         }
+    }
+
+    /// Whether its client has left, if it may be given up then.
+    pub(super) fn expendable(&self) -> Option<Arc<Departure>> {
+        self.departure.is_expendable().then(|| Arc::clone(self.departure))
     }
 }
 

@@ -26,6 +26,10 @@ pub struct ProxyCounters {
     pub uncovered: Arc<Counter>,
     /// Requests refused because they break a rule of HTTP.
     pub refused: Arc<Counter>,
+    /// Requests whose clients left before the response began.
+    pub abandoned: Arc<Counter>,
+    /// Fills that no request waited for any more, given up because others needed their places.
+    pub fills_given_up: Arc<Counter>,
     /// Tunnels opened.
     pub tunnels: Arc<Counter>,
     /// How the permits of mutations are shared.

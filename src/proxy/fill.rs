@@ -19,9 +19,10 @@ use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::authorization::record_confirmation;
-use crate::proxy::fill::origin_response::{OriginResponse, revalidate_or_fetch};
+use crate::proxy::fill::origin_response::OriginResponse;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
+use crate::proxy::fill::unwanted::fetch_while_wanted;
 use crate::proxy::hit;
 use crate::proxy::pass;
 use crate::proxy::resources::Resources;
@@ -38,6 +39,7 @@ mod authorization;
 mod origin_response;
 pub(super) mod request;
 pub(super) mod store;
+mod unwanted;
 
 /// Fetches a response, as the leader of a fill or for this request alone.
 pub(super) async fn fill(
@@ -53,7 +55,7 @@ pub(super) async fn fill(
     }
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
     let stale = reason.stale.clone();
-    let request = FillRequest::from_context(context, reason);
+    let request = FillRequest::awaited(context, reason);
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move { run_fill(&shared, request, leader, sender).await });
@@ -196,11 +198,13 @@ pub(super) async fn run_fill(
     resources: &Resources,
     request: FillRequest,
     mut leader: Option<Leader>,
-    sender: oneshot::Sender<FillResult>,
+    mut sender: oneshot::Sender<FillResult>,
 ) {
     let begun = resources.clock.wall();
-    let origin = match revalidate_or_fetch(resources, &request).await {
+    let fetching = fetch_while_wanted(resources, &request, &mut sender, leader.as_ref());
+    let origin = match fetching.await {
         Ok(origin) => origin,
+        Err(UpstreamError::GivenUp) => return leader.map_or((), Leader::finish_unshared),
         Err(error) => {
             if let Some(leader) = leader {
                 let now = resources.clock.wall();

@@ -31,8 +31,8 @@ pub(super) async fn pass_head(
     let origin = &resources.origin;
     let sent = request.to_request(Method::HEAD, request.sent.clone());
     let route = Some(context.route());
-    let response = match origin.send(request.peer, sent, &context.request.config.table, route).await
-    {
+    let asker = (request.peer, context.request.expendable());
+    let response = match origin.send(asker, sent, &context.request.config.table, route).await {
         Ok(response) => response,
         Err(error) => {
             let (stale, failure) = (stale.as_ref(), error.reason());

@@ -12,7 +12,7 @@ use crate::policy::plan;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
-use crate::shares::{Requester, ShareOwner};
+use crate::shares::{Departure, Requester, ShareOwner};
 use crate::telemetry::metrics::RouteTable;
 use crate::upstream::{ConnectionChoice, PinSlot, SendOnce, Upstream, UpstreamError};
 
@@ -34,15 +34,16 @@ impl OriginClient {
     }
 
     /// Sends a request of the sidecar's own to the origin, for this peer, and counts how long its
-    /// response takes, under this route of this table.
+    /// response takes, under this route of this table. The departure is that of all clients that
+    /// it is sent for, if it may be given up then.
     pub(super) async fn send(
         &self,
-        peer: ShareOwner,
+        (peer, departure): (ShareOwner, Option<Arc<Departure>>),
         request: Request<Body>,
         table: &RouteTable,
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
-        let requester = Requester { peer, upload: None };
+        let requester = Requester { peer, upload: None, departure };
         self.send_on(&ConnectionChoice::Pooled, &requester, request, table, route).await
     }
 

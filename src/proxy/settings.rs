@@ -29,6 +29,8 @@ pub struct ProxySettings {
     pub mark_for: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_timeout: Duration,
+    /// How long a fill that no request waits for goes on if others need its place.
+    pub half_closed: Duration,
     /// Whether responses show their key, tags and route.
     pub debug_headers: bool,
     /// Whether each request gets a line in the log.

@@ -7,10 +7,21 @@ use http::header::CONTENT_TYPE;
 /// compared whole and in any case; parameters do not count (RFC 9110 8.3.1).
 #[must_use]
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    is_type(headers, b"text/event-stream")
+}
+
+/// Whether the body has no end by its type: a stream of events, or of pictures that replace one
+/// another.
+#[must_use]
+pub fn has_no_end(headers: &HeaderMap) -> bool {
+    is_event_stream(headers) || is_type(headers, b"multipart/x-mixed-replace")
+}
+
+fn is_type(headers: &HeaderMap, name: &[u8]) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.as_bytes().split(|&byte| byte == b';').next())
-        .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+        .is_some_and(|found| found.trim_ascii().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -37,5 +48,13 @@ mod tests {
             assert!(!is(kind), "{kind}");
         }
         assert!(!is_event_stream(&HeaderMap::new()));
+        for (kind, endless) in [
+            ("text/event-stream", true),
+            ("multipart/x-mixed-replace; boundary=b", true),
+            ("multipart/mixed", false),
+        ] {
+            let value = HeaderValue::from_static(kind);
+            assert_eq!(has_no_end(&HeaderMap::from_iter([(CONTENT_TYPE, value)])), endless);
+        }
     }
 }

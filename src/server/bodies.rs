@@ -131,12 +131,29 @@ impl Drop for RequestBody {
 /// allocation for each response.
 pub(super) struct ResponseBody {
     body: Body,
+    /// Its end was read.
+    ended: bool,
+    /// Counts it if it is dropped before its end.
+    cut: Option<Arc<Counter>>,
     _busy: BusyGuard,
 }
 
 impl ResponseBody {
-    pub(super) const fn new(body: Body, busy: BusyGuard) -> Self {
-        Self { body, _busy: busy }
+    pub(super) fn new(body: Body, busy: BusyGuard, cut: &Arc<Counter>) -> Self {
+        // What is at hand as a whole is for hyper to send.
+        let cut = if body.buffered_len().is_some() { None } else { Some(Arc::clone(cut)) };
+        Self { body, ended: false, cut, _busy: busy }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(cut) = &self.cut
+            && !self.ended
+            && !self.body.is_end_stream()
+        {
+            cut.inc();
+        }
     }
 }
 
@@ -148,7 +165,10 @@ impl HttpBody for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        this.ended |= matches!(polled, Poll::Ready(None));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

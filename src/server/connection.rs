@@ -142,7 +142,7 @@ struct ConnectionContext<S: Service> {
 impl<S: Service> ConnectionContext<S> {
     fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
         let trusted = server.trusts(addr);
-        let client = server.service.connect(ClientPeer { addr, trusted });
+        let client = server.service.connect(ClientPeer { addr, trusted }, state.departure());
         Self { server, state, client }
     }
 }
@@ -156,8 +156,7 @@ fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
         .header_read_timeout(None)
         .max_buf_size(settings.max_header_bytes.max(HYPER_MIN_BUFFER))
         // A client may close its half after its request and still want the response. As a
-        // consequence, hyper does not read while a request is served and does not see a reset; the
-        // connection timer probes for it.
+        // consequence, hyper does not read while a request is served; the socket does.
         .half_close(true);
     if settings.max_headers != HYPER_MAX_HEADERS {
         http1.max_headers(settings.max_headers);
@@ -181,6 +180,7 @@ const fn limits(settings: &ServerSettings) -> TimeoutLimits {
         head: settings.header_timeout,
         idle: settings.idle_timeout,
         write: settings.write_timeout,
+        half_closed: settings.half_closed,
     }
 }
 
@@ -217,7 +217,22 @@ impl ConnectionPhase {
 enum ConnectionEnd {
     Closed(Result<(), Box<dyn std::error::Error + Send + Sync>>),
     TimedOut(Timeout),
+    /// The client had left, and another request needs the place.
+    GivenUp,
     Aborted,
+}
+
+impl ConnectionEnd {
+    /// Why the sidecar has ended it, where requests may be in progress.
+    const fn why(&self) -> Option<&'static str> {
+        match self {
+            Self::Closed(_) => None,
+            Self::TimedOut(Timeout::HalfClosed) => Some("after half_closed"),
+            Self::TimedOut(_) => Some("after a timeout"),
+            Self::GivenUp => Some("and its place given to another"),
+            Self::Aborted => Some("as its connection was closed"),
+        }
+    }
 }
 
 /// Serves a connection until either side ends it.
@@ -265,8 +280,8 @@ pub(super) async fn serve<S: Service>(
                 }
                 ConnectionPhase::Open | ConnectionPhase::Retired | ConnectionPhase::Draining => {}
             }
-            if state.is_unwanted() && state.is_stuck(server.clock.now()) {
-                return Poll::Ready(ConnectionEnd::Aborted);
+            if let Some(end) = end_for_others(&server, &state) {
+                return Poll::Ready(end);
             }
             if let Some(next) = phase.next(&server.draining, &state) {
                 phase = next;
@@ -300,7 +315,19 @@ pub(super) async fn serve<S: Service>(
     state.set_tunnel();
 }
 
+/// Whether the connection ends because others need its place, or that of its request.
+fn end_for_others<S>(server: &ServerContext<S>, state: &ConnectionState) -> Option<ConnectionEnd> {
+    if state.departure().is_cut() {
+        return Some(ConnectionEnd::GivenUp);
+    }
+    let ends = state.is_unwanted() && state.is_stuck(server.clock.now());
+    ends.then_some(ConnectionEnd::Aborted)
+}
+
 fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
+    if let Some(why) = end.why() {
+        state.departure().end(why);
+    }
     match end {
         // hyper closes in the middle of a head only when it has rejected it. Its reason is lost if
         // the client does not close afterwards.
@@ -317,6 +344,9 @@ fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCou
         }
         ConnectionEnd::TimedOut(Timeout::Head) => counters.header_timeouts.inc(),
         ConnectionEnd::TimedOut(Timeout::Write) => counters.write_timeouts.inc(),
+        ConnectionEnd::GivenUp | ConnectionEnd::TimedOut(Timeout::HalfClosed) => {
+            counters.half_closed.inc();
+        }
     }
 }
 
@@ -371,13 +401,13 @@ async fn respond<S: Service>(
     checked: RequestCheck,
     (version, is_head): (Version, bool),
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let service = &context.server.service;
+    let (service, cut) = (&context.server.service, &context.server.counters.cut_responses);
     let (request, flaw) = match checked {
         RequestCheck::Admitted(request) => (request, None),
         RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
         RequestCheck::Refused(status, why) => {
             let response = refuse(&**service, version, status, why);
-            return Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)));
+            return Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)));
         }
     };
     let call = service.call(request, &context.client, flaw);
@@ -392,7 +422,7 @@ async fn respond<S: Service>(
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)))
+    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)))
 }
 
 /// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.

@@ -13,7 +13,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::framing::{FlawedHead, HeadFlaw, Scanner, StreamPosition};
-use crate::shares::{PauseWatch, PermitHolder};
+use crate::shares::{Departure, PauseWatch, PermitHolder};
 
 /// The shared state of one connection.
 #[derive(Debug, Default)]
@@ -42,6 +42,11 @@ pub(super) struct ConnectionState {
     uploads: Mutex<Vec<Weak<PauseWatch>>>,
     /// The connection has become a tunnel, which has no timer.
     tunnel: AtomicBool,
+    /// The client has closed its side, and how often it has taken bytes since.
+    half_closed: AtomicBool,
+    taken: AtomicU32,
+    /// Whether the client has left, for what is given up then.
+    departure: Arc<Departure>,
     /// Another peer needs the place of this connection.
     unwanted: AtomicBool,
     waker: AtomicWaker,
@@ -56,6 +61,8 @@ pub(super) enum ConnectionStage {
     Head,
     /// A request is in progress.
     Busy,
+    /// A request is in progress that may be given up, and the client has closed its side.
+    HalfClosed,
     /// HTTP/2 without a request.
     Quiet,
     /// The client reads none of the bytes that wait for it.
@@ -90,6 +97,7 @@ impl ConnectionState {
     pub(super) fn begin(self: &Arc<Self>) -> Arrival {
         let number = self.served.load(Relaxed);
         self.served.store(number.wrapping_add(1), Relaxed);
+        self.departure.begin();
         Arrival { busy: self.busy(), flaw: self.flaw(number) }
     }
 
@@ -121,6 +129,10 @@ impl ConnectionState {
                 count: self.unblocked.load(Relaxed),
             };
         } else if busy {
+            if self.half_closed.load(Relaxed) && self.departure.is_expendable() {
+                let count = self.taken.load(Relaxed);
+                return StageMark { stage: ConnectionStage::HalfClosed, count };
+            }
             ConnectionStage::Busy
         } else {
             match self.position.load(Relaxed) {
@@ -169,6 +181,26 @@ impl ConnectionState {
         self.unblocked.store(self.unblocked.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
+    /// Whether a request or a response is in progress.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Relaxed) > 0
+    }
+
+    /// The client has closed its side while a request is in progress.
+    pub(super) fn set_half_closed(&self) {
+        self.half_closed.store(true, Relaxed);
+        self.departure.leave();
+    }
+
+    /// A client that has closed its side has taken bytes.
+    pub(super) fn set_taken(&self) {
+        self.taken.store(self.taken.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    pub(super) const fn departure(&self) -> &Arc<Departure> {
+        &self.departure
+    }
+
     pub(super) fn set_lingering(&self) {
         self.lingering.store(true, Relaxed);
     }
@@ -192,6 +224,7 @@ impl ConnectionState {
     /// Names whom to wake when another peer needs the place of this connection.
     pub(super) fn wake_when_unwanted(&self, waker: &Waker) {
         self.waker.register(waker);
+        self.departure.wake_when_cut(waker);
     }
 
     /// Whether another peer needs the place of this connection.
@@ -202,7 +235,10 @@ impl ConnectionState {
     /// Whether nothing is lost if the connection is closed at once.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         match self.mark().stage {
-            ConnectionStage::Head | ConnectionStage::Quiet | ConnectionStage::Blocked => true,
+            ConnectionStage::Head
+            | ConnectionStage::Quiet
+            | ConnectionStage::Blocked
+            | ConnectionStage::HalfClosed => true,
             ConnectionStage::Busy => self.uploads_paused_for(now).is_some(),
             ConnectionStage::Idle | ConnectionStage::Lingering => false,
         }
@@ -233,9 +269,10 @@ impl PermitHolder for ConnectionState {
             return None;
         }
         match self.mark().stage {
-            ConnectionStage::Idle | ConnectionStage::Quiet | ConnectionStage::Head => {
-                Some(Duration::MAX)
-            }
+            ConnectionStage::Idle
+            | ConnectionStage::Quiet
+            | ConnectionStage::Head
+            | ConnectionStage::HalfClosed => Some(Duration::MAX),
             ConnectionStage::Blocked => {
                 self.blocked_since.lock().map(|since| now.saturating_duration_since(since))
             }

@@ -31,6 +31,11 @@ pub struct ServerCounters {
     pub body_timeouts: Arc<Counter>,
     /// Connections closed because the client stopped reading its response.
     pub write_timeouts: Arc<Counter>,
+    /// Requests of clients that had closed their side, given up because the response made no
+    /// progress in time or because others needed the place.
+    pub half_closed: Arc<Counter>,
+    /// Responses that were not sent to their end.
+    pub cut_responses: Arc<Counter>,
     /// Requests that made the service panic.
     pub panics: Arc<Counter>,
     /// Connections closed at the end of the drain, with requests in progress.

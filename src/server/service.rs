@@ -6,6 +6,7 @@ use http::{Request, Response, StatusCode};
 
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
+use crate::shares::Departure;
 
 /// What the server calls for each request. It never fails: failures are responses.
 pub trait Service: Send + Sync + 'static {
@@ -13,8 +14,9 @@ pub trait Service: Send + Sync + 'static {
     /// the last of its requests.
     type Client: Send + Sync + 'static;
 
-    /// A client has connected.
-    fn connect(&self, peer: ClientPeer) -> Self::Client;
+    /// A client has connected. The service says there which of its requests may be given up when
+    /// it leaves, each while the request is handled.
+    fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> Self::Client;
 
     /// Handles a request. One with a flaw has no body and must be refused.
     ///

@@ -26,6 +26,9 @@ pub struct ServerSettings {
     pub body_timeout: Duration,
     /// How long a client may stall before reading more of the response.
     pub write_timeout: Duration,
+    /// How long a client that has closed its side, and may have left, waits for the next byte of a
+    /// response.
+    pub half_closed: Duration,
     /// How long a client may pause while clients of another address wait for its connection.
     pub stall: Duration,
     /// The most HTTP/2 streams per connection.

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::connection_state::ConnectionState;
 use super::framing::{Scanner, StreamPosition};
+use super::read_ahead::{ClientReading, ReadAhead};
 use crate::clock::Clock;
 use crate::shares::{FairPermit, PermitHolder};
 
@@ -59,6 +60,7 @@ pub(super) struct Socket {
     position: StreamPosition,
     blocked: bool,
     closed: CloseState,
+    ahead: ReadAhead,
     clock: Clock,
     _permit: ConnectionPermit,
 }
@@ -86,6 +88,7 @@ impl Socket {
             position: StreamPosition::Between,
             blocked: false,
             closed: CloseState::No,
+            ahead: ReadAhead::new(),
             clock,
             _permit: permit,
         }
@@ -118,6 +121,9 @@ impl Socket {
             self.blocked = false;
             self.state.set_unblocked();
         }
+        if self.ahead.has_ended() && result.is_ready() {
+            self.state.set_taken();
+        }
         result
     }
 }
@@ -130,7 +136,9 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if !this.ahead.take(buf) {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        }
         this.on_read(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
@@ -162,11 +170,20 @@ impl AsyncWrite for Socket {
     }
 
     /// A TCP socket has nothing to flush. hyper calls this in every turn, which makes it the place
-    /// to look for a client that reset the connection while its request is served: hyper does not
-    /// read then.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state.take_probe()
-            && let Some(error) = self.stream.take_error()?
+    /// to look for a client that leaves while its request is served: hyper does not read then.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.state.is_busy() && !this.state.is_opaque() {
+            let reading = this.ahead.poll(&mut this.stream, cx)?;
+            if reading == ClientReading::JustEnded {
+                this.state.set_half_closed();
+                // The timer of the connection has to see it.
+                cx.waker().wake_by_ref();
+            }
+        }
+        // A reset is not seen where more was read ahead than is kept.
+        if this.state.take_probe()
+            && let Some(error) = this.stream.take_error()?
         {
             return Poll::Ready(Err(error));
         }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
+use crate::shares::Departure;
 
 /// An app that does what the path says.
 struct App {
@@ -30,7 +31,7 @@ struct App {
 impl Service for App {
     type Client = ClientPeer;
 
-    fn connect(&self, peer: ClientPeer) -> ClientPeer {
+    fn connect(&self, peer: ClientPeer, _: &Arc<Departure>) -> ClientPeer {
         peer
     }
 
@@ -107,6 +108,7 @@ fn settings() -> ServerSettings {
         idle_timeout: long,
         body_timeout: long,
         write_timeout: long,
+        half_closed: long,
         stall: Duration::from_millis(200),
         max_streams: 128,
         drain: long,

@@ -23,6 +23,7 @@ pub(super) struct TimeoutLimits {
     pub head: Duration,
     pub idle: Duration,
     pub write: Duration,
+    pub half_closed: Duration,
 }
 
 /// What a connection does next.
@@ -46,6 +47,8 @@ pub(super) enum Timeout {
     Head,
     Idle,
     Write,
+    /// The client has closed its side, and the response to it made no progress.
+    HalfClosed,
     /// The client did not close after the server had closed its side. Nothing is lost.
     Close,
 }
@@ -119,6 +122,7 @@ impl ConnectionTimer {
             ConnectionStage::Quiet if leaving => CHECK_INTERVAL,
             ConnectionStage::Idle | ConnectionStage::Quiet => limits.idle,
             ConnectionStage::Busy => CHECK_INTERVAL,
+            ConnectionStage::HalfClosed => limits.half_closed,
             ConnectionStage::Blocked => limits.write,
             ConnectionStage::Lingering => LINGER_TIMEOUT,
         }
@@ -132,6 +136,7 @@ impl ConnectionTimer {
             ConnectionStage::Quiet if !leaving => TimerAction::Retire,
             ConnectionStage::Quiet | ConnectionStage::Busy => TimerAction::Probe,
             ConnectionStage::Blocked => TimerAction::Close(Timeout::Write),
+            ConnectionStage::HalfClosed => TimerAction::Close(Timeout::HalfClosed),
             ConnectionStage::Lingering => TimerAction::Close(Timeout::Close),
         }
     }
@@ -148,6 +153,7 @@ mod tests {
         head: Duration::from_secs(10),
         idle: Duration::from_secs(75),
         write: Duration::from_mins(1),
+        half_closed: Duration::from_secs(5),
     };
 
     fn timer() -> (ConnectionTimer, Arc<ConnectionState>, Clock) {
@@ -200,6 +206,29 @@ mod tests {
             clock.advance(CHECK_INTERVAL);
             assert_eq!(timer.next_action(&state, true, false), TimerAction::Probe);
         }
+    }
+
+    #[test]
+    fn a_half_closed_client_has_its_time_anew_with_each_byte_and_a_write_has_no_limit() {
+        let (mut timer, state, clock) = timer();
+        let _busy = state.busy();
+        state.set_half_closed();
+        for _ in 0..10 {
+            clock.advance(CHECK_INTERVAL);
+            assert!(
+                !matches!(timer.next_action(&state, true, false), TimerAction::Close(_)),
+                "nothing says that the request may be given up"
+            );
+        }
+        state.departure().set_expendable();
+        for _ in 0..3 {
+            assert!(matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(_)));
+            clock.advance(Duration::from_secs(4));
+            state.set_taken();
+        }
+        assert!(matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(_)));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(timer.next_action(&state, true, false), TimerAction::Close(Timeout::HalfClosed));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::departure::{Claim, ClaimOwner, Departure};
 use super::table::{Joined, ShareTable};
 use super::{PauseWatch, PermitHolder, ShareCounters, ShareOwner, ShareSettings};
 use crate::clock::Clock;
@@ -22,6 +23,8 @@ pub struct Requester {
     pub peer: ShareOwner,
     /// Its body, if it has one that is streamed.
     pub upload: Option<Arc<PauseWatch>>,
+    /// Whether its clients have left, if it may be given up then.
+    pub departure: Option<Arc<Departure>>,
 }
 
 /// No permit became free in time, or too many wait already.
@@ -49,6 +52,8 @@ pub struct FairPermit {
     shared: Arc<Shared>,
     peer: ShareOwner,
     id: u64,
+    /// That of the request which holds it, until its response begins.
+    departure: Option<Arc<Departure>>,
 }
 
 impl FairSemaphore {
@@ -64,7 +69,7 @@ impl FairSemaphore {
     #[must_use]
     pub fn try_acquire(&self, peer: ShareOwner) -> Option<FairPermit> {
         let id = self.0.table.lock().table.take(peer)?;
-        Some(FairPermit { shared: Arc::clone(&self.0), peer, id })
+        Some(FairPermit { shared: Arc::clone(&self.0), peer, id, departure: None })
     }
 
     /// A permit. Waits for a bounded time in a bounded queue.
@@ -74,17 +79,23 @@ impl FairSemaphore {
     pub async fn acquire(&self, peer: ShareOwner) -> Result<FairPermit, Crowded> {
         match self.try_acquire(peer) {
             Some(permit) => Ok(permit),
-            None => Box::pin(self.wait(peer)).await,
+            None => Box::pin(self.wait(peer, None)).await,
         }
     }
 
-    async fn wait(&self, peer: ShareOwner) -> Result<FairPermit, Crowded> {
+    /// Waits for a permit, or until the request is given up for others.
+    pub async fn wait(
+        &self,
+        peer: ShareOwner,
+        departure: Option<&Arc<Departure>>,
+    ) -> Result<FairPermit, Crowded> {
         let shared = &self.0;
         let (sender, mut receiver) = oneshot::channel();
-        let Some(_place) = WaitPlace::join(shared, peer, sender) else {
+        let Some(mut place) = WaitPlace::join(shared, peer, sender) else {
             shared.counters.refused.inc();
             return Err(Crowded);
         };
+        place.attach(departure);
         shared.counters.waits.inc();
         let every = shared.reclaim_interval();
         let deadline = tokio::time::sleep(shared.settings.wait);
@@ -137,7 +148,31 @@ impl Shared {
     }
 }
 
+impl ClaimOwner for Shared {
+    fn offer(&self, claim: Claim, departure: Weak<Departure>) -> bool {
+        let called = self.table.lock().table.offer(claim, departure);
+        if called {
+            self.counters.departed.inc();
+        }
+        called
+    }
+}
+
 impl FairPermit {
+    /// Names the request that holds it, which gives it up for others when its clients have left.
+    pub fn attach(&mut self, departure: &Arc<Departure>) {
+        departure.hold(owner(&self.shared), Claim { id: self.id, waits: false });
+        self.departure = Some(Arc::clone(departure));
+    }
+
+    /// The response has begun: from here on the request is not given up for others.
+    pub fn settle(&mut self) {
+        let Some(departure) = self.departure.take() else { return };
+        if departure.release(Claim { id: self.id, waits: false }) {
+            self.shared.table.lock().table.withdraw(self.id);
+        }
+    }
+
     /// Names what holds the permit, so that it can be cut.
     pub fn watch(&self, holder: Weak<dyn PermitHolder>) {
         self.shared.table.lock().table.watch(self.peer, self.id, holder);
@@ -146,9 +181,10 @@ impl FairPermit {
 
 impl Drop for FairPermit {
     fn drop(&mut self) {
+        self.settle();
         let next = self.shared.table.lock().table.release(self.peer, self.id);
         if let Some((peer, id, sender)) = next {
-            let permit = Self { shared: Arc::clone(&self.shared), peer, id };
+            let permit = Self { shared: Arc::clone(&self.shared), peer, id, departure: None };
             // If the waiter has gone, the permit is dropped here and goes to the next one.
             drop(sender.send(permit));
         }
@@ -169,27 +205,49 @@ impl std::fmt::Debug for FairPermit {
 
 /// A place in the queue, which is given up when the waiter stops waiting.
 struct WaitPlace<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     peer: ShareOwner,
     id: u64,
+    departure: Option<Arc<Departure>>,
+}
+
+/// What the claims on permits of this semaphore belong to.
+fn owner(shared: &Arc<Shared>) -> Weak<dyn ClaimOwner> {
+    let owner: Weak<Shared> = Arc::downgrade(shared);
+    owner
 }
 
 impl<'a> WaitPlace<'a> {
     fn join(
-        shared: &'a Shared,
+        shared: &'a Arc<Shared>,
         peer: ShareOwner,
         sender: oneshot::Sender<FairPermit>,
     ) -> Option<Self> {
         let joined = shared.table.lock().table.join(peer, sender, shared.settings.queues);
-        let Joined { id, displaced } = joined?;
+        let Joined { id, displaced, called } = joined?;
         // This tells the waiter.
         drop(displaced);
-        Some(Self { shared, peer, id })
+        for departure in called.iter().filter_map(Weak::upgrade) {
+            shared.counters.departed.inc();
+            departure.cut();
+        }
+        Some(Self { shared, peer, id, departure: None })
+    }
+
+    /// Names the request that waits, which gives its place up for others when its clients have
+    /// left.
+    fn attach(&mut self, departure: Option<&Arc<Departure>>) {
+        let Some(departure) = departure else { return };
+        departure.hold(owner(self.shared), Claim { id: self.id, waits: true });
+        self.departure = Some(Arc::clone(departure));
     }
 }
 
 impl Drop for WaitPlace<'_> {
     fn drop(&mut self) {
+        if let Some(departure) = self.departure.take() {
+            departure.release(Claim { id: self.id, waits: true });
+        }
         let left = self.shared.table.lock().table.leave(self.peer, self.id);
         drop(left);
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::departure::{Claim, Departure};
 use super::{PermitHolder, Queues, ShareOwner};
 
 /// All holders that were looked at. They must be dropped after the table is unlocked, because the
@@ -22,6 +23,15 @@ pub(super) struct ShareTable<W> {
     next_id: u64,
     turn: u64,
     peers: HashMap<ShareOwner, PeerShare<W>>,
+    /// Claims of requests whose clients have left, by their numbers: the oldest first.
+    offers: BTreeMap<u64, Offer>,
+}
+
+#[derive(Debug)]
+struct Offer {
+    /// It is a place in the queue.
+    waits: bool,
+    departure: Weak<Departure>,
 }
 
 #[derive(Debug)]
@@ -54,12 +64,14 @@ pub(super) struct Joined<W> {
     pub(super) id: u64,
     /// A waiter of the peer with the longest queue, which made room.
     pub(super) displaced: Option<W>,
+    /// Requests whose clients have left, and that are given up for the new waiter.
+    pub(super) called: Vec<Weak<Departure>>,
 }
 
 impl<W> ShareTable<W> {
     pub(super) fn new(permits: usize, max_waiting: usize) -> Self {
-        let peers = HashMap::new();
-        Self { free: permits, waiting: 0, max_waiting, next_id: 0, turn: 0, peers }
+        let (peers, offers) = (HashMap::new(), BTreeMap::new());
+        Self { free: permits, waiting: 0, max_waiting, next_id: 0, turn: 0, peers, offers }
     }
 
     /// The number of a permit for this peer, if one is free.
@@ -101,7 +113,37 @@ impl<W> ShareTable<W> {
         let id = self.next_id;
         self.peers.entry(peer).or_default().waiters.push_back((id, waiter));
         self.waiting += 1;
-        Some(Joined { id, displaced })
+        Some(Joined { id, displaced, called: self.call() })
+    }
+
+    /// The requests to give up for a new waiter: the oldest of those that hold a permit, and all
+    /// that wait themselves.
+    fn call(&mut self) -> Vec<Weak<Departure>> {
+        let (mut called, mut has_permit) = (Vec::new(), false);
+        self.offers.retain(|_, offer| {
+            let stays = !offer.waits && std::mem::replace(&mut has_permit, true);
+            if !stays {
+                called.push(Weak::clone(&offer.departure));
+            }
+            stays
+        });
+        called
+    }
+
+    /// Offers the claim of a request whose clients have left to the next waiter. Returns whether
+    /// another request waits now.
+    pub(super) fn offer(&mut self, claim: Claim, departure: Weak<Departure>) -> bool {
+        let Claim { id, waits } = claim;
+        if self.waiting > usize::from(waits) {
+            return true;
+        }
+        self.offers.insert(id, Offer { waits, departure });
+        false
+    }
+
+    /// The claim is no longer offered.
+    pub(super) fn withdraw(&mut self, id: u64) {
+        self.offers.remove(&id);
     }
 
     /// Whether some peer holds so much more than this one that it may have to give a permit up.
@@ -112,6 +154,7 @@ impl<W> ShareTable<W> {
 
     /// Leaves the queue, unless the waiter has left it already.
     pub(super) fn leave(&mut self, peer: ShareOwner, id: u64) -> Option<W> {
+        self.withdraw(id);
         let share = self.peers.get_mut(&peer)?;
         let place = share.waiters.iter().position(|(waiter, _)| *waiter == id)?;
         let (_, waiter) = share.waiters.remove(place)?;
@@ -126,6 +169,7 @@ impl<W> ShareTable<W> {
         if let Some(share) = self.peers.get_mut(&peer) {
             share.held -= 1;
             share.holders.remove(&id);
+            self.offers.remove(&id);
             self.forget_if_idle(peer);
         }
         if self.waiting == 0 {
@@ -278,6 +322,29 @@ mod tests {
             .collect();
         assert_eq!(order.len(), 4);
         assert!(order[..2].contains(&"one") && order[..2].contains(&"three"), "{order:?}");
+    }
+
+    #[test]
+    fn the_place_of_who_has_left_goes_to_who_waits_and_no_more_than_one() {
+        let (mut table, ids) = full(2);
+        let left: Vec<Arc<Departure>> = (0..3).map(|_| Arc::default()).collect();
+        let offered = |at: usize| Arc::downgrade(&left[at]);
+        for (at, &id) in ids.iter().enumerate() {
+            assert!(!table.offer(Claim { id, waits: false }, offered(at)), "nobody waits");
+        }
+        let first = table.join(HONEST, "first", Queues::Always).expect("there is room");
+        assert!(first.called.len() == 1 && first.called[0].ptr_eq(&offered(0)), "the oldest");
+        // Alone in the queue, who has left stays there.
+        assert!(!table.offer(Claim { id: first.id, waits: true }, offered(2)));
+        let second = table.join(THIRD, "second", Queues::Always).expect("there is room");
+        assert_eq!(second.called.len(), 2, "who waits and has left, and one place");
+        assert!(table.offer(Claim { id: ids[0], waits: false }, offered(0)), "one waits now");
+        table.leave(HONEST, first.id);
+        table.leave(THIRD, second.id);
+        assert!(!table.offer(Claim { id: ids[1], waits: false }, offered(1)));
+        table.release(GREEDY, ids[1]);
+        let third = table.join(HONEST, "third", Queues::Always).expect("there is room");
+        assert!(third.called.is_empty(), "what is released is no longer offered");
     }
 
     #[test]

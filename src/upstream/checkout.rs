@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::permits::Permits;
+use super::permits::{LimitPermit, Permits};
 
 /// A connection for one exchange. Dropping it closes the connection.
 pub(super) trait Checkout: Send + Unpin + 'static {
@@ -33,6 +33,25 @@ pub(super) trait Checkout: Send + Unpin + 'static {
     /// Closes the connection and keeps the permits.
     fn close(&mut self) {
         self.state().connection = None;
+    }
+
+    /// The head of the response is there: the request is no longer given up for others.
+    fn settle(&mut self) {
+        if let Some(permits) = &mut self.state().permits {
+            permits.settle();
+        }
+    }
+
+    /// The connection becomes a tunnel or an event stream, or is one no longer.
+    fn set_tunnel(&mut self, tunnel: Option<LimitPermit>) {
+        if let Some(permits) = &mut self.state().permits {
+            permits.set_tunnel(tunnel);
+        }
+    }
+
+    /// Whether it counts as a tunnel.
+    fn is_tunnel(&mut self) -> bool {
+        self.state().permits.as_ref().is_some_and(Permits::is_tunnel)
     }
 
     /// Gives the connection a task of its own. It then serves no other exchange.

@@ -35,6 +35,10 @@ pub struct UpstreamCounters {
     pub pinned: Arc<AtomicUsize>,
     /// Requests that got a connection for themselves alone, because too many belong to clients.
     pub pins_rejected: Arc<Counter>,
+    /// Tunnels and event streams open now.
+    pub tunnels: Arc<AtomicUsize>,
+    /// Requests for a tunnel or an event stream that got none, because too many were open.
+    pub tunnels_rejected: Arc<Counter>,
     /// Requests waiting for a connection now.
     pub waiting: Arc<AtomicUsize>,
 }

@@ -18,6 +18,12 @@ pub enum UpstreamError {
     /// No free connection, and the queue for one is full or did not move.
     #[error("all connections are in use")]
     Busy,
+    /// As many tunnels and event streams are open as may be.
+    #[error("too many tunnels and event streams are open")]
+    TooManyTunnels,
+    /// The clients that the request was for have left, and another request needed its place.
+    #[error("the request was given up, because its clients had left")]
+    GivenUp,
     /// The origin closed the connection before it could have read a byte of the request.
     #[error("the connection was closed before the request was sent: {0}")]
     Unsent(#[source] BodyError),
@@ -42,6 +48,8 @@ impl UpstreamError {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => Reason::UpstreamUnreachable,
             Self::Busy => Reason::UpstreamBusy,
+            Self::TooManyTunnels => Reason::TooManyTunnels,
+            Self::GivenUp => Reason::ClientGone,
             Self::FirstByteTimeout => Reason::UpstreamTimeout,
             Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => {
                 Reason::UpstreamProtocolError
@@ -55,7 +63,9 @@ impl UpstreamError {
     pub const fn may_have_reached_origin(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::Unsent(_) => false,
-            Self::FirstByteTimeout
+            Self::TooManyTunnels
+            | Self::GivenUp
+            | Self::FirstByteTimeout
             | Self::Broken(_)
             | Self::InterimResponses
             | Self::RequestBody(_) => true,
@@ -70,6 +80,8 @@ impl UpstreamError {
             Self::Connect(_)
             | Self::ConnectTimeout
             | Self::Busy
+            | Self::TooManyTunnels
+            | Self::GivenUp
             | Self::Unsent(_)
             | Self::FirstByteTimeout
             | Self::Broken(_)
@@ -83,7 +95,8 @@ impl UpstreamError {
             Self::Busy => counters.busy.inc(),
             Self::FirstByteTimeout => counters.timeouts.inc(),
             Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => counters.broken.inc(),
-            Self::RequestBody(_) => {}
+            Self::TooManyTunnels => counters.tunnels_rejected.inc(),
+            Self::RequestBody(_) | Self::GivenUp => {}
         }
     }
 }

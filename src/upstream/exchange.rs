@@ -25,7 +25,7 @@ use super::pool::{LastUse, Pool};
 use super::upload::{Upload, UploadProgress};
 use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
-use crate::semantics::media_type::is_event_stream;
+use crate::semantics::media_type::{has_no_end, is_event_stream};
 use crate::shares::Requester;
 
 /// A request that must not be sent twice takes only a connection that was in use a moment ago,
@@ -149,6 +149,10 @@ async fn exchange<C: Checkout>(
     request: Request<Body>,
 ) -> Result<Response<Body>, UpstreamError> {
     let upgrade = request.headers().contains_key(UPGRADE);
+    if upgrade {
+        // Before the origin begins a session that would be refused.
+        checkout.set_tunnel(Some(inner.pool.tunnel_permit()?));
+    }
     // RFC 9110 9.2.2 allows repeating all idempotent methods. PUT and DELETE are left out: if
     // another write came in between, the repetition would undo it.
     let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
@@ -286,6 +290,7 @@ fn receive<C: Checkout>(
 ) -> Result<Response<Body>, UpstreamError> {
     let SentRequest { progress, has_body, upgrade } = sent;
     let (mut parts, mut body) = response.into_parts();
+    checkout.settle();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         // SECURITY: an upgrade that the client did not request would turn a connection into a
         // tunnel that no rule watches.
@@ -302,6 +307,11 @@ fn receive<C: Checkout>(
         && (parts.status.is_client_error() || parts.status.is_server_error());
     if is_unread || is_dubious {
         checkout.connection().map(Connection::spend);
+    }
+    if !has_no_end(&parts.headers) || body.is_end_stream() {
+        checkout.set_tunnel(None);
+    } else if !checkout.is_tunnel() {
+        checkout.set_tunnel(Some(inner.pool.tunnel_permit()?));
     }
     if body.is_end_stream() {
         checkout.release();

@@ -10,7 +10,7 @@ use super::checkout::{Checkout, CheckoutState};
 use super::connection::Connection;
 use super::counters::CountGuard;
 use super::error::UpstreamError;
-use super::permits::{Permits, PinPermit};
+use super::permits::{LimitPermit, Permits};
 use super::pool::{Pool, Sweep};
 use crate::shares::Requester;
 
@@ -36,17 +36,19 @@ impl PinSlot {
     ) -> Result<Option<PinnedConnection>, UpstreamError> {
         let idle = self.idle.lock().take();
         if let Some(mut state) = idle {
-            if state.connection.as_mut().is_some_and(|connection| connection.is_free_now()) {
-                return Ok(Some(PinnedConnection { state, slot: Arc::clone(self) }));
+            if let (Some(permits), Some(departure)) = (&mut state.permits, &requester.departure) {
+                permits.attach(departure);
             }
-            state.connection = None;
+            if !state.connection.as_mut().is_some_and(|connection| connection.is_free_now()) {
+                state.connection = None;
+            }
             return Ok(Some(PinnedConnection { state, slot: Arc::clone(self) }));
         }
         let Ok(permit) = Arc::clone(&self.pool.pin_permits).try_acquire_owned() else {
             self.pool.counters.pins_rejected.inc();
             return Ok(None);
         };
-        let pin = PinPermit::new(permit, CountGuard::up(&self.pool.counters.pinned));
+        let pin = LimitPermit::new(permit, CountGuard::up(&self.pool.counters.pinned));
         let permits = Permits::new(self.pool.permit(requester).await?, Some(pin));
         Ok(Some(PinnedConnection { state: CheckoutState::new(permits), slot: Arc::clone(self) }))
     }
@@ -94,6 +96,9 @@ impl Checkout for PinnedConnection {
             && connection.is_free()
         {
             connection.deadline.clear();
+            if let Some(permits) = &mut self.state.permits {
+                permits.set_tunnel(None);
+            }
             *self.slot.idle.lock() = Some(self.state);
         }
     }

@@ -17,12 +17,11 @@ use super::checkout::{Checkout, CheckoutState};
 use super::connection::Connection;
 use super::counters::{CountGuard, UpstreamCounters};
 use super::error::UpstreamError;
-use super::permits::Permits;
+use super::permits::{LimitPermit, Permits};
 use super::settings::{UpstreamLimits, UpstreamSettings};
 use crate::clock::Clock;
 use crate::shares::{
-    Crowded, FairPermit, FairSemaphore, PauseWatch, PermitHolder, Queues, Requester, ShareOwner,
-    ShareSettings,
+    Crowded, FairPermit, FairSemaphore, PauseWatch, PermitHolder, Queues, Requester, ShareSettings,
 };
 
 pub(super) struct Pool {
@@ -32,6 +31,7 @@ pub(super) struct Pool {
     /// The client connections that may have a connection of their own.
     pins: Mutex<Vec<Weak<dyn Sweep>>>,
     pub(super) pin_permits: Arc<Semaphore>,
+    tunnel_permits: Arc<Semaphore>,
     keep_alive: Duration,
     clock: Clock,
     pub(super) counters: UpstreamCounters,
@@ -69,6 +69,7 @@ impl Pool {
             pins: Mutex::default(),
             // At least half of the connections stay for everybody.
             pin_permits: Arc::new(Semaphore::new(limits.pinned.min(settings.max_connections / 2))),
+            tunnel_permits: Arc::new(Semaphore::new(settings.most_tunnels())),
             keep_alive: settings.keep_alive,
             clock,
             counters,
@@ -78,10 +79,13 @@ impl Pool {
 
     /// A permit for one connection. Waits for a bounded time in a bounded queue.
     pub(super) async fn permit(&self, requester: &Requester) -> Result<FairPermit, UpstreamError> {
-        let permit = match self.permits.try_acquire(requester.peer) {
+        let mut permit = match self.permits.try_acquire(requester.peer) {
             Some(permit) => permit,
-            None => Box::pin(self.wait(requester.peer)).await?,
+            None => Box::pin(self.wait(requester)).await?,
         };
+        if let Some(departure) = &requester.departure {
+            permit.attach(departure);
+        }
         if let Some(upload) = &requester.upload {
             let holder: Weak<dyn PermitHolder> = Arc::<PauseWatch>::downgrade(upload);
             permit.watch(holder);
@@ -98,9 +102,17 @@ impl Pool {
         Ok(PooledConnection { state: CheckoutState::new(permits), pool: Arc::clone(self) })
     }
 
-    async fn wait(&self, peer: ShareOwner) -> Result<FairPermit, UpstreamError> {
+    /// The permit for one more tunnel or event stream.
+    pub(super) fn tunnel_permit(&self) -> Result<LimitPermit, UpstreamError> {
+        let permit = Arc::clone(&self.tunnel_permits).try_acquire_owned();
+        let permit = permit.map_err(|_| UpstreamError::TooManyTunnels)?;
+        Ok(LimitPermit::new(permit, CountGuard::up(&self.counters.tunnels)))
+    }
+
+    async fn wait(&self, requester: &Requester) -> Result<FairPermit, UpstreamError> {
         let _waiting = CountGuard::up(&self.counters.waiting);
-        self.permits.acquire(peer).await.map_err(|Crowded| UpstreamError::Busy)
+        let waiting = self.permits.wait(requester.peer, requester.departure.as_ref());
+        waiting.await.map_err(|Crowded| UpstreamError::Busy)
     }
 
     /// The connection used last, if one has been idle for less than `max_age`.

@@ -26,6 +26,9 @@ pub struct UpstreamSettings {
     pub keep_alive: Duration,
     /// The most open sockets towards the origin, tunnels included.
     pub max_connections: usize,
+    /// The most of them that are tunnels or event streams. At least a quarter stays for other
+    /// requests: see [`Self::most_tunnels`].
+    pub max_tunnels: usize,
     /// The most requests that wait for a connection; one more is `UpstreamError::Busy`.
     pub max_waiting: usize,
     /// How long a request waits for a connection before it is `UpstreamError::Busy`.
@@ -50,6 +53,24 @@ pub struct UpstreamSettings {
     pub user_agent: HeaderValue,
     /// PEM certificates of the authorities to trust for `https`, in place of the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+impl UpstreamSettings {
+    /// The most tunnels and event streams: at least a quarter of all connections stays for other
+    /// requests, unless there is only one.
+    #[must_use]
+    pub fn most_tunnels(&self) -> usize {
+        self.max_tunnels.min(tunnels_of(self.max_connections))
+    }
+}
+
+/// How many of so many connections may be tunnels or event streams.
+#[must_use]
+pub const fn tunnels_of(connections: usize) -> usize {
+    match connections {
+        0 | 1 => connections,
+        _ => connections - connections.div_ceil(4),
+    }
 }
 
 /// The part of `[limits]` that concerns connections to the origin.

@@ -94,6 +94,7 @@ fn settings(address: SocketAddr) -> UpstreamSettings {
         tunnel_timeout: Duration::from_secs(5),
         keep_alive: Duration::from_secs(15),
         max_connections: 64,
+        max_tunnels: 64,
         max_waiting: 64,
         wait_timeout: Duration::from_secs(5),
         max_header_bytes: 256 * 1024,

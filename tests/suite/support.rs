@@ -13,6 +13,7 @@ pub mod history;
 pub mod http1;
 pub mod nginx;
 pub mod origin;
+pub mod patient_app;
 pub mod process;
 pub mod raw_origin;
 pub mod redis;

@@ -52,6 +52,7 @@ pub fn server(
         context.period(&file.idle_timeout, MS, DAY),
         context.period(&file.body_timeout, MS, DAY),
         context.period(&file.write_timeout, MS, DAY),
+        context.period(&file.half_closed, Duration::ZERO, DAY),
         context.count(&file.max_streams, 1, 10_000),
         context.period(&file.drain, Duration::ZERO, HOUR),
     );
@@ -63,6 +64,7 @@ pub fn server(
         idle_timeout,
         body_timeout,
         write_timeout,
+        half_closed,
         streams,
         drain,
     ) = settings;
@@ -76,6 +78,7 @@ pub fn server(
         idle_timeout,
         body_timeout,
         write_timeout,
+        half_closed,
         stall: limits.stall,
         max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
         drain,

@@ -53,6 +53,7 @@ pub fn upstream(
         tunnel_timeout: context.period(&file.tunnel_timeout, MS, 30 * DAY),
         keep_alive: context.period(&file.keep_alive, Duration::ZERO, DAY),
         max_connections: context.count(&file.max_connections, 1, 100_000),
+        max_tunnels: context.count(&file.max_tunnels, 1, 100_000),
         max_waiting: context.count(&file.max_waiting, 0, 1_000_000),
         wait_timeout: context.period(&file.wait_timeout, MS, HOUR),
         max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),

@@ -11,6 +11,7 @@ use super::view::{CompiledParts, LintFile, texts};
 use crate::policy::template::Template;
 use crate::redis::{OnLoss, RedisSettings};
 use crate::units::{show_duration, show_size};
+use crate::upstream::tunnels_of;
 
 /// How long a sidecar that has lost Redis may take to reconnect. With a shorter grace its purges
 /// may come too late.
@@ -23,6 +24,7 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
     debug(whole, context);
+    tunnels(whole, context);
     if let Some(limits) = parts.limits {
         tags(whole, limits.tags, context);
         pinned(whole, limits.pinned, context);
@@ -136,6 +138,27 @@ fn pinned(whole: &LintFile<'_>, pinned: usize, context: &mut CompileContext) {
         context.report.push(
             DiagnosticBuilder::warning(given.span.clone(), message)
                 .hint(format!("write pinned = {half}, or raise `max_connections`")),
+        );
+    }
+}
+
+/// Warns about more tunnels than there can be.
+fn tunnels(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let Some(upstream) = whole.file.upstream.get() else { return };
+    let (Some(most), Some(given)) = (upstream.max_connections.get(), upstream.max_tunnels.given())
+    else {
+        return;
+    };
+    let most_tunnels = tunnels_of(usize::try_from(most.0).unwrap_or(usize::MAX)) as u64;
+    if given.value.0 > most_tunnels {
+        let message = format!(
+            "at least a quarter of the connections to the origin stays for plain requests, and \
+             `max_connections` is {}",
+            most.0
+        );
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message)
+                .hint(format!("write max_tunnels = {most_tunnels}, or raise `max_connections`")),
         );
     }
 }

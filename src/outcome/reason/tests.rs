@@ -84,7 +84,7 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::Truncated, 500),
             (Reason::Unframed, 500),
             (Reason::ContentCoding, 500),
-            (Reason::ClientGone, 500),
+            (Reason::ClientGone, 499),
             (Reason::EventStream, 500),
             (Reason::Trailers, 500),
             (Reason::TooManyTags, 500),
@@ -97,6 +97,7 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::UpstreamProtocolError, 502),
             (Reason::UpstreamError, 502),
             (Reason::UpstreamBusy, 503),
+            (Reason::TooManyTunnels, 503),
             (Reason::WriteRefused, 503),
         ]
     );

@@ -81,10 +81,9 @@ async fn send(
 ) -> Result<OriginResponse, UpstreamError> {
     let requested = resources.clock.wall();
     let sent = request.to_request(Method::GET, headers);
-    let response = resources
-        .origin
-        .send(request.peer, sent, &request.config.table, Some(request.route.id))
-        .await?;
+    let asker = (request.peer, request.departure.clone());
+    let response =
+        resources.origin.send(asker, sent, &request.config.table, Some(request.route.id)).await?;
     let received = resources.clock.wall();
     Ok(OriginResponse { response, requested, received, revalidated: None })
 }

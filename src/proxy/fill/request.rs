@@ -23,7 +23,7 @@ use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
-use crate::shares::ShareOwner;
+use crate::shares::{Departure, ShareOwner};
 use crate::upstream::UpstreamError;
 
 /// A stored response that no hard purge has touched, and that may not be served as it is. The
@@ -108,6 +108,8 @@ pub(crate) struct FillRequest {
     pub(crate) has_owner: bool,
     /// Whose share it counts for.
     pub(crate) peer: ShareOwner,
+    /// Whether all clients that wait for it have left; none for a fill that the cache wants.
+    pub(crate) departure: Option<Arc<Departure>>,
     /// What is stored already, and what the origin may confirm to this caller.
     pub(crate) stale: Option<StaleCandidate>,
     /// What is stored already and fresh, and nothing shows that this caller may have it.
@@ -139,6 +141,7 @@ impl FillRequest {
             withholds: lookup.withholds_anything(),
             has_owner: lookup.has_owner(),
             peer: context.config.rules.client_address.share(lookup.headers(), &context.peer),
+            departure: None,
             stale: reason.stale,
             for_others: reason.for_others,
         }
@@ -146,6 +149,11 @@ impl FillRequest {
 
     pub(crate) fn from_context(context: &LookupContext<'_>, reason: FillReason) -> Self {
         Self::new(context.request, context.lookup, reason)
+    }
+
+    /// The same for requests that wait for it.
+    pub(crate) fn awaited(context: &LookupContext<'_>, reason: FillReason) -> Self {
+        Self { departure: Some(Arc::default()), ..Self::from_context(context, reason) }
     }
 
     /// The same with what was found out since.

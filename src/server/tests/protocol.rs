@@ -132,7 +132,7 @@ async fn an_upgraded_connection_is_left_alone() {
     struct Tunnel;
     impl Service for Tunnel {
         type Client = ();
-        fn connect(&self, _: ClientPeer) {}
+        fn connect(&self, _: ClientPeer, _: &Arc<Departure>) {}
         async fn call(
             self: &Arc<Self>,
             mut request: Request<Body>,

@@ -38,6 +38,15 @@ fn no_room_for_the_apps_tags() {
 }
 
 #[test]
+fn more_tunnels_than_leave_a_quarter_of_the_connections() {
+    let limited = format!("max_connections = 100\nmax_tunnels = 90\n{LIST}");
+    one(&limited, "90", "at least a quarter", "write max_tunnels = 75");
+    silent(&with(&limited, "90", "75"));
+    silent(&format!("max_connections = 100\n{LIST}"));
+    silent(&format!("max_connections = 2\nmax_tunnels = 1\n{LIST}"));
+}
+
+#[test]
 fn more_connections_of_clients_than_half_of_all() {
     // The head of every file ends within `[upstream]`.
     let limited = format!("max_connections = 100\n{LIST}[limits]\npinned = 64\n");

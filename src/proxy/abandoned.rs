@@ -1,0 +1,82 @@
+//! A request whose client leaves before its response begins: it is dropped where it stands, and
+//! here it is counted and logged.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use crate::outcome::{Outcome, Reason};
+use crate::proxy::access_log::AccessRecord;
+use crate::proxy::active_config::ActiveConfig;
+use crate::proxy::resources::Resources;
+use crate::proxy::response;
+use crate::proxy::response::ProxyResponse;
+use crate::semantics::body::Body;
+use crate::shares::Departure;
+use crate::telemetry::metrics::RequestRecord;
+
+/// A request that has no response yet. Dropping it says that its client has left.
+pub(super) struct PendingRequest<'a> {
+    resources: &'a Resources,
+    config: &'a ActiveConfig,
+    departure: &'a Departure,
+    record: Option<AccessRecord>,
+    since: Instant,
+    /// One more than the index of its route, where that is known.
+    route: AtomicUsize,
+    answered: bool,
+}
+
+impl<'a> PendingRequest<'a> {
+    pub(super) const fn new(
+        resources: &'a Resources,
+        config: &'a ActiveConfig,
+        departure: &'a Departure,
+        record: Option<AccessRecord>,
+        since: Instant,
+    ) -> Self {
+        let (route, answered) = (AtomicUsize::new(0), false);
+        Self { resources, config, departure, record, since, route, answered }
+    }
+
+    /// It is known whether a route matches, and which.
+    pub(super) fn set_route(&self, route: Option<usize>) {
+        self.route.store(route.map_or(0, |route| route + 1), Relaxed);
+    }
+
+    /// There is a response. Returns what its line in the log needs.
+    pub(super) fn answer(&mut self) -> Option<AccessRecord> {
+        self.answered = true;
+        self.record.take()
+    }
+}
+
+impl Drop for PendingRequest<'_> {
+    fn drop(&mut self) {
+        // A panic is answered with a 500, and has a line of its own.
+        if !self.answered && !std::thread::panicking() {
+            self.abandon();
+        }
+    }
+}
+
+impl PendingRequest<'_> {
+    #[cold]
+    fn abandon(&mut self) {
+        let Self { resources, config, departure, since, .. } = *self;
+        let duration = resources.clock.now().duration_since(since);
+        let route = self.route.load(Relaxed).checked_sub(1);
+        let (reason, subject) = (Reason::ClientGone, departure.why_ended().map(Into::into));
+        let outcome = Outcome { subject, ..Outcome::bypass(reason) };
+        resources.counters.abandoned.inc();
+        let (disposition, saved) = (outcome.disposition, None);
+        let counted = RequestRecord { disposition, reason: Some(reason), duration, saved };
+        config.table.request(route, &counted);
+        if let Some(record) = self.record.take() {
+            let (headers, body) = (HeaderMap::new(), Body::empty());
+            let response = response::assemble(reason.failure_status(), headers, body);
+            record.write(&ProxyResponse { response, outcome, route }, &config.rules, duration);
+        }
+    }
+}
