@@ -56,6 +56,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         | Reason::Precondition
         | Reason::Upgrade
         | Reason::ConnectionLogin
+        | Reason::NoHost
         | Reason::DeclaredWrite
         | Reason::CacheUnavailable
         | Reason::NotStored
@@ -74,6 +75,8 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         | Reason::StoreFailed
         | Reason::Unverifiable
         | Reason::BadRequest
+        | Reason::HeadTooLarge
+        | Reason::NotHttp
         | Reason::UpstreamUnreachable
         | Reason::UpstreamTimeout
         | Reason::UpstreamProtocolError

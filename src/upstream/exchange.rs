@@ -65,6 +65,7 @@ pub(super) struct Exchanger {
     pub(super) reuse_after_body: bool,
     pub(super) idle_timeout: Duration,
     pub(super) host: Option<HeaderValue>,
+    pub(super) authority: HeaderValue,
 }
 
 /// Why an attempt failed, and the request if no byte of it was written.

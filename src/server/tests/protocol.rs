@@ -149,6 +149,9 @@ async fn an_upgraded_connection_is_left_alone() {
             response.headers_mut().insert("upgrade", "echo".parse().unwrap());
             response
         }
+        fn reject(&self, head: &UnreadHead, (): &()) -> Response<Body> {
+            self.refuse(head.why.status(), "")
+        }
         fn refuse(&self, status: StatusCode, _: &'static str) -> Response<Body> {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status;
