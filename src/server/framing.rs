@@ -106,6 +106,8 @@ pub(super) struct Scanner {
     length: Length,
     transfer_encoded: bool,
     upgrade: bool,
+    /// It is the head of HTTP/2's preface.
+    http2: bool,
     /// What follows may be the bytes of a tunnel.
     may_tunnel: bool,
     head_start: HeadStart,
@@ -155,6 +157,7 @@ impl Scanner {
             length: Length::Absent,
             transfer_encoded: false,
             upgrade: false,
+            http2: false,
             may_tunnel: false,
             head_start: HeadStart::new(),
             line_start: [0; KEPT_BYTES],
@@ -336,6 +339,7 @@ impl Scanner {
         if self.request_line != RequestLine::Over {
             self.request_line = RequestLine::Over;
             self.upgrade = line.starts_with(b"CONNECT ");
+            self.http2 = line.starts_with(b"PRI * HTTP/2");
             return false;
         }
         match line[0] | 0x20 {
@@ -366,6 +370,8 @@ impl Scanner {
         self.state = match self.length {
             // The first flawed head is the last one: nothing behind it is a request.
             _ if flaw.is_some() => ScanState::Last,
+            // hyper refuses the version.
+            _ if self.http2 => ScanState::Last,
             _ if self.transfer_encoded => ScanState::Chunked(Chunks::new()),
             // hyper rejects a length that is none. One behind much white space is legal, and what
             // follows its message is not served.

@@ -20,20 +20,21 @@ impl HeadStart {
 
     /// More bytes of this head; those behind its end do no harm.
     pub(super) fn add(&mut self, number: u32, bytes: &[u8]) {
-        if number != self.number {
-            (self.number, self.kept, self.length) = (number, 0, 0);
-        }
-        self.length = self.length.saturating_add(bytes.len());
-        if self.kept == KEPT {
-            return;
-        }
+        let is_new = number != self.number;
         // Empty lines before a head mean nothing (RFC 9112 section 2.2).
-        let skipped = if self.kept == 0 {
+        let skipped = if is_new || self.kept == 0 {
             bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
         } else {
             0
         };
         let bytes = &bytes[skipped..];
+        if bytes.is_empty() {
+            return;
+        }
+        if is_new {
+            (self.number, self.kept, self.length) = (number, 0, 0);
+        }
+        self.length = self.length.saturating_add(bytes.len());
         let here = bytes.len().min(KEPT - self.kept);
         self.bytes[self.kept..self.kept + here].copy_from_slice(&bytes[..here]);
         self.kept += here;
