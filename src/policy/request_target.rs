@@ -70,7 +70,7 @@ pub fn normal_query(query: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Appends a text with its foreign bytes escaped. All bytes of a character beyond ASCII are foreign.
+/// Appends a text with its foreign bytes escaped. All bytes of a character beyond ASCII are such.
 fn escape_foreign(out: &mut String, text: &str, is_foreign: fn(u8) -> bool) {
     for byte in text.bytes() {
         if is_foreign(byte) {

@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -410,7 +410,21 @@ async fn respond<S: Service>(
     } else if flaw.is_some() || !opens_tunnel && context.server.leaving.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if version < Version::HTTP_11 {
+        end_without_length(&mut response);
+    }
     Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)))
+}
+
+/// A body without a length ends with its connection in HTTP/1.0. hyper would promise to keep it
+/// open, and overwrite the header that says otherwise, unless the response is HTTP/1.0 as well.
+fn end_without_length(response: &mut Response<Body>) {
+    let has_length = response.body().size_hint().exact().is_some()
+        || response.headers().contains_key(CONTENT_LENGTH);
+    if !has_length || response.headers().contains_key(CONNECTION) {
+        *response.version_mut() = Version::HTTP_10;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.

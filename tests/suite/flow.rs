@@ -20,6 +20,7 @@ mod regressions_attack2;
 mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;
+mod regressions_heads;
 mod regressions_shares;
 mod regressions_stale;
 mod regressions_tags;
