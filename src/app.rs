@@ -32,7 +32,7 @@ use crate::proxy::{self, ClientConnection, OriginClient, Proxy};
 use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
-use crate::semantics::forward::{BadRequest, ClientPeer};
+use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
 use crate::server::{self, Drained, Service};
 use crate::shadow::Shadow;
 use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
@@ -341,6 +341,10 @@ impl Service for Proxy {
         flaw: Option<BadRequest>,
     ) -> Response<Body> {
         self.handle(request, client, flaw).await
+    }
+
+    fn reject(&self, head: &UnreadHead, client: &ClientConnection) -> Response<Body> {
+        self.refuse_head(head, client)
     }
 
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body> {

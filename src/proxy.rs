@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
 use crate::policy::known_callers::CallerParts;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::scope::Scope;
@@ -25,7 +25,7 @@ use crate::proxy::inspect::Inspected;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
-use crate::semantics::forward::BadRequest;
+use crate::semantics::forward::{BadRequest, UnreadHead};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
@@ -164,6 +164,8 @@ impl Proxy {
             Ok(options) => options,
             Err(bad) => return self.refuse_request(bad),
         };
+        let fallback = || resources.origin.authority();
+        let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
         let upgrade = if options.upgrade {
             forward::take_upgrade(headers, version, &config.rules.upgrades)
         } else {
@@ -171,7 +173,7 @@ impl Proxy {
         };
         let choice = client.choose_connection(&resources.origin, headers, version);
         let upgrade = upgrade.filter(|_| body.is_empty());
-        let connection = &ConnectionDemand { choice, upgrade };
+        let connection = &ConnectionDemand { choice, upgrade, lacks_host };
         let (peer, now) = (client.peer, self.clock.wall());
         let departure = &client.departure;
         let context = RequestContext { config, peer, departure, connection, now };
@@ -225,9 +227,24 @@ impl Proxy {
         }
     }
 
+    /// Answers a request whose head the server could not read. It is counted and logged as others
+    /// are.
+    pub fn refuse_head(&self, head: &UnreadHead, client: &ClientConnection) -> Response<Body> {
+        let config = self.live.load();
+        let mut answered = self.refuse_request(head.why);
+        let is_head = head.method == Some(Method::HEAD);
+        count(&config.table, &mut answered, Duration::ZERO, is_head);
+        self.record_subject(&config, &answered);
+        if config.settings.access_log {
+            let record = AccessRecord::from_unread(head, client.peer);
+            record.write(&answered, &config.rules, Duration::ZERO);
+        }
+        answered.response
+    }
+
     fn refuse_request(&self, bad: BadRequest) -> ProxyResponse {
         self.counters.refused.inc();
-        let outcome = Outcome::bypass_with(Reason::BadRequest, bad.as_str());
+        let outcome = Outcome::bypass_with(bad.reason(), bad.as_str());
         ProxyResponse {
             response: response::refusal(bad.status(), bad.as_str(), &outcome),
             outcome,

@@ -6,6 +6,7 @@
 //! service writes the response.
 
 mod bodies;
+mod carry;
 mod connection;
 mod connection_state;
 mod counters;
@@ -19,6 +20,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod unread;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -76,8 +76,9 @@ impl Upstream {
             idle_timeout: settings.idle_timeout,
             host: match settings.host {
                 HostHeader::Preserve => None,
-                HostHeader::Upstream => Some(authority),
+                HostHeader::Upstream => Some(authority.clone()),
             },
+            authority,
             connector: connect::Connector::new(settings, &counters)?,
             clock,
             counters,
@@ -95,6 +96,12 @@ impl Upstream {
     #[must_use]
     pub fn via(&self) -> bool {
         self.inner.via
+    }
+
+    /// The authority of the origin's URL.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        &self.inner.authority
     }
 
     /// A place for one client connection's own connection to the origin.

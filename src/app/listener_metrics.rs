@@ -19,13 +19,24 @@ pub(super) fn register_server(registrar: &MetricsRegistrar<'_>, server: &server:
         &server.framing_errors,
     );
     count(
+        "sidecache_head_errors",
+        "Requests refused because their head cannot be read: malformed HTTP/1, or no HTTP at all",
+        &server.head_errors,
+    );
+    count(
+        "sidecache_http2_errors",
+        "HTTP/2 connections that ended because of what the client sent",
+        &server.http2_errors,
+    );
+    count(
         "sidecache_panics",
         "Requests in which the sidecar panicked, which is a bug",
         &server.panics,
     );
     gauge("sidecache_connections_open", "Client connections open", &server.open);
     limit("listen.max_connections", &server.refused_full);
-    limit("listen.max_header_bytes", &server.head_errors);
+    limit("listen.max_header_bytes", &server.large_heads);
+    limit("listen.max_headers", &server.crowded_heads);
     limit("listen.header_timeout", &server.header_timeouts);
     limit("listen.idle_timeout", &server.idle_closed);
     limit("listen.body_timeout", &server.body_timeouts);

@@ -98,7 +98,8 @@ impl Reason {
     #[must_use]
     pub fn failure_status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::NotHttp => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpstreamUnreachable | Self::UpstreamProtocolError | Self::UpstreamError => {
                 StatusCode::BAD_GATEWAY
             }
@@ -127,6 +128,7 @@ impl Reason {
             | Self::Precondition
             | Self::Upgrade
             | Self::ConnectionLogin
+            | Self::NoHost
             | Self::MethodOverride
             | Self::DeclaredWrite
             | Self::MutationPending
@@ -233,6 +235,10 @@ reasons! {
         meaning: "The request logs in its connection (`Authorization: NTLM` or `Negotiate`), or \
                   another request on the same connection has done so.",
         remedy: "";
+    NoHost = "no host", [Bypass],
+        meaning: "The request is HTTP/1.0 and names no host, as health checks do. The origin gets \
+                  the authority of `[upstream] url`, and nothing is stored.",
+        remedy: "Let the client send `Host` if its requests should be cached.";
     MethodOverride = "method override", [Bypass],
         meaning: "A header or a parameter asks the origin to treat the request as another method. \
                   A write purges under that method as well; a GET or HEAD is passed, is not stored \
@@ -374,6 +380,16 @@ reasons! {
             says \
                   which rule.",
         remedy: "Correct the client.";
+    HeadTooLarge = "head too large", [Failure],
+        meaning: "The head of the request is larger than `listen.max_header_bytes`, has more \
+                  fields than `listen.max_headers`, or has a target of more than 65,534 bytes. The \
+                  status is 431 or 414.",
+        remedy: "Find out which cookie or header grows, or raise the limit.";
+    NotHttp = "not http", [Failure],
+        meaning: "The connection begins with a TLS handshake or with the PROXY protocol, and the \
+                  port speaks plain HTTP. The status is 400.",
+        remedy: "End TLS in front of the sidecar, and switch the PROXY protocol off in the load \
+                 balancer.";
     UpstreamUnreachable = "upstream unreachable", [Stale, Failure],
         meaning: "The origin could not be reached. Unless a stale response may be served, the \
             status is \

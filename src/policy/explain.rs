@@ -78,8 +78,7 @@ impl ExplainRequest {
             Method::from_bytes(self.method.to_ascii_uppercase().as_bytes()).map_err(|_| {
                 format!("{:?} is not a method; write it as in `explain GET /path`", self.method)
             })?;
-        let uri: Uri = self
-            .target
+        let uri: Uri = forward::carried_target(&self.target)
             .parse()
             .ok()
             .filter(|uri: &Uri| uri.path().starts_with('/') && uri.authority().is_none())

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::policy::fold::fold;
 use crate::policy::loose_parameters;
+use crate::semantics::forward;
 
 /// The longest extension of a path.
 const MAX_EXTENSION: usize = 16;
@@ -37,7 +38,8 @@ pub fn normal_path(raw: &str) -> Option<Cow<'_, str>> {
 /// keeps an escaped slash as a part of its segment.
 ///
 /// Escapes of unreserved characters are decoded, and all others are written in upper case (RFC 3986
-/// 6.2.2). Nothing else changes.
+/// 6.2.2). Characters that no path has (RFC 3986 3.3) and that clients send nevertheless are
+/// escaped, as careful clients do. Nothing else changes.
 #[must_use]
 pub fn kept_path(raw: &str) -> Option<NormalPath<'_>> {
     let bytes = raw.as_bytes();
@@ -51,7 +53,8 @@ pub fn kept_path(raw: &str) -> Option<NormalPath<'_>> {
             b'%' => escapes = true,
             // SECURITY: different frameworks read each of these in different ways (web cache
             // deception).
-            b';' | b'\\' | b'#' | b'?' | 0..=0x20 | 0x7f.. => return None,
+            b';' | b'\\' | b'#' | b'?' | 0..=0x20 | 0x7f => return None,
+            _ if is_foreign_to_paths(byte) => escapes = true,
             b'/' if previous == b'/' => return None,
             _ => {}
         }
@@ -80,11 +83,47 @@ fn has_plain_parts(segment: &str) -> bool {
         || segment.split(ESCAPED_SLASH).all(|part| !part.is_empty() && !is_dots(part))
 }
 
+/// Whether a byte is no part of a path by RFC 3986 3.3, and means the same as its escape.
+const fn is_foreign_to_paths(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80..)
+}
+
+/// The same for queries (RFC 3986 3.4). Brackets stay as they are: too many names have them.
+const fn is_foreign_to_queries(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80..)
+}
+
+/// A query with the characters escaped that no query has and that clients send nevertheless, so
+/// that both spellings have one key.
+#[must_use]
+pub fn normal_query(query: &str) -> Cow<'_, str> {
+    // No early exit, so that it is compiled to vectors.
+    if !query.bytes().fold(false, |found, byte| found | is_foreign_to_queries(byte)) {
+        return Cow::Borrowed(query);
+    }
+    let mut out = String::with_capacity(query.len() + 16);
+    escape_foreign(&mut out, query, is_foreign_to_queries);
+    Cow::Owned(out)
+}
+
+/// Appends a text with its foreign bytes escaped. All bytes of a character beyond ASCII are such.
+fn escape_foreign(out: &mut String, text: &str, is_foreign: fn(u8) -> bool) {
+    for byte in text.bytes() {
+        if is_foreign(byte) {
+            let mut escape = Vec::with_capacity(3);
+            forward::push_escape(&mut escape, byte);
+            out.extend(escape.into_iter().map(char::from));
+        } else {
+            out.push(char::from(byte));
+        }
+    }
+}
+
 fn normal_escapes(raw: &str) -> Option<String> {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
+        escape_foreign(&mut out, &rest[..at], is_foreign_to_paths);
         let digits = rest.get(at + 1..at + 3)?;
         if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
@@ -104,7 +143,7 @@ fn normal_escapes(raw: &str) -> Option<String> {
         }
         rest = &rest[at + 3..];
     }
-    out.push_str(rest);
+    escape_foreign(&mut out, rest, is_foreign_to_paths);
     Some(out)
 }
 
@@ -298,8 +337,8 @@ pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>
     Ok(found)
 }
 
-/// The parameters in `wanted`, in that order and as they were sent. They go into the key, and to
-/// the origin on a fill.
+/// The parameters in `wanted`, in that order, and as they were sent but for [`normal_query`]. They
+/// go into the key, and to the origin on a fill.
 pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, AmbiguousQuery> {
     let mut found: Vec<Option<&str>> = vec![None; wanted.len()];
     for parameter in parameters(query) {
@@ -313,7 +352,11 @@ pub fn pick(query: &str, wanted: &[Box<str>]) -> Result<String, AmbiguousQuery> 
             }
         }
     }
-    Ok(found.into_iter().flatten().collect::<Vec<_>>().join("&"))
+    let picked = found.into_iter().flatten().collect::<Vec<_>>().join("&");
+    Ok(match normal_query(&picked) {
+        Cow::Borrowed(_) => picked,
+        Cow::Owned(normal) => normal,
+    })
 }
 
 /// PHP and Rails read `a[]` and `a[0]` as `a`.

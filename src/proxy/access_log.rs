@@ -8,7 +8,7 @@ use http::{Method, Request};
 use crate::policy::plan::PolicyRules;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
-use crate::semantics::forward::ClientPeer;
+use crate::semantics::forward::{ClientPeer, UnreadHead};
 use crate::telemetry::log;
 use crate::telemetry::log::AccessLine;
 
@@ -30,6 +30,19 @@ impl AccessRecord {
             path: request.uri().path().to_owned(),
             host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
             request_id: text("x-request-id"),
+            peer,
+        }
+    }
+
+    /// Of a request whose head could not be read, as far as it is known.
+    pub(super) fn from_unread(head: &UnreadHead, peer: ClientPeer) -> Self {
+        // A dash is a token, so it is a method.
+        let unknown = || Method::from_bytes(b"-").unwrap_or_default();
+        Self {
+            method: head.method.clone().unwrap_or_else(unknown),
+            path: head.target.clone().unwrap_or_else(|| "-".to_owned()),
+            host: None,
+            request_id: None,
             peer,
         }
     }

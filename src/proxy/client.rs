@@ -65,6 +65,8 @@ pub(crate) struct ConnectionDemand {
     pub(super) choice: ConnectionChoice,
     /// The protocols that it may change to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// Whether it names no host.
+    pub(super) lacks_host: bool,
 }
 
 impl ConnectionDemand {
@@ -77,6 +79,8 @@ impl ConnectionDemand {
                 Some(Reason::ConnectionLogin)
             }
             (ConnectionChoice::Pooled, Some(_)) => Some(Reason::Upgrade),
+            // SECURITY: the host is a part of the key, and this one is the sidecar's guess.
+            (ConnectionChoice::Pooled, None) if self.lacks_host => Some(Reason::NoHost),
             (ConnectionChoice::Pooled, None) => None,
         }
     }

@@ -33,6 +33,11 @@ impl OriginClient {
         self.upstream.pin()
     }
 
+    /// The host of the origin's own URL, for requests that name none.
+    pub(super) fn authority(&self) -> HeaderValue {
+        self.upstream.authority().clone()
+    }
+
     /// Sends a request of the sidecar's own to the origin, for this peer, and counts how long its
     /// response takes, under this route of this table. The departure is that of all clients that
     /// it is sent for, if it may be given up then.

@@ -5,9 +5,12 @@
 
 mod check;
 mod client;
+mod host;
 mod login;
 mod network;
 mod original;
+mod target;
+mod unread;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -21,9 +24,12 @@ use smallvec::SmallVec;
 
 pub use check::{BadRequest, check_request, complete_target};
 pub use client::client_address;
+pub use host::{settle_host, without_default_port};
 pub use login::logs_in_connection;
 pub use network::Network;
 pub use original::{original_pairs, original_request};
+pub use target::{carried_target, escaped, find_refused, push_escape, unfinished};
+pub use unread::UnreadHead;
 pub use upgrade::{Upgrades, accepts_upgrade, offered_upgrade, take_upgrade};
 
 /// What a proxy knew about the client (RFC 7239).

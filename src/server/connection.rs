@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -32,8 +32,9 @@ use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
 use super::service::Service;
 use super::settings::ServerSettings;
-use super::socket::{ConnectionPermit, Socket};
+use super::socket::{ConnectionPermit, ReturnSlot, Socket};
 use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
+use super::unread::{self, Refused};
 use crate::clock::Clock;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
@@ -235,7 +236,7 @@ impl ConnectionEnd {
     }
 }
 
-/// Serves a connection until either side ends it.
+/// Serves a connection until either side ends it, and answers a head that hyper has refused.
 pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
     stream: TcpStream,
@@ -245,7 +246,29 @@ pub(super) async fn serve<S: Service>(
     let state = Arc::new(ConnectionState::default());
     let context = Arc::new(ConnectionContext::new(Arc::clone(&server), Arc::clone(&state), addr));
     permit.watch(&state);
-    let socket = Socket::new(stream, Arc::clone(&state), server.clock.clone(), permit);
+    let slot = ReturnSlot::default();
+    let socket = Socket::new(stream, Arc::clone(&state), server.clock.clone(), permit, &slot);
+    let end = serve_requests(&context, socket).await;
+    record_end(&end, &state, &server.counters);
+    // After an upgrade the socket stays open.
+    state.set_tunnel();
+    let returned = slot.lock().take();
+    if let ConnectionEnd::Closed(Err(error)) = end
+        && let Some(Refused::Head(why)) = Refused::from_error(&*error)
+    {
+        let (service, max) = (&*server.service, server.settings.max_header_bytes);
+        let (head, client) = ((why, state.served()), (service, &context.client));
+        unread::answer(client, &server.counters, head, max, returned).await;
+    }
+}
+
+/// Serves requests until either side ends the connection.
+async fn serve_requests<S: Service>(
+    context: &Arc<ConnectionContext<S>>,
+    socket: Socket,
+) -> ConnectionEnd {
+    let (server, state) = (Arc::clone(&context.server), Arc::clone(&context.state));
+    let context = Arc::clone(context);
     let io = TokioIo::new(socket);
     // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
     let service = service_fn(move |request: Request<Incoming>| {
@@ -262,7 +285,7 @@ pub(super) async fn serve<S: Service>(
     let mut abort = pin!(server.abort.cancelled());
     let mut phase = ConnectionPhase::New;
 
-    let end = poll_fn(|cx| {
+    poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ConnectionEnd::Closed(result));
@@ -309,10 +332,7 @@ pub(super) async fn serve<S: Service>(
             }
         }
     })
-    .await;
-    record_end(&end, &state, &server.counters);
-    // After an upgrade the socket stays open.
-    state.set_tunnel();
+    .await
 }
 
 /// Whether the connection ends because others need its place, or that of its request.
@@ -336,9 +356,8 @@ fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCou
         | ConnectionEnd::Aborted
         | ConnectionEnd::TimedOut(Timeout::Idle | Timeout::Close) => {}
         ConnectionEnd::Closed(Err(error)) => {
-            let cause = error.downcast_ref::<hyper::Error>();
-            if cause.is_some_and(|cause| cause.is_parse() || cause.is_parse_too_large()) {
-                counters.head_errors.inc();
+            if Refused::from_error(&**error) == Some(Refused::Http2) {
+                counters.http2_errors.inc();
             }
             tracing::debug!(%error, "a client's connection ended with an error");
         }
@@ -355,7 +374,6 @@ enum RequestCheck {
     Admitted(Request<Body>),
     /// The service refuses it, so that it is logged as others are.
     Flawed(Request<Body>, BadRequest),
-    Refused(StatusCode, &'static str),
 }
 
 /// Checks a request before the service sees it. This happens outside of any future, because each
@@ -378,11 +396,8 @@ fn check_request<S>(
     if request.headers().len() > server.settings.max_headers {
         // Only HTTP/2 gets here: for HTTP/1 hyper counts the fields, for HTTP/2 it knows only the
         // size of the list.
-        server.counters.head_errors.inc();
-        return RequestCheck::Refused(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "too many header fields",
-        );
+        server.counters.crowded_heads.inc();
+        return RequestCheck::Flawed(request.map(|_| Body::empty()), BadRequest::TooManyFields);
     }
     let upload = if request.body().is_end_stream() { None } else { Some(Arc::default()) };
     let end = RequestEnd::of(request.version());
@@ -405,24 +420,41 @@ async fn respond<S: Service>(
     let (request, flaw) = match checked {
         RequestCheck::Admitted(request) => (request, None),
         RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
-        RequestCheck::Refused(status, why) => {
-            let response = refuse(&**service, version, status, why);
-            return Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)));
-        }
     };
+    let is_connect = request.method() == Method::CONNECT;
     let call = service.call(request, &context.client, flaw);
     let mut response = match AssertUnwindSafe(call).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => panicked(&context.server, &*panic),
     };
-    if flaw.is_some()
-        || context.server.leaving.load(Ordering::Relaxed)
-            && version < Version::HTTP_2
-            && response.status() != StatusCode::SWITCHING_PROTOCOLS
-    {
+    let opens_tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || is_connect && response.status().is_success();
+    if opens_tunnel {
+        context.state.set_upgrading();
+    }
+    // HTTP/2 has no such field (RFC 9113 section 8.2.2).
+    if version >= Version::HTTP_2 {
+        if flaw.is_some() {
+            response.headers_mut().remove(CONNECTION);
+        }
+    } else if flaw.is_some() || !opens_tunnel && context.server.leaving.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if version < Version::HTTP_11 {
+        end_without_length(&mut response);
+    }
     Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)))
+}
+
+/// A body without a length ends with its connection in HTTP/1.0. hyper would promise to keep it
+/// open, and overwrite the header that says otherwise, unless the response is HTTP/1.0 as well.
+fn end_without_length(response: &mut Response<Body>) {
+    let has_length = response.body().size_hint().exact().is_some()
+        || response.headers().contains_key(CONTENT_LENGTH);
+    if !has_length || response.headers().contains_key(CONNECTION) {
+        *response.version_mut() = Version::HTTP_10;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.
@@ -436,20 +468,6 @@ fn panicked<S: Service>(server: &ServerContext<S>, panic: &(dyn Any + Send)) -> 
     server.counters.panics.inc();
     tracing::error!(panic = text(panic), "a request made the service panic; this is a bug");
     server.service.refuse(StatusCode::INTERNAL_SERVER_ERROR, "the service panicked")
-}
-
-fn refuse<S: Service>(
-    service: &S,
-    version: Version,
-    status: StatusCode,
-    why: &'static str,
-) -> Response<Body> {
-    let mut response = service.refuse(status, why);
-    // HTTP/2 has no such field (RFC 9113 section 8.2.2).
-    if version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn request_body<S>(

@@ -40,6 +40,8 @@ pub(super) struct ConnectionState {
     blocked_since: Mutex<Option<Instant>>,
     /// The request bodies in progress.
     uploads: Mutex<Vec<Weak<PauseWatch>>>,
+    /// A response that opens a tunnel is on its way.
+    upgrading: AtomicBool,
     /// The connection has become a tunnel, which has no timer.
     tunnel: AtomicBool,
     /// The client has closed its side, and how often it has taken bytes since.
@@ -99,6 +101,27 @@ impl ConnectionState {
         self.served.store(number.wrapping_add(1), Relaxed);
         self.departure.begin();
         Arrival { busy: self.busy(), flaw: self.flaw(number) }
+    }
+
+    /// How many requests were handed to the service.
+    pub(super) fn served(&self) -> u32 {
+        self.served.load(Relaxed)
+    }
+
+    /// How many requests were handed over, if no message is in progress.
+    pub(super) fn answered(&self) -> Option<u32> {
+        (self.open.load(Relaxed) == 0).then(|| self.served())
+    }
+
+    /// Whether nothing has been handed over since there were so many requests, nothing is in
+    /// progress, and no tunnel begins.
+    pub(super) fn is_answered(&self, answered: u32) -> bool {
+        self.answered() == Some(answered) && !self.upgrading.load(Relaxed)
+    }
+
+    /// Notes, before hyper sees it, that a response opens a tunnel.
+    pub(super) fn set_upgrading(&self) {
+        self.upgrading.store(true, Relaxed);
     }
 
     fn flaw(&self, number: u32) -> Option<HeadFlaw> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use crate::semantics::forward::BadRequest;
 use crate::shares::ShareCounters;
 use crate::telemetry::metrics::Counter;
 
@@ -21,8 +22,14 @@ pub struct ServerCounters {
     pub accept_errors: Arc<Counter>,
     /// Requests rejected because they have both `Content-Length` and `Transfer-Encoding`.
     pub framing_errors: Arc<Counter>,
-    /// Requests rejected because their head is malformed or too large (400, 414, 431).
+    /// Requests rejected because their head is malformed, or not HTTP/1 at all (400).
     pub head_errors: Arc<Counter>,
+    /// Requests rejected because their head or their target is too large (414, 431).
+    pub large_heads: Arc<Counter>,
+    /// Requests rejected because they have too many fields (431).
+    pub crowded_heads: Arc<Counter>,
+    /// HTTP/2 connections that ended because of what the client sent.
+    pub http2_errors: Arc<Counter>,
     /// Connections closed because a request's head was not complete in time.
     pub header_timeouts: Arc<Counter>,
     /// Connections closed because no request came.
@@ -40,4 +47,15 @@ pub struct ServerCounters {
     pub panics: Arc<Counter>,
     /// Connections closed at the end of the drain, with requests in progress.
     pub aborted: Arc<Counter>,
+}
+
+impl ServerCounters {
+    /// The counter of heads that are refused for this.
+    pub(super) fn refused_head(&self, why: BadRequest) -> &Counter {
+        match why {
+            BadRequest::HeadTooLarge | BadRequest::TargetTooLong => &self.large_heads,
+            BadRequest::TooManyFields => &self.crowded_heads,
+            _ => &self.head_errors,
+        }
+    }
 }

@@ -1,15 +1,28 @@
 //! Watches the bytes of HTTP/1 request heads for what hyper does not report.
 //!
-//! Owns two findings: where in a message the connection is (see [`StreamPosition`]), and what is
-//! wrong with a head although hyper serves it (see [`HeadFlaw`]). Everything else is left to hyper.
-//! This file changes no byte, and must not know sockets, timers or services.
+//! Owns three findings: where in a message the connection is (see [`StreamPosition`]), what is
+//! wrong with a head although hyper serves it (see [`HeadFlaw`]), and which bytes of a request
+//! target hyper refuses although servers read them (see [`ReadScan`]). Everything else is left to
+//! hyper. This file changes no byte, and must not know sockets, timers or services.
+//!
+//! Invariants of the bytes that are escaped:
+//! - Each stands in a request line, behind the space that ends the method. Its escape has no space,
+//!   CR, LF or colon, so that hyper finds the same lines, words and message ends with it as
+//!   without it: escaping makes no request out of two, and no version valid.
+//! - No byte of a body is escaped, because this file and hyper find the ends of bodies at the same
+//!   place; where they may differ, nothing more is a head (see [`ScanState::Last`]).
+//! - No byte of a tunnel is escaped: hyper opens one only behind a head with `Upgrade`, or a
+//!   `CONNECT`, and nothing behind such a head is escaped for the rest of the connection.
+//! - What is escaped does not depend on how the bytes are split over reads.
 
 mod chunks;
+mod head_start;
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter};
 
 use self::chunks::{ChunkProgress, Chunks};
-use crate::semantics::forward::BadRequest;
+use self::head_start::HeadStart;
+use crate::semantics::forward::{self, BadRequest};
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -68,6 +81,18 @@ pub(super) struct FlawedHead {
     pub flaw: HeadFlaw,
 }
 
+/// What the bytes of one read came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ReadScan {
+    /// The flawed head that ends here, if any does.
+    pub flawed: Option<FlawedHead>,
+    /// Where these bytes have one that is to be escaped before hyper sees it.
+    pub escapes: Vec<usize>,
+    /// How many bytes at the end were not scanned, because they are the start of a character of a
+    /// target. They are to be scanned again, together with what follows them.
+    pub unfinished: usize,
+}
+
 /// The watcher of one connection. It follows pipelined requests, and skips their bodies.
 #[derive(Debug)]
 pub(super) struct Scanner {
@@ -76,8 +101,16 @@ pub(super) struct Scanner {
     heads: u32,
     request_line: RequestLine,
     fragment: bool,
+    /// Whether the target's query has begun.
+    in_query: bool,
     length: Length,
     transfer_encoded: bool,
+    upgrade: bool,
+    /// It is the head of HTTP/2's preface.
+    http2: bool,
+    /// What follows may be the bytes of a tunnel.
+    may_tunnel: bool,
+    head_start: HeadStart,
     /// The start of the line that the last read ended in, and how long that line is so far.
     line_start: [u8; KEPT_BYTES],
     line: usize,
@@ -120,39 +153,54 @@ impl Scanner {
             heads: 0,
             request_line: RequestLine::Method,
             fragment: false,
+            in_query: false,
             length: Length::Absent,
             transfer_encoded: false,
+            upgrade: false,
+            http2: false,
+            may_tunnel: false,
+            head_start: HeadStart::new(),
             line_start: [0; KEPT_BYTES],
             line: 0,
         }
     }
 
-    /// Scans the bytes of one read. Returns the flawed head that ends here, if any does.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Option<FlawedHead> {
-        let mut flawed = None;
-        while !bytes.is_empty() {
+    /// Scans the bytes of one read.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> ReadScan {
+        let (mut scan, mut rest) = (ReadScan::default(), bytes);
+        while !rest.is_empty() {
             match self.state {
                 ScanState::Opaque | ScanState::Last => break,
-                ScanState::Head => bytes = self.head(bytes, &mut flawed),
+                ScanState::Head => rest = self.head(rest, bytes.len() - rest.len(), &mut scan),
                 ScanState::Body(left) => {
                     let here =
-                        usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                        usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
                     let left = left - here as u64;
                     self.state = if left == 0 { ScanState::Head } else { ScanState::Body(left) };
-                    bytes = &bytes[here..];
+                    rest = &rest[here..];
                 }
-                ScanState::Chunked(ref mut chunks) => match chunks.feed(bytes) {
+                ScanState::Chunked(ref mut chunks) => match chunks.feed(rest) {
                     ChunkProgress::More => break,
-                    ChunkProgress::End(rest) => {
+                    ChunkProgress::End(behind) => {
                         self.state = ScanState::Head;
-                        bytes = rest;
+                        rest = behind;
                     }
                     ChunkProgress::Malformed => self.state = ScanState::Last,
                 },
-                ScanState::Preface(matched) => bytes = self.preface(bytes, matched),
+                ScanState::Preface(matched) => rest = self.preface(rest, matched),
             }
         }
-        flawed
+        scan
+    }
+
+    /// The first bytes of the head with this number, if they are known.
+    pub(super) fn head_start(&self, number: u32) -> &[u8] {
+        self.head_start.of(number)
+    }
+
+    /// How many bytes of the head with this number have arrived, if that is known.
+    pub(super) fn head_length(&self, number: u32) -> Option<usize> {
+        self.head_start.length(number)
     }
 
     /// How many heads have ended.
@@ -186,22 +234,23 @@ impl Scanner {
         } else {
             self.state = ScanState::Head;
             // The bytes that matched were the start of a head.
-            let mut flawed = None;
-            self.head(&PREFACE[..matched], &mut flawed);
+            self.head(&PREFACE[..matched], 0, &mut ReadScan::default());
             return bytes;
         }
         &bytes[common..]
     }
 
-    /// Goes through lines up to the end of the head. Returns the bytes behind it.
-    fn head<'a>(&mut self, bytes: &'a [u8], flawed: &mut Option<FlawedHead>) -> &'a [u8] {
+    /// Goes through lines up to the end of the head. Returns the bytes behind it. `at` is the place
+    /// of these bytes in the read.
+    fn head<'a>(&mut self, bytes: &'a [u8], at: usize, scan: &mut ReadScan) -> &'a [u8] {
+        self.head_start.add(self.heads, bytes);
         let mut start = 0;
         // RFC 9112 section 2.2 lets a bare LF end a line, and hyper takes it: so LF alone is looked
         // for.
         for end in memchr_iter(b'\n', bytes) {
             let piece = &bytes[start..end];
+            self.target(piece, at + start, scan);
             start = end + 1;
-            self.target(piece);
             let ended = if self.line == 0 {
                 self.line(&piece[..piece.len().min(KEPT_BYTES)], piece.len())
             } else {
@@ -211,36 +260,65 @@ impl Scanner {
                 self.line(&kept[..line.min(KEPT_BYTES)], line)
             };
             if ended {
-                self.finish(flawed);
+                self.finish(scan);
                 return &bytes[start..];
             }
         }
-        let rest = &bytes[start..];
-        self.keep_target(rest);
+        let rest = self.keep_target(&bytes[start..], at + start, scan);
         self.keep_line_start(rest);
         &[]
     }
 
-    /// A piece of a line. In the request line it looks for a fragment behind the method, in which
-    /// `#` is an ordinary character (RFC 9110 section 5.6.2).
-    fn target(&mut self, piece: &[u8]) {
-        match self.request_line {
-            RequestLine::Over => {}
-            RequestLine::Target => self.fragment |= memchr(b'#', piece).is_some(),
-            // As a rule there is no such character, and the line is whole.
-            RequestLine::Method => {
-                let behind = memrchr(b'#', piece).map(|last| &piece[..last]);
-                self.fragment |= behind.is_some_and(|start| memchr(b' ', start).is_some());
-            }
+    /// A piece of a line. In the request line it looks for characters behind the method that a
+    /// target should not have.
+    fn target(&mut self, piece: &[u8], at: usize, scan: &mut ReadScan) {
+        // As a rule there is none. No early exit, so that it is compiled to vectors.
+        if self.request_line != RequestLine::Over
+            && piece.iter().fold(false, |found, &byte| found | is_special(byte))
+        {
+            self.special_target(piece, at, scan);
         }
     }
 
-    /// The last piece of a read, whose line goes on in the next one.
-    fn keep_target(&mut self, piece: &[u8]) {
-        self.target(piece);
-        if self.request_line == RequestLine::Method && memchr(b' ', piece).is_some() {
-            self.request_line = RequestLine::Target;
+    /// Finds a fragment, and the bytes that hyper refuses. In the method `#` is an ordinary
+    /// character (RFC 9110 section 5.6.2).
+    #[cold]
+    fn special_target(&mut self, piece: &[u8], at: usize, scan: &mut ReadScan) {
+        let start = match self.request_line {
+            RequestLine::Target => Some(0),
+            RequestLine::Method => memchr(b' ', piece).map(|space| space + 1),
+            RequestLine::Over => None,
+        };
+        let Some(start) = start else { return };
+        let target = &piece[start..];
+        self.fragment |= memchr(b'#', target).is_some();
+        if !self.may_tunnel {
+            let before = scan.escapes.len();
+            forward::find_refused(target, &mut self.in_query, |place| {
+                scan.escapes.push(at + start + place);
+            });
+            self.head_start.grow(2 * (scan.escapes.len() - before));
         }
+    }
+
+    /// The last piece of a read, whose line goes on in the next one. Returns what of it was
+    /// scanned.
+    fn keep_target<'a>(&mut self, piece: &'a [u8], at: usize, scan: &mut ReadScan) -> &'a [u8] {
+        let target = match self.request_line {
+            RequestLine::Over => return piece,
+            RequestLine::Target => piece,
+            RequestLine::Method => match memchr(b' ', piece) {
+                Some(space) => &piece[space + 1..],
+                None => return piece,
+            },
+        };
+        scan.unfinished = if self.may_tunnel { 0 } else { forward::unfinished(target) };
+        let scanned = &piece[..piece.len() - scan.unfinished];
+        self.target(scanned, at, scan);
+        self.in_query |= memchr(b'?', target).is_some();
+        self.request_line = RequestLine::Target;
+        self.head_start.shrink(scan.unfinished);
+        scanned
     }
 
     fn keep_line_start(&mut self, piece: &[u8]) {
@@ -260,6 +338,8 @@ impl Scanner {
         }
         if self.request_line != RequestLine::Over {
             self.request_line = RequestLine::Over;
+            self.upgrade = line.starts_with(b"CONNECT ");
+            self.http2 = line.starts_with(b"PRI * HTTP/2");
             return false;
         }
         match line[0] | 0x20 {
@@ -269,12 +349,13 @@ impl Scanner {
                 }
             }
             b't' => self.transfer_encoded |= after_name(line, b"transfer-encoding:").is_some(),
+            b'u' => self.upgrade |= after_name(line, b"upgrade:").is_some(),
             _ => {}
         }
         false
     }
 
-    fn finish(&mut self, flawed: &mut Option<FlawedHead>) {
+    fn finish(&mut self, scan: &mut ReadScan) {
         let flaw = if self.transfer_encoded && self.length != Length::Absent {
             Some(HeadFlaw::TwoLengths)
         } else if self.fragment {
@@ -283,12 +364,14 @@ impl Scanner {
             None
         };
         if let Some(flaw) = flaw {
-            *flawed = Some(FlawedHead { number: self.heads, flaw });
+            scan.flawed = Some(FlawedHead { number: self.heads, flaw });
         }
         self.heads = self.heads.wrapping_add(1);
         self.state = match self.length {
             // The first flawed head is the last one: nothing behind it is a request.
             _ if flaw.is_some() => ScanState::Last,
+            // hyper refuses the version.
+            _ if self.http2 => ScanState::Last,
             _ if self.transfer_encoded => ScanState::Chunked(Chunks::new()),
             // hyper rejects a length that is none. One behind much white space is legal, and what
             // follows its message is not served.
@@ -297,10 +380,18 @@ impl Scanner {
             Length::Bytes(length) => ScanState::Body(length),
         };
         self.request_line = RequestLine::Method;
+        self.may_tunnel |= self.upgrade;
+        self.upgrade = false;
         self.fragment = false;
+        self.in_query = false;
         self.length = Length::Absent;
         self.transfer_encoded = false;
     }
+}
+
+/// Whether a target should not have this character.
+const fn is_special(byte: u8) -> bool {
+    matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`' | 0x80..)
 }
 
 fn after_name<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

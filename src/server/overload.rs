@@ -1,5 +1,5 @@
-//! The response to one connection too many: written by hand, because such a connection gets no
-//! parser and only a short-lived task.
+//! The last response of a connection that hyper does not serve: the one too many, and the one whose
+//! head hyper has refused. Written by hand.
 
 use std::time::Duration;
 
@@ -15,8 +15,14 @@ use crate::semantics::body::Body;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends the client a 503 and closes the connection.
-pub(super) async fn reject<S: Service>(mut stream: TcpStream, service: &S) {
-    let response = render(service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"));
+pub(super) async fn reject<S: Service>(stream: TcpStream, service: &S) {
+    let response = service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+    send_last(stream, response, false).await;
+}
+
+/// Sends a response whose body is in memory, and closes the connection.
+pub(super) async fn send_last(mut stream: TcpStream, response: Response<Body>, is_head: bool) {
+    let response = render(response, is_head);
     let sent = async {
         stream.write_all(&response).await?;
         stream.shutdown().await?;
@@ -30,7 +36,7 @@ pub(super) async fn reject<S: Service>(mut stream: TcpStream, service: &S) {
     let _ = tokio::time::timeout(REFUSAL_TIMEOUT, sent).await;
 }
 
-fn render(response: Response<Body>) -> Vec<u8> {
+fn render(response: Response<Body>, is_head: bool) -> Vec<u8> {
     let (head, body) = response.into_parts();
     let body = body.replayable().unwrap_or_default();
     let reason = head.status.canonical_reason().unwrap_or_default();
@@ -46,6 +52,8 @@ fn render(response: Response<Body>) -> Vec<u8> {
     bytes.extend_from_slice(
         format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes(),
     );
-    bytes.extend_from_slice(&body);
+    if !is_head {
+        bytes.extend_from_slice(&body);
+    }
     bytes
 }

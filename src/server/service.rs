@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 
 use crate::semantics::body::Body;
-use crate::semantics::forward::{BadRequest, ClientPeer};
+use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
 use crate::shares::Departure;
 
 /// What the server calls for each request. It never fails: failures are responses.
@@ -31,8 +31,11 @@ pub trait Service: Send + Sync + 'static {
         flaw: Option<BadRequest>,
     ) -> impl Future<Output = Response<Body>> + Send;
 
-    /// The response to a message with too many headers, to one connection too many, and after a
-    /// panic. Its body must be in memory. The server adds `Connection: close` where the
-    /// connection ends.
+    /// The response to a request whose head could not be read. Its body must be in memory; it is
+    /// left out where the request is a HEAD.
+    fn reject(&self, head: &UnreadHead, client: &Self::Client) -> Response<Body>;
+
+    /// The response to one connection too many, and after a panic. Its body must be in memory. The
+    /// server adds `Connection: close` where the connection ends.
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body>;
 }

@@ -4,21 +4,24 @@ mod drain;
 mod framing;
 mod limits;
 mod protocol;
+mod targets;
+mod unread;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::semantics::body::Body;
-use crate::semantics::forward::{BadRequest, ClientPeer};
+use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
 use crate::shares::Departure;
 
 /// An app that does what the path says.
@@ -26,6 +29,10 @@ struct App {
     calls: AtomicUsize,
     /// `/slow` takes one.
     go: Semaphore,
+    /// The heads that could not be read.
+    rejected: Mutex<Vec<String>>,
+    /// The targets of the others.
+    targets: Mutex<Vec<String>>,
 }
 
 impl Service for App {
@@ -46,6 +53,7 @@ impl Service for App {
         }
         self.calls.fetch_add(1, Ordering::SeqCst);
         let (head, body) = request.into_parts();
+        self.targets.lock().push(head.uri.to_string());
         match head.uri.path() {
             "/slow" => {
                 self.go.acquire().await.unwrap().forget();
@@ -78,6 +86,17 @@ impl Service for App {
                 }
             },
         }
+    }
+
+    fn reject(&self, head: &UnreadHead, _: &ClientPeer) -> Response<Body> {
+        let (method, target) = (head.method.as_ref(), head.target.as_deref());
+        self.rejected.lock().push(format!(
+            "{} {} {}",
+            method.map_or("-", Method::as_str),
+            target.unwrap_or("-"),
+            head.why.as_str()
+        ));
+        self.refuse(head.why.status(), head.why.as_str())
     }
 
     fn refuse(&self, status: StatusCode, why: &'static str) -> Response<Body> {
@@ -118,7 +137,12 @@ fn settings() -> ServerSettings {
 fn start(settings: ServerSettings) -> Server {
     let listener = bind(settings.address).unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Arc::new(App { calls: AtomicUsize::new(0), go: Semaphore::new(0) });
+    let app = Arc::new(App {
+        calls: AtomicUsize::new(0),
+        go: Semaphore::new(0),
+        rejected: Mutex::default(),
+        targets: Mutex::default(),
+    });
     let (counters, shutdown, tasks) =
         (ServerCounters::default(), CancellationToken::new(), TaskTracker::new());
     let running = run(

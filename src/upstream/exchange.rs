@@ -67,6 +67,7 @@ pub(super) struct Exchanger {
     pub(super) idle_timeout: Duration,
     pub(super) host: Option<HeaderValue>,
     pub(super) via: bool,
+    pub(super) authority: HeaderValue,
 }
 
 /// Why an attempt failed, and the request if no byte of it was written.

@@ -353,7 +353,7 @@ fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outc
 /// The query that is in the key: all of it, none, or the parameters that the route names.
 fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>>, Outcome> {
     match (rule, uri.query()) {
-        (QueryRule::All, query) => Ok(query.map(Cow::Borrowed)),
+        (QueryRule::All, query) => Ok(query.map(request_target::normal_query)),
         (QueryRule::None, _) | (QueryRule::Only(_), None) => Ok(None),
         (QueryRule::Only(names), Some(query)) => match request_target::pick(query, names) {
             Ok(picked) if picked.is_empty() => Ok(None),

@@ -14,6 +14,7 @@ use crate::policy::plan::fill_constants::FillConstants;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
+use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
 
 /// The rules of one `proxy.toml`.
@@ -65,7 +66,7 @@ pub struct RequestView<'a> {
     pub client: Option<IpAddr>,
 }
 
-/// The authority that the request was sent to, lower-case.
+/// The authority that the request was sent to, lower-case and without the default port.
 #[must_use]
 pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
     let host = uri
@@ -73,6 +74,7 @@ pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
         .map(http::uri::Authority::as_str)
         .or_else(|| headers.get(HOST)?.to_str().ok())
         .unwrap_or_default();
+    let host = forward::without_default_port(host, uri);
     if host.bytes().any(|b| b.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {

@@ -6,64 +6,93 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
+use crate::outcome::Reason;
+
+use super::host::{is_host, is_same_host};
 use super::members;
 
-/// Why a request is rejected before it is processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BadRequest {
-    /// No `Host` (RFC 9112 3.2), even in HTTP/1.0: the host is part of every key.
-    HostMissing,
+macro_rules! bad_requests {
+    ($($(#[$comment:meta])* $name:ident = $status:ident, $text:literal;)+) => {
+        /// Why a request is rejected before it is processed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum BadRequest { $($(#[$comment])* $name,)+ }
+
+        impl BadRequest {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason as text for the client and the log.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The status of the response.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)+ }
+            }
+        }
+    };
+}
+
+bad_requests! {
+    /// No `Host` in HTTP/1.1 (RFC 9112 3.2).
+    HostMissing = BAD_REQUEST, "missing Host header";
     /// More than one `Host`.
-    HostRepeated,
-    /// `Host` is not `host` or `host:port`.
-    HostMalformed,
-    /// `Host` and the target's authority differ.
-    HostMismatch,
-    /// The target is neither a path nor the `*` of `OPTIONS`.
-    Target,
+    HostRepeated = BAD_REQUEST, "repeated Host header";
+    /// `Host`, or the target's authority, is not `host` or `host:port`.
+    HostMalformed = BAD_REQUEST, "malformed Host header";
+    /// `Host` and `:authority` differ in HTTP/2.
+    HostMismatch = BAD_REQUEST, "Host header and request target differ";
+    /// The target is neither a path nor the `*` of `OPTIONS`, or has characters that no target has.
+    Target = BAD_REQUEST, "malformed request target";
     /// The target has a fragment, which no request may send (RFC 9112 3.2).
-    Fragment,
+    Fragment = BAD_REQUEST, "fragment in the request target";
     /// `CONNECT`: this is no forward proxy.
-    Connect,
+    Connect = METHOD_NOT_ALLOWED, "CONNECT is not supported";
     /// `Transfer-Encoding` is anything but a single `chunked` in HTTP/1.1.
-    TransferEncoding,
+    TransferEncoding = BAD_REQUEST, "unsupported Transfer-Encoding";
     /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 6.1).
-    TwoLengths,
+    TwoLengths = BAD_REQUEST, "both Content-Length and Transfer-Encoding";
     /// The message stands behind one whose end is in doubt.
-    Framing,
+    Framing = BAD_REQUEST, "unclear end of the message before";
     /// `Expect` is anything but `100-continue`.
-    Expect,
+    Expect = EXPECTATION_FAILED, "unsupported Expect header";
     /// `Connection` lists an end-to-end field.
-    ConnectionOption,
+    ConnectionOption = BAD_REQUEST, "Connection names an end-to-end header";
+    /// The request line begins with something that is no method.
+    MethodMalformed = BAD_REQUEST, "malformed method";
+    /// Neither HTTP/1.1 nor HTTP/1.0.
+    HttpVersion = BAD_REQUEST, "unsupported or malformed HTTP version";
+    /// A field has a malformed name or value, or goes on in another line.
+    FieldMalformed = BAD_REQUEST, "malformed header field";
+    /// `Content-Length` is no number, or two of them differ.
+    LengthMalformed = BAD_REQUEST, "malformed Content-Length";
+    /// The target is longer than any URI may be here.
+    TargetTooLong = URI_TOO_LONG, "request target too long";
+    /// The head is larger than `listen.max_header_bytes`.
+    HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large";
+    /// The head has more fields than `listen.max_headers`.
+    TooManyFields = REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields";
+    /// A TLS handshake.
+    Tls = BAD_REQUEST, "TLS on a port that speaks plain HTTP";
+    /// The line or the block that the PROXY protocol begins with.
+    ProxyProtocol = BAD_REQUEST, "PROXY protocol on a port that does not speak it";
+    /// What HTTP/2 begins with, behind other bytes or mangled.
+    Http2Preface = BAD_REQUEST, "HTTP/2 preface that does not begin the connection";
+    /// Anything else that the parser refuses.
+    Unreadable = BAD_REQUEST, "malformed request";
 }
 
 impl BadRequest {
-    /// The reason as text for the client and the log.
+    /// The reason that it is logged and counted under.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn reason(self) -> Reason {
         match self {
-            Self::HostMissing => "missing Host header",
-            Self::HostRepeated => "repeated Host header",
-            Self::HostMalformed => "malformed Host header",
-            Self::HostMismatch => "Host header and request target differ",
-            Self::Target => "malformed request target",
-            Self::Fragment => "fragment in the request target",
-            Self::Connect => "CONNECT is not supported",
-            Self::TransferEncoding => "unsupported Transfer-Encoding",
-            Self::TwoLengths => "both Content-Length and Transfer-Encoding",
-            Self::Framing => "unclear end of the message before",
-            Self::Expect => "unsupported Expect header",
-            Self::ConnectionOption => "Connection names an end-to-end header",
-        }
-    }
-
-    /// The status of the response.
-    #[must_use]
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Expect => StatusCode::EXPECTATION_FAILED,
-            _ => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong | Self::HeadTooLarge | Self::TooManyFields => Reason::HeadTooLarge,
+            Self::Tls | Self::ProxyProtocol => Reason::NotHttp,
+            _ => Reason::BadRequest,
         }
     }
 }
@@ -140,17 +169,16 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), BadRequest> {
 
 fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
     let authority = uri.authority().map(http::uri::Authority::as_str);
+    if authority.is_some_and(|authority| !is_host(authority.as_bytes())) {
+        return Err(BadRequest::HostMalformed);
+    }
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
-        // HTTP/2 sends it in `:authority` (RFC 9113 8.3.1).
-        return match authority {
-            Some(authority) if version == Version::HTTP_2 => {
-                if is_host(authority.as_bytes()) {
-                    Ok(())
-                } else {
-                    Err(BadRequest::HostMalformed)
-                }
-            }
+        return match (version, authority) {
+            // HTTP/2 sends it in `:authority` (RFC 9113 8.3.1). RFC 9112 3.2 asks for it in
+            // HTTP/1.1 alone.
+            (Version::HTTP_2, Some(_)) => Ok(()),
+            (version, _) if version < Version::HTTP_11 => Ok(()),
             _ => Err(BadRequest::HostMissing),
         };
     };
@@ -160,10 +188,13 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
     if !is_host(host.as_bytes()) {
         return Err(BadRequest::HostMalformed);
     }
-    // RFC 9112 3.2.2 lets a proxy prefer the target. Rejecting is safer: a client that sends two
-    // different hosts wants two parties to disagree.
     match authority {
-        Some(authority) if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+        // SECURITY: a client that sends two different hosts wants two parties to disagree. RFC 9113
+        // 8.3.1 has HTTP/2 refuse that; in HTTP/1 the target wins (RFC 9112 3.2.2), and
+        // `settle_host` overwrites the header before anybody reads it.
+        Some(authority)
+            if version >= Version::HTTP_2 && !is_same_host(authority, host.as_bytes(), uri) =>
+        {
             Err(BadRequest::HostMismatch)
         }
         _ => Ok(()),
@@ -182,37 +213,6 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), BadRequest
         return Err(BadRequest::TransferEncoding);
     }
     if headers.contains_key(CONTENT_LENGTH) { Err(BadRequest::TwoLengths) } else { Ok(()) }
-}
-
-/// `host [ ":" port ]`, a name or an address. Stricter than RFC 3986, which allows characters that
-/// no DNS name has: `%`, `,`, `;`, `=`.
-fn is_host(host: &[u8]) -> bool {
-    let (name, port) = if host.first() == Some(&b'[') {
-        let Some(end) = host.iter().position(|&byte| byte == b']') else { return false };
-        let inside = &host[1..end];
-        if inside.is_empty()
-            || !inside.iter().all(|&byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.')
-        {
-            return false;
-        }
-        (inside, &host[end + 1..])
-    } else {
-        let end = host.iter().position(|&byte| byte == b':').unwrap_or(host.len());
-        let name = &host[..end];
-        if !name
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
-        {
-            return false;
-        }
-        (name, &host[end..])
-    };
-    let port_fits = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    !name.is_empty() && port_fits
 }
 
 /// Whether a connection option is the name of a field that must reach the origin, or that rules and

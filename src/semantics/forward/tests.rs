@@ -64,7 +64,7 @@ fn ordinary_requests_pass() {
 #[test]
 fn hosts_that_have_two_readings_are_refused() {
     assert_eq!(check11(&[]), Err(BadRequest::HostMissing));
-    assert_eq!(check("GET", "/", Version::HTTP_10, &[]), Err(BadRequest::HostMissing));
+    assert_eq!(check("GET", "/", Version::HTTP_10, &[]), Ok(()), "RFC 9112 3.2 asks 1.1 alone");
     assert_eq!(check("GET", "http://a/", Version::HTTP_11, &[]), Err(BadRequest::HostMissing));
     assert_eq!(check11(&[("host", "a"), ("host", "a")]), Err(BadRequest::HostRepeated));
     for host in [
@@ -73,17 +73,52 @@ fn hosts_that_have_two_readings_are_refused() {
     ] {
         assert_eq!(check11(&[("host", host)]), Err(BadRequest::HostMalformed), "{host}");
     }
-    for version in [Version::HTTP_11, Version::HTTP_2] {
-        assert_eq!(
-            check("GET", "http://evil/", version, &[("host", "a")]),
-            Err(BadRequest::HostMismatch)
-        );
-        assert_eq!(
-            check("GET", "http://u@a/", version, &[("host", "a")]),
-            Err(BadRequest::HostMismatch)
-        );
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        for lines in [&[][..], &[("host", "a")]] {
+            assert_eq!(check("GET", "http://u@a/", version, lines), Err(BadRequest::HostMalformed));
+        }
     }
-    assert_eq!(check("GET", "http://u@a/", Version::HTTP_2, &[]), Err(BadRequest::HostMalformed));
+    assert_eq!(
+        check("GET", "http://evil/", Version::HTTP_2, &[("host", "a")]),
+        Err(BadRequest::HostMismatch)
+    );
+    for lines in [[("host", "a"), ("host", "b")], [("host", "a b"), ("x", "y")]] {
+        assert!(check("GET", "http://b/", Version::HTTP_11, &lines).is_err(), "{lines:?}");
+    }
+}
+
+#[test]
+fn the_target_names_the_host_and_the_default_port_goes_without_saying() {
+    let settled = |uri: &str, version: Version, lines: &[(&str, &str)]| {
+        let (uri, mut headers) = (uri.parse::<Uri>().unwrap(), map(lines));
+        let method = Method::GET;
+        check_request(&method, &uri, version, &headers).unwrap();
+        let fallback = || HeaderValue::from_static("fallback");
+        let lacks = settle_host(&mut headers, &uri, version, fallback);
+        let lines: Vec<_> = headers.get_all(HOST).iter().collect();
+        assert!(lines.len() <= 1);
+        (lines.first().map(|host| host.to_str().unwrap().to_owned()), lacks)
+    };
+    let of = |host: &str| (Some(host.to_owned()), false);
+    assert_eq!(settled("http://b/x", Version::HTTP_11, &[("host", "a")]), of("b"));
+    assert_eq!(settled("http://B:80/x", Version::HTTP_11, &[("host", "b")]), of("B:80"));
+    assert_eq!(settled("http://b/x", Version::HTTP_10, &[]), of("b"));
+    assert_eq!(settled("/x", Version::HTTP_11, &[("host", "a:80")]), of("a:80"));
+    assert_eq!(settled("/x", Version::HTTP_10, &[]), (Some("fallback".to_owned()), true));
+    assert_eq!(settled("http://a/x", Version::HTTP_2, &[]), (None, false));
+    assert_eq!(settled("http://a:80/x", Version::HTTP_2, &[("host", "A")]), of("A"));
+    for (authority, uri, short) in [
+        ("a:80", "/", "a"),
+        ("a:", "/", "a"),
+        ("a:443", "/", "a:443"),
+        ("a:8080", "/", "a:8080"),
+        ("a:443", "https://a:443/", "a"),
+        ("a:80", "https://a:80/", "a:80"),
+        ("[::1]:80", "/", "[::1]"),
+        ("[::80]", "/", "[::80]"),
+    ] {
+        assert_eq!(without_default_port(authority, &uri.parse().unwrap()), short);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::*;
 
 /// The number of the request with two lengths.
 fn flawed(bytes: &[u8]) -> Option<u32> {
-    let found = Scanner::new().feed(bytes)?;
+    let found = Scanner::new().feed(bytes).flawed?;
     assert_eq!(found.flaw, HeadFlaw::TwoLengths);
     Some(found.number)
 }
@@ -27,7 +27,7 @@ fn flawed(bytes: &[u8]) -> Option<u32> {
 fn scan(bytes: &[u8]) -> (Option<FlawedHead>, u32, StreamPosition) {
     let read = |pieces: &[&[u8]]| {
         let mut scanner = Scanner::new();
-        let found = pieces.iter().fold(None, |found, piece| scanner.feed(piece).or(found));
+        let found = pieces.iter().fold(None, |found, piece| scanner.feed(piece).flawed.or(found));
         (found, scanner.heads(), scanner.position())
     };
     let whole = read(&[bytes]);
@@ -79,7 +79,7 @@ fn every_split_of_the_bytes_finds_the_same() {
             let mut scanner = Scanner::new();
             let found = [&bytes[..first], &bytes[first..second], &bytes[second..]]
                 .into_iter()
-                .fold(None, |found, piece| scanner.feed(piece).or(found));
+                .fold(None, |found, piece| scanner.feed(piece).flawed.or(found));
             let expected = FlawedHead { number: 2, flaw: HeadFlaw::TwoLengths };
             assert_eq!(found, Some(expected), "split at {first} and {second}");
             assert_eq!(scanner.position(), StreamPosition::Body);
@@ -92,7 +92,7 @@ fn a_body_that_looks_like_a_head_is_skipped() {
     let body = "x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
     let message = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let mut scanner = Scanner::new();
-    assert_eq!(scanner.feed(message.as_bytes()), None);
+    assert_eq!(scanner.feed(message.as_bytes()).flawed, None);
     assert_eq!(scanner.position(), StreamPosition::Between);
 }
 
@@ -188,7 +188,8 @@ fn the_preface_of_http2_ends_the_watch() {
     scanner.feed(&PREFACE[..10]);
     scanner.feed(&PREFACE[10..]);
     assert_eq!(scanner.position(), StreamPosition::Opaque);
-    assert_eq!(scanner.feed(b"x\r\ncontent-length:1\r\ntransfer-encoding:x\r\n\r\n"), None);
+    let rest = b"GET /\xff\r\ncontent-length:1\r\ntransfer-encoding:x\r\n\r\n";
+    assert_eq!(scanner.feed(rest), ReadScan::default());
 }
 
 /// The methods of the requests that hyper finds in these bytes.
@@ -275,5 +276,113 @@ proptest! {
         prop_assert_eq!(found.filter(|number| *number < served.len()), first, "{:?}", served);
         let until = first.map_or(served.len(), |first| first + 1);
         prop_assert!(heads as usize >= until, "{heads} heads, {served:?}");
+    }
+}
+
+/// What heads, and what looks like them, are made of.
+const WORDS: [&[u8]; 19] = [
+    b"GET",
+    b" ",
+    b" /a",
+    b"<",
+    b"\xff",
+    b"\"",
+    b" HTTP/1.1",
+    b"\r\n",
+    b"\n",
+    b"\r\n\r\n",
+    b"Host: a\r\n",
+    b"Content-Length: 3\r\n",
+    b"Upgrade: x\r\n",
+    b"\t",
+    b"\r",
+    b":",
+    b"?",
+    b"PRI * HTTP/2.0\r\n\r\n",
+    b"\0",
+];
+
+/// What hyper is given for these reads.
+fn carried(reads: &[&[u8]]) -> Vec<u8> {
+    let (mut scanner, mut kept, mut out) = (Scanner::new(), Vec::new(), Vec::new());
+    for read in reads {
+        let bytes = [&kept[..], read].concat();
+        let scan = scanner.feed(&bytes);
+        let (scanned, unfinished) = bytes.split_at(bytes.len() - scan.unfinished);
+        out.extend(forward::escaped(scanned, &scan.escapes));
+        kept = unfinished.to_vec();
+    }
+    out
+}
+
+/// Messages whose targets have any bytes that a target can have, numbered by their methods.
+fn raw_messages(target: impl Fn(&[u8]) -> Vec<u8>, parts: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let message = |(number, (rest, body)): (usize, &(Vec<u8>, Vec<u8>))| {
+        let length = body.len();
+        let head = format!(" HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        [format!("M{number} /").as_bytes(), &target(rest), head.as_bytes(), body].concat()
+    };
+    parts.iter().enumerate().flat_map(message).collect()
+}
+
+proptest! {
+    /// Escaping makes hyper read the same messages as if the targets had been plain, whatever the
+    /// targets and bodies hold, and it does not depend on how the bytes arrive.
+    #[test]
+    fn hyper_reads_the_same_messages_whatever_a_target_holds(
+        parts in proptest::collection::vec((
+            proptest::collection::vec(
+                prop_oneof![
+                    3 => 0x21..=0x7eu8, 3 => 0x80..=0xffu8, 1 => Just(b'?'), 1 => Just(0xc3)
+                ].prop_filter("no fragment", |byte| *byte != b'#'),
+                0..20,
+            ),
+            proptest::collection::vec(
+                prop_oneof![Just(b' '), Just(b'<'), Just(b'\n'), Just(b'\r'), any::<u8>()], 0..20
+            ),
+        ), 1..4),
+        splits in proptest::collection::vec(any::<proptest::sample::Index>(), 0..4),
+    ) {
+        let raw = raw_messages(<[u8]>::to_vec, &parts);
+        let mut places: Vec<usize> = splits.iter().map(|place| place.index(raw.len())).collect();
+        places.sort_unstable();
+        let ends = places.iter().copied().chain([raw.len()]);
+        let starts = [0].into_iter().chain(places.iter().copied());
+        let reads: Vec<&[u8]> = starts.zip(ends).map(|(start, end)| &raw[start..end]).collect();
+        let whole = carried(&[&raw]);
+        prop_assert_eq!(&carried(&reads), &whole);
+        let plain = raw_messages(|_| b"a".to_vec(), &parts);
+        prop_assert_eq!(methods_by_hyper(&whole), methods_by_hyper(&plain));
+        let escaped = raw_messages(|rest| {
+            let (mut places, mut in_query) = (Vec::new(), false);
+            forward::find_refused(rest, &mut in_query, |at| places.push(at));
+            forward::escaped(rest, &places)
+        }, &parts);
+        prop_assert_eq!(whole, escaped, "nothing but targets has changed");
+    }
+
+    /// Bytes that are no messages at all: what hyper serves with escapes, it serves without them,
+    /// but for targets that it would refuse.
+    #[test]
+    fn escaping_makes_no_request_out_of_garbage(
+        words in proptest::collection::vec(proptest::sample::select(&WORDS[..]), 0..24),
+    ) {
+        let raw = words.concat();
+        let whole = carried(&[&raw]);
+        for split in 0..raw.len() {
+            let (head, tail) = raw.split_at(split);
+            let pieces = carried(&[head, tail]);
+            prop_assert!(whole.starts_with(&pieces), "split at {}", split);
+        }
+        let benign: Vec<u8> = raw
+            .iter()
+            .map(|byte| if matches!(byte, b'<' | b'"' | 0x80..) { b'x' } else { *byte })
+            .collect();
+        prop_assert_eq!(
+            methods_by_hyper(&whole).len() <= methods_by_hyper(&benign).len(),
+            true,
+            "{:?}",
+            String::from_utf8_lossy(&raw)
+        );
     }
 }

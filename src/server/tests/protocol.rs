@@ -92,6 +92,24 @@ async fn http2_with_prior_knowledge_carries_trailers() {
 }
 
 #[tokio::test]
+async fn http_1_0_is_told_whether_its_connection_stays_open() {
+    let server = start(settings());
+    let head = |path| {
+        format!("GET {path} HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").into_bytes()
+    };
+    let two = [head("/x"), b"GET /x HTTP/1.0\r\n\r\n".to_vec()].concat();
+    let answer = server.exchange(&two).await.to_lowercase();
+    assert_eq!(answer.matches("http/1.0 200 ").count(), 2, "{answer}");
+    assert_eq!(answer.matches("connection: keep-alive").count(), 1, "{answer}");
+    for path in ["/trailers", "/x#fragment"] {
+        let answer = server.exchange(&head(path)).await.to_lowercase();
+        assert!(answer.starts_with("http/1.0 "), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert!(!answer.contains("keep-alive") && !answer.contains("transfer-encoding"));
+    }
+}
+
+#[tokio::test]
 async fn a_panic_is_an_answer_and_the_next_request_is_served() {
     let server = start(settings());
     let mut stream = server.connect().await;
@@ -148,6 +166,9 @@ async fn an_upgraded_connection_is_left_alone() {
             let mut response = self.refuse(StatusCode::SWITCHING_PROTOCOLS, "");
             response.headers_mut().insert("upgrade", "echo".parse().unwrap());
             response
+        }
+        fn reject(&self, head: &UnreadHead, (): &()) -> Response<Body> {
+            self.refuse(head.why.status(), "")
         }
         fn refuse(&self, status: StatusCode, _: &'static str) -> Response<Body> {
             let mut response = Response::new(Body::empty());

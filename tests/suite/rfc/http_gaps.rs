@@ -16,12 +16,15 @@ const REFUSED: &[(&str, &[u8], &[u16])] = &[
     ("a Host of two words", b"GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", &[400]),
     ("a Host with a path", b"GET /a HTTP/1.1\r\nHost: a/../c\r\n\r\n", &[400]),
     ("a Host with a user", b"GET /a HTTP/1.1\r\nHost: user@a\r\n\r\n", &[400]),
+    ("absolute-form with a user", b"GET http://u@a/a HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    ("absolute-form without Host", b"GET http://app.test/a HTTP/1.1\r\n\r\n", &[400]),
     (
-        "absolute-form of another host",
-        b"GET http://other.test/a HTTP/1.1\r\nHost: \
-        app.test\r\n\r\n",
-        &[400, 421],
+        "absolute-form with two Hosts",
+        b"GET http://a/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        &[400],
     ),
+    ("authority-form", b"GET app.test:80 HTTP/1.1\r\nHost: app.test:80\r\n\r\n", &[400]),
+    ("an asterisk for a GET", b"GET * HTTP/1.1\r\nHost: app.test\r\n\r\n", &[400]),
     ("a target without a slash", b"GET a HTTP/1.1\r\nHost: app.test\r\n\r\n", &[400]),
     ("CONNECT", b"CONNECT app.test:80 HTTP/1.1\r\nHost: app.test:80\r\n\r\n", &[400, 405, 501]),
     (
