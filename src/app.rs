@@ -1,6 +1,6 @@
 //! Builds the parts of the sidecar, and serves until shutdown.
 
-use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Upstream};
 
+mod listen_error;
 mod listener_metrics;
 mod metrics;
 mod metrics_registrar;
@@ -73,14 +74,10 @@ pub struct BoundListeners {
 impl BoundListeners {
     /// Binds the addresses of the config. Port 0 takes a free port.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
+        let file = config.file.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
         let bound = |address, section: &str| {
-            server::bind(address).map_err(|error: io::Error| SetupError {
-                what: format!("listening on {address}"),
-                why: format!(
-                    "{error}; change `address` in [{section}] of proxy.toml, or stop the process \
-                     that uses it"
-                ),
-            })
+            server::bind(address)
+                .map_err(|error| listen_error::cannot_listen(address, section, file, &error))
         };
         Ok(Self {
             proxy: bound(config.server.address, "listen")?,
