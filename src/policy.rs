@@ -18,6 +18,7 @@ pub mod known_callers;
 pub mod loose_parameters;
 pub mod plan;
 pub mod purge_rule;
+pub mod purge_url;
 pub mod refusal;
 pub mod request_directives;
 pub mod request_match;

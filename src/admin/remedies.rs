@@ -47,6 +47,7 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         Reason::KeyTooLong => "[limits] key = \"64KiB\"",
         Reason::Range => "[limits] range_fill = \"64MiB\"",
         Reason::NoRoute
+        | Reason::AmbiguousCookie
         | Reason::WithheldHeader
         | Reason::FillRefused
         | Reason::ContentCoding
