@@ -90,7 +90,7 @@ impl PolicyRules {
         };
         let fields_start = key.len();
         for field in &route.fields {
-            let value = field.value(&view).map_err(|error| field_outcome(&field.name, error))?;
+            let value = field.value(&view).map_err(|error| field_outcome(field, error))?;
             key.part(KeyPart::Field, field.name.as_bytes());
             match value {
                 Some(value) => key.part(KeyPart::Value, &value),
@@ -365,9 +365,14 @@ fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>
     }
 }
 
-fn field_outcome(field: &Arc<str>, error: FieldError) -> Outcome {
-    match error {
-        FieldError::Missing => Outcome::bypass_with(Reason::MissingField, Arc::clone(field)),
-        FieldError::Ambiguous => Outcome::bypass(Reason::AmbiguousQuery),
+fn field_outcome(field: &Field, error: FieldError) -> Outcome {
+    match (error, &field.source) {
+        (FieldError::Missing, _) => {
+            Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
+        }
+        (FieldError::Ambiguous, FieldSource::Cookie(name)) => {
+            Outcome::bypass_with(Reason::AmbiguousCookie, &**name)
+        }
+        (FieldError::Ambiguous, _) => Outcome::bypass(Reason::AmbiguousQuery),
     }
 }

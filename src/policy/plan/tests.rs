@@ -207,14 +207,14 @@ fn repeated_cookies_and_parameters_of_a_field_bypass() {
     let rules = with_route("key = [\"lang\"]");
     assert_eq!(
         verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")),
-        "ambiguous query"
+        "ambiguous cookie lang"
     );
     assert_eq!(
         verdict(
             &rules,
             &SentRequest::get("/a/1").with("cookie", "lang=de").with("cookie", "lang=de")
         ),
-        "ambiguous query"
+        "ambiguous cookie lang"
     );
     let rules = with_route("key = [\"place\"]");
     for query in [
