@@ -288,9 +288,7 @@ impl Reloader {
 
     fn accept(&self, current: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
         let (report, snapshot) = self.compare(current, &config);
-        for warning in &config.warnings {
-            tracing::warn!(line = warning.line, "{}", warning.message);
-        }
+        config.log_warnings();
         if config.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster) {
             self.start_cluster_fills();
         }

@@ -17,6 +17,7 @@ mod purges;
 pub mod redis;
 mod scopes;
 mod sections;
+mod switch;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     purges::check(&whole, context);
     times::check(&whole, context);
     sections::check(&whole, parts, context);
+    switch::check(&whole, context);
 }
 
 /// In a file without errors every route has been compiled, so both lists have the same routes.

@@ -7,6 +7,7 @@ mod headers;
 mod purges;
 mod scopes;
 mod sections;
+mod switch;
 mod times;
 
 /// The start of every file. It has no warnings.
