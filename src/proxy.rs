@@ -121,7 +121,8 @@ impl Proxy {
         let is_head = request.method() == Method::HEAD;
         let config = self.live.load();
         let logged = config.settings.access_log;
-        let record = logged.then(|| AccessRecord::from_request(&request, client.peer));
+        let peer = client.peer(&config);
+        let record = logged.then(|| AccessRecord::from_request(&request, peer));
         let caller = caller_of(&config, &request);
         let mut answered = match flaw {
             None => self.respond(&config, client, request).await,
@@ -163,10 +164,10 @@ impl Proxy {
         } else {
             None
         };
-        let choice = client.choose_connection(&resources.origin, headers, version);
+        let (peer, now) = (client.peer(config), self.clock.wall());
+        let choice = client.choose_connection(&config.origin, peer, headers, version);
         let upgrade = upgrade.filter(|_| body.is_empty());
         let connection = &ConnectionDemand { choice, upgrade };
-        let (peer, now) = (client.peer, self.clock.wall());
         let context = RequestContext { config, peer, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules);
         let view = RequestView { bypass: connection.bypass(), ..view };

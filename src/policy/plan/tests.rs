@@ -30,6 +30,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
     let max_key = usize::try_from(config.limits.key).expect("a small number");
     let trusted = config.server.trusted_proxies.into();
     PolicyRules {
+        origin: None,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,

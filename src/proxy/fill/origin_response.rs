@@ -81,7 +81,8 @@ async fn send(
 ) -> Result<OriginResponse, UpstreamError> {
     let requested = resources.clock.wall();
     let sent = request.to_request(Method::GET, headers);
-    let response = resources
+    let response = request
+        .config
         .origin
         .send(request.peer, sent, &request.config.table, Some(request.route.id))
         .await?;

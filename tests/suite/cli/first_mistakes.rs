@@ -85,8 +85,8 @@ async fn issue_763_a_purge_of_nothing_says_so() {
         assert!(!said.err.contains("item:7"), "{}", said.err);
         let said = line.run(&["purge", "--tag", "from-the-app", "--tag", "of:ACME"]).await;
         assert_eq!((said.code, said.err.as_str()), (0, ""), "case does not count");
-        let host = scene.sidecar.address.to_string();
-        let said = line.run(&["purge", "--url", &format!("http://{host}/a-7.json")]).await;
+
+        let said = line.run(&["purge", "--url", "http://app.test/a-7.json"]).await;
         assert_eq!((said.code, said.err.as_str()), (0, ""));
         let answer =
             scene.sidecar.admin_ok("/purge", &json!({ "urls": ["http://nobody.test/a"] })).await;
