@@ -28,7 +28,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
-    let trusted = config.server.trusted_proxies.into();
+    let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
         origin: None,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
