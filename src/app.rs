@@ -1,6 +1,6 @@
 //! Builds the parts of the sidecar, and serves until shutdown.
 
-use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
-use crate::app::reload::{AdminReload, Reloader, StartupSettings};
+use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -28,7 +28,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
 use crate::proxy::response;
-use crate::proxy::{self, ClientConnection, OriginClient, Proxy};
+use crate::proxy::{self, ClientConnection, Proxy};
 use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
@@ -41,8 +41,9 @@ use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::log;
 pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{self, Upstream};
+use crate::upstream;
 
+mod listen_error;
 mod listener_metrics;
 mod metrics;
 mod metrics_registrar;
@@ -74,14 +75,10 @@ pub struct BoundListeners {
 impl BoundListeners {
     /// Binds the addresses of the config. Port 0 takes a free port.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
+        let file = config.file.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
         let bound = |address, section: &str| {
-            server::bind(address).map_err(|error: io::Error| SetupError {
-                what: format!("listening on {address}"),
-                why: format!(
-                    "{error}; change `address` in [{section}] of proxy.toml, or stop the process \
-                     that uses it"
-                ),
-            })
+            server::bind(address)
+                .map_err(|error| listen_error::cannot_listen(address, section, file, &error))
         };
         Ok(Self {
             proxy: bound(config.server.address, "listen")?,
@@ -108,7 +105,6 @@ impl Sidecar {
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
         let snapshot = ConfigSnapshot::from_config(config);
-        let startup = StartupSettings::from_config(config, hasher);
         let shared = match &config.redis {
             Some(settings) => {
                 Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
@@ -124,9 +120,10 @@ impl Sidecar {
             config.limits.variants,
         ));
         let upstream_counters = upstream::UpstreamCounters::default();
-        let upstream = origin_client(config, &clock, &upstream_counters)?;
         let metrics = Arc::new(Metrics::new());
-        let active = startup.active_config(config, &metrics);
+        let startup = StartupSettings::from_config(config, hasher);
+        let origins = Origins::new(config, clock.clone(), upstream_counters.clone())?;
+        let active = startup.active_config(config, &metrics, &origins.current());
         let tasks = TaskTracker::new();
         let needs_cluster =
             active.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
@@ -147,7 +144,6 @@ impl Sidecar {
             fills: Fills::new(waiters, wait, config.limits.fills),
             cluster_fills,
             authorized_clients: Arc::new(AuthorizedClients::new(config.limits.authorized_clients)),
-            origin: OriginClient::new(upstream, clock.clone()),
             shadow: Arc::new(Shadow::new(
                 config.limits.shadow_keys,
                 config.limits.authorized_clients,
@@ -172,7 +168,7 @@ impl Sidecar {
         let proxy = Arc::new(Proxy::new(active, resources));
         let server_counters = server::ServerCounters::default();
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
+            Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, snapshot)));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         reload_metrics::register(&reloader, &proxy.metrics);
         upload_metrics::register(&proxy);
@@ -205,18 +201,6 @@ fn secret_keys(config: &Config) -> (Hasher, Seal) {
         }
         None => (Hasher::default(), Seal::default()),
     }
-}
-
-fn origin_client(
-    config: &Config,
-    clock: &Clock,
-    counters: &upstream::UpstreamCounters,
-) -> Result<Upstream, SetupError> {
-    let limits =
-        upstream::UpstreamLimits { pinned: config.limits.pinned, stall: config.limits.stall };
-    Upstream::new(config.upstream.clone(), limits, clock.clone(), counters.clone()).map_err(
-        |error| SetupError { what: "the client of the origin".to_owned(), why: error.to_string() },
-    )
 }
 
 /// Serves until `shutdown`, then drains.
@@ -331,7 +315,7 @@ impl Service for Proxy {
     type Client = ClientConnection;
 
     fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> ClientConnection {
-        ClientConnection::watched(peer, Arc::clone(departure))
+        ClientConnection::watched(peer, Arc::clone(departure), &self.active_config())
     }
 
     async fn call(

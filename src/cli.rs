@@ -163,9 +163,7 @@ fn serve(path: &Path) -> ExitCode {
     if let Err(error) = log::init(&config.log) {
         return print_failure(&error);
     }
-    for warning in &config.warnings {
-        tracing::warn!(line = warning.line, "{}", warning.message);
-    }
+    config.log_warnings();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return print_failure(&error),

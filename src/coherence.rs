@@ -293,6 +293,12 @@ impl Coherence {
         self.table.len()
     }
 
+    /// Whether an entry or a fill of this process carries a tag.
+    #[must_use]
+    pub fn is_held(&self, tag: &Tag) -> bool {
+        self.table.is_held(tag)
+    }
+
     /// Whether records may be read: contact with Redis was proven recently, or is proven within the
     /// deadline of a call. A sidecar that was paused finds out here.
     pub async fn has_contact(&self) -> bool {

@@ -79,9 +79,7 @@ impl Config {
 
 fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => {
-            "name another file with `--config FILE`; `sidecache check --config FILE` checks it"
-        }
+        io::ErrorKind::NotFound => return missing(name),
         io::ErrorKind::PermissionDenied => {
             "make it readable for the user who runs the sidecar, or name another file with \
              `--config FILE`"
@@ -94,6 +92,22 @@ fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
         _ => "name another file with `--config FILE`",
     };
     Diagnostics::unreadable(name, format!("the file cannot be read: {error}"), hint)
+}
+
+/// The least that a file needs: a whole file, which can be copied as it stands.
+const FIRST_FILE: &[&str] = &[
+    "upstream.url = \"http://127.0.0.1:8000\"   # your app; clients connect to 127.0.0.1:8080",
+    "[[routes]]",
+    "path = \"/api/{*rest}\"                    # what is cached, for as long as the app says",
+];
+
+fn missing(name: &str) -> Diagnostics {
+    let folder = std::env::current_dir().ok().filter(|_| Path::new(name).is_relative());
+    let place = folder.map_or_else(String::new, |folder| format!(" in {}", folder.display()));
+    let hint = "name another file with `--config FILE`; or begin with these three lines, and run \
+                `sidecache check`:";
+    Diagnostics::unreadable(name, format!("the file cannot be read: there is none{place}"), hint)
+        .with_example(FIRST_FILE)
 }
 
 /// Options of `sidecache check`.

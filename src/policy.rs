@@ -20,6 +20,7 @@ pub mod loose_parameters;
 pub mod names;
 pub mod plan;
 pub mod purge_rule;
+pub mod purge_url;
 pub mod refusal;
 pub mod request_directives;
 pub mod request_match;

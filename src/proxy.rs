@@ -123,7 +123,8 @@ impl Proxy {
         let is_head = request.method() == Method::HEAD;
         let config = self.live.load();
         let logged = config.settings.access_log;
-        let record = logged.then(|| AccessRecord::from_request(&request, client.peer));
+        let peer = client.peer(&config);
+        let record = logged.then(|| AccessRecord::from_request(&request, peer));
         let caller = caller_of(&config, &request);
         let mut pending =
             PendingRequest::new(&self.resources, &config, &client.departure, record, since);
@@ -164,17 +165,17 @@ impl Proxy {
             Ok(options) => options,
             Err(bad) => return self.refuse_request(bad),
         };
-        let fallback = || resources.origin.authority();
+        let fallback = || config.origin.authority();
         let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
         let upgrade = if options.upgrade {
             forward::take_upgrade(headers, version, &config.rules.upgrades)
         } else {
             None
         };
-        let choice = client.choose_connection(&resources.origin, headers, version);
+        let (peer, now) = (client.peer(config), self.clock.wall());
+        let choice = client.choose_connection(&config.origin, peer, headers, version);
         let upgrade = upgrade.filter(|_| body.is_empty());
         let connection = &ConnectionDemand { choice, upgrade, lacks_host };
-        let (peer, now) = (client.peer, self.clock.wall());
         let departure = &client.departure;
         let context = RequestContext { config, peer, departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules);
@@ -236,7 +237,7 @@ impl Proxy {
         count(&config.table, &mut answered, Duration::ZERO, is_head);
         self.record_subject(&config, &answered);
         if config.settings.access_log {
-            let record = AccessRecord::from_unread(head, client.peer);
+            let record = AccessRecord::from_unread(head, client.peer(&config));
             record.write(&answered, &config.rules, Duration::ZERO);
         }
         answered.response

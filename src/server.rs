@@ -37,7 +37,7 @@ use self::connection::ServerContext;
 pub use self::counters::ServerCounters;
 pub use self::drain::{Drained, signals};
 pub use self::service::Service;
-pub use self::settings::ServerSettings;
+pub use self::settings::{ServerSettings, TrustedProxies};
 use self::socket::ConnectionPermit;
 use crate::clock::Clock;
 use crate::shares::{Crowded, FairPermit};

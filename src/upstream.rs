@@ -110,6 +110,18 @@ impl Upstream {
         PinSlot::new(&self.inner.pool)
     }
 
+    /// Whether a place is for connections of this client.
+    #[must_use]
+    pub fn owns(&self, pin: &PinSlot) -> bool {
+        pin.is_of(&self.inner.pool)
+    }
+
+    /// Closes the connections that are not in use, and each of the others after its exchange:
+    /// another client has taken over.
+    pub fn retire(&self) {
+        self.inner.pool.retire();
+    }
+
     /// Sends a request whose headers are ready (see `forward::prepare_request`) on such a
     /// connection, and waits for the response's head. The connection counts for the requester's
     /// share.

@@ -16,7 +16,9 @@ use crate::clock::Wall;
 use crate::coherence::PurgeKind;
 use crate::policy::explain;
 use crate::policy::explain::ExplainRequest;
+use crate::policy::glob::Glob;
 use crate::policy::plan::Plan;
+use crate::policy::purge_url::not_one_path;
 use crate::policy::request_target;
 use crate::policy::tag::Tag;
 use crate::proxy::Proxy;
@@ -64,6 +66,8 @@ pub(super) struct PurgeSummary {
     everything: bool,
     soft: bool,
     took_ms: f64,
+    /// The tags and URLs that nothing carries, as far as this sidecar knows.
+    unused: Vec<String>,
 }
 
 impl AdminState {
@@ -130,6 +134,8 @@ impl AdminState {
     /// Purges, and returns when no sidecar serves the purged entries any more.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
         let tags = requested_tags(order)?;
+        // The purge makes no difference to what carries a tag, but entries may go meanwhile.
+        let unused = self.unused(order);
         let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
         let began = self.proxy.clock.now();
         if order.everything {
@@ -163,7 +169,31 @@ impl AdminState {
             everything: order.everything,
             soft: order.soft,
             took_ms: took.as_secs_f64() * 1e3,
+            unused,
         })
+    }
+
+    /// The tags and URLs of a purge that nothing carries. Other sidecars may have stored more in
+    /// Redis than this one knows, so with Redis only tags count that no route can render.
+    fn unused(&self, order: &PurgeRequest) -> Vec<String> {
+        let coherence = &self.proxy.coherence;
+        let is_alone = coherence.records().is_none();
+        let live = self.proxy.active_config();
+        let is_rendered = |tag: &Tag| {
+            let mut templates = live.rules.routes.iter().flat_map(|route| &route.spec.tags);
+            templates
+                .any(|template| Glob::new(&template.shape("*")).matches(tag.as_str().as_bytes()))
+        };
+        let is_unused_tag = |name: &&String| {
+            let tag = Tag::new(name);
+            !coherence.is_held(&tag) && (is_alone || !is_rendered(&tag))
+        };
+        let is_unused_url = |url: &&String| {
+            is_alone
+                && tags_of_url(url).is_ok_and(|tags| !tags.iter().any(|tag| coherence.is_held(tag)))
+        };
+        let tags = order.tags.iter().filter(is_unused_tag);
+        tags.chain(order.urls.iter().filter(is_unused_url)).cloned().collect()
     }
 
     /// How the rules in force treat a request, and the stored response for it.
@@ -219,6 +249,9 @@ fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
                         http://app.example.com/api/v1/forms; the query does not matter";
     let refused =
         || ApiError::bad_request(format!("{text:?} is not a URL that can be stored"), FORM);
+    if let Some(why) = not_one_path(text) {
+        return Err(ApiError::bad_request(format!("{text:?} {why}"), FORM));
+    }
     let url = Url::parse(text).map_err(|_| refused())?;
     let host =
         url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;

@@ -8,8 +8,8 @@
 //!   API triggers it. It runs on a thread that may block, and holds no lock that requests need.
 //! - A changed file is reloaded only when two reads in a row give the same text, so that a file
 //!   that is still being written is not rejected.
-//! - Parts that are built at startup (listeners, tiers, the client of the origin, pools) stay as
-//!   they are, and the report lists their changes as needing a restart.
+//! - Parts that are built at startup (listeners, tiers, limits of pools) stay as they are, and the
+//!   report lists their changes as needing a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,24 +22,30 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
 use crate::app::trials::Trials;
 use crate::cache::fills::cluster::ClusterFills;
-use crate::clock::Clock;
+use crate::coherence::PurgeKind;
 use crate::config::diff::{self, ConfigSnapshot};
 use crate::config::{Config, Diagnostics, sharing, suggestions};
+use crate::error::SetupError;
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::edit::{Edit, TriedEdits};
 use crate::policy::known_callers::KnownCallers;
-use crate::policy::plan::{FillConstants, PolicyRules};
+use crate::policy::plan::PolicyRules;
 use crate::policy::route::Collapse;
 use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
 use crate::secret::Hasher;
-use crate::semantics::forward::{Network, Upgrades};
-use crate::telemetry::events::{EventKind, Events};
+use crate::semantics::forward::Upgrades;
+use crate::server::TrustedProxies;
+use crate::telemetry::events::EventKind;
+use crate::telemetry::log;
 use crate::telemetry::metrics::{Counter, Metrics};
 
+use self::origins::NextOrigin;
+pub(crate) use self::origins::{CurrentOrigin, Origins};
 use self::report::refused;
 pub use self::report::{ReloadNotice, ReloadReport};
 
+mod origins;
 mod report;
 
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
@@ -57,20 +63,16 @@ pub struct ReloadCounters {
     pub failed: Arc<Counter>,
 }
 
-/// The settings that only a restart changes.
+/// The settings that only a restart changes, and what the server shares with reloads.
 #[derive(Clone, Debug)]
 pub struct StartupSettings {
     object: u64,
     waiters: usize,
     wait: Duration,
-    mark_for: Duration,
-    tunnel_timeout: Duration,
     half_closed: Duration,
-    access_log: bool,
-    trusted_proxies: Arc<[Network]>,
-    upgrades: Upgrades,
     hasher: Hasher,
-    fill: FillConstants,
+    /// The list that new connections are judged by.
+    trusted_proxies: TrustedProxies,
 }
 
 impl StartupSettings {
@@ -82,20 +84,20 @@ impl StartupSettings {
             object: limits.object,
             waiters: limits.waiters,
             wait: limits.wait,
-            mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
-            tunnel_timeout: config.upstream.tunnel_timeout,
             half_closed: config.server.half_closed,
-            access_log: config.log.access,
-            trusted_proxies: config.server.trusted_proxies.as_slice().into(),
-            upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             hasher,
-            fill: config.fill_constants(),
+            trusted_proxies: config.server.trusted_proxies.clone(),
         }
     }
 
     /// The rules and settings of a file, with the fixed settings. Takes the routes out of the
     /// config.
-    pub fn active_config(&self, config: &mut Config, metrics: &Metrics) -> ActiveConfig {
+    pub(crate) fn active_config(
+        &self,
+        config: &mut Config,
+        metrics: &Metrics,
+        origin: &CurrentOrigin,
+    ) -> ActiveConfig {
         let limits = &config.limits;
         let settings = proxy::ProxySettings {
             max_tags: limits.tags,
@@ -107,28 +109,38 @@ impl StartupSettings {
             purge_body: limits.purge_body,
             upload_time: limits.upload_time,
             gather: limits.gather,
-            mark_for: self.mark_for,
-            tunnel_timeout: self.tunnel_timeout,
+            mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
+            tunnel_timeout: config.upstream.tunnel_timeout,
             half_closed: self.half_closed,
             debug_headers: config.debug_headers,
-            access_log: self.access_log,
+            access_log: config.log.access,
         };
         let (routes, purges) =
             (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
+        let trusted = config.server.trusted_proxies.networks();
         let rules = PolicyRules {
-            client_address: ClientAddressRule::new(&routes, &purges, &self.trusted_proxies),
+            client_address: ClientAddressRule::new(&routes, &purges, &trusted),
             routes,
             purges,
             credential: Arc::clone(&config.credential),
             hasher: self.hasher.clone(),
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
-            upgrades: self.upgrades.clone(),
-            fill: self.fill.clone(),
+            upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
+            fill: config.fill_constants(),
+            origin: origin.key,
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);
         let known_callers = known_callers(&rules);
-        ActiveConfig { rules: Arc::new(rules), settings, table, cookie_use, known_callers }
+        ActiveConfig {
+            rules: Arc::new(rules),
+            origin: Arc::clone(&origin.client),
+            trust_version: 0,
+            settings,
+            table,
+            cookie_use,
+            known_callers,
+        }
     }
 }
 
@@ -144,9 +156,8 @@ fn known_callers(rules: &PolicyRules) -> Option<KnownCallers> {
 #[derive(Debug)]
 pub struct Reloader {
     proxy: Arc<Proxy>,
-    events: Arc<Events>,
     startup: StartupSettings,
-    clock: Clock,
+    origins: Origins,
     started: ConfigSnapshot,
     /// The rules in force. Locked for the whole of a reload, so that reloads do not overlap.
     current: Mutex<ConfigSnapshot>,
@@ -165,26 +176,24 @@ pub struct Reloader {
 impl Reloader {
     /// For rules that are in force already, with their config and its snapshot.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         proxy: Arc<Proxy>,
-        events: Arc<Events>,
         startup: StartupSettings,
+        origins: Origins,
         (config, snapshot): (&Config, ConfigSnapshot),
-        clock: Clock,
     ) -> Self {
         let status = ReloadStatus {
             file: config.file.clone(),
             mode: config.mode,
-            loaded: clock.wall(),
+            loaded: proxy.clock.wall(),
             loads: 1,
             refused: None,
             restart_needed: Vec::new(),
         };
         Self {
             proxy,
-            events,
             startup,
-            clock,
+            origins,
             started: snapshot.clone(),
             current: Mutex::new(snapshot),
             turn: Arc::default(),
@@ -266,24 +275,26 @@ impl Reloader {
     }
 
     fn accept(&self, current: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
+        let origin = match self.origins.next(&config) {
+            Ok(origin) => origin,
+            Err(error) => return self.refuse(&unusable(&config, &error)),
+        };
         let (report, snapshot) = self.compare(current, &config);
-        for warning in &config.warnings {
-            tracing::warn!(line = warning.line, "{}", warning.message);
-        }
+        config.log_warnings();
         if config.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster) {
             self.start_cluster_fills();
         }
         *self.watch.lock() = config.watch;
         self.trials.replace(Arc::clone(&config.text));
         let mode = config.mode;
-        self.proxy.activate(self.startup.active_config(&mut config, &self.proxy.metrics));
+        self.activate(&mut config, origin);
         if !report.changes.is_empty() {
             // Findings about the old rules do not apply to the new ones.
             self.proxy.shadow.reset();
             super::metrics::watch_routes(&self.proxy);
         }
         *current = snapshot;
-        let now = self.clock.wall();
+        let now = self.proxy.clock.wall();
         {
             let mut status = self.status.lock();
             let (loads, restart_needed) = (status.loads + 1, report.restart_needed.clone());
@@ -307,7 +318,7 @@ impl Reloader {
                 "some changes of the file need a restart"
             );
         }
-        self.events.publish(
+        self.proxy.events.publish(
             now,
             EventKind::Reload { ok: true, changes: report.changes.len(), error: None },
         );
@@ -325,8 +336,37 @@ impl Reloader {
         }
     }
 
+    /// Puts a valid file in force.
+    fn activate(&self, config: &mut Config, next: NextOrigin) {
+        if let Err(error) = log::reconfigure(&config.log) {
+            tracing::warn!(%error, "the log stays as it is");
+        }
+        let NextOrigin { origin, retired, is_another } = next;
+        let before = self.proxy.active_config();
+        let networks = config.server.trusted_proxies.networks();
+        let is_trust_the_same = *self.startup.trusted_proxies.networks() == *networks;
+        let trust_version = before.trust_version + u64::from(!is_trust_the_same);
+        let active = self.startup.active_config(config, &self.proxy.metrics, &origin);
+        self.proxy.activate(ActiveConfig { trust_version, ..active });
+        self.startup.trusted_proxies.replace(&networks);
+        self.origins.adopt(origin);
+        if let Some(retired) = retired {
+            tracing::info!(origin = %config.upstream.target.authority, "the settings of the origin have changed; former connections end with their requests");
+            retired.retire();
+        }
+        if is_another {
+            // Their keys are others from now on. Sidecars that are started later with the new
+            // origin have the keys of before, so nothing may be left under them.
+            let coherence = Arc::clone(&self.proxy.coherence);
+            self.proxy.tasks.spawn(async move {
+                coherence.purge_everything(PurgeKind::Hard).await;
+                tracing::info!("purged everything, because another origin answers now");
+            });
+        }
+    }
+
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
-        let (now, report) = (self.clock.wall(), refused(problems));
+        let (now, report) = (self.proxy.clock.wall(), refused(problems));
         self.status.lock().refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
@@ -337,7 +377,7 @@ impl Reloader {
             problems = report.problems.len(),
             "the file is rejected, the old rules stay in force: {message}"
         );
-        self.events.publish(
+        self.proxy.events.publish(
             now,
             EventKind::Reload { ok: false, changes: 0, error: Some(report.text.clone()) },
         );
@@ -454,6 +494,16 @@ impl ReloadHandle for AdminReload {
 /// The text of the file, or why it cannot be read.
 fn read(file: &Path) -> Result<String, String> {
     input_file::read_text(file, MAX_CONFIG_BYTES).map_err(|error| error.to_string())
+}
+
+/// The diagnostics of a valid file with an origin that there can be no client for.
+fn unusable(config: &Config, error: &SetupError) -> Diagnostics {
+    let file = config.file.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
+    Diagnostics::unreadable(
+        &file.display().to_string(),
+        error.to_string(),
+        "correct `[upstream]`; the old settings stay in force",
+    )
 }
 
 #[cfg(test)]

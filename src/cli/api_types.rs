@@ -103,7 +103,13 @@ api_types! {
     ApiLanguageRoutes { never: u64, differs: u64, }
 
     /// `POST /purge`.
-    ApiPurged { tags: Vec<String>, everything: bool, soft: bool, took_ms: f64, }
+    ApiPurged {
+        tags: Vec<String>,
+        everything: bool,
+        soft: bool,
+        took_ms: f64,
+        unused: Vec<String>,
+    }
 
     /// `POST /explain`.
     ApiExplanation { request: String, lines: Vec<ExplainLine>, stored: Option<ApiStored>, }

@@ -13,6 +13,7 @@ use super::error::CommandError;
 use super::format::{clean, counted, millis};
 use super::output;
 use super::remote::RemoteArgs;
+use crate::policy::purge_url::not_one_path;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -96,11 +97,15 @@ pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandErro
         json!({ "tags": args.tags, "urls": args.urls, "soft": args.soft })
     };
     let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
-    Ok(output::print(&if args.json {
-        reply.text.trim_end().to_owned()
-    } else {
-        render(&reply.read()?)
-    }))
+    if args.json {
+        return Ok(output::print(reply.text.trim_end()));
+    }
+    let purged = reply.read()?;
+    let code = output::print(&render(&purged));
+    for name in &purged.unused {
+        output::note(&unused(name));
+    }
+    Ok(code)
 }
 
 fn check_url(given: &str) -> Result<(), CommandError> {
@@ -108,7 +113,10 @@ fn check_url(given: &str) -> Result<(), CommandError> {
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match known {
-        Some(_) => Ok(()),
+        Some(_) => match not_one_path(given) {
+            None => Ok(()),
+            Some(why) => Err(CommandError::Usage(format!("--url {given:?} {why}"))),
+        },
         None => Err(CommandError::Usage(format!(
             "--url {given:?} is not a URL; include the host, as in http://app.example.com/path"
         ))),
@@ -151,6 +159,17 @@ fn render(purged: &ApiPurged) -> String {
         text.push_str(&clean(tag));
     }
     text
+}
+
+/// What to say of a tag or a URL that nothing carries.
+fn unused(name: &str) -> String {
+    let advice = if name.contains("://") {
+        "the host is that of clients, with its port; `sidecache explain GET /path -H 'host: HOST' \
+         --live` shows what is stored"
+    } else {
+        "`sidecache explain GET /path` shows the tags of a path, `sidecache stats` the busiest ones"
+    };
+    format!("nothing that this sidecar knows carries {}: {advice}", clean(name))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::exit_codes::EXIT_USAGE;
 use super::format::{clean, clean_lines, counted, table};
 use super::output;
 use super::remote::{RemoteArgs, RemoteReply};
+use crate::config::{Config, Diagnostic};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 
 pub(super) const EXAMPLES: &str = "\
@@ -94,7 +95,23 @@ pub(super) fn compare(
         ));
         return Ok(EXIT_USAGE.into());
     }
+    let answer = without_printed(answer, file);
     Ok(output::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
+}
+
+/// Without the problems that `check` has just printed: another version of the sidecar, or one with
+/// other variables, may find more.
+fn without_printed(mut answer: ApiReload, file: &Path) -> ApiReload {
+    let printed = Config::load(file).map(|config| config.warnings).unwrap_or_default();
+    answer.problems.retain(|problem| {
+        let is_same = |own: &Diagnostic| {
+            (own.line as u64, own.message.as_str()) == (problem.line, problem.message.as_str())
+        };
+        !printed.iter().any(is_same)
+    });
+    // The text has all of them.
+    answer.text.clear();
+    answer
 }
 
 fn read(reply: &RemoteReply) -> Result<ApiReload, CommandError> {

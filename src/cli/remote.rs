@@ -273,17 +273,40 @@ impl RemoteReply {
 
 /// Parses a header given on the command line.
 pub(super) fn read_header(given: &str) -> Result<(String, String), CommandError> {
-    let parsed = given.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
-    // SECURITY: a header may be a credential, so the message shows at most its name.
-    let named = parsed.map_or("a header", |(name, _)| name);
-    let valid = |(name, value): &(&str, &str)| {
-        HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
+    let refused = |what: String| {
+        Err(CommandError::Usage(format!(
+            "-H: {what}; write a name, a `:` and a value, as in -H 'x-tenant-id: acme'"
+        )))
     };
-    parsed.filter(valid).map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
-        CommandError::Usage(format!(
-            "-H: {named:?} is not a valid header; write it as in -H 'x-tenant-id: acme'"
-        ))
-    })
+    let Some((name, value)) = given.split_once(':') else {
+        return refused(without_colon(given.trim()));
+    };
+    let (name, value) = (name.trim(), value.trim());
+    // SECURITY: a header may be a credential, so the message shows at most its name.
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return refused(format!("{name:?} is not a valid header name"));
+    }
+    if HeaderValue::from_str(value).is_err() {
+        return refused(format!("the value of {name:?} has characters that no header can carry"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// What was typed in place of a header. SECURITY: it may be a value alone, such as a token, so only
+/// what looks like a name is repeated.
+fn without_colon(given: &str) -> String {
+    let looks_like_name = |text: &str| {
+        (1..=40).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_')
+    };
+    let (name, rest) = given.split_at(given.find(['=', ' ']).unwrap_or(given.len()));
+    match rest.chars().next() {
+        None if looks_like_name(name) => format!("{name:?} has no `:` and no value"),
+        Some(between) if looks_like_name(name) => {
+            format!("{name:?} is followed by `{between}` in place of a `:`")
+        }
+        _ => format!("a text of {} characters has no `:`", given.chars().count()),
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +323,25 @@ mod tests {
             let CommandError::Usage(said) = read_header(bad).unwrap_err() else {
                 panic!("{bad:?} is a mistake of usage")
             };
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_header_without_a_colon_says_what_was_typed() {
+        for (typed, what) in [
+            ("nocolon", "\"nocolon\" has no `:` and no value"),
+            ("x-tenant-id=hunter2", "\"x-tenant-id\" is followed by `=` in place of a `:`"),
+            ("x-tenant-id hunter2", "\"x-tenant-id\" is followed by ` ` in place of a `:`"),
+            ("hunter2", "a text of 7 characters has no `:`"),
+            ("", "a text of 0 characters has no `:`"),
+            ("x y: hunter2", "\"x y\" is not a valid header name"),
+            ("x: hunter2\nb", "the value of \"x\" has characters that no header can carry"),
+        ] {
+            let CommandError::Usage(said) = read_header(typed).unwrap_err() else {
+                panic!("{typed:?} is a mistake of usage")
+            };
+            assert!(said.contains(what) && said.contains("-H 'x-tenant-id: acme'"), "{said}");
             assert!(!said.contains("hunter2"), "{said}");
         }
     }

@@ -12,7 +12,7 @@ use crate::semantics::forward::Upgrades;
 pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
     let fill = config.fill_constants();
-    let trusted = config.server.trusted_proxies.into();
+    let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
         fill,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
@@ -22,6 +22,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         purges: config.purges,
         credential: Arc::clone(&config.credential),
         upgrades: Upgrades::new(config.upstream.upgrades),
+        origin: None,
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
     }
 }

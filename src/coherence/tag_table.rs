@@ -229,6 +229,14 @@ impl TagTable {
         tags.into_iter().map(|tag| TagGuard::new(self.tag_state(tag).0)).collect()
     }
 
+    /// Whether something holds the state of a tag.
+    #[must_use]
+    pub fn is_held(&self, tag: &Tag) -> bool {
+        self.with_shard(tag, |shard| {
+            shard.states.get(tag).is_some_and(|state| state.strong_count() > 0)
+        })
+    }
+
     /// How many states the table holds, including dead ones not yet swept out.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -39,9 +39,9 @@ pub fn compile(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Diagnostics> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
-    let file = read(text, &mut report, env);
+    let (file, redis_left_out) = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut context = CompileContext { report, folder };
+    let mut context = CompileContext { report, folder, redis_left_out };
     let config = file.and_then(|file| assemble(&file, &mut context));
     let broken = context.report.has_errors();
     let (file, diagnostics) = context.report.finish();
@@ -53,12 +53,12 @@ pub fn compile(
     }
 }
 
-/// Decodes the file, after reporting all syntax errors.
+/// Decodes the file, after reporting all syntax errors. Also returns whether `[redis]` is left out.
 fn read(
     text: &str,
     report: &mut DiagnosticCollector,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Option<ConfigFile> {
+) -> (Option<ConfigFile>, bool) {
     let mut recovered = recover::recover(text);
     for builder in std::mem::take(&mut recovered.diagnostics) {
         report.push_syntax(builder);
@@ -72,7 +72,25 @@ fn read(
         report.push_syntax(syntax(error, &recovered));
     }
     let root = Spanned::new(0..0, DeValue::Table(recovered.relocate(table.into_inner())));
-    ConfigFile::read(&root, &mut TomlReader { report, env })
+    let mut reader = TomlReader { report, env };
+    let mut file = ConfigFile::read(&root, &mut reader);
+    let left_out = leave_redis_out(&root, &mut reader);
+    if let (Some(file), true) = (&mut file, left_out) {
+        file.redis = Setting::Absent;
+    }
+    (file, left_out)
+}
+
+/// Whether the address of Redis is `"${NAME:-}"` and the variable is unset or empty. Then the file
+/// is one without `[redis]`, which is noted.
+fn leave_redis_out(root: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> bool {
+    let url = root.get_ref().get("redis").and_then(|redis| redis.get_ref().get("url"));
+    let Some(url) = url.filter(|url| reader.is_left_out(url)) else { return false };
+    let message = "this variable is unset or empty, so [redis] is left out: the cache lives in this \
+                   process's memory alone";
+    let hint = "set the variable to the URL of Redis to share the cache";
+    reader.report.push(DiagnosticBuilder::note(url.span(), message).hint(hint));
+    true
 }
 
 /// Reports a syntax error, with a hint on its usual cause.
@@ -233,7 +251,8 @@ fn collapse(file: &ConfigFile, context: &CompileContext) -> Option<Collapse> {
         // A section that is invalid, has a broken header or a misspelt name has been reported.
         Setting::Bad => Some(Collapse::Process),
         Setting::Absent | Setting::Default(_) => {
-            let meant = context.report.has_broken_header()
+            let meant = context.redis_left_out
+                || context.report.has_broken_header()
                 || file.unknown.0.iter().any(|meant| meant == "redis");
             meant.then_some(Collapse::Process)
         }

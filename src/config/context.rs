@@ -10,4 +10,6 @@ pub struct CompileContext {
     pub report: DiagnosticCollector,
     /// The folder that paths are relative to.
     pub folder: PathBuf,
+    /// Whether the file has a `[redis]` whose address is a variable that is unset or empty.
+    pub redis_left_out: bool,
 }

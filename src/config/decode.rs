@@ -24,6 +24,19 @@ pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 /// Keys that are planned but not supported yet.
 const PLANNED_KEYS: [&str; 1] = ["jwt"];
 
+/// The keys at the top of the file. Appended to its end, they land in its last section.
+const TOP_KEYS: [&str; 2] = ["mode", "watch"];
+
+/// Where a key of the top of the file belongs, if it is one.
+fn top_hint(key: &str) -> Option<String> {
+    TOP_KEYS.contains(&key).then(|| {
+        format!(
+            "put `{key}` at the top of the file, before the first [section]: what follows a \
+             section belongs to it"
+        )
+    })
+}
+
 /// A value and its position.
 #[derive(Clone)]
 pub struct Located<T> {
@@ -142,7 +155,7 @@ impl TomlReader<'_> {
 
     /// Whether a value is `"${NAME:-}"` and the variable is unset or empty: then the key counts as
     /// absent.
-    fn is_left_out(&self, value: &Spanned<DeValue<'_>>) -> bool {
+    pub fn is_left_out(&self, value: &Spanned<DeValue<'_>>) -> bool {
         let reference =
             value.get_ref().as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix(":-}"));
         reference.is_some_and(|name| {
@@ -168,10 +181,8 @@ impl TomlReader<'_> {
             let (message, hint) = if PLANNED_KEYS.contains(&key) {
                 (format!("`{key}` is not supported by this version"), Some("remove it".to_owned()))
             } else {
-                (
-                    format!("{place} has no key `{key}`"),
-                    near.map(|near| format!("did you mean `{near}`?")),
-                )
+                let near = near.map(|near| format!("did you mean `{near}`?"));
+                (format!("{place} has no key `{key}`"), top_hint(key).or(near))
             };
             self.report.push(
                 DiagnosticBuilder::error(name.span(), message)

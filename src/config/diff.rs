@@ -12,7 +12,12 @@ use super::Config;
 use super::sharing::SharingRules;
 
 /// The sections that are read at startup only.
-const AT_START: [&str; 6] = ["listen", "upstream", "admin", "memory", "redis", "log"];
+const AT_START: [&str; 4] = ["listen", "admin", "memory", "redis"];
+/// The keys of `[upstream]` that are read at startup only: writes wait by them as well, in a queue
+/// that is made then.
+const UPSTREAM_AT_START: [&str; 2] = ["max_waiting", "wait_timeout"];
+/// The keys of `[upstream]` that decide which app answers, and as whom it takes the sidecar.
+const UPSTREAM_IDENTITY: [&str; 3] = ["url", "host", "user_agent"];
 /// The limits that are read at startup only, because they are the sizes of parts that are built
 /// then.
 const LIMITS_AT_START: [&str; 12] = [
@@ -148,8 +153,9 @@ pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Ve
 pub fn at_start(section: &str, key: &str) -> bool {
     match section {
         "limits" => LIMITS_AT_START.contains(&key),
-        // It is a rule, and no setting of the client of the origin.
-        "upstream" => key != "method_override",
+        "upstream" => UPSTREAM_AT_START.contains(&key),
+        // Connections are judged anew.
+        "listen" => key != "trusted_proxies",
         _ => AT_START.contains(&section),
     }
 }
@@ -169,7 +175,14 @@ fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<
         });
     };
     let keys = keys(before.and_then(Value::as_table), after.and_then(Value::as_table));
-    let effect = keys.iter().any(|key| at_start(name, &key.key)).then_some(Effect::Restart);
+    let has = |is: &dyn Fn(&str) -> bool| keys.iter().any(|key| is(&key.key));
+    let effect = if has(&|key| at_start(name, key)) {
+        Some(Effect::Restart)
+    } else if name == "upstream" && has(&|key| UPSTREAM_IDENTITY.contains(&key)) {
+        Some(Effect::LeftBehind)
+    } else {
+        None
+    };
     (!keys.is_empty()).then(|| ConfigChange {
         what: name.to_owned(),
         change: kind(before, after),

@@ -375,8 +375,12 @@ table! {
     /// What is cached, and how.
     #[schemars(extend("required" = ["path"]))]
     RouteSection("a route", "[[routes]]") {
-        /// The paths: text, `{captures}` of one segment, and a last `{*rest}` for everything below.
-        #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{id}"]))]
+        /// The paths: text, `{captures}` of a segment or of a part of one, and a last `{*rest}` for
+        /// everything below.
+        #[schemars(extend(
+            "pattern" = "^[/$]",
+            "examples" = ["/api/v1/campaigns/{id}", "/reports/{id}.json"]
+        ))]
         path: TomlString,
         /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
         /// would have done.

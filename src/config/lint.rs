@@ -18,6 +18,7 @@ pub mod redis;
 mod scopes;
 mod sections;
 mod slashes;
+mod switch;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     times::check(&whole, context);
     slashes::check(&whole, context);
     sections::check(&whole, parts, context);
+    switch::check(&whole, context);
 }
 
 /// In a file without errors every route has been compiled, so both lists have the same routes.

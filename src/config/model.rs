@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::diagnostics::diagnostic::Diagnostic;
+use super::diagnostics::diagnostic::{Diagnostic, Severity};
 use crate::admin;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
@@ -58,6 +58,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// Logs the warnings and notes.
+    pub fn log_warnings(&self) {
+        for Diagnostic { severity, line, message, .. } in &self.warnings {
+            match severity {
+                Severity::Error | Severity::Warning => tracing::warn!(line, "{message}"),
+                Severity::Note => tracing::info!(line, "{message}"),
+            }
+        }
+    }
+
     /// What the requests of all fills have in common.
     #[must_use]
     pub fn fill_constants(&self) -> FillConstants {

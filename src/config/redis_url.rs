@@ -8,6 +8,7 @@ use url::Url;
 
 use super::decode::{Located, TomlString};
 use super::diagnostics::DiagnosticCollector;
+use super::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::redis::{RedisAddress, Sentinel};
 use crate::secret::Secret;
 
@@ -37,6 +38,16 @@ type UrlFault = (&'static str, &'static str);
 
 /// Parses a URL, or reports why it is invalid.
 pub fn parse(text: &Located<TomlString>, report: &mut DiagnosticCollector) -> Option<Location> {
+    if text.value.as_str().is_empty() {
+        let hint = "write url = \"${REDIS_URL:-}\" to leave [redis] out while the variable is \
+                    empty, or remove the section";
+        report.push(
+            DiagnosticBuilder::error(text.span.clone(), "the URL of Redis is empty")
+                .allowed(FORM)
+                .hint(hint),
+        );
+        return None;
+    }
     match read(text.value.as_str()) {
         Ok(location) => Some(location),
         Err((what, hint)) => {

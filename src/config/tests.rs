@@ -10,6 +10,7 @@ use crate::redis::RedisAddress;
 mod bounds;
 mod callers;
 mod cases;
+mod first_mistakes;
 mod schema;
 
 /// The example of the design, with a variable in it.

@@ -123,6 +123,7 @@ impl Reason {
             | Self::ContentCoding
             | Self::AmbiguousPath
             | Self::AmbiguousQuery
+            | Self::AmbiguousCookie
             | Self::RequestBody
             | Self::Range
             | Self::Precondition
@@ -166,7 +167,10 @@ impl Reason {
     /// Whether the words are followed by a name: of the missing field, of the unkeyed header.
     #[must_use]
     pub const fn has_subject(self) -> bool {
-        matches!(self, Self::MissingField | Self::UnkeyedHeader | Self::WithheldHeader)
+        matches!(
+            self,
+            Self::MissingField | Self::UnkeyedHeader | Self::WithheldHeader | Self::AmbiguousCookie
+        )
     }
 }
 
@@ -217,6 +221,10 @@ reasons! {
         meaning: "A query parameter that the key needs is repeated, disguised by encoding, or \
                   unreadable.",
         remedy: "Correct the client, or set `query = \"all\"` so that every parameter counts.";
+    AmbiguousCookie = "ambiguous cookie", [Bypass],
+        meaning: "A cookie that the key needs comes twice, as browsers send it that hold one for \
+                  each of two paths or domains. The app may read either.",
+        remedy: "Let the app set it for one path and one domain alone, and clear the other one.";
     RequestBody = "request body", [Bypass],
         meaning: "A GET or HEAD has a body, which no key contains.",
         remedy: "";

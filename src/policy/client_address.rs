@@ -32,6 +32,12 @@ impl ClientAddressRule {
         Self { trusted: Arc::clone(trusted), is_read }
     }
 
+    /// Whether a peer is one of the trusted proxies.
+    #[must_use]
+    pub fn trusts(&self, addr: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(addr))
+    }
+
     /// The address of the client; `None` where no trusted proxy names one. Where no rule reads it,
     /// the peer's.
     #[must_use]

@@ -48,6 +48,8 @@ pub enum KeyPart {
     Cookies = 15,
     /// The optional field named before is absent.
     FieldAbsent = 16,
+    /// The origin, if it is not the one that the process was started with.
+    Origin = 17,
 }
 
 /// The digest that an entry is stored under.

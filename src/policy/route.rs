@@ -195,11 +195,13 @@ impl RouteSpec {
     /// Whether both match the same paths, and neither is more specific.
     #[must_use]
     pub fn ties(&self, other: &Self) -> bool {
+        let (one, two) = (&self.pattern, &other.pattern);
         match (self.case, other.case) {
-            (PathCase::Ignore, PathCase::Ignore) => {
-                self.pattern.in_lower_case().same_shape(&other.pattern.in_lower_case())
-            }
-            _ => self.pattern.same_shape(&other.pattern),
+            (PathCase::Exact, PathCase::Exact) => one.ties(two),
+            (PathCase::Ignore, PathCase::Ignore) => one.in_lower_case().ties(&two.in_lower_case()),
+            // Of two that differ by case alone, the one whose case counts is more specific.
+            _ if one.in_lower_case().same_shape(&two.in_lower_case()) => one.same_shape(two),
+            _ => one.in_lower_case().ties(&two.in_lower_case()),
         }
     }
 }

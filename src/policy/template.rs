@@ -86,6 +86,16 @@ impl Template {
         &self.text
     }
 
+    /// The template in the form in which tags are compared, with this text for each field.
+    #[must_use]
+    pub fn shape(&self, field: &str) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            TemplatePart::Text(text) => fold(text),
+            TemplatePart::Field(_) => field.into(),
+        });
+        parts.collect()
+    }
+
     /// The fields it reads.
     pub fn fields(&self) -> impl Iterator<Item = &Arc<Field>> {
         self.parts.iter().filter_map(|part| match part {

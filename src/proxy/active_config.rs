@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
 use crate::proxy::cookie_use::CookieUse;
+use crate::proxy::origin::OriginClient;
 use crate::proxy::settings::ProxySettings;
 use crate::telemetry::metrics::RouteTable;
 
@@ -24,6 +25,12 @@ use crate::telemetry::metrics::RouteTable;
 pub struct ActiveConfig {
     /// The rules.
     pub rules: Arc<PolicyRules>,
+    /// The client of the origin. A request goes to the origin of its own configuration, and the
+    /// connections to a former one end with the last of its requests.
+    pub(crate) origin: Arc<OriginClient>,
+    /// Which list of trusted proxies holds: a connection that began under another one is judged
+    /// anew.
+    pub trust_version: u64,
     /// The limits and switches of the flow.
     pub settings: ProxySettings,
     /// Where the routes of these rules are counted, by their index. A row goes on counting under

@@ -183,7 +183,7 @@ async fn fetch_whole(
     request: &FillRequest,
     headers: &HeaderMap,
 ) -> Option<AuditResponse> {
-    let origin = &resources.origin;
+    let origin = &request.config.origin;
     let sent = request.to_request(Method::GET, headers.clone());
     let table = &request.config.table;
     let mut response =

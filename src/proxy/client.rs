@@ -4,8 +4,10 @@
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderValue, Version};
+use parking_lot::Mutex;
 
 use crate::outcome::Reason;
+use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::origin::OriginClient;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
@@ -15,23 +17,43 @@ use crate::upstream::{ConnectionChoice, PinSlot};
 /// One client connection.
 #[derive(Debug)]
 pub struct ClientConnection {
-    pub(super) peer: ClientPeer,
+    peer: ClientPeer,
+    /// The list of trusted proxies by which the peer was judged.
+    trust_version: u64,
     /// Whether the client has left.
     pub(super) departure: Arc<Departure>,
     /// Its own connection to the origin, from the first request on that logs in its connection.
-    pin: OnceLock<Arc<PinSlot>>,
+    pin: OnceLock<Mutex<Arc<PinSlot>>>,
 }
 
 impl ClientConnection {
-    /// A connection that nothing has been sent on.
+    /// A connection that nothing has been sent on, by the list of trusted proxies of the start.
     #[must_use]
     pub fn new(peer: ClientPeer) -> Self {
-        Self::watched(peer, Arc::default())
+        Self { peer, trust_version: 0, departure: Arc::default(), pin: OnceLock::new() }
     }
 
-    /// The same, where it is seen when the client leaves.
-    pub(crate) const fn watched(peer: ClientPeer, departure: Arc<Departure>) -> Self {
-        Self { peer, departure, pin: OnceLock::new() }
+    /// The same by the list of this configuration, where it is seen when the client leaves.
+    pub(crate) fn watched(
+        peer: ClientPeer,
+        departure: Arc<Departure>,
+        config: &ActiveConfig,
+    ) -> Self {
+        let peer = Self::new(peer).judged(config);
+        Self { trust_version: config.trust_version, departure, ..Self::new(peer) }
+    }
+
+    /// Who is at its other end, for a request under this configuration.
+    ///
+    /// SECURITY: a connection outlives reloads, and a peer that is no longer trusted must not be
+    /// believed.
+    pub(super) fn peer(&self, config: &ActiveConfig) -> ClientPeer {
+        if self.trust_version == config.trust_version { self.peer } else { self.judged(config) }
+    }
+
+    fn judged(&self, config: &ActiveConfig) -> ClientPeer {
+        let trusted = config.rules.client_address.trusts(self.peer.addr);
+        ClientPeer { trusted, ..self.peer }
     }
 
     /// Which connection to the origin a request takes.
@@ -42,20 +64,30 @@ impl ClientConnection {
     pub(super) fn choose_connection(
         &self,
         origin: &OriginClient,
+        peer: ClientPeer,
         headers: &HeaderMap,
         version: Version,
     ) -> ConnectionChoice {
         if let Some(pin) = self.pin.get() {
-            return ConnectionChoice::Pinned(Arc::clone(pin));
+            return ConnectionChoice::Pinned(own(pin, origin));
         }
         if !forward::logs_in_connection(headers) {
             return ConnectionChoice::Pooled;
         }
-        if self.peer.trusted || version == Version::HTTP_2 {
+        if peer.trusted || version == Version::HTTP_2 {
             return ConnectionChoice::LastUse;
         }
-        ConnectionChoice::Pinned(Arc::clone(self.pin.get_or_init(|| origin.pin())))
+        ConnectionChoice::Pinned(own(self.pin.get_or_init(|| Mutex::new(origin.pin())), origin))
     }
+}
+
+/// The place for the client's own connection; a new one, if a reload has named another origin.
+fn own(pin: &Mutex<Arc<PinSlot>>, origin: &OriginClient) -> Arc<PinSlot> {
+    let mut slot = pin.lock();
+    if !origin.owns(&slot) {
+        *slot = origin.pin();
+    }
+    Arc::clone(&slot)
 }
 
 /// What a request asks of connections.

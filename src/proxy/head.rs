@@ -28,7 +28,7 @@ pub(super) async fn pass_head(
     let stale = reason.stale.clone();
     let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
-    let origin = &resources.origin;
+    let origin = &context.request.config.origin;
     let sent = request.to_request(Method::HEAD, request.sent.clone());
     let route = Some(context.route());
     let asker = (request.peer, context.request.expendable());

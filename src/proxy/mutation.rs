@@ -96,7 +96,7 @@ pub(super) async fn mutate(
     let host = plan::authority(&parts.uri, &parts.headers).into_owned();
     let post = prepare_post(resources, context, &parts).await;
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields);
-    let request = resources.origin.request(parts, body, peer, None);
+    let request = config.origin.request(parts, body, peer, None);
     let via = (context.connection.choice.clone(), requester);
     let request =
         MutationRequest { request, is_whole, via, mutation, context: begun, host, post, permit };

@@ -38,6 +38,16 @@ impl OriginClient {
         self.upstream.authority().clone()
     }
 
+    /// Whether a place is for connections of this client.
+    pub(super) fn owns(&self, pin: &PinSlot) -> bool {
+        self.upstream.owns(pin)
+    }
+
+    /// Closes the connections that are not in use, and each of the others after its exchange.
+    pub(crate) fn retire(&self) {
+        self.upstream.retire();
+    }
+
     /// Sends a request of the sidecar's own to the origin, for this peer, and counts how long its
     /// response takes, under this route of this table. The departure is that of all clients that
     /// it is sent for, if it may be given up then.

@@ -32,9 +32,9 @@ pub(super) async fn pass(
     let upgrade = context.connection.upgrade.as_ref();
     let client = parts.extensions.get::<OnUpgrade>().cloned();
     let requester = context.requester(&parts);
-    let request = resources.origin.request(parts, body, context.peer, upgrade);
+    let request = context.config.origin.request(parts, body, context.peer, upgrade);
     let (choice, table) = (&context.connection.choice, &context.config.table);
-    match resources.origin.send_on(choice, &requester, request, table, route).await {
+    match context.config.origin.send_on(choice, &requester, request, table, route).await {
         Ok(response) => {
             // SECURITY: a protocol that was not offered is none that may be tunnelled.
             let accepted = |offered| forward::accepts_upgrade(offered, response.headers());

@@ -1,4 +1,4 @@
-//! What all requests share: the tiers, the client of the origin, permits and counts. The
+//! What all requests share: the tiers, permits and counts. The
 //! configuration is not among it: each request brings its own.
 
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,6 @@ use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::late_keys::LateKeys;
 use crate::proxy::late_purges::LatePurges;
-use crate::proxy::origin::OriginClient;
 use crate::proxy::range_budget::RangeBudget;
 use crate::proxy::unknown_outcomes::UnknownOutcomes;
 use crate::proxy::upload_budget::UploadBudget;
@@ -42,8 +41,6 @@ pub struct Resources {
     pub(crate) cluster_fills: OnceLock<Arc<ClusterFills>>,
     /// Credentials that the origin has lately answered 2xx.
     pub authorized_clients: Arc<AuthorizedClients>,
-    /// The client of the origin.
-    pub(crate) origin: OriginClient,
     /// What routes in shadow would have done, and what audits found.
     pub shadow: Arc<Shadow>,
     /// Metrics.

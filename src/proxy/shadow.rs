@@ -203,7 +203,7 @@ pub(super) async fn pass_in_shadow(
     let (Some(route_shadow), Some(mut watch)) = (route_shadow, watch) else {
         return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
     };
-    let (origin, table) = (&resources.origin, &context.config.table);
+    let (origin, table) = (&context.config.origin, &context.config.table);
     let from = context.requester(&parts);
     let request = origin.request(parts, body, context.peer, None);
     let (requested, sent) = (resources.clock.wall(), resources.shadow.steps.next());

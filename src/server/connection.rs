@@ -124,7 +124,7 @@ impl<S: Service> ServerContext<S> {
 impl<S> ServerContext<S> {
     /// Whether the address is one of the trusted proxies.
     fn trusts(&self, addr: IpAddr) -> bool {
-        self.settings.trusted_proxies.iter().any(|network| network.contains(addr))
+        self.settings.trusted_proxies.contains(addr)
     }
 
     /// Whose connection it is.

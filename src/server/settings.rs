@@ -1,9 +1,41 @@
 //! `[listen]` and the clients' `[limits]`, compiled.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::semantics::forward::Network;
+
+/// The trusted proxies. Clones share the list, which a reload replaces.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Arc<ArcSwap<Vec<Network>>>);
+
+impl TrustedProxies {
+    /// Whether a peer is one of them.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        self.0.load().iter().any(|network| network.contains(addr))
+    }
+
+    /// Their networks.
+    #[must_use]
+    pub fn networks(&self) -> Arc<[Network]> {
+        self.0.load().as_slice().into()
+    }
+
+    /// Replaces the list.
+    pub fn replace(&self, networks: &[Network]) {
+        self.0.store(Arc::new(networks.to_vec()));
+    }
+}
+
+impl From<Vec<Network>> for TrustedProxies {
+    fn from(networks: Vec<Network>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(networks)))
+    }
+}
 
 /// `[listen]`, and the part of `[limits]` that concerns clients.
 #[derive(Clone, Debug)]
@@ -11,7 +43,7 @@ pub struct ServerSettings {
     /// Where to listen.
     pub address: SocketAddr,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: TrustedProxies,
     /// The most open client connections, tunnels included. Further ones get a 503.
     pub max_connections: usize,
     /// The largest head of a request, in bytes; at least 8 KiB. Larger ones get a 431.

@@ -119,7 +119,7 @@ fn settings() -> ServerSettings {
     let long = Duration::from_secs(20);
     ServerSettings {
         address: "127.0.0.1:0".parse().unwrap(),
-        trusted_proxies: vec![],
+        trusted_proxies: TrustedProxies::default(),
         max_connections: 100,
         max_header_bytes: 64 * 1024,
         max_headers: 100,

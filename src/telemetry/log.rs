@@ -7,10 +7,12 @@
 mod json;
 mod line;
 mod repeats;
+mod switches;
 mod text;
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
@@ -18,11 +20,12 @@ use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
 use self::json::BoundedJson;
 use self::line::OneLine;
 use self::repeats::{LimitedFormat, RepeatLimit};
+use self::switches::{LogControl, SwitchedFormat, Switches};
 use crate::clock::Clock;
 use crate::outcome::{Outcome, Tier};
 
@@ -132,24 +135,43 @@ fn needs_quieting(directives: &[&str]) -> bool {
     directives.iter().any(is_level) && !directives.iter().any(names_it)
 }
 
+/// The process's log, once it is initialized.
+static CONTROL: OnceLock<LogControl> = OnceLock::new();
+
 /// Initializes the process's log, to stderr. `RUST_LOG`, if it is set, replaces the level.
 ///
 /// # Errors
 /// [`TelemetryError::Level`] for invalid directives, [`TelemetryError::AlreadyInitialized`] if the
 /// process already has a log, which then stays.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = match std::env::var(LEVEL_VARIABLE) {
+    let (subscriber, control) =
+        subscriber(settings, filter_in_force(settings)?, Clock::system(), io::stderr);
+    subscriber.try_init().map_err(|_| TelemetryError::AlreadyInitialized)?;
+    // It is set once: the second initialization fails above.
+    let _ = CONTROL.set(control);
+    Ok(())
+}
+
+/// Puts other settings in force. Does nothing where the log is not the process's own, as in tests.
+///
+/// # Errors
+/// [`TelemetryError::Level`] for invalid directives. The old settings stay.
+pub fn reconfigure(settings: &LogSettings) -> Result<(), TelemetryError> {
+    let Some(control) = CONTROL.get() else { return Ok(()) };
+    control.apply(settings, filter_in_force(settings)?);
+    Ok(())
+}
+
+/// The filter of the settings, or of `RUST_LOG` in their place.
+fn filter_in_force(settings: &LogSettings) -> Result<EnvFilter, TelemetryError> {
+    match std::env::var(LEVEL_VARIABLE) {
         // Directives in the variable may name any module of any crate, so only their syntax is
         // checked.
         Ok(directives) if !directives.is_empty() => parse(&directives)
-            .map_err(|problem| TelemetryError::Level { origin: LEVEL_VARIABLE, problem })?,
+            .map_err(|problem| TelemetryError::Level { origin: LEVEL_VARIABLE, problem }),
         _ => filter(settings)
-            .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem })?,
-    };
-    let repeats = RepeatLimit::new(settings.repeats, Clock::system());
-    subscriber(settings.format, (filter, repeats), io::stderr)
-        .try_init()
-        .map_err(|_| TelemetryError::AlreadyInitialized)
+            .map_err(|problem| TelemetryError::Level { origin: "[log] level", problem }),
+    }
 }
 
 /// The filter for the configured level. If access lines are enabled, they are logged at any level.
@@ -164,25 +186,24 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, String> {
 }
 
 fn subscriber<W>(
-    format: LogFormat,
-    (filter, repeats): (EnvFilter, RepeatLimit),
+    settings: &LogSettings,
+    filter: EnvFilter,
+    clock: Clock,
     writer: W,
-) -> impl Subscriber + Send + Sync
+) -> (impl Subscriber + Send + Sync, LogControl)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    let (filter, handle) = reload::Layer::new(filter);
+    let switches = Arc::new(Switches::default());
+    let control = LogControl { filter: handle, switches: Arc::clone(&switches) };
+    control.switches.set(settings);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Text => Box::new(
-            lines
-                .fmt_fields(OneLine)
-                .map_event_format(|format| LimitedFormat { format, limit: repeats }),
-        ),
-        LogFormat::Json => {
-            Box::new(lines.event_format(LimitedFormat { format: BoundedJson, limit: repeats }))
-        }
-    };
-    tracing_subscriber::registry().with(lines.with_filter(filter))
+    let lines = lines.fmt_fields(OneLine).map_event_format(|text| LimitedFormat {
+        format: SwitchedFormat { text, json: BoundedJson, switches: Arc::clone(&switches) },
+        limit: RepeatLimit::new(switches, clock),
+    });
+    (tracing_subscriber::registry().with(lines.with_filter(filter)), control)
 }
 
 /// The fields of a request's line.

@@ -29,6 +29,10 @@ impl PinSlot {
         slot
     }
 
+    pub(super) fn is_of(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
     /// The client's own connection, or the permits for one. None: all pins are taken.
     pub(super) async fn checkout(
         self: &Arc<Self>,

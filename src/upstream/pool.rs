@@ -36,6 +36,8 @@ pub(super) struct Pool {
     clock: Clock,
     pub(super) counters: UpstreamCounters,
     reaping: AtomicBool,
+    /// No connection goes back into the pool: another pool has taken over, and counts.
+    retired: AtomicBool,
 }
 
 /// What keeps a connection that is not among the idle ones.
@@ -74,7 +76,20 @@ impl Pool {
             clock,
             counters,
             reaping: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
+    }
+
+    /// Closes the idle connections, and keeps no other.
+    pub(super) fn retire(&self) {
+        let closing = {
+            let mut idle = self.idle.lock();
+            let closing = std::mem::take(&mut *idle);
+            self.count(&idle);
+            self.retired.store(true, Ordering::Relaxed);
+            closing
+        };
+        drop(closing);
     }
 
     /// A permit for one connection. Waits for a bounded time in a bounded queue.
@@ -147,6 +162,11 @@ impl Pool {
     fn checkin(self: &Arc<Self>, connection: Box<Connection>) {
         let since = self.clock.now();
         let mut idle = self.idle.lock();
+        if self.retired.load(Ordering::Relaxed) {
+            drop(idle);
+            drop(connection);
+            return;
+        }
         idle.push_back(IdleConnection { connection, since });
         self.count(&idle);
         drop(idle);
@@ -197,7 +217,9 @@ impl Pool {
     }
 
     fn count(&self, idle: &VecDeque<IdleConnection>) {
-        self.counters.idle.store(idle.len(), Ordering::Relaxed);
+        if !self.retired.load(Ordering::Relaxed) {
+            self.counters.idle.store(idle.len(), Ordering::Relaxed);
+        }
     }
 }
 

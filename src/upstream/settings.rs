@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 /// `[upstream]`, compiled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// Where the origin listens.
     pub target: Target,

@@ -3,4 +3,5 @@
 mod admin_api;
 mod commands;
 mod demo;
+mod first_mistakes;
 mod warm;

@@ -3,3 +3,4 @@
 mod check;
 mod lint;
 mod reload;
+mod reload_sections;

@@ -949,7 +949,8 @@ async function purge (body) {
   const names = body.everything ? 'everything' : (body.tags ?? body.urls).join(', ')
   try {
     const done = await ask('purge', body)
-    say('said', `${body.soft ? 'Soft purge' : 'Purge'} of ${names} done in ${milliseconds(done.took_ms)}`)
+    const unused = done.unused?.length ? `; nothing carries ${done.unused.join(', ')}` : ''
+    say('said', `${body.soft ? 'Soft purge' : 'Purge'} of ${names} done in ${milliseconds(done.took_ms)}${unused}`)
   } catch (error) {
     say('failed', `${names} was not purged: ${error.message}`)
   }

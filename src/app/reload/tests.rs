@@ -6,6 +6,7 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::app::Sidecar;
+use crate::clock::Clock;
 
 const TEXT: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n";
 

@@ -256,7 +256,10 @@ mod tests {
         assert!(row("[limits]", "object").contains("| size | `\"8MiB\"` | restart |"));
         assert!(row("[limits]", "tags").contains("| number | `2048` | reload |"));
         assert!(row("[[routes]]", "ttl").contains("| duration | (none) | reload |"));
-        assert!(row("[upstream]", "url").contains("| string | (required) | restart |"));
+        assert!(row("[upstream]", "url").contains("| string | (required) | reload |"));
+        assert!(row("[upstream]", "wait_timeout").contains("| restart |"));
+        assert!(row("[listen]", "trusted_proxies").contains("| reload |"));
+        assert!(row("[log]", "level").contains("| reload |"));
     }
 
     #[test]

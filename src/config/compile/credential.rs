@@ -93,6 +93,15 @@ fn ignored_cookie(context: &mut CompileContext, text: &Located<TomlString>) -> O
     None
 }
 
+/// Whether a segment is a capture, of a route or of another tool.
+fn is_foreign(segment: &str) -> bool {
+    let is_within = |open, close| segment.starts_with(open) && segment.ends_with(close);
+    is_within('{', '}')
+        || is_within('<', '>')
+        || is_within('[', ']')
+        || segment.strip_prefix(':').is_some_and(|name| !name.is_empty())
+}
+
 /// A pattern of paths.
 fn login_path(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Glob> {
     let path = text.value.as_str();
@@ -104,11 +113,23 @@ fn login_path(context: &mut CompileContext, text: &Located<TomlString>) -> Optio
             "write only the path: a login at any host counts"
         } else if path.contains(['?', '#', ';']) {
             "end it before the query: only the path counts"
+        } else if path.starts_with('^') {
+            "write `*` for any text, without `^` and `$`"
         } else {
             "write it as \"/login\" or \"*/login\""
         };
         let allowed = Some("a path that begins with `/` or `*`, where `*` stands for any text");
         context.report.malformed(text, "a pattern of paths", what, allowed, hint);
+    }
+    let foreign = path.split('/').find(|segment| is_foreign(segment));
+    if let Some(segment) = foreign.filter(|_| valid) {
+        let form: Vec<_> =
+            path.split('/').map(|part| if is_foreign(part) { "*" } else { part }).collect();
+        let what = format!("`{segment}` stands for itself in a pattern of login paths");
+        let allowed = Some("a path that begins with `/` or `*`, where `*` stands for any text");
+        let hint = format!("write {:?}", form.join("/"));
+        context.report.malformed(text, "a pattern of paths", what, allowed, &hint);
+        return None;
     }
     valid.then(|| login_glob(path))
 }

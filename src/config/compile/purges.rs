@@ -126,6 +126,10 @@ fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Me
     let upper = text.value.as_str().to_ascii_uppercase();
     let parsed = Method::from_str(text.value.as_str()).ok();
     let (what, hint) = match &parsed {
+        _ if matches!(&*upper, "*" | "ANY" | "ALL") => (
+            format!("`{shown}` is not a method"),
+            "remove `methods`: without it, every unsafe method counts".to_owned(),
+        ),
         None => (format!("`{shown}` is not a method"), "write it as \"POST\"".to_owned()),
         Some(_) if text.value.as_str() != upper => {
             (format!("methods are upper case, but `{shown}` is not"), format!("write \"{upper}\""))

@@ -168,10 +168,26 @@ fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
     match form {
         QueryForm::All => QueryRule::All,
         QueryForm::None => QueryRule::None,
-        QueryForm::Only(list) => QueryRule::Only(
-            context.names(&list.0, |_, text| Some(Box::from(text.value.as_str()))).into(),
-        ),
+        QueryForm::Only(list) => QueryRule::Only(context.names(&list.0, parameter).into()),
     }
+}
+
+/// The name of a query parameter. The names are compared decoded, so most text is one.
+fn parameter(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
+    let name = text.value.as_str();
+    let hint = if name == "*" {
+        "write query = \"all\""
+    } else if name.contains('*') {
+        "write each name; requests may have others, which the app does not get"
+    } else if name.starts_with(['?', '&']) || name.ends_with('=') {
+        "write only the name, as in [\"page\"]"
+    } else {
+        return Some(name.into());
+    };
+    let what = format!("`{}` is not the name of a query parameter", text.value.shown());
+    let allowed = Some("names without `*`, `?`, `&`, `=`");
+    context.report.malformed(text, "the name of a query parameter", what, allowed, hint);
+    None
 }
 
 fn strip_set_cookie(form: &StripForm, context: &mut CompileContext) -> StripSetCookie {

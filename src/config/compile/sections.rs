@@ -43,7 +43,8 @@ pub fn server(
     context: &mut CompileContext,
 ) -> Option<server::ServerSettings> {
     let networks = file.trusted_proxies.get().map_or(&[][..], |list| &list.0);
-    let trusted_proxies = networks.iter().filter_map(|text| network(text, context)).collect();
+    let trusted_proxies: Vec<_> =
+        networks.iter().filter_map(|text| network(text, context)).collect();
     let settings = (
         context.count(&file.max_connections, 1, 1_000_000),
         context.size(&file.max_header_bytes, 8 * KIB, 16 * MIB),
@@ -70,7 +71,7 @@ pub fn server(
     ) = settings;
     Some(server::ServerSettings {
         address: context.address(&file.address)?,
-        trusted_proxies,
+        trusted_proxies: trusted_proxies.into(),
         max_connections,
         max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
         max_headers,

@@ -151,12 +151,19 @@ impl CompileContext {
                 "`{}` cannot be read: {error}",
                 self.folder.join(given.value.shown()).display()
             );
+            let hint = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "let the user who runs the sidecar read it, and enter the folders above it: \
+                     chown or chmod it, or copy it"
+                }
+                _ => "paths are relative to the folder of this file",
+            };
             self.report.malformed(
                 given,
                 "the name of a file that can be read",
                 what,
                 Some(&format!("a regular file of at most {}, or a link to one", show_size(max))),
-                "paths are relative to the folder of this file",
+                hint,
             );
         }
         Some((path, read.ok()))
@@ -217,6 +224,20 @@ impl CompileContext {
     /// The name of a header that rules may use.
     pub fn header(&mut self, text: &Located<TomlString>) -> Option<HeaderName> {
         let shown = text.value.shown();
+        // A `*` is a token of HTTP, but no header has one in its name.
+        if text.value.as_str().contains('*') {
+            let what = format!("`{shown}` is a pattern, and headers are named one by one");
+            let hint = "write each name, as in [\"cf-ray\", \"cf-ipcountry\"]; in a route, \
+                        unknown_headers = \"drop\" withholds all that no rule names";
+            self.report.malformed(
+                text,
+                "a header name",
+                what,
+                Some("letters, digits and `-`"),
+                hint,
+            );
+            return None;
+        }
         let Ok(name) = HeaderName::from_str(text.value.as_str()) else {
             let what = format!("`{shown}` is not a valid header name");
             self.report.malformed(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::{FromToml, Located, Setting, TomlReader, TomlString};
+use super::{FromToml, Located, Setting, TomlReader, TomlString, top_hint};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::units::{self, UnitError};
 
@@ -162,9 +162,15 @@ impl<T: FromToml> FromToml for NamedTable<T> {
         let table = reader.table(value, "names and their values")?;
         let read = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
             let name: &Spanned<std::borrow::Cow<'_, str>> = name;
-            let slot = T::read(value, reader).map_or(Setting::Bad, |read| {
-                Setting::Given(Located { span: value.span(), value: read })
-            });
+            let hint = top_hint(name.get_ref()).filter(|_| !value.get_ref().is_table());
+            let slot = if hint.is_some() {
+                reader.wrong_type(value, "a table", hint);
+                Setting::Bad
+            } else {
+                T::read(value, reader).map_or(Setting::Bad, |read| {
+                    Setting::Given(Located { span: value.span(), value: read })
+                })
+            };
             (Located { span: name.span(), value: name.get_ref().clone().into_owned() }, slot)
         };
         Some(Self(table.iter().map(read).collect()))

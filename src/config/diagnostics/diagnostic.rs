@@ -96,13 +96,15 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics {
     file: Arc<str>,
     list: Vec<Diagnostic>,
+    /// The lines of a file to begin with.
+    example: &'static [&'static str],
 }
 
 impl Diagnostics {
     /// The diagnostics of a file.
     #[must_use]
     pub const fn new(file: Arc<str>, list: Vec<Diagnostic>) -> Self {
-        Self { file, list }
+        Self { file, list, example: &[] }
     }
 
     /// The diagnostic of a file that could not be read.
@@ -115,7 +117,13 @@ impl Diagnostics {
             None,
             String::new(),
         );
-        Self { file, list: vec![diagnostic] }
+        Self { file, list: vec![diagnostic], example: &[] }
+    }
+
+    /// With the lines of a file to begin with.
+    #[must_use]
+    pub fn with_example(self, example: &'static [&'static str]) -> Self {
+        Self { example, ..self }
     }
 
     /// All diagnostics, including warnings, in the order of the file.
@@ -133,6 +141,12 @@ impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.list {
             writeln!(f, "{diagnostic}")?;
+        }
+        for line in self.example {
+            writeln!(f, "    {line}")?;
+        }
+        if !self.example.is_empty() {
+            writeln!(f)?;
         }
         let errors = self.errors().count();
         let is_warning = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Warning;

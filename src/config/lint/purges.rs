@@ -98,7 +98,7 @@ fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
         return;
     }
     let Some(tags) = route.file.tags.given() else { return };
-    let Some(purge) = covering(route, whole) else { return lives_long(route, context) };
+    let Some(purge) = covering(route, whole) else { return unnamed(route, context) };
     // A typo in the purge rule is reported there.
     let mut pairs = purge.rule.tags.iter().zip(texts(&purge.file.tags));
     if pairs.any(|(template, text)| {
@@ -130,22 +130,36 @@ fn shown(slot: &Setting<TomlList<TomlString>>) -> impl Iterator<Item = &str> {
     texts(slot).iter().map(|text| text.value.shown())
 }
 
-/// Warns about entries that stay for days and that no write purges.
-fn lives_long(route: &LintRoute<'_>, context: &mut CompileContext) {
+/// Warns about tags that no purge rule names, on a path that none covers.
+fn unnamed(route: &LintRoute<'_>, context: &mut CompileContext) {
     let windows =
         route.spec.stale_while_revalidate.max(route.spec.stale_if_error).unwrap_or_default();
     let most = route.spec.ttl.unwrap_or_default().saturating_add(windows);
-    let at: Option<&SourceSpan> =
+    let longest: Option<&SourceSpan> =
         [&route.file.ttl, &route.file.stale_while_revalidate, &route.file.stale_if_error]
             .into_iter()
             .filter_map(|slot| slot.given())
             .max_by_key(|given| given.value.0)
             .map(|given| &given.span);
-    let Some(at) = at.filter(|_| most > LONG_TTL) else { return };
-    let message = format!(
-        "entries may be served for up to {}, and no purge rule names any of this route's tags",
-        show_duration(most)
-    );
+    let (at, message) = match (longest.filter(|_| most > LONG_TTL), route.file.tags.given()) {
+        (Some(longest), _) => {
+            let most = show_duration(most);
+            (
+                longest,
+                format!(
+                    "entries may be served for up to {most}, and no purge rule names any of this route's tags"
+                ),
+            )
+        }
+        // The origin alone says how long, so the tags may be there for purges by hand.
+        (None, Some(tags)) if route.spec.ttl.is_some() => (
+            &tags.span,
+            "no purge rule names any of these tags: only writes to the same URL, and purges by \
+             hand, purge the entries of this route"
+                .to_owned(),
+        ),
+        (None, _) => return,
+    };
     let path = route.file.path.given().map_or("/…", |text| text.value.shown());
     let hint = format!(
         "add [[purges]] with path = \"{path}\" and tags = {} for the writes that change them",

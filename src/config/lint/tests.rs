@@ -8,6 +8,7 @@ mod purges;
 mod scopes;
 mod sections;
 mod slashes;
+mod switch;
 mod times;
 
 /// The start of every file. It has no warnings.

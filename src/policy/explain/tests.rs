@@ -21,6 +21,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let rules = PolicyRules {
+        origin: None,
         routes: config.routes,
         purges: config.purges,
         credential: config.credential,

@@ -77,6 +77,9 @@ impl PolicyRules {
         };
 
         let mut key = target_key(route, &host, &path, query.as_deref());
+        if let Some(origin) = &self.origin {
+            key.part(KeyPart::Origin, origin);
+        }
         let view = FieldView {
             headers: request.headers,
             host: &host,
@@ -90,7 +93,7 @@ impl PolicyRules {
         };
         let fields_start = key.len();
         for field in &route.fields {
-            let value = field.value(&view).map_err(|error| field_outcome(&field.name, error))?;
+            let value = field.value(&view).map_err(|error| field_outcome(field, error))?;
             key.part(KeyPart::Field, field.name.as_bytes());
             match value {
                 Some(value) => key.part(KeyPart::Value, &value),
@@ -99,7 +102,7 @@ impl PolicyRules {
         }
         let identity = self.identity(route, request.headers, &cookies);
         let authorization = (route.spec.scope == Scope::Shared)
-            .then(|| authorization_id(route, &host, key.since(fields_start), identity));
+            .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
         self.add_caller(route.spec.scope, identity, &cookies, &mut key);
         for (name, value) in &headers.implicit {
             key.part(KeyPart::Header, name.as_str().as_bytes());
@@ -163,6 +166,28 @@ impl PolicyRules {
             }
         }
     }
+
+    /// What identifies a client among the authorized clients: its credential, together with the
+    /// route, the host and the fields.
+    fn authorization_id(
+        &self,
+        route: &Route,
+        host: &str,
+        fields: &[u8],
+        credential: Option<Credential>,
+    ) -> AuthorizationId {
+        let mut digest = Sha256::new();
+        digest.update(route.fingerprint);
+        if let Some(origin) = &self.origin {
+            digest.update(origin);
+        }
+        digest.update((host.len() as u64).to_be_bytes());
+        digest.update(host);
+        digest.update(fields);
+        digest.update(credential.map_or([0; 32], |credential| credential.0));
+        let digest: [u8; 32] = digest.finalize().into();
+        AuthorizationId(digest.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte)))
+    }
 }
 
 /// A key that begins with the route and the target.
@@ -176,24 +201,6 @@ fn target_key(route: &Route, host: &str, path: &str, query: Option<&str>) -> Key
         key.part(if is_whole { KeyPart::Query } else { KeyPart::Parameters }, query.as_bytes());
     }
     key
-}
-
-/// What identifies a client among the authorized clients: its credential, together with the route,
-/// the host and the fields.
-fn authorization_id(
-    route: &Route,
-    host: &str,
-    fields: &[u8],
-    credential: Option<Credential>,
-) -> AuthorizationId {
-    let mut digest = Sha256::new();
-    digest.update(route.fingerprint);
-    digest.update((host.len() as u64).to_be_bytes());
-    digest.update(host);
-    digest.update(fields);
-    digest.update(credential.map_or([0; 32], |credential| credential.0));
-    let digest: [u8; 32] = digest.finalize().into();
-    AuthorizationId(digest.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte)))
 }
 
 impl Lookup<'_> {
@@ -365,9 +372,14 @@ fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>
     }
 }
 
-fn field_outcome(field: &Arc<str>, error: FieldError) -> Outcome {
-    match error {
-        FieldError::Missing => Outcome::bypass_with(Reason::MissingField, Arc::clone(field)),
-        FieldError::Ambiguous => Outcome::bypass(Reason::AmbiguousQuery),
+fn field_outcome(field: &Field, error: FieldError) -> Outcome {
+    match (error, &field.source) {
+        (FieldError::Missing, _) => {
+            Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
+        }
+        (FieldError::Ambiguous, FieldSource::Cookie(name)) => {
+            Outcome::bypass_with(Reason::AmbiguousCookie, &**name)
+        }
+        (FieldError::Ambiguous, _) => Outcome::bypass(Reason::AmbiguousQuery),
     }
 }

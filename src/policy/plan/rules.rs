@@ -36,6 +36,9 @@ pub struct PolicyRules {
     pub upgrades: Upgrades,
     /// What the requests of all fills have in common.
     pub fill: FillConstants,
+    /// Which origin answers, if a reload has put another one in the place of the first. It is part
+    /// of the key, so that what one has answered is never served for another.
+    pub origin: Option<[u8; 8]>,
 }
 
 impl PolicyRules {

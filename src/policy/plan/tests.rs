@@ -28,8 +28,9 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
-    let trusted = config.server.trusted_proxies.into();
+    let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
+        origin: None,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,
@@ -207,14 +208,14 @@ fn repeated_cookies_and_parameters_of_a_field_bypass() {
     let rules = with_route("key = [\"lang\"]");
     assert_eq!(
         verdict(&rules, &SentRequest::get("/a/1").with("cookie", "lang=de; lang=en")),
-        "ambiguous query"
+        "ambiguous cookie lang"
     );
     assert_eq!(
         verdict(
             &rules,
             &SentRequest::get("/a/1").with("cookie", "lang=de").with("cookie", "lang=de")
         ),
-        "ambiguous query"
+        "ambiguous cookie lang"
     );
     let rules = with_route("key = [\"place\"]");
     for query in [

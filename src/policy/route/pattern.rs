@@ -1,11 +1,18 @@
-//! Path patterns: literal segments, `{captures}`, and a trailing `{*rest}`; and the tree that finds
-//! the most specific one.
+//! Path patterns: literal segments, `{captures}` of a segment or of a part of one, and a trailing
+//! `{*rest}`; and the tree that finds the most specific one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Malformed;
 use crate::policy::request_target;
+
+use self::mixed::{MixedSegment, TextCase};
+
+mod foreign;
+mod mixed;
+#[cfg(test)]
+mod tests;
 
 /// The captures of a match: name and raw value, in the order of the path.
 pub type Captures = Vec<(Arc<str>, Box<str>)>;
@@ -23,6 +30,53 @@ pub struct Pattern {
 enum Segment {
     Literal(Box<str>),
     Capture(Arc<str>),
+    Mixed(MixedSegment),
+}
+
+impl Segment {
+    /// How specific it is: a literal more than a capture with text, the more text the more, and
+    /// that more than a capture alone.
+    fn rank(&self) -> (u8, usize) {
+        match self {
+            Self::Literal(_) => (3, 0),
+            Self::Mixed(mixed) => (2, mixed.text_len()),
+            Self::Capture(_) => (1, 0),
+        }
+    }
+
+    fn same_shape(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(one), Self::Literal(two)) => one == two,
+            (Self::Mixed(one), Self::Mixed(two)) => one.same_shape(two),
+            (Self::Capture(_), Self::Capture(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it matches all segments that another one matches. In doubt, it does not.
+    fn contains(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Capture(_), Self::Literal(text)) => !text.is_empty(),
+            (Self::Mixed(mixed), Self::Literal(text)) => mixed.matches(text),
+            (Self::Capture(_), Self::Mixed(_)) => true,
+            _ => self.same_shape(other),
+        }
+    }
+
+    /// Whether some segment may match both.
+    fn may_meet(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(one), Self::Literal(two)) => one == two,
+            (Self::Literal(text), Self::Capture(_)) | (Self::Capture(_), Self::Literal(text)) => {
+                !text.is_empty()
+            }
+            (Self::Literal(text), Self::Mixed(mixed))
+            | (Self::Mixed(mixed), Self::Literal(text)) => mixed.matches(text),
+            (Self::Mixed(one), Self::Mixed(two)) => one.may_meet(two),
+            (Self::Capture(_), Self::Capture(_) | Self::Mixed(_))
+            | (Self::Mixed(_), Self::Capture(_)) => true,
+        }
+    }
 }
 
 const HINT: &str =
@@ -31,6 +85,14 @@ const HINT: &str =
 impl Pattern {
     /// Reads a pattern.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if let Some(foreign) = foreign::foreign(text) {
+            return Err(foreign);
+        }
+        Self::parse_own(text)
+    }
+
+    /// Reads a pattern that no other tool would read as one.
+    fn parse_own(text: &str) -> Result<Self, Malformed> {
         if !text.starts_with('/') {
             return Err(Malformed::new(format!("the path {text:?} does not start with `/`"), HINT));
         }
@@ -39,28 +101,25 @@ impl Pattern {
         let parts: Vec<&str> = text[1..].split('/').collect();
         for (at, &part) in parts.iter().enumerate() {
             let last = at + 1 == parts.len();
-            let Some(inner) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
-                segments.push(Segment::Literal(literal(text, part, last)?));
-                continue;
+            let segment = segment(text, part, last)?;
+            let captured: Vec<Arc<str>> = match &segment {
+                Segment::Literal(_) => Vec::new(),
+                Segment::Capture(name) => vec![name.strip_prefix('*').unwrap_or(name).into()],
+                Segment::Mixed(mixed) => mixed.captures().cloned().collect(),
             };
-            let name: Arc<str> = inner.strip_prefix('*').unwrap_or(inner).into();
-            check_name(text, &name)?;
-            if names.contains(&name) {
-                return Err(Malformed::new(
-                    format!("the path {text:?} captures {name:?} twice"),
-                    "give each capture a name of its own",
-                ));
+            for name in captured {
+                check_name(text, &name)?;
+                if names.contains(&name) {
+                    return Err(Malformed::new(
+                        format!("the path {text:?} captures {name:?} twice"),
+                        "give each capture a name of its own",
+                    ));
+                }
+                names.push(name);
             }
-            names.push(Arc::clone(&name));
-            if !inner.starts_with('*') {
-                segments.push(Segment::Capture(name));
-            } else if last {
-                rest = Some(name);
-            } else {
-                return Err(Malformed::new(
-                    format!("the path {text:?} has {part} before its end"),
-                    "{*rest} matches the whole remainder, so it must come last",
-                ));
+            match segment {
+                Segment::Capture(name) if name.starts_with('*') => rest = Some(name[1..].into()),
+                segment => segments.push(segment),
             }
         }
         Ok(Self { text: text.into(), segments: segments.into(), rest })
@@ -75,26 +134,30 @@ impl Pattern {
     /// The names of its captures.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         let singles = self.segments.iter().filter_map(|segment| match segment {
-            Segment::Capture(name) => Some(&**name),
-            Segment::Literal(_) => None,
+            Segment::Capture(name) => Some(name),
+            Segment::Literal(_) | Segment::Mixed(_) => None,
         });
-        singles.chain(self.rest.as_deref())
+        let mixed = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Mixed(mixed) => Some(mixed.captures()),
+            Segment::Literal(_) | Segment::Capture(_) => None,
+        });
+        singles.chain(mixed.flatten()).chain(&self.rest).map(|name| &**name)
     }
 
     /// The captures of this path, if the pattern matches it. A capture matches one segment that is
     /// not empty; `{*rest}` matches any number of segments, including none.
     #[must_use]
     pub fn captures_of(&self, path: &str) -> Option<Captures> {
-        self.captures_by(path, |literal, part| literal == part)
+        self.captures_by(path, TextCase::Exact)
     }
 
     /// The same, with literal segments in any case.
     #[must_use]
     pub fn captures_in_any_case(&self, path: &str) -> Option<Captures> {
-        self.captures_by(path, str::eq_ignore_ascii_case)
+        self.captures_by(path, TextCase::Ignore)
     }
 
-    fn captures_by(&self, path: &str, is_same: fn(&str, &str) -> bool) -> Option<Captures> {
+    fn captures_by(&self, path: &str, case: TextCase) -> Option<Captures> {
         let mut captures = Captures::new();
         let mut remaining = Some(path.strip_prefix('/')?);
         for segment in &self.segments {
@@ -102,9 +165,17 @@ impl Pattern {
             let (part, after) =
                 here.split_once('/').map_or((here, None), |(part, after)| (part, Some(after)));
             match segment {
-                Segment::Literal(literal) if is_same(literal, part) => {}
+                Segment::Literal(literal) if case.is_same(literal, part) => {}
                 Segment::Capture(name) if !part.is_empty() => {
                     captures.push((Arc::clone(name), part.into()));
+                }
+                Segment::Mixed(mixed) => {
+                    let matches = mixed.match_with(part, case, |name, value| {
+                        captures.push((Arc::clone(name), value.into()));
+                    });
+                    if !matches {
+                        return None;
+                    }
                 }
                 Segment::Literal(_) | Segment::Capture(_) => return None,
             }
@@ -128,10 +199,11 @@ impl Pattern {
         let mut whole = String::with_capacity(path.len());
         for segment in &self.segments {
             whole.push('/');
-            whole.push_str(match segment {
-                Segment::Literal(text) => text,
-                Segment::Capture(_) => values.next().unwrap_or_default(),
-            });
+            match segment {
+                Segment::Literal(text) => whole.push_str(text),
+                Segment::Capture(_) => whole.push_str(values.next().unwrap_or_default()),
+                Segment::Mixed(mixed) => mixed.write(&mut values, &mut whole),
+            }
         }
         // `{*rest}` matches with and without the slash before it.
         if self.rest.is_some() && path.len() > whole.len() {
@@ -147,22 +219,34 @@ impl Pattern {
         let lower = |segment: &Segment| match segment {
             Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase().into()),
             Segment::Capture(name) => Segment::Capture(Arc::clone(name)),
+            Segment::Mixed(mixed) => Segment::Mixed(mixed.map_text(str::to_ascii_lowercase)),
         };
         Self { segments: self.segments.iter().map(lower).collect(), ..self.clone() }
     }
 
     /// Whether it is more specific than another one that matches the same path. Compared from the
-    /// left: a literal is more specific than a capture, and a capture more than a wildcard.
+    /// left, by [`Segment::rank`]; a wildcard is the least specific.
     #[must_use]
     pub fn is_more_specific(&self, other: &Self) -> bool {
-        let rank = |segment: &Segment| match segment {
-            Segment::Literal(_) => 2,
-            Segment::Capture(_) => 1,
-        };
-        let ranks = |pattern: &Self| -> Vec<u8> { pattern.segments.iter().map(rank).collect() };
+        let ranks =
+            |pattern: &Self| -> Vec<_> { pattern.segments.iter().map(Segment::rank).collect() };
         // A wildcard has no segment here, and less is before more.
         ranks(self) > ranks(other)
             || (ranks(self) == ranks(other) && self.rest.is_none() && other.rest.is_some())
+    }
+
+    /// Whether some path matches both, and neither is more specific.
+    #[must_use]
+    pub fn ties(&self, other: &Self) -> bool {
+        if self.same_shape(other) {
+            return true;
+        }
+        let mut pairs = self.segments.iter().zip(&other.segments);
+        // The search decides at the first segment in which they differ.
+        let differing = pairs.find(|(one, two)| !one.same_shape(two));
+        differing.is_some_and(|(one, two)| {
+            one.rank() == two.rank() && matches!(one, Segment::Mixed(_)) && self.may_cover(other)
+        })
     }
 
     /// The pattern for [`request_target::write_readings`]: it matches a path in any case, with and
@@ -177,14 +261,24 @@ impl Pattern {
                     Segment::Literal(request_target::write_segment(text).into())
                 }
                 Segment::Capture(name) => Segment::Capture(Arc::clone(name)),
+                Segment::Mixed(mixed) => {
+                    Segment::Mixed(mixed.map_text(request_target::write_segment))
+                }
             })
             .collect();
         if self.rest.is_none() {
             if segments.len() > 1 && segments.last() == Some(&Segment::Literal("".into())) {
                 segments.pop();
             }
-            if let Some(Segment::Literal(last)) = segments.last_mut() {
-                *last = request_target::bare_path(last).into();
+            match segments.last_mut() {
+                Some(Segment::Literal(last)) => *last = request_target::bare_path(last).into(),
+                Some(last) => {
+                    if let Segment::Mixed(mixed) = last {
+                        *last =
+                            mixed.without_extension().map_or_else(Segment::Capture, Segment::Mixed);
+                    }
+                }
+                None => {}
             }
         }
         Self { text: self.text.clone(), segments: segments.into(), rest: self.rest.clone() }
@@ -194,8 +288,12 @@ impl Pattern {
     /// capture, where it is the end of the pattern.
     #[must_use]
     pub fn bare_captures(&self, captures: &Captures) -> Option<Captures> {
-        let ends_in_capture =
-            self.rest.is_some() || matches!(self.segments.last(), Some(Segment::Capture(_)));
+        let ends_in_capture = self.rest.is_some()
+            || match self.segments.last() {
+                Some(Segment::Capture(_)) => true,
+                Some(Segment::Mixed(mixed)) => mixed.ends_in_capture(),
+                Some(Segment::Literal(_)) | None => false,
+            };
         let (_, last) = captures.last().filter(|_| ends_in_capture)?;
         let bare = request_target::bare_path(last);
         if bare.len() == last.len() {
@@ -210,14 +308,9 @@ impl Pattern {
     /// Whether both match exactly the same paths. The names of captures do not matter.
     #[must_use]
     pub fn same_shape(&self, other: &Self) -> bool {
-        let alike = |(one, two): (&Segment, &Segment)| match (one, two) {
-            (Segment::Literal(one), Segment::Literal(two)) => one == two,
-            (Segment::Capture(_), Segment::Capture(_)) => true,
-            _ => false,
-        };
         self.rest.is_some() == other.rest.is_some()
             && self.segments.len() == other.segments.len()
-            && self.segments.iter().zip(&other.segments).all(alike)
+            && self.segments.iter().zip(&other.segments).all(|(one, two)| one.same_shape(two))
     }
 
     /// Whether it matches all paths that another pattern matches.
@@ -228,13 +321,7 @@ impl Pattern {
             (None, Some(_)) => false,
             (None, None) => other.segments.len() == self.segments.len(),
         };
-        has_room
-            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
-                (Segment::Literal(one), Segment::Literal(two)) => one == two,
-                (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
-                (Segment::Capture(_), Segment::Capture(_)) => true,
-                (Segment::Literal(_), Segment::Capture(_)) => false,
-            })
+        has_room && self.segments.iter().zip(&other.segments).all(|(one, two)| one.contains(two))
     }
 
     /// Whether some path matches both.
@@ -247,25 +334,41 @@ impl Pattern {
             (false, true) => one.len() >= two.len(),
             (false, false) => one.len() == two.len(),
         };
-        lengths_meet
-            && one.iter().zip(two).all(|pair| match pair {
-                (Segment::Literal(one), Segment::Literal(two)) => one == two,
-                (Segment::Literal(text), Segment::Capture(_))
-                | (Segment::Capture(_), Segment::Literal(text)) => !text.is_empty(),
-                (Segment::Capture(_), Segment::Capture(_)) => true,
-            })
+        lengths_meet && one.iter().zip(two).all(|(one, two)| one.may_meet(two))
     }
 }
 
-fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
-    if part.contains(['{', '}']) {
-        let hint = "a capture is a whole segment, such as /{id}/; text before or after it in the \
-            same segment is not supported";
+/// One segment. `{*rest}` is a capture whose name begins with `*`.
+fn segment(text: &str, part: &str, last: bool) -> Result<Segment, Malformed> {
+    let Some(inner) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
+        return if part.contains(['{', '}']) {
+            mixed(text, part, last)
+        } else {
+            literal(text, part, last).map(Segment::Literal)
+        };
+    };
+    if inner.contains(['{', '}']) {
+        return mixed(text, part, last);
+    }
+    if inner.starts_with('*') && !last {
         return Err(Malformed::new(
-            format!("the path {text:?} has {part:?}, which is neither text nor one {{capture}}"),
-            hint,
+            format!("the path {text:?} has {part} before its end"),
+            "{*rest} matches the whole remainder, so it must come last",
         ));
     }
+    Ok(Segment::Capture(inner.into()))
+}
+
+fn mixed(text: &str, part: &str, last: bool) -> Result<Segment, Malformed> {
+    let mixed = MixedSegment::parse(part).map_err(|Malformed { what, hint }| {
+        Malformed::new(format!("in the path {text:?}, {what}"), hint)
+    })?;
+    // The text is in normal form beside any value.
+    literal(text, &mixed.filled(|| "x"), last)?;
+    Ok(Segment::Mixed(mixed))
+}
+
+fn literal(text: &str, part: &str, last: bool) -> Result<Box<str>, Malformed> {
     if part.is_empty() && !last {
         return Err(Malformed::new(format!("the path {text:?} has an empty segment (`//`)"), HINT));
     }
@@ -303,6 +406,8 @@ fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     literals: HashMap<Box<str>, Self>,
+    /// Those with more text first.
+    mixed: Vec<(MixedSegment, Self)>,
     capture: Option<Box<Self>>,
     here: Option<usize>,
     rest: Option<usize>,
@@ -316,6 +421,7 @@ impl Tree {
             node = match segment {
                 Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
+                Segment::Mixed(mixed) => node.below_mixed(mixed),
             };
         }
         let slot = if pattern.rest.is_some() { &mut node.rest } else { &mut node.here };
@@ -326,8 +432,19 @@ impl Tree {
         None
     }
 
+    fn below_mixed(&mut self, mixed: &MixedSegment) -> &mut Self {
+        let at = self.mixed.iter().position(|(known, _)| known.same_shape(mixed));
+        let at = at.unwrap_or_else(|| {
+            let at = self.mixed.partition_point(|(known, _)| known.text_len() >= mixed.text_len());
+            self.mixed.insert(at, (mixed.clone(), Self::default()));
+            at
+        });
+        &mut self.mixed[at].1
+    }
+
     /// The id of the most specific pattern. Compared from the left: a literal is more specific than
-    /// a capture, and a capture more than a wildcard.
+    /// a capture with text, the one with more text more than the one with less, these more than a
+    /// capture alone, and that more than a wildcard.
     pub(super) fn find(&self, path: &str) -> Option<usize> {
         self.descend(Some(path.strip_prefix('/')?))
     }
@@ -340,6 +457,10 @@ impl Tree {
             .get(part)
             .and_then(|node| node.descend(after))
             .or_else(|| {
+                let mut matching = self.mixed.iter().filter(|(mixed, _)| mixed.matches(part));
+                matching.find_map(|(_, node)| node.descend(after))
+            })
+            .or_else(|| {
                 if part.is_empty() {
                     None
                 } else {
@@ -347,121 +468,5 @@ impl Tree {
                 }
             })
             .or(self.rest)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn pattern(text: &str) -> Pattern {
-        Pattern::parse(text).expect(text)
-    }
-
-    fn captured(text: &str, path: &str) -> Option<Vec<String>> {
-        pattern(text)
-            .captures_of(path)
-            .map(|captures| captures.iter().map(|(_, value)| value.to_string()).collect())
-    }
-
-    #[test]
-    fn captures_take_one_segment_and_the_rest_takes_any_number() {
-        assert_eq!(captured("/a/{id}", "/a/7"), Some(vec!["7".into()]));
-        assert_eq!(captured("/a/{id}", "/a/"), None);
-        assert_eq!(captured("/a/{id}", "/a/7/"), None);
-        assert_eq!(captured("/a/{*rest}", "/a"), Some(vec![String::new()]));
-        assert_eq!(captured("/a/{*rest}", "/a/"), Some(vec![String::new()]));
-        assert_eq!(captured("/a/{*rest}", "/a/b/c"), Some(vec!["b/c".into()]));
-        assert_eq!(captured("/a/{*rest}", "/ab"), None);
-        assert_eq!(captured("/{*rest}", "/"), Some(vec![String::new()]));
-        assert_eq!(captured("/", "/"), Some(vec![]));
-        assert_eq!(captured("/a", "/a/"), None);
-    }
-
-    #[test]
-    fn the_most_specific_pattern_wins_whatever_the_order() {
-        let mut patterns =
-            ["/{*rest}", "/a/{*rest}", "/a/{id}", "/a/b", "/a/{id}/c", "/{x}/b/c", "/a/"];
-        for _ in 0..2 {
-            let mut tree = Tree::default();
-            for (id, text) in patterns.iter().enumerate() {
-                assert_eq!(tree.insert(&pattern(text), id), None);
-            }
-            let find = |path: &str| tree.find(path).map(|id| patterns[id]);
-            assert_eq!(find("/a/b"), Some("/a/b"));
-            assert_eq!(find("/a/x"), Some("/a/{id}"));
-            assert_eq!(find("/a/x/c"), Some("/a/{id}/c"));
-            assert_eq!(find("/a/b/c"), Some("/a/{id}/c"));
-            assert_eq!(find("/a/b/d"), Some("/a/{*rest}"));
-            assert_eq!(find("/x/b/c"), Some("/{x}/b/c"));
-            assert_eq!(find("/a"), Some("/a/{*rest}"));
-            assert_eq!(find("/a/"), Some("/a/"));
-            assert_eq!(find("/x"), Some("/{*rest}"));
-            patterns.reverse();
-        }
-    }
-
-    #[test]
-    fn patterns_of_one_shape_tie() {
-        let mut tree = Tree::default();
-        assert_eq!(tree.insert(&pattern("/a/{id}"), 0), None);
-        assert_eq!(tree.insert(&pattern("/a/{name}"), 1), Some(0));
-        assert!(pattern("/a/{id}").same_shape(&pattern("/a/{name}")));
-        assert!(!pattern("/a/{id}").same_shape(&pattern("/a/{*id}")));
-    }
-
-    #[test]
-    fn cover_means_that_some_path_matches_both() {
-        assert!(pattern("/a/{*rest}").may_cover(&pattern("/a")));
-        assert!(pattern("/a/{*rest}").may_cover(&pattern("/a/{id}/x")));
-        assert!(!pattern("/a/{*rest}").may_cover(&pattern("/b/{id}")));
-        assert!(!pattern("/a/{id}").may_cover(&pattern("/a")));
-    }
-
-    #[test]
-    fn a_bad_pattern_says_what_is_wrong() {
-        for (text, what) in [
-            ("a", "start with"),
-            ("/a//b", "empty segment"),
-            ("/{a}/{a}", "twice"),
-            ("/{*r}/a", "before its end"),
-            ("/{id}.json", "neither"),
-            ("/{}", "named"),
-            ("/a%2fb", "different ways"),
-            ("/%61", "normal form"),
-            ("/a?b", "different ways"),
-            ("/../a", "different ways"),
-        ] {
-            let error = Pattern::parse(text).expect_err(text);
-            assert!(error.what.contains(what), "{text}: {error}");
-            assert!(!error.hint.is_empty());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_tree_and_the_patterns_agree(
-            texts in proptest::collection::vec(
-                "(/(a|b|\\{x\\})){1,3}(/\\{\\*r\\})?",
-                1..8,
-            ),
-            path in "(/[abc]?){1,4}",
-        ) {
-            let mut tree = Tree::default();
-            let patterns: Vec<Option<Pattern>> =
-                texts.iter().map(|text| Pattern::parse(text).ok()).collect();
-            for (id, pattern) in patterns.iter().enumerate() {
-                if let Some(pattern) = pattern {
-                    tree.insert(pattern, id);
-                }
-            }
-            let matches = |pattern: &Pattern| pattern.captures_of(&path).is_some();
-            let matching = patterns.iter().flatten().any(matches);
-            prop_assert_eq!(tree.find(&path).is_some(), matching);
-            if let Some(id) = tree.find(&path) {
-                prop_assert!(patterns[id].as_ref().is_some_and(matches));
-            }
-        }
     }
 }

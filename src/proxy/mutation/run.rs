@@ -81,7 +81,7 @@ pub(super) async fn run_mutation(
         return;
     };
     let (begun, since) = (clock.wall(), clock.now());
-    let sending = resources.origin.send_once(&via, request, &context.config.table);
+    let sending = context.config.origin.send_once(&via, request, &context.config.table);
     let result = match renew_while(resources, &context, sending, &mut pending, &mut late).await {
         Ok(response) => {
             record_answer(resources, &context, &mutation, &response);

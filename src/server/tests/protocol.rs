@@ -127,7 +127,7 @@ async fn the_peer_is_the_socket_and_trusted_when_the_settings_say_so() {
     let server = start(settings());
     assert!(server.exchange(GET).await.ends_with("127.0.0.1 false"));
     let trusting =
-        ServerSettings { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..settings() };
+        ServerSettings { trusted_proxies: vec!["127.0.0.1".parse().unwrap()].into(), ..settings() };
     assert!(start(trusting.clone()).exchange(GET).await.ends_with("127.0.0.1 true"));
     // An IPv4 client of an IPv6 listener is the same client.
     let Ok(listener) = bind("[::]:0".parse().unwrap()) else { return };

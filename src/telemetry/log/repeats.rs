@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::switches::Switches;
 use crate::clock::Clock;
 use crate::telemetry::metrics::Counter;
 
@@ -35,7 +36,7 @@ struct SuppressedKind {
 
 /// Lets at most so many WARN and ERROR lines of one kind through in each interval.
 pub(super) struct RepeatLimit {
-    limit: u32,
+    switches: Arc<Switches>,
     clock: Clock,
     /// Bounded: the code has only so many places that log.
     kinds: Mutex<HashMap<Identifier, KindCount>>,
@@ -47,8 +48,8 @@ struct KindCount {
 }
 
 impl RepeatLimit {
-    pub(super) fn new(limit: u32, clock: Clock) -> Self {
-        Self { limit, clock, kinds: Mutex::default() }
+    pub(super) fn new(switches: Arc<Switches>, clock: Clock) -> Self {
+        Self { switches, clock, kinds: Mutex::default() }
     }
 
     fn lets_through(&self, kind: &'static Metadata<'static>) -> bool {
@@ -62,7 +63,7 @@ impl RepeatLimit {
             *count = KindCount { since: now, lines: 0 };
         }
         count.lines = count.lines.saturating_add(1);
-        let is_logged = count.lines <= self.limit;
+        let is_logged = count.lines <= self.switches.repeats();
         drop(kinds);
         if !is_logged {
             SUPPRESSED_LINES.inc();

@@ -24,9 +24,8 @@ fn logged(format: LogFormat, level: &str, log: impl FnOnce()) -> String {
     let captured = Captured::default();
     let writer = captured.clone();
     let settings = LogSettings { level: level.to_owned(), format, access: true, repeats: 3 };
-    let repeats = RepeatLimit::new(settings.repeats, Clock::manual());
-    let filters = (filter(&settings).unwrap(), repeats);
-    let subscriber = subscriber(format, filters, move || writer.clone());
+    let filter = filter(&settings).unwrap();
+    let (subscriber, _) = subscriber(&settings, filter, Clock::manual(), move || writer.clone());
     tracing::subscriber::with_default(subscriber, log);
     let bytes = captured.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -181,8 +180,9 @@ fn a_kind_is_logged_again_in_the_next_interval() {
     let clock = Clock::manual();
     let captured = Captured::default();
     let writer = captured.clone();
-    let filters = (parse("info").unwrap(), RepeatLimit::new(1, clock.clone()));
-    let subscriber = subscriber(LogFormat::Text, filters, move || writer.clone());
+    let settings = LogSettings { repeats: 1, ..LogSettings::default() };
+    let (subscriber, _) =
+        subscriber(&settings, parse("info").unwrap(), clock.clone(), move || writer.clone());
     tracing::subscriber::with_default(subscriber, || {
         for _ in 0..4 {
             tracing::warn!("again");
@@ -238,4 +238,39 @@ fn no_path_of_the_machine_that_built_the_program_is_logged() {
     assert_eq!(json["message"], "connection reset");
     assert_eq!(json["target"], "fred::router::responses");
     assert!(!text.contains("log.") && !text.contains("builder"), "{text}");
+}
+
+#[test]
+fn settings_change_while_the_log_is_in_use() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let settings = LogSettings { repeats: 1, ..LogSettings::default() };
+    let (subscriber, control) =
+        subscriber(&settings, filter(&settings).unwrap(), Clock::manual(), move || writer.clone());
+    let log = || {
+        tracing::debug!("in detail");
+        for _ in 0..3 {
+            tracing::warn!("a warning");
+        }
+    };
+    tracing::subscriber::with_default(subscriber, || {
+        log();
+        let louder = LogSettings {
+            level: "debug".to_owned(),
+            format: LogFormat::Json,
+            repeats: 4,
+            ..settings.clone()
+        };
+        control.apply(&louder, filter(&louder).unwrap());
+        log();
+        control.apply(&settings, filter(&settings).unwrap());
+        log();
+    });
+    let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().map(|line| (line.starts_with('{'), line)).collect();
+    let of = |is_json: bool, words: &str| {
+        lines.iter().filter(|(json, line)| *json == is_json && line.contains(words)).count()
+    };
+    assert_eq!((of(false, "in detail"), of(true, "in detail")), (0, 1), "{text}");
+    assert_eq!((of(false, "a warning"), of(true, "a warning")), (1, 1), "one more of its kind");
 }

@@ -24,6 +24,7 @@ fn rules(route: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     PolicyRules {
+        origin: None,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &[].into()),
         routes: config.routes,
         purges: config.purges,

@@ -40,7 +40,15 @@ fn tags_that_no_rule_names_on_a_path_that_is_written_to() {
     );
     silent(&format!("{other}[[purges]]\npath = \"/api/admin/recount\"\ntags = [\"statistics\"]\n"));
     silent(&format!("{other}[tags]\nresponse_headers = [\"xkey\"]\n"));
-    silent(&with(&other, "\"/api/items/statistics\"", "\"/api/statistics\""));
+    let elsewhere = with(&other, "\"/api/items/statistics\"", "\"/api/statistics\"");
+    one(
+        &elsewhere,
+        "[\"statistics\"]",
+        "no purge rule names any of these tags",
+        "path = \"/api/statistics\" and tags = [\"statistics\"]",
+    );
+    silent(&with(&elsewhere, "[\"statistics\"]", "[\"statistics\"] # check: ok, by a cron job"));
+    silent(&with(&elsewhere, "ttl = \"5m\"\ntags = [\"stat", "tags = [\"stat"));
     let finer = with(&other, "tags = [\"statistics\"]", "tags = [\"items:{tenant}:statistics\"]");
     one(
         &finer,
@@ -53,9 +61,10 @@ fn tags_that_no_rule_names_on_a_path_that_is_written_to() {
 #[test]
 fn a_long_life_without_a_purge_rule() {
     let (routes, _) = LIST.split_once("[[purges]]").expect("a purge rule");
-    silent(routes);
-    silent(&with(routes, "\"5m\"", "\"24h\""));
     let mend = "path = \"/api/items\" and tags = [\"items:{tenant}\"]";
+    for short in [routes, &with(routes, "\"5m\"", "\"24h\"")] {
+        one(short, "[\"items:{tenant}\"]", "no purge rule names any of these tags", mend);
+    }
     one(&with(routes, "\"5m\"", "\"2d\""), "\"2d\"", "served for up to 2d", mend);
     one(
         &with(routes, "\"5m\"", "\"5m\"\nstale_if_error = \"1d\""),
