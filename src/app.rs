@@ -65,7 +65,7 @@ const STATE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct BoundListeners {
     /// For clients.
-    pub proxy: TcpListener,
+    pub proxy: server::Listener,
     /// For operators.
     pub admin: TcpListener,
 }
@@ -73,19 +73,19 @@ pub struct BoundListeners {
 impl BoundListeners {
     /// Binds the addresses of the config. Port 0 takes a free port.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
-        let bound = |address, section: &str| {
-            server::bind(address).map_err(|error: io::Error| SetupError {
+        let refused =
+            |address: &dyn std::fmt::Display, section: &str, error: io::Error| SetupError {
                 what: format!("listening on {address}"),
                 why: format!(
                     "{error}; change `address` in [{section}] of proxy.toml, or stop the process \
                      that uses it"
                 ),
-            })
-        };
-        Ok(Self {
-            proxy: bound(config.server.address, "listen")?,
-            admin: bound(config.admin.address, "admin")?,
-        })
+            };
+        let address = &config.server.address;
+        let proxy = server::listen(address).map_err(|error| refused(address, "listen", error))?;
+        let address = config.admin.address;
+        let admin = server::bind(address).map_err(|error| refused(&address, "admin", error))?;
+        Ok(Self { proxy, admin })
     }
 }
 
@@ -273,11 +273,9 @@ pub async fn serve_with(
             state.proxy.leaving.cancel();
         }
     });
-    if let Ok(address) = bound.proxy.local_addr() {
-        let origin = &config.upstream.target.authority;
-        let routes = proxy.active_config().rules.routes.len();
-        tracing::info!(%address, %origin, routes, "listening");
-    }
+    let (address, origin) = (bound.proxy.shown(), &config.upstream.target);
+    let routes = proxy.active_config().rules.routes.len();
+    tracing::info!(%address, %origin, routes, "listening");
     let drained = server::run(
         bound.proxy,
         config.server,

@@ -15,7 +15,7 @@
 //! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
 //! - [`shares`] divides what is scarce among the addresses of clients.
 //! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`input_file`],
-//!   [`secret`] and [`units`] are leaves that every layer may use.
+//!   [`peer_address`], [`secret`] and [`units`] are leaves that every layer may use.
 
 mod admin;
 pub mod app;
@@ -27,6 +27,7 @@ pub mod config;
 mod error;
 mod input_file;
 mod outcome;
+mod peer_address;
 mod policy;
 mod proxy;
 mod redis;
@@ -46,6 +47,7 @@ mod upstream;
 pub mod internals {
     pub use crate::coherence::{Coherence, CoherenceMode, PurgeKind, core, message};
     pub use crate::outcome::{Disposition, Reason};
+    pub use crate::peer_address::PeerAddress;
     pub use crate::policy::tag::Tag;
     pub use crate::proxy::{ClientConnection, Proxy};
     pub use crate::semantics::body::Body;

@@ -39,7 +39,7 @@ impl ClientAddressRule {
         if self.is_read && peer.trusted {
             client_address(headers, peer, &self.trusted)
         } else {
-            Some(peer.addr)
+            peer.addr.ip()
         }
     }
 
@@ -51,7 +51,7 @@ impl ClientAddressRule {
             client_address(headers, peer, &self.trusted)
                 .map_or(ShareOwner::Unnamed, ShareOwner::from_address)
         } else {
-            ShareOwner::from_address(peer.addr)
+            ShareOwner::from_peer(peer.addr)
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
+use super::listener::ClientStream;
 use super::service::Service;
 use crate::semantics::body::Body;
 
@@ -15,7 +15,7 @@ use crate::semantics::body::Body;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends the client a 503 and closes the connection.
-pub(super) async fn reject<S: Service>(mut stream: TcpStream, service: &S) {
+pub(super) async fn reject<S: Service>(mut stream: ClientStream, service: &S) {
     let response = render(service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections"));
     let sent = async {
         stream.write_all(&response).await?;

@@ -1,15 +1,15 @@
 //! `[listen]` and the clients' `[limits]`, compiled.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::listener::ListenAddress;
 use crate::semantics::forward::Network;
 
 /// `[listen]`, and the part of `[limits]` that concerns clients.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Where to listen.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<Network>,
     /// The most open client connections, tunnels included. Further ones get a 503.

@@ -11,10 +11,10 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::connection_state::ConnectionState;
 use super::framing::{Scanner, StreamPosition};
+use super::listener::ClientStream;
 use crate::clock::Clock;
 use crate::shares::{FairPermit, PermitHolder};
 
@@ -52,7 +52,7 @@ impl Drop for ConnectionPermit {
 /// The socket of one connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: ClientStream,
     state: Arc<ConnectionState>,
     scanner: Scanner,
     /// What the state was last set to: most reads begin and end between two messages.
@@ -73,7 +73,7 @@ enum CloseState {
 
 impl Socket {
     pub(super) const fn new(
-        stream: TcpStream,
+        stream: ClientStream,
         state: Arc<ConnectionState>,
         clock: Clock,
         permit: ConnectionPermit,
@@ -161,7 +161,7 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// A TCP socket has nothing to flush. hyper calls this in every turn, which makes it the place
+    /// A socket has nothing to flush. hyper calls this in every turn, which makes it the place
     /// to look for a client that reset the connection while its request is served: hyper does not
     /// read then.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

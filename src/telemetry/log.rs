@@ -10,7 +10,6 @@ mod repeats;
 mod text;
 
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Method;
@@ -25,6 +24,7 @@ use self::line::OneLine;
 use self::repeats::{LimitedFormat, RepeatLimit};
 use crate::clock::Clock;
 use crate::outcome::{Outcome, Tier};
+use crate::peer_address::PeerAddress;
 
 pub use self::repeats::{SUPPRESSED_LINES, tell_suppressed};
 pub use self::text::{LogText, printable};
@@ -194,8 +194,8 @@ pub struct AccessLine<'a> {
     pub path: &'a str,
     /// The requested host, if there is one.
     pub host: Option<&'a str>,
-    /// The client's address.
-    pub peer: IpAddr,
+    /// The address of what connected: the client, or a proxy before it.
+    pub peer: PeerAddress,
     /// The name of the route that matched.
     pub route: Option<&'a str>,
     /// The response's status.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::counters::CountGuard;
@@ -128,13 +128,15 @@ pub(super) struct UpstreamSocket {
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn socket(&self) -> SockRef<'_> {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(stream) => SockRef::from(stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+            Self::Unix(stream) => SockRef::from(stream),
         }
     }
 }
@@ -147,7 +149,7 @@ impl UpstreamSocket {
     /// Fails if bytes, or the end, have come from the origin although nothing was requested.
     fn probe(&self) -> io::Result<()> {
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(self.stream.tcp()).peek(&mut byte) {
+        match self.stream.socket().peek(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
             // SECURITY: bytes that nobody asked for would be taken as the response to the next
@@ -199,6 +201,7 @@ impl AsyncRead for UpstreamSocket {
         let polled = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if buf.filled().len() > before {
             this.handle.on_bytes();
@@ -221,6 +224,7 @@ impl AsyncWrite for UpstreamSocket {
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         };
         this.written(result, buf.len())
     }
@@ -238,6 +242,7 @@ impl AsyncWrite for UpstreamSocket {
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         this.written(result, length)
     }
@@ -246,6 +251,7 @@ impl AsyncWrite for UpstreamSocket {
         match &self.stream {
             Stream::Plain(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -257,6 +263,7 @@ impl AsyncWrite for UpstreamSocket {
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
         };
         if matches!(result, Poll::Ready(Ok(()))) {
             this.handle.on_flushed();
@@ -272,6 +279,7 @@ impl AsyncWrite for UpstreamSocket {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

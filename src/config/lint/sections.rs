@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::super::compile::socket_path;
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
@@ -34,9 +35,34 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     }
 }
 
+/// Warns about a socket whose peers are not trusted, and about trust in peers that cannot be.
+fn socket_peers(listen: &file::ListenSection, context: &mut CompileContext) {
+    let Some(address) = listen.address.given() else { return };
+    let trusted = texts(&listen.trusted_proxies);
+    let named = trusted.iter().find(|text| text.value.as_str() == "unix");
+    match (socket_path::is_socket(address.value.as_str()), named) {
+        (true, None) => {
+            let message = "what connects to the socket is not trusted: all clients are one, \
+                           without an address, and what the proxy in front says of them is \
+                           replaced, or keeps their requests from the cache";
+            let hint = "write trusted_proxies = [\"unix\"], and let the proxy set X-Forwarded-For";
+            context
+                .report
+                .push(DiagnosticBuilder::warning(address.span.clone(), message).hint(hint));
+        }
+        (false, Some(text)) => {
+            let message = "nothing connects by a socket, because `address` is a TCP port";
+            let hint = "remove it, or name the addresses of the proxy";
+            context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
+}
+
 /// Warns about `trusted_proxies` that includes every address.
 fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
     let Some(listen) = whole.file.listen.given() else { return };
+    socket_peers(&listen.value, context);
     for text in texts(&listen.value.trusted_proxies)
         .iter()
         .filter(|text| text.value.as_str().ends_with("/0"))
@@ -52,7 +78,8 @@ fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
 fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
     let address = whole.file.listen.get().and_then(|listen| listen.address.get());
     let local = address.is_none_or(|text| {
-        text.as_str().parse().is_ok_and(|address: std::net::SocketAddr| address.ip().is_loopback())
+        let is_loopback = |address: std::net::SocketAddr| address.ip().is_loopback();
+        socket_path::is_socket(text.as_str()) || text.as_str().parse().is_ok_and(is_loopback)
     });
     let headers = whole.file.debug.get().and_then(|debug| debug.headers.given());
     if let (Some(given), false) = (headers.filter(|given| given.value), local) {
