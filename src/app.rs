@@ -43,6 +43,7 @@ pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Upstream};
 
+pub mod descriptors;
 mod listener_metrics;
 mod metrics;
 mod metrics_registrar;

@@ -14,8 +14,9 @@
 //! - [`policy`] applies the rules to a request: route, key, tags, and what a write purges.
 //! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
 //! - [`shares`] divides what is scarce among the addresses of clients.
-//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`input_file`],
-//!   [`peer_address`], [`secret`] and [`units`] are leaves that every layer may use.
+//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`descriptors`],
+//!   [`input_file`], [`peer_address`], [`secret`] and [`units`] are leaves that every layer may
+//!   use.
 
 mod admin;
 pub mod app;
@@ -24,6 +25,7 @@ pub mod cli;
 mod clock;
 mod coherence;
 pub mod config;
+mod descriptors;
 mod error;
 mod input_file;
 mod outcome;

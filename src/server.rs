@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::connection::MAX_WAITING;
 use self::connection::ServerContext;
 pub use self::counters::ServerCounters;
 pub use self::drain::{Drained, signals};
@@ -42,6 +43,7 @@ pub use self::settings::ServerSettings;
 use self::socket::ConnectionPermit;
 use self::socket_file::SocketFile;
 use crate::clock::Clock;
+use crate::descriptors;
 use crate::peer_address::PeerAddress;
 use crate::shares::{Crowded, FairPermit};
 
@@ -58,7 +60,7 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Pauses after an accept that failed, from the first to the longest.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// The most rejections in progress. Further connections are closed without a response.
-const MAX_REFUSALS: usize = 64;
+pub const MAX_REFUSALS: usize = 64;
 
 /// Opens the socket on which clients are served.
 ///
@@ -119,6 +121,14 @@ async fn accept<S: Service>(listener: Listener, server: &Arc<ServerContext<S>>) 
             Ok((stream, address)) => {
                 if pause.take().is_some() {
                     tracing::info!("accepting connections again");
+                }
+                if descriptors::is_reserved(&stream) {
+                    server.counters.accept_errors.inc();
+                    tracing::warn!(
+                        "a client was turned away, because the descriptors that are left are not \
+                         for clients"
+                    );
+                    continue;
                 }
                 spawn_connection(stream, address, server, &refusals);
             }

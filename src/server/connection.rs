@@ -60,7 +60,7 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const PENDING_RESETS: usize = 20;
 
 /// The most connections that wait for the place of another one.
-const MAX_WAITING: usize = 256;
+pub const MAX_WAITING: usize = 256;
 /// How long they wait after the longest pause that is allowed to others is over.
 const WAIT_AFTER_STALL: Duration = Duration::from_secs(1);
 
@@ -95,7 +95,7 @@ impl<S: Service> ServerContext<S> {
         let builder = builder(&settings);
         let shares = ShareSettings {
             permits: settings.max_connections,
-            max_waiting: MAX_WAITING,
+            max_waiting: MAX_WAITING.min(settings.max_connections),
             wait: settings.stall + WAIT_AFTER_STALL,
             stall: settings.stall,
             queues: Queues::BehindLargerPeers,
