@@ -34,7 +34,7 @@ use crate::semantics::body::Body;
 use crate::shares::Requester;
 
 use self::exchange::Exchanger;
-use self::resolver::{Lookup, Resolver, SystemLookup};
+use self::resolver::{NameLookup, Resolver, SystemLookup};
 
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
@@ -69,7 +69,7 @@ impl Upstream {
         limits: UpstreamLimits,
         clock: Clock,
         counters: UpstreamCounters,
-        lookup: Box<dyn Lookup>,
+        lookup: Box<dyn NameLookup>,
     ) -> Result<Self, UpstreamSetupError> {
         if settings.max_connections == 0
             || settings.max_connections > tokio::sync::Semaphore::MAX_PERMITS

@@ -17,6 +17,7 @@ mod purges;
 pub mod redis;
 mod scopes;
 mod sections;
+pub mod sockets;
 mod template;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 const KNOWN_FOR: Duration = Duration::from_hours(1);
 
 /// What looks names up. Tests have their own.
-pub(super) trait Lookup: Send + Sync {
+pub(super) trait NameLookup: Send + Sync {
     /// The addresses of a name, in the order in which they are tried.
     fn lookup<'a>(&'a self, name: &'a str, port: u16)
     -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
@@ -28,7 +28,7 @@ pub(super) trait Lookup: Send + Sync {
 /// (RFC 6724).
 pub(super) struct SystemLookup;
 
-impl Lookup for SystemLookup {
+impl NameLookup for SystemLookup {
     fn lookup<'a>(
         &'a self,
         name: &'a str,
@@ -40,14 +40,14 @@ impl Lookup for SystemLookup {
 
 /// Finds the addresses of the one origin.
 pub(super) struct Resolver {
-    source: Box<dyn Lookup>,
+    source: Box<dyn NameLookup>,
     clock: Clock,
     /// The addresses of the last lookup, and when it was.
     known: Mutex<Option<(Vec<SocketAddr>, Instant)>>,
 }
 
 impl Resolver {
-    pub(super) fn new(source: Box<dyn Lookup>, clock: Clock) -> Self {
+    pub(super) fn new(source: Box<dyn NameLookup>, clock: Clock) -> Self {
         Self { source, clock, known: Mutex::default() }
     }
 

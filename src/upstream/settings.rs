@@ -1,6 +1,7 @@
 //! `[upstream]`, compiled: where the origin is, and the limits towards it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,6 +95,17 @@ impl Target {
         match &self.address {
             UpstreamAddress::Tcp { .. } => None,
             UpstreamAddress::Unix(path) => Some(path),
+        }
+    }
+}
+
+/// An origin that speaks plain HTTP at this address.
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        let host = address.ip().to_string().into();
+        Self {
+            address: UpstreamAddress::Tcp { tls: false, host, port: address.port() },
+            authority: address.to_string().into(),
         }
     }
 }

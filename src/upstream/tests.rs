@@ -80,17 +80,9 @@ async fn steady(answer: &'static str) -> SocketAddr {
     .await
 }
 
-fn target(tls: bool, address: SocketAddr) -> Target {
-    let host = address.ip().to_string().into();
-    Target {
-        address: UpstreamAddress::Tcp { tls, host, port: address.port() },
-        authority: address.to_string().into(),
-    }
-}
-
 fn settings(address: SocketAddr) -> UpstreamSettings {
     UpstreamSettings {
-        target: target(false, address),
+        target: address.into(),
         host: HostHeader::Preserve,
         connect_timeout: Duration::from_secs(2),
         first_byte_timeout: Duration::from_secs(5),
@@ -375,8 +367,12 @@ fn a_client_can_be_set_up_outside_of_a_runtime() {
         wrong(UpstreamSettings { max_connections: 0, ..settings(address) }),
         UpstreamSetupError::Limit(_)
     ));
+    let target = Target {
+        address: UpstreamAddress::Tcp { tls: true, host: "localhost".into(), port: 1 },
+        authority: "localhost:1".into(),
+    };
     let missing = UpstreamSettings {
-        target: target(true, address),
+        target,
         ca_file: Some("/nonexistent/ca.pem".into()),
         ..settings(address)
     };

@@ -30,7 +30,7 @@ impl TestLookup {
     }
 }
 
-impl Lookup for TestLookup {
+impl NameLookup for TestLookup {
     fn lookup<'a>(&'a self, name: &'a str, _: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         assert_eq!(name, NAME);
         self.asked.fetch_add(1, Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked
 //! for.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
