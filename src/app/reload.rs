@@ -163,6 +163,7 @@ impl StartupSettings {
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
             upgrades: self.upgrades.clone(),
             fill: self.fill.clone(),
+            host_key: config.host_key.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);

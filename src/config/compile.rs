@@ -180,6 +180,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     Some(Config {
         server: server?,
         upstream: upstream?,
+        host_key: upstream::host_key(&file.upstream.get()?.host_key, context),
         admin: admin?,
         memory: memory?,
         redis: redis?,

@@ -141,8 +141,8 @@ pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Ve
 pub fn at_start(section: &str, key: &str) -> bool {
     match section {
         "limits" => LIMITS_AT_START.contains(&key),
-        // It is a rule, and no setting of the client of the origin.
-        "upstream" => key != "method_override",
+        // They are rules, and no settings of the client of the origin.
+        "upstream" => !["method_override", "host_key"].contains(&key),
         _ => AT_START.contains(&section),
     }
 }
@@ -162,7 +162,14 @@ fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<
         });
     };
     let keys = keys(before.and_then(Value::as_table), after.and_then(Value::as_table));
-    let effect = keys.iter().any(|key| at_start(name, &key.key)).then_some(Effect::Restart);
+    let has = |wanted: &dyn Fn(&str) -> bool| keys.iter().any(|key| wanted(&key.key));
+    let effect = if has(&|key| at_start(name, key)) {
+        Some(Effect::Restart)
+    } else if name == "upstream" && has(&|key| key == "host_key") {
+        Some(Effect::LeftBehind)
+    } else {
+        None
+    };
     (!keys.is_empty()).then(|| ConfigChange {
         what: name.to_owned(),
         change: kind(before, after),
@@ -336,6 +343,14 @@ tags = ["a"]
             [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))],
             "it may be switched on again"
         );
+    }
+
+    #[test]
+    fn another_host_in_the_keys_leaves_all_entries_behind() {
+        let after = BEFORE.replace("[memory]", "host_key = \"app\"\n[memory]");
+        let expected = ("upstream".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind));
+        assert_eq!(stated(&after), [expected]);
+        assert!(waiting_for_restart(&reading(BEFORE), &reading(&after)).is_empty());
     }
 
     #[test]

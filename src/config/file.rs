@@ -116,6 +116,11 @@ table! {
         url: TomlString,
         /// Which `Host` the origin gets: the client's (`preserve`), or that of `url` (`upstream`).
         host: HostWord = "preserve",
+        /// The host in the keys of all entries, in place of the one that clients name, and the one
+        /// that fills are for. Sidecars that are reached by different names or ports share their
+        /// entries by it. For an origin that answers all hosts alike; never for virtual hosts.
+        #[schemars(extend("examples" = ["app.example.com"]))]
+        host_key: TomlString,
         /// How long connecting may take.
         connect_timeout: Period = "2s",
         /// How long the origin may take from the end of the request to the head of its response.

@@ -8,6 +8,7 @@ use super::*;
 use crate::redis::RedisAddress;
 use crate::upstream::UpstreamAddress;
 
+mod addresses;
 mod bounds;
 mod callers;
 mod cases;

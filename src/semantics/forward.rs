@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use crate::peer_address::PeerAddress;
 
-pub use check::{BadRequest, check_request, complete_target};
+pub use check::{BadRequest, check_request, complete_target, is_host};
 pub use client::client_address;
 pub use login::logs_in_connection;
 pub use network::Network;

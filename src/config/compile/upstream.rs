@@ -138,6 +138,23 @@ fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<up
     None
 }
 
+/// The host that stands for all, in lower case.
+pub fn host_key(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
+    let given = slot.given()?;
+    let host = given.value.as_str();
+    if forward::is_host(host.as_bytes()) && !host.is_empty() {
+        return Some(host.to_ascii_lowercase().into());
+    }
+    context.report.malformed(
+        given,
+        "a host",
+        "this is not a host",
+        Some("a name or an address, perhaps with a port"),
+        "write the name by which clients reach the site, such as \"app.example.com\"",
+    );
+    None
+}
+
 /// A protocol that requests may upgrade to, in lower case.
 fn protocol(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
     let lower = text.value.as_str().to_ascii_lowercase();

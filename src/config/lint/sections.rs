@@ -23,6 +23,7 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 /// Checks the sections.
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
+    host_key(whole, context);
     debug(whole, context);
     if let Some(limits) = parts.limits {
         tags(whole, limits.tags, context);
@@ -71,6 +72,24 @@ fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
                        X-Forwarded-Host, and its own address with X-Forwarded-For";
         let hint = "name only the proxy in front, as in trusted_proxies = [\"127.0.0.1\"]";
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
+    }
+}
+
+/// Warns about fields that read a host which is the same in all requests.
+fn host_key(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let given = whole.file.upstream.get().and_then(|upstream| upstream.host_key.given());
+    let fields = whole.file.fields.get().map_or(&[][..], |table| &table.0);
+    let reads_host = |form: &file::FieldForm| form.host.given().is_some_and(|host| host.value);
+    if let Some(given) = given
+        && let Some((name, _)) = fields.iter().find(|(_, form)| form.get().is_some_and(reads_host))
+    {
+        let message = format!(
+            "the field `{}` reads the host, which is this one in all requests: hosts share their \
+             entries all the same",
+            name.value
+        );
+        let hint = "remove `host_key` if the origin tells hosts apart, else the field";
+        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
     }
 }
 

@@ -21,7 +21,7 @@ const LINE: usize = 7;
 
 /// Expects exactly one error, in this line of the given lines (from 1) and column, with this text
 /// in its drawing.
-fn one(lines: &str, line: usize, column: usize, text: &str) {
+pub(super) fn one(lines: &str, line: usize, column: usize, text: &str) {
     let diagnostics = diagnostics(&with(lines));
     let errors: Vec<_> = diagnostics.errors().collect();
     assert_eq!(errors.len(), 1, "{lines}\n{diagnostics}");
@@ -51,26 +51,6 @@ fn sections() {
     one("[listen]\naddress = \":8080\"", 2, 11, "\"0.0.0.0:8080\"");
     one("[listen]\naddress = \"http://127.0.0.1:80\"", 2, 11, "remove the scheme");
     one("[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"proxy\"]", 2, 34, "is not a network");
-    one("[listen]\ntrusted_proxies = [\"unix:/a\"]", 2, 20, "write \"unix\"");
-    one("[listen]\naddress = \"unix:a.sock\"", 2, 11, "write it with its folder");
-    one("[listen]\naddress = \"/run/a.sock\"", 2, 11, "\"unix:/run/a.sock\"");
-    one("[admin]\naddress = \"unix:/run/a.sock\"", 2, 11, "only `address` of [listen]");
-    let mode = |mode: &str, text: &str| {
-        one(
-            &format!(
-                "[listen]\naddress = \"unix:/a\"\nsocket_mode = \"{mode}\"\n\
-                trusted_proxies = [\"unix\"]"
-            ),
-            3,
-            15,
-            text,
-        );
-    };
-    mode("rw-rw----", "not the mode of a file");
-    mode("0888", "not the mode of a file");
-    mode("+660", "not the mode of a file");
-    mode("10660", "not the mode of a file");
-    mode("0444", "nobody could connect");
     one("[listen]\nidle_timeout = \"0s\"", 2, 16, "1ms to 1d");
     one("[listen]\nmax_streams = 0", 2, 15, "1 to 10000");
     one("[listen]\nmax_streams = -1", 2, 15, "negative");
@@ -165,12 +145,6 @@ fn the_app() {
         ("http://a?b", "a path or a query"),
         ("http://", "not a URL"),
         ("http://u:p@a", "user or password"),
-        ("/run/app.sock", "put unix: before the path"),
-        ("unix:app.sock", "write it with its folder"),
-        ("unix:/run/app.sock:/", "requests keep their own paths"),
-        ("http://unix:/run/app.sock", "without http://"),
-        ("http:///run/app.sock", "without http://"),
-        ("fastcgi://127.0.0.1:9000", "let it speak HTTP"),
     ] {
         let diagnostics = diagnostics(&format!("[upstream]\nurl = \"{url}\"\n"));
         assert_eq!(
@@ -194,11 +168,6 @@ fn the_app() {
     let target = &config.upstream.target;
     let address = UpstreamAddress::Tcp { tls: true, host: "::1".into(), port: 443 };
     assert_eq!((&target.address, &*target.authority), (&address, "[::1]"));
-    let config = parse("[upstream]\nurl = \"unix:///run/app.sock\"\n")
-        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    let target = &config.upstream.target;
-    assert_eq!(target.address, UpstreamAddress::Unix("/run/app.sock".into()));
-    assert_eq!((&*target.authority, &*target.to_string()), ("localhost", "unix:/run/app.sock"));
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), BadRequest
 
 /// `host [ ":" port ]`, a name or an address. Stricter than RFC 3986, which allows characters that
 /// no DNS name has: `%`, `,`, `;`, `=`.
-fn is_host(host: &[u8]) -> bool {
+pub fn is_host(host: &[u8]) -> bool {
     let (name, port) = if host.first() == Some(&b'[') {
         let Some(end) = host.iter().position(|&byte| byte == b']') else { return false };
         let inside = &host[1..end];
