@@ -45,7 +45,7 @@ pub use self::state::AdminState;
 
 /// How many connections may be open at once. A further one takes the place of the oldest one that
 /// has sent no request; if all have, it waits.
-const MAX_CONNECTIONS: usize = 64;
+pub const MAX_CONNECTIONS: usize = 64;
 /// The time from accepting a connection to the end of the request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may stay open, so that a stalled reader cannot keep probes out for longer.

@@ -33,7 +33,7 @@ use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
-use crate::server::{self, Drained, Service};
+use crate::server::{self, Drained, ListenAddress, Service};
 use crate::shadow::Shadow;
 use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
 use crate::telemetry::events::{EventKind, Events};
@@ -43,6 +43,7 @@ pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream;
 
+pub mod descriptors;
 mod listen_error;
 mod listener_metrics;
 mod metrics;
@@ -67,7 +68,7 @@ const STATE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct BoundListeners {
     /// For clients.
-    pub proxy: TcpListener,
+    pub proxy: server::Listener,
     /// For operators.
     pub admin: TcpListener,
 }
@@ -76,13 +77,16 @@ impl BoundListeners {
     /// Binds the addresses of the config. Port 0 takes a free port.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
         let file = config.file.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
-        let bound = |address, section: &str| {
-            server::bind(address)
+        let bound = |address: &ListenAddress, section: &str| {
+            server::listen(address)
                 .map_err(|error| listen_error::cannot_listen(address, section, file, &error))
         };
+        let admin = config.admin.address;
         Ok(Self {
-            proxy: bound(config.server.address, "listen")?,
-            admin: bound(config.admin.address, "admin")?,
+            proxy: bound(&config.server.address, "listen")?,
+            admin: server::bind(admin).map_err(|error| {
+                listen_error::cannot_listen(&admin.into(), "admin", file, &error)
+            })?,
         })
     }
 }
@@ -258,11 +262,9 @@ pub async fn serve_with(
             state.proxy.leaving.cancel();
         }
     });
-    if let Ok(address) = bound.proxy.local_addr() {
-        let origin = &config.upstream.target.authority;
-        let routes = proxy.active_config().rules.routes.len();
-        tracing::info!(%address, %origin, routes, "listening");
-    }
+    let (address, origin) = (bound.proxy.shown(), &config.upstream.target);
+    let routes = proxy.active_config().rules.routes.len();
+    tracing::info!(%address, %origin, routes, "listening");
     let drained = server::run(
         bound.proxy,
         config.server,

@@ -71,7 +71,7 @@ enum CliCommand {
         /// `# check: ok`.
         #[arg(long)]
         deny_warnings: bool,
-        /// Do not connect to Redis to check how it is configured.
+        /// Do not connect to Redis to check how it is configured, and do not look at sockets.
         #[arg(long)]
         offline: bool,
         /// The file to check, instead of --config.
@@ -156,7 +156,7 @@ pub fn main() -> ExitCode {
 }
 
 fn serve(path: &Path) -> ExitCode {
-    let config = match Config::load(path) {
+    let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => return print_diagnostics(&problems),
     };
@@ -164,6 +164,7 @@ fn serve(path: &Path) -> ExitCode {
         return print_failure(&error);
     }
     config.log_warnings();
+    app::descriptors::fit(&mut config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return print_failure(&error),

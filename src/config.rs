@@ -8,6 +8,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 mod compile;
 mod context;
@@ -115,13 +116,13 @@ fn missing(name: &str) -> Diagnostics {
 pub struct CheckOptions {
     /// Treat warnings as errors.
     pub deny_warnings: bool,
-    /// Do not connect to the Redis of the file.
+    /// Do not connect to the Redis of the file, and do not look at its sockets.
     pub offline: bool,
 }
 
 /// `sidecache check`: prints the diagnostics of a file without starting. Returns the exit code: 0,
 /// or 64 if the file is invalid or has warnings and `deny_warnings` is set. Queries the
-/// configuration of the file's Redis, for at most half a second.
+/// configuration of the file's Redis, for at most half a second, and looks at its Unix sockets.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -133,10 +134,13 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
             return Ok(EXIT_BAD_CONFIG);
         }
     };
-    if let Some(redis) = config.redis.as_ref().filter(|_| !how.offline) {
-        // `load` has just read the file, so this succeeds.
-        let text = input_file::read_text(path, MAX_CONFIG_BYTES).unwrap_or_default();
-        config.warnings.extend(lint::redis::inspect(redis, &path.display().to_string(), &text));
+    if !how.offline {
+        let (name, text) = (path.display().to_string(), Arc::clone(&config.text));
+        let mut found = lint::sockets::inspect(&config, &name, &text);
+        if let Some(redis) = &config.redis {
+            found.extend(lint::redis::inspect(redis, &name, &text));
+        }
+        config.warnings.extend(found);
         config.warnings.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     }
     for diagnostic in &config.warnings {

@@ -14,8 +14,9 @@
 //! - [`policy`] applies the rules to a request: route, key, tags, and what a write purges.
 //! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
 //! - [`shares`] divides what is scarce among the addresses of clients.
-//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`input_file`],
-//!   [`secret`] and [`units`] are leaves that every layer may use.
+//! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`descriptors`],
+//!   [`input_file`], [`peer_address`], [`secret`] and [`units`] are leaves that every layer may
+//!   use.
 
 mod admin;
 pub mod app;
@@ -24,9 +25,11 @@ pub mod cli;
 mod clock;
 mod coherence;
 pub mod config;
+mod descriptors;
 mod error;
 mod input_file;
 mod outcome;
+mod peer_address;
 mod policy;
 mod proxy;
 mod redis;
@@ -46,6 +49,7 @@ mod upstream;
 pub mod internals {
     pub use crate::coherence::{Coherence, CoherenceMode, PurgeKind, core, message};
     pub use crate::outcome::{Disposition, Reason};
+    pub use crate::peer_address::PeerAddress;
     pub use crate::policy::tag::Tag;
     pub use crate::proxy::{ClientConnection, Proxy};
     pub use crate::semantics::body::Body;

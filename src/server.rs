@@ -12,34 +12,42 @@ mod connection_state;
 mod counters;
 mod drain;
 mod framing;
+mod listener;
 mod overload;
 mod read_ahead;
 mod service;
 mod settings;
 mod socket;
+mod socket_file;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 mod unread;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::connection::MAX_WAITING;
 use self::connection::ServerContext;
 pub use self::counters::ServerCounters;
 pub use self::drain::{Drained, signals};
+use self::listener::ClientStream;
+pub use self::listener::{ListenAddress, Listener};
 pub use self::service::Service;
 pub use self::settings::{ServerSettings, TrustedProxies};
 use self::socket::ConnectionPermit;
+use self::socket_file::SocketFile;
 use crate::clock::Clock;
+use crate::descriptors;
+use crate::peer_address::PeerAddress;
 use crate::shares::{Crowded, FairPermit};
 
 /// The most connections that wait in the kernel to be accepted.
@@ -55,9 +63,23 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Pauses after an accept that failed, from the first to the longest.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// The most rejections in progress. Further connections are closed without a response.
-const MAX_REFUSALS: usize = 64;
+pub const MAX_REFUSALS: usize = 64;
 
-/// Opens the listening socket.
+/// Opens the socket on which clients are served.
+///
+/// # Errors
+/// When the address cannot be bound. Needs a Tokio runtime.
+pub fn listen(address: &ListenAddress) -> io::Result<Listener> {
+    match address {
+        ListenAddress::Tcp(address) => Ok(bind(*address)?.into()),
+        ListenAddress::Unix { path, mode } => {
+            let (listener, file) = SocketFile::bind(path, *mode, BACKLOG)?;
+            Ok(Listener::Unix(listener, Some(file)))
+        }
+    }
+}
+
+/// Opens a TCP port.
 ///
 /// # Errors
 /// When the address cannot be bound. Needs a Tokio runtime.
@@ -80,7 +102,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// `tasks` outlive their requests: mutations, fills, tunnels. They get the same grace time.
 pub async fn run<S: Service>(
-    listener: TcpListener,
+    listener: Listener,
     settings: ServerSettings,
     service: Arc<S>,
     counters: ServerCounters,
@@ -94,7 +116,7 @@ pub async fn run<S: Service>(
 }
 
 /// Accepts connections until it is dropped, which closes the listener.
-async fn accept<S: Service>(listener: TcpListener, server: &Arc<ServerContext<S>>) {
+async fn accept<S: Service>(listener: Listener, server: &Arc<ServerContext<S>>) {
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let mut pause = None;
     loop {
@@ -103,7 +125,15 @@ async fn accept<S: Service>(listener: TcpListener, server: &Arc<ServerContext<S>
                 if pause.take().is_some() {
                     tracing::info!("accepting connections again");
                 }
-                spawn_connection(stream, address.ip().to_canonical(), server, &refusals);
+                if descriptors::is_reserved(&stream) {
+                    server.counters.accept_errors.inc();
+                    tracing::warn!(
+                        "a client was turned away, because the descriptors that are left are not \
+                         for clients"
+                    );
+                    continue;
+                }
+                spawn_connection(stream, address, server, &refusals);
             }
             Err(error) => {
                 server.counters.accept_errors.inc();
@@ -130,15 +160,15 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 fn spawn_connection<S: Service>(
-    stream: TcpStream,
-    addr: IpAddr,
+    stream: ClientStream,
+    addr: PeerAddress,
     server: &Arc<ServerContext<S>>,
     refusals: &Arc<Semaphore>,
 ) {
     server.counters.accepted.inc();
     // Without it, small responses wait for acknowledgements. The connection is served even if
     // setting it fails.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.set_nodelay();
     let server = Arc::clone(server);
     let peer = server.peer(addr);
     if let Some(permit) = server.permits.try_acquire(peer) {
@@ -156,8 +186,8 @@ fn spawn_connection<S: Service>(
 
 fn serve<S: Service>(
     server: &Arc<ServerContext<S>>,
-    stream: TcpStream,
-    addr: IpAddr,
+    stream: ClientStream,
+    addr: PeerAddress,
     permit: FairPermit,
 ) {
     let permit = ConnectionPermit::new(permit, &server.counters.open);
@@ -166,7 +196,7 @@ fn serve<S: Service>(
 }
 
 async fn reject<S: Service>(
-    stream: TcpStream,
+    stream: ClientStream,
     server: &ServerContext<S>,
     refusals: &Arc<Semaphore>,
 ) {

@@ -19,6 +19,7 @@ mod framing;
 mod permits;
 mod pinned;
 mod pool;
+mod resolver;
 mod settings;
 mod socket;
 mod trailers;
@@ -34,12 +35,15 @@ use crate::semantics::body::Body;
 use crate::shares::Requester;
 
 use self::exchange::Exchanger;
+use self::resolver::{NameLookup, Resolver, SystemLookup};
 
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
 pub use self::pinned::PinSlot;
-pub use self::settings::{HostHeader, Target, UpstreamLimits, UpstreamSettings, tunnels_of};
+pub use self::settings::{
+    HostHeader, Target, UpstreamAddress, UpstreamLimits, UpstreamSettings, tunnels_of,
+};
 pub use self::tunnel::tunnel;
 
 /// The client towards the origin. Clones share the pool.
@@ -59,6 +63,17 @@ impl Upstream {
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Result<Self, UpstreamSetupError> {
+        Self::with_lookup(settings, limits, clock, counters, Box::new(SystemLookup))
+    }
+
+    /// Like [`Self::new`], with another way to look names up.
+    fn with_lookup(
+        settings: UpstreamSettings,
+        limits: UpstreamLimits,
+        clock: Clock,
+        counters: UpstreamCounters,
+        lookup: Box<dyn NameLookup>,
+    ) -> Result<Self, UpstreamSetupError> {
         if settings.max_connections == 0
             || settings.max_connections > tokio::sync::Semaphore::MAX_PERMITS
         {
@@ -74,12 +89,17 @@ impl Upstream {
             reuse_after_body: settings.reuse_after_body,
             via: settings.via,
             idle_timeout: settings.idle_timeout,
+            max_age: settings.max_age,
             host: match settings.host {
                 HostHeader::Preserve => None,
                 HostHeader::Upstream => Some(authority.clone()),
             },
             authority,
-            connector: connect::Connector::new(settings, &counters)?,
+            connector: connect::Connector::new(
+                settings,
+                Resolver::new(lookup, clock.clone()),
+                &counters,
+            )?,
             clock,
             counters,
         };

@@ -64,7 +64,9 @@ type Failure = (u8, String);
 
 async fn demo(args: &Args) -> Result<(), Failure> {
     let config = configure(args).map_err(|problems| (64, problems))?;
-    let (proxy, admin) = (config.server.address, config.admin.address);
+    let admin = config.admin.address;
+    let proxy = config.server.address.tcp();
+    let proxy = proxy.ok_or((64, "the demo needs a port: name one with --listen".to_owned()))?;
     free(proxy, "Sidecache", "--listen 127.0.0.1:8081")?;
     free(admin, "Sidecache's admin listener", "--admin 127.0.0.1:9091")?;
     free(args.app, "the sample app", "--app 127.0.0.1:8001")?;
@@ -96,15 +98,12 @@ async fn demo(args: &Args) -> Result<(), Failure> {
 fn configure(args: &Args) -> Result<Config, String> {
     let mut config = Config::load(&args.config).map_err(|problems| problems.to_string())?;
     if let Some(address) = args.listen {
-        config.server.address = address;
+        config.server.address = address.into();
     }
     if let Some(address) = args.admin {
         config.admin.address = address;
     }
-    config.upstream.target.tls = false;
-    config.upstream.target.host = args.app.ip().to_string().into();
-    config.upstream.target.port = args.app.port();
-    config.upstream.target.authority = args.app.to_string().into();
+    config.upstream.target = args.app.into();
     Ok(config)
 }
 

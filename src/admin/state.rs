@@ -133,7 +133,8 @@ impl AdminState {
 
     /// Purges, and returns when no sidecar serves the purged entries any more.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
-        let tags = requested_tags(order)?;
+        let live = self.proxy.active_config();
+        let tags = requested_tags(order, live.rules.host_key.as_deref())?;
         // The purge makes no difference to what carries a tag, but entries may go meanwhile.
         let unused = self.unused(order);
         let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
@@ -190,7 +191,8 @@ impl AdminState {
         };
         let is_unused_url = |url: &&String| {
             is_alone
-                && tags_of_url(url).is_ok_and(|tags| !tags.iter().any(|tag| coherence.is_held(tag)))
+                && tags_of_url(url, live.rules.host_key.as_deref())
+                    .is_ok_and(|tags| !tags.iter().any(|tag| coherence.is_held(tag)))
         };
         let tags = order.tags.iter().filter(is_unused_tag);
         tags.chain(order.urls.iter().filter(is_unused_url)).cloned().collect()
@@ -211,7 +213,7 @@ impl AdminState {
 }
 
 /// The tags that a request names, including those of its URLs.
-fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
+fn requested_tags(order: &PurgeRequest, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or \
                         {\"everything\":true}; with \"soft\":true entries are \
                         stale, not gone";
@@ -236,15 +238,16 @@ fn requested_tags(order: &PurgeRequest) -> Result<Vec<Tag>, ApiError> {
     }
     let mut tags: Vec<Tag> = order.tags.iter().map(|tag| Tag::new(tag)).collect();
     for url in &order.urls {
-        tags.extend(tags_of_url(url)?);
+        tags.extend(tags_of_url(url, host_key)?);
     }
     tags.sort();
     tags.dedup();
     Ok(tags)
 }
 
-/// The tags of a URL, one for each spelling of its host and path that clients may use.
-fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
+/// The tags of a URL, one for each spelling of its host and path that clients may use. `host_key`
+/// is the host that all requests count for, if there is one.
+fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "write it with the host that clients use, as in \
                         http://app.example.com/api/v1/forms; the query does not matter";
     let refused =
@@ -261,6 +264,7 @@ fn tags_of_url(text: &str) -> Result<Vec<Tag>, ApiError> {
         // Some clients send the default port.
         hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
     }
+    hosts.extend(host_key.map(str::to_owned));
     let paths = request_target::readings(url.path());
     Ok(hosts
         .iter()
@@ -274,7 +278,15 @@ mod tests {
 
     fn order(json: &str) -> Result<Vec<String>, ApiError> {
         let order: PurgeRequest = serde_json::from_str(json).expect("an order");
-        requested_tags(&order).map(|tags| tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+        requested_tags(&order, None)
+            .map(|tags| tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+    }
+
+    #[test]
+    fn a_url_is_purged_under_the_host_that_stands_for_all() {
+        let tags = tags_of_url("http://localhost:8081/a", Some("app.test")).expect("a URL");
+        assert!(tags.contains(&Tag::for_uri("app.test", "/a")), "{tags:?}");
+        assert!(tags.contains(&Tag::for_uri("localhost:8081", "/a")), "{tags:?}");
     }
 
     #[test]

@@ -1,23 +1,27 @@
 //! Why a listener cannot be bound, and what to do about it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::error::SetupError;
+use crate::server::ListenAddress;
 
 /// The error of a listener: `section` and `file` say where its address is set.
 pub(super) fn cannot_listen(
-    address: SocketAddr,
+    listen: &ListenAddress,
     section: &str,
     file: &Path,
     error: &io::Error,
 ) -> SetupError {
     let key = format!("`address` of [{section}] in {}", file.display());
+    let Some(address) = listen.tcp() else {
+        let why = format!("{error}; set {key} to another one, or stop the process that uses it");
+        return SetupError { what: format!("listening on {listen}"), why };
+    };
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another process listens there; set another port as {key}, or stop that process (`ss -ltnp 'sport = \
-             :{}'` names it)",
+            "another process listens there; set another port as {key}, or stop that process (`ss -ltnp \
+             'sport = :{}'` names it)",
             address.port()
         ),
         io::ErrorKind::PermissionDenied => format!(
@@ -37,12 +41,14 @@ pub(super) fn cannot_listen(
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn said(kind: io::ErrorKind) -> String {
-        let address = "127.0.0.1:80".parse().expect("an address");
+        let address: SocketAddr = "127.0.0.1:80".parse().expect("an address");
         let error = io::Error::new(kind, "the system's words");
-        cannot_listen(address, "admin", Path::new("/etc/sidecache/here.toml"), &error).to_string()
+        cannot_listen(&address.into(), "admin", Path::new("/etc/sidecache/here.toml"), &error).to_string()
     }
 
     #[test]

@@ -69,6 +69,11 @@ pub(super) fn register_upstream(
         &upstream.retries,
     );
     count(
+        "sidecache_upstream_expired",
+        "Connections to the origin closed at the age of upstream.max_age",
+        &upstream.expired,
+    );
+    count(
         "sidecache_upstream_unreachable",
         "Connections to the origin that could not be opened",
         &upstream.unreachable,

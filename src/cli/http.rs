@@ -1,33 +1,45 @@
-//! A small HTTP/1.1 client for one address over plain TCP, with which the commands talk to a
-//! sidecar.
+//! A small HTTP/1.1 client for one address over plain TCP or a Unix socket, with which the commands
+//! talk to a sidecar.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+
+use crate::server::ListenAddress;
 
 /// How long connecting may take. Sidecars are close, so this is short.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    /// A name or an address, IPv6 without brackets.
-    host: String,
-    port: u16,
+pub(super) enum Endpoint {
+    Tcp {
+        /// A name or an address, IPv6 without brackets.
+        host: String,
+        port: u16,
+    },
+    /// The path of a socket.
+    Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// Reads `http://host:port`, `host:port` or `host`.
+    /// Reads `http://host:port`, `host:port`, `host`, or `unix:/path`.
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         let lower = text.to_ascii_lowercase();
+        if lower.starts_with("unix:/") {
+            let path = &text["unix:".len()..];
+            return Ok(Self::Unix(path.strip_prefix("//").unwrap_or(path).into()));
+        }
         if lower.starts_with("https://") {
             return Err("the sidecar speaks plain HTTP only; write http://HOST:PORT, and use an \
                         SSH tunnel from another machine"
@@ -60,7 +72,15 @@ impl Endpoint {
         } else {
             default_port
         });
-        Ok(Self { host, port })
+        Ok(Self::Tcp { host, port })
+    }
+
+    /// Where a sidecar on this machine serves its clients.
+    pub(super) fn for_clients(address: &ListenAddress) -> Self {
+        match address {
+            ListenAddress::Tcp(address) => Self::for_listener(*address),
+            ListenAddress::Unix { path, .. } => Self::Unix(path.clone()),
+        }
     }
 
     /// The address of a listener on this machine. An unspecified address becomes loopback.
@@ -70,36 +90,61 @@ impl Endpoint {
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self { host: ip.to_string(), port: address.port() }
+        Self::Tcp { host: ip.to_string(), port: address.port() }
     }
 
-    /// Connects. Also returns the resolved address.
-    pub(super) async fn connect(&self) -> io::Result<(SendRequest<Full<Bytes>>, SocketAddr)> {
+    /// What stands in a `Host` header.
+    pub(super) fn authority(&self) -> String {
+        match self {
+            Self::Tcp { .. } => self.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// Connects. Also returns what stands in `Host`: the resolved address, or `localhost` for a
+    /// socket.
+    pub(super) async fn connect(&self) -> io::Result<(SendRequest<Full<Bytes>>, String)> {
         let late = || {
             io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
             )
         };
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port)))
-            .await
-            .map_err(|_| late())??;
-        let address = stream.peer_addr()?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // The task ends with the sender. Errors reach the caller through `send_request`.
-        tokio::spawn(connection);
-        Ok((sender, address))
+        match self {
+            Self::Tcp { host, port } => {
+                let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
+                    .await
+                    .map_err(|_| late())??;
+                let address = stream.peer_addr()?;
+                stream.set_nodelay(true)?;
+                Ok((handshaken(stream).await?, address.to_string()))
+            }
+            Self::Unix(path) => {
+                let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(path))
+                    .await
+                    .map_err(|_| late())??;
+                Ok((handshaken(stream).await?, self.authority()))
+            }
+        }
     }
+}
+
+async fn handshaken<T>(stream: T) -> io::Result<SendRequest<Full<Bytes>>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // The task ends with the sender. Errors reach the caller through `send_request`.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -122,6 +167,8 @@ mod tests {
             ("sidecar", "sidecar:9090"),
             ("http://sidecar:80", "sidecar:80"),
             ("[::1]:9091", "[::1]:9091"),
+            ("unix:/run/s.sock", "unix:/run/s.sock"),
+            ("unix:///run/s.sock", "unix:/run/s.sock"),
         ] {
             assert_eq!(
                 Endpoint::parse(given, 9090).map(|place| place.to_string()).as_deref(),

@@ -185,7 +185,7 @@ impl Remote {
             .uri(path)
             // Send the resolved address: the listener rejects unknown names, because anyone can
             // point a name at it (DNS rebinding).
-            .header(HOST, address.to_string())
+            .header(HOST, address)
             .header(USER_AGENT, concat!("sidecache/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json");
         if let Some((token, _)) = &self.token {

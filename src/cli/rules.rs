@@ -15,6 +15,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
     let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
         fill,
+        host_key: config.host_key,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         hasher: secret
             .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),

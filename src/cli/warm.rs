@@ -100,7 +100,7 @@ pub(super) fn run(path: &Path, args: &WarmArgs) -> Result<ExitCode, CommandError
     let list = read_list(&args.from)?;
     let fallback = match named {
         Some(host) => host,
-        None => HeaderValue::from_str(&to.to_string()).map_err(|_| {
+        None => HeaderValue::from_str(&to.authority()).map_err(|_| {
             CommandError::Usage("--to: the host cannot be sent in a header".to_owned())
         })?,
     };
@@ -198,7 +198,7 @@ fn destination(
         .map_err(|why| CommandError::Usage(format!("--to: {why}")))?;
     match (given, Config::load(path)) {
         (given, Ok(config)) => {
-            let to = given.unwrap_or_else(|| Endpoint::for_listener(config.server.address));
+            let to = given.unwrap_or_else(|| Endpoint::for_clients(&config.server.address));
             Ok((to, Some(rules_from(config))))
         }
         (Some(to), Err(_)) if args.unrouted => Ok((to, None)),
@@ -314,8 +314,9 @@ fn print_notes(list: &WarmList, not_sent: &NotSent, guessed: Option<&Endpoint>) 
     }
     if let Some(to) = guessed {
         output::note(&format!(
-            "requests are sent with the host {to}, and entries are stored per host: set the host \
-             that clients use with --host"
+            "requests are sent with the host {}, and entries are stored per host: set the host \
+             that clients use with --host",
+            to.authority()
         ));
     }
 }

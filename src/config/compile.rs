@@ -1,6 +1,7 @@
 //! Compiles a text into a `Config`: the order of the steps, and checks that need the whole file.
 //! The other files of this folder compile the parts.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,9 @@ use super::lint;
 use super::model::{Config, ConfigLimits};
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
+use crate::server::ListenAddress;
 use crate::units::{show_duration, show_size};
+use crate::upstream::UpstreamAddress;
 
 pub mod conditions;
 pub mod credential;
@@ -29,6 +32,7 @@ pub mod purges;
 pub mod routes;
 mod rule_names;
 pub mod sections;
+pub mod socket_path;
 pub mod upstream;
 pub mod values;
 
@@ -194,6 +198,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     Some(Config {
         server: server?,
         upstream: upstream?,
+        host_key: upstream::host_key(&file.upstream.get()?.host_key, context),
         admin: admin?,
         memory: memory?,
         redis: redis?,
@@ -284,14 +289,16 @@ fn addresses(
     context: &mut CompileContext,
 ) {
     let (Some(listen), Some(server)) = (file.listen.get(), server) else { return };
-    let overlap = |one: std::net::SocketAddr, two: std::net::SocketAddr| {
-        one.port() != 0
-            && one.port() == two.port()
-            && (one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified())
+    let overlap = |two: SocketAddr| {
+        server.address.tcp().is_some_and(|one| {
+            one.port() != 0
+                && one.port() == two.port()
+                && (one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified())
+        })
     };
     let listen_at = listen.address.given().map(|text| text.span.clone());
     if let (Some(section), Some(admin)) = (file.admin.get(), admin)
-        && overlap(server.address, admin.address)
+        && overlap(admin.address)
     {
         let at = section
             .address
@@ -302,10 +309,19 @@ fn addresses(
         let builder = DiagnosticBuilder::error(at, "[listen] and [admin] have the same address");
         context.report.push(builder.hint("give one of them another port"));
     }
+    let own = |upstream: &crate::upstream::UpstreamSettings| match &upstream.target.address {
+        UpstreamAddress::Tcp { host, port, .. } => host.parse().is_ok_and(|ip: IpAddr| {
+            let is_near = ip.is_loopback()
+                || ip.is_unspecified()
+                || server.address.tcp().is_some_and(|own| own.ip() == ip);
+            is_near && overlap(SocketAddr::new(ip, *port))
+        }),
+        UpstreamAddress::Unix(app) => {
+            matches!(&server.address, ListenAddress::Unix { path, .. } if path == app)
+        }
+    };
     if let (Some(section), Some(upstream)) = (file.upstream.given(), upstream)
-        && let Ok(ip) = upstream.target.host.parse()
-        && overlap(server.address, std::net::SocketAddr::new(ip, upstream.target.port))
-        && (ip.is_loopback() || ip == server.address.ip() || ip.is_unspecified())
+        && own(upstream)
         && let Some(url) = section.value.url.given()
     {
         let builder = DiagnosticBuilder::error(

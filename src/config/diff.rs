@@ -178,7 +178,9 @@ fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<
     let has = |is: &dyn Fn(&str) -> bool| keys.iter().any(|key| is(&key.key));
     let effect = if has(&|key| at_start(name, key)) {
         Some(Effect::Restart)
-    } else if name == "upstream" && has(&|key| UPSTREAM_IDENTITY.contains(&key)) {
+    } else if name == "upstream"
+        && has(&|key| key == "host_key" || UPSTREAM_IDENTITY.contains(&key))
+    {
         Some(Effect::LeftBehind)
     } else {
         None
@@ -356,6 +358,14 @@ tags = ["a"]
             [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))],
             "it may be switched on again"
         );
+    }
+
+    #[test]
+    fn another_host_in_the_keys_leaves_all_entries_behind() {
+        let after = BEFORE.replace("[memory]", "host_key = \"app\"\n[memory]");
+        let expected = ("upstream".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind));
+        assert_eq!(stated(&after), [expected]);
+        assert!(waiting_for_restart(&reading(BEFORE), &reading(&after)).is_empty());
     }
 
     #[test]

@@ -66,11 +66,21 @@ table! {
 table! {
     /// Where clients connect, and how much they may use.
     ListenSection("[listen]", "[listen]") {
-        /// Address and port.
-        #[schemars(extend("examples" = ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]))]
+        /// Address and port; or `unix:` and the path of a socket.
+        #[schemars(extend("examples" = [
+            "127.0.0.1:8080",
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "unix:/run/sidecache/sidecache.sock",
+        ]))]
         address: TomlString = "127.0.0.1:8080",
-        /// Addresses and networks whose `X-Forwarded-*` headers are believed.
-        #[schemars(extend("examples" = [["127.0.0.1", "10.0.0.0/8"]]))]
+        /// The mode of the socket's file, where `address` is a socket: who may write to it may
+        /// connect.
+        #[schemars(extend("pattern" = "^(0?[0-7]{3}|.*\\$\\{.*)$"))]
+        socket_mode: TomlString = "0660",
+        /// Addresses and networks whose `X-Forwarded-*` headers are believed; `unix` stands for
+        /// whatever connects to the socket.
+        #[schemars(extend("examples" = [["127.0.0.1", "10.0.0.0/8"], ["unix"]]))]
         trusted_proxies: TomlList<TomlString> = [],
         /// How many client connections may be open at once.
         max_connections: Count = 10_000,
@@ -102,11 +112,21 @@ table! {
     /// The origin: the app behind the sidecar.
     #[schemars(extend("required" = ["url"]))]
     UpstreamSection("[upstream]", "[upstream]") {
-        /// Where the origin listens: `http://` or `https://`, host and port, no path.
-        #[schemars(extend("examples" = ["http://127.0.0.1:8000", "https://app.internal"]))]
+        /// Where the origin listens: `http://` or `https://`, host and port, no path; or
+        /// `unix:` and the path of a socket on which it speaks HTTP.
+        #[schemars(extend("examples" = [
+            "http://127.0.0.1:8000",
+            "https://app.internal",
+            "unix:/run/app.sock",
+        ]))]
         url: TomlString,
         /// Which `Host` the origin gets: the client's (`preserve`), or that of `url` (`upstream`).
         host: HostWord = "preserve",
+        /// The host in the keys of all entries, in place of the one that clients name, and the one
+        /// that fills are for. Sidecars that are reached by different names or ports share their
+        /// entries by it. For an origin that answers all hosts alike; never for virtual hosts.
+        #[schemars(extend("examples" = ["app.example.com"]))]
+        host_key: TomlString,
         /// How long connecting may take.
         connect_timeout: Period = "2s",
         /// How long the origin may take from the end of the request to the head of its response.
@@ -117,6 +137,9 @@ table! {
         tunnel_timeout: Period = "1h",
         /// How long an unused connection is kept.
         keep_alive: Period = "15s",
+        /// How long a connection takes new requests. After that it is closed when it is free, and
+        /// the name is looked up again. Some connections get up to a quarter less.
+        max_age: Period = "5m",
         /// How many connections to the origin may be open at once.
         max_connections: Count = 512,
         /// How many of them may be tunnels (a WebSocket is one) and event streams. At least a

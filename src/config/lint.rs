@@ -18,6 +18,7 @@ pub mod redis;
 mod scopes;
 mod sections;
 mod slashes;
+pub mod sockets;
 mod switch;
 mod template;
 #[cfg(test)]

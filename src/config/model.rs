@@ -25,6 +25,8 @@ pub struct Config {
     pub server: server::ServerSettings,
     /// The origin.
     pub upstream: upstream::UpstreamSettings,
+    /// The host that all requests count for, if one is named.
+    pub host_key: Option<Box<str>>,
     /// The admin listener.
     pub admin: admin::AdminSettings,
     /// The memory tier.

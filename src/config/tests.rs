@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::redis::RedisAddress;
+use crate::upstream::UpstreamAddress;
 
+mod addresses;
 mod bounds;
 mod callers;
 mod cases;
@@ -82,10 +84,10 @@ fn located(diagnostics: &Diagnostics) -> Vec<(usize, usize, &str)> {
 fn the_designs_example_is_understood() {
     let config = parse(EXAMPLE).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert_eq!(config.server.address.to_string(), "127.0.0.1:8080");
-    assert_eq!(
-        (&*config.upstream.target.host, config.upstream.target.port, config.upstream.target.tls),
-        ("127.0.0.1", 8000, false)
-    );
+    let UpstreamAddress::Tcp { tls, host, port } = &config.upstream.target.address else {
+        panic!("{}", config.upstream.target)
+    };
+    assert_eq!((&**host, *port, *tls), ("127.0.0.1", 8000, false));
     assert_eq!((config.memory.size, config.memory.max_object), (256 << 20, 8 << 20));
     let redis = config.redis.as_ref().expect("redis");
     assert!(matches!(&redis.address, RedisAddress::Tcp { port: 6379, tls: false, .. }));
@@ -300,7 +302,8 @@ fn variables_are_filled_in_and_missed_where_they_stand() {
         "[listen]\naddress = \"127.0.0.1:${PORT}\"\n[upstream]\nurl = \"http://${APP:-app}:80\"\n",
     )
     .expect("a good file");
-    assert_eq!((config.server.address.port(), &*config.upstream.target.authority), (9999, "app"));
+    let port = config.server.address.tcp().map(|address| address.port());
+    assert_eq!((port, &*config.upstream.target.authority), (Some(9999), "app"));
     let diagnostics = diagnostics(
         "[listen]\naddress = \"127.0.0.1:${NOPE}\"\n[upstream]\nurl = \"${NOPE} $x\"\n",
     );

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::HeaderMap;
 
+use crate::peer_address::PeerAddress;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Routes;
@@ -34,8 +35,8 @@ impl ClientAddressRule {
 
     /// Whether a peer is one of the trusted proxies.
     #[must_use]
-    pub fn trusts(&self, addr: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(addr))
+    pub fn trusts(&self, addr: PeerAddress) -> bool {
+        self.trusted.iter().any(|network| network.includes(addr))
     }
 
     /// The address of the client; `None` where no trusted proxy names one. Where no rule reads it,
@@ -45,7 +46,7 @@ impl ClientAddressRule {
         if self.is_read && peer.trusted {
             client_address(headers, peer, &self.trusted)
         } else {
-            Some(peer.addr)
+            peer.addr.ip()
         }
     }
 
@@ -57,7 +58,7 @@ impl ClientAddressRule {
             client_address(headers, peer, &self.trusted)
                 .map_or(ShareOwner::Unnamed, ShareOwner::from_address)
         } else {
-            ShareOwner::from_address(peer.addr)
+            ShareOwner::from_peer(peer.addr)
         }
     }
 }

@@ -192,7 +192,7 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
         lines.line(format!("capture {name}"), value.to_string());
     }
     lines.line("scope", scope_in_words(route, lookup));
-    lines.line("host", lookup.host());
+    explain_host(lines, lookup, headers);
     lines.line("path", lookup.path());
     lines.line("query", lookup.query().unwrap_or("(none)"));
     for (name, value) in lookup.shown_fields() {
@@ -227,6 +227,21 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     }
     for line in fill_lines(lookup) {
         lines.line("the app would get", line);
+    }
+}
+
+/// Under which host an entry is stored, and who shares it.
+fn explain_host(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
+    let host = lookup.host();
+    let requested = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    lines.line("host", host);
+    if lookup.has_host_key() {
+        let note = format!("by host_key of [upstream], for all hosts; the request has {requested}");
+        lines.line("host", note);
+    } else if host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
+        let note = "with its port: sidecars that clients reach on other ports share nothing, \
+                    unless host_key of [upstream] names one host for all";
+        lines.line("host", note);
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
-use crate::policy::plan::{Plan, RequestView};
+use crate::policy::plan::{self, Plan, RequestView};
 use crate::policy::route::RouteMode;
 use crate::proxy::context::RequestContext;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult};
@@ -69,6 +69,8 @@ pub(super) async fn prepare_post(
         || !lookup.unknown.is_empty()
         || !lookup.has_owner()
         || !is_same_target
+        // The origin was asked for another host than a fill is for.
+        || lookup.host() != plan::authority(&parts.uri, &parts.headers)
     {
         return None;
     }

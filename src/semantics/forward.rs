@@ -13,8 +13,6 @@ mod target;
 mod unread;
 mod upgrade;
 
-use std::net::IpAddr;
-
 use http::header::{
     CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
@@ -22,9 +20,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
+use crate::peer_address::PeerAddress;
+
 pub use check::{BadRequest, check_request, complete_target};
 pub use client::client_address;
-pub use host::{settle_host, without_default_port};
+pub use host::{is_host, settle_host, without_default_port};
 pub use login::logs_in_connection;
 pub use network::Network;
 pub use original::{original_pairs, original_request};
@@ -32,6 +32,10 @@ pub use target::{carried_target, escaped, find_refused, push_escape, unfinished}
 pub use unread::UnreadHead;
 pub use upgrade::{Upgrades, accepts_upgrade, offered_upgrade, take_upgrade};
 
+/// The address that the origin receives in place of one that is not known or not shown: one of
+/// those reserved for documentation (RFC 5737), so that it is nobody's, and that no page opens that
+/// is for this host or this network alone.
+pub(crate) const NOBODYS_ADDRESS: &str = "192.0.2.1";
 /// What a proxy knew about the client (RFC 7239).
 pub(crate) const FORWARDED: HeaderName = http::header::FORWARDED;
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -83,7 +87,7 @@ pub(crate) const HIDDEN_HTTP: [&str; 4] = ["h2c", "h2", "http", "tls"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientPeer {
     /// The address at the other end of the connection.
-    pub addr: IpAddr,
+    pub addr: PeerAddress,
     /// Whether it is one of `[listen] trusted_proxies`, whose forwarding fields are trusted.
     pub trusted: bool,
 }
@@ -254,17 +258,24 @@ fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer)
         headers.remove(FORWARDED);
         headers.remove(X_REAL_IP);
     }
-    let addr = peer.addr.to_canonical();
+    let own = peer.addr.ip().map(|addr| addr.to_string());
     let before = if peer.trusted { joined(headers, &X_FORWARDED_FOR, b", ") } else { None };
-    let chain = match before {
-        Some(mut chain) => {
+    let chain = match (before, own) {
+        (Some(mut chain), Some(own)) => {
             chain.extend_from_slice(b", ");
-            chain.extend_from_slice(addr.to_string().as_bytes());
+            chain.extend_from_slice(own.as_bytes());
             HeaderValue::from_maybe_shared(bytes::Bytes::from(chain))
         }
-        None => HeaderValue::from_maybe_shared(bytes::Bytes::from(addr.to_string())),
+        // The peers of a Unix socket have no address to add.
+        (Some(chain), None) if !chain.trim_ascii().is_empty() => {
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(chain))
+        }
+        (None, Some(own)) => HeaderValue::from_maybe_shared(bytes::Bytes::from(own)),
+        // SECURITY: without the header the origin would take the sidecar's own address, which it
+        // may trust, for the client's.
+        (_, None) => Ok(HeaderValue::from_static(NOBODYS_ADDRESS)),
     };
-    // Both parts are valid header text, so this always succeeds; if it ever fails, no chain is
+    // All parts are valid header text, so this always succeeds; if it ever fails, no chain is
     // better than a forged one.
     match chain {
         Ok(chain) => drop(headers.insert(X_FORWARDED_FOR, chain)),

@@ -7,7 +7,6 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,19 +22,20 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
+use super::listener::ClientStream;
 use super::service::Service;
 use super::settings::ServerSettings;
 use super::socket::{ConnectionPermit, ReturnSlot, Socket};
 use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
 use super::unread::{self, Refused};
 use crate::clock::Clock;
+use crate::peer_address::PeerAddress;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer};
 use crate::shares::{FairSemaphore, PauseWatch, Queues, ShareOwner, ShareSettings};
@@ -61,7 +61,7 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const PENDING_RESETS: usize = 20;
 
 /// The most connections that wait for the place of another one.
-const MAX_WAITING: usize = 256;
+pub const MAX_WAITING: usize = 256;
 /// How long they wait after the longest pause that is allowed to others is over.
 const WAIT_AFTER_STALL: Duration = Duration::from_secs(1);
 
@@ -96,7 +96,7 @@ impl<S: Service> ServerContext<S> {
         let builder = builder(&settings);
         let shares = ShareSettings {
             permits: settings.max_connections,
-            max_waiting: MAX_WAITING,
+            max_waiting: MAX_WAITING.min(settings.max_connections),
             wait: settings.stall + WAIT_AFTER_STALL,
             stall: settings.stall,
             queues: Queues::BehindLargerPeers,
@@ -122,14 +122,14 @@ impl<S: Service> ServerContext<S> {
 }
 
 impl<S> ServerContext<S> {
-    /// Whether the address is one of the trusted proxies.
-    fn trusts(&self, addr: IpAddr) -> bool {
-        self.settings.trusted_proxies.contains(addr)
+    /// Whether what connects from there is one of the trusted proxies.
+    fn trusts(&self, addr: PeerAddress) -> bool {
+        self.settings.trusted_proxies.includes(addr)
     }
 
     /// Whose connection it is.
-    pub(super) fn peer(&self, addr: IpAddr) -> ShareOwner {
-        if self.trusts(addr) { ShareOwner::TrustedProxy } else { ShareOwner::from_address(addr) }
+    pub(super) fn peer(&self, addr: PeerAddress) -> ShareOwner {
+        if self.trusts(addr) { ShareOwner::TrustedProxy } else { ShareOwner::from_peer(addr) }
     }
 }
 
@@ -141,7 +141,7 @@ struct ConnectionContext<S: Service> {
 }
 
 impl<S: Service> ConnectionContext<S> {
-    fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: IpAddr) -> Self {
+    fn new(server: Arc<ServerContext<S>>, state: Arc<ConnectionState>, addr: PeerAddress) -> Self {
         let trusted = server.trusts(addr);
         let client = server.service.connect(ClientPeer { addr, trusted }, state.departure());
         Self { server, state, client }
@@ -239,8 +239,8 @@ impl ConnectionEnd {
 /// Serves a connection until either side ends it, and answers a head that hyper has refused.
 pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
-    stream: TcpStream,
-    addr: IpAddr,
+    stream: ClientStream,
+    addr: PeerAddress,
     permit: ConnectionPermit,
 ) {
     let state = Arc::new(ConnectionState::default());

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
+use super::listener::ClientStream;
 use super::service::Service;
 use crate::semantics::body::Body;
 
@@ -15,13 +15,13 @@ use crate::semantics::body::Body;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends the client a 503 and closes the connection.
-pub(super) async fn reject<S: Service>(stream: TcpStream, service: &S) {
+pub(super) async fn reject<S: Service>(stream: ClientStream, service: &S) {
     let response = service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     send_last(stream, response, false).await;
 }
 
 /// Sends a response whose body is in memory, and closes the connection.
-pub(super) async fn send_last(mut stream: TcpStream, response: Response<Body>, is_head: bool) {
+pub(super) async fn send_last(mut stream: ClientStream, response: Response<Body>, is_head: bool) {
     let response = render(response, is_head);
     let sent = async {
         stream.write_all(&response).await?;

@@ -1,11 +1,12 @@
 //! `[listen]` and the clients' `[limits]`, compiled.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::listener::ListenAddress;
+use crate::peer_address::PeerAddress;
 use crate::semantics::forward::Network;
 
 /// The trusted proxies. Clones share the list, which a reload replaces.
@@ -15,8 +16,8 @@ pub struct TrustedProxies(Arc<ArcSwap<Vec<Network>>>);
 impl TrustedProxies {
     /// Whether a peer is one of them.
     #[must_use]
-    pub fn contains(&self, addr: IpAddr) -> bool {
-        self.0.load().iter().any(|network| network.contains(addr))
+    pub fn includes(&self, addr: PeerAddress) -> bool {
+        self.0.load().iter().any(|network| network.includes(addr))
     }
 
     /// Their networks.
@@ -41,7 +42,7 @@ impl From<Vec<Network>> for TrustedProxies {
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Where to listen.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
     /// The most open client connections, tunnels included. Further ones get a 503.

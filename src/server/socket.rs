@@ -19,11 +19,11 @@ use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::carry::Carry;
 use super::connection_state::ConnectionState;
 use super::framing::{ReadScan, Scanner, StreamPosition};
+use super::listener::ClientStream;
 use super::read_ahead::{ClientReading, ReadAhead};
 use crate::clock::Clock;
 use crate::shares::{FairPermit, PermitHolder};
@@ -62,7 +62,7 @@ impl Drop for ConnectionPermit {
 /// A stream that hyper has dropped and whose sending side is open.
 #[derive(Debug)]
 pub(super) struct ReturnedStream {
-    pub(super) stream: TcpStream,
+    pub(super) stream: ClientStream,
     pub(super) scanner: Scanner,
     pub(super) permit: ConnectionPermit,
 }
@@ -91,7 +91,7 @@ impl<T> DerefMut for UntilDrop<T> {
 /// The socket of one connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: UntilDrop<TcpStream>,
+    stream: UntilDrop<ClientStream>,
     state: Arc<ConnectionState>,
     scanner: UntilDrop<Scanner>,
     /// What hyper gets before it gets what the stream has.
@@ -125,7 +125,7 @@ enum CloseState {
 impl Socket {
     /// The slot gets the stream when hyper drops the socket before it has closed it.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: ClientStream,
         state: Arc<ConnectionState>,
         clock: Clock,
         permit: ConnectionPermit,
@@ -294,7 +294,7 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// A TCP socket has nothing to flush. hyper calls this in every turn, which makes it the place
+    /// A socket has nothing to flush. hyper calls this in every turn, which makes it the place
     /// to look for a client that leaves while its request is served: hyper does not read then.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();

@@ -6,8 +6,8 @@ mod limits;
 mod protocol;
 mod targets;
 mod unread;
+mod unix;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -118,7 +119,7 @@ struct Server {
 fn settings() -> ServerSettings {
     let long = Duration::from_secs(20);
     ServerSettings {
-        address: "127.0.0.1:0".parse().unwrap(),
+        address: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
         trusted_proxies: TrustedProxies::default(),
         max_connections: 100,
         max_header_bytes: 64 * 1024,
@@ -135,8 +136,9 @@ fn settings() -> ServerSettings {
 }
 
 fn start(settings: ServerSettings) -> Server {
-    let listener = bind(settings.address).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = listen(&settings.address).unwrap();
+    // One that is not TCP has no such address.
+    let address = listener.shown().parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
     let app = Arc::new(App {
         calls: AtomicUsize::new(0),
         go: Semaphore::new(0),

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use crate::peer_address::PeerAddress;
+
 /// Who a share belongs to: an address, or all those together whose address is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ShareOwner {
-    /// Clients behind a trusted proxy that names no address.
+    /// Clients behind a trusted proxy that names no address, and untrusted peers of a Unix socket.
     #[default]
     Unnamed,
     /// A trusted proxy itself, which connects for many clients. Its connections count for nothing
@@ -24,6 +26,15 @@ impl ShareOwner {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+
+    /// The peer that connects from there.
+    #[must_use]
+    pub const fn from_peer(peer: PeerAddress) -> Self {
+        match peer {
+            PeerAddress::Ip(address) => Self::from_address(address),
+            PeerAddress::Unix => Self::Unnamed,
         }
     }
 

@@ -11,7 +11,6 @@ mod switches;
 mod text;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use self::repeats::{LimitedFormat, RepeatLimit};
 use self::switches::{LogControl, SwitchedFormat, Switches};
 use crate::clock::Clock;
 use crate::outcome::{Outcome, Tier};
+use crate::peer_address::PeerAddress;
 
 pub use self::repeats::{SUPPRESSED_LINES, tell_suppressed};
 pub use self::text::{LogText, printable};
@@ -215,8 +215,8 @@ pub struct AccessLine<'a> {
     pub path: &'a str,
     /// The requested host, if there is one.
     pub host: Option<&'a str>,
-    /// The client's address.
-    pub peer: IpAddr,
+    /// The address of what connected: the client, or a proxy before it.
+    pub peer: PeerAddress,
     /// The name of the route that matched.
     pub route: Option<&'a str>,
     /// The response's status.

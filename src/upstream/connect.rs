@@ -1,7 +1,6 @@
 //! Making a connection: name lookup, TCP, TLS, and the socket as hyper sees it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,18 +11,24 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::counters::{CountGuard, UpstreamCounters};
 use super::error::{UpstreamError, UpstreamSetupError};
-use super::settings::UpstreamSettings;
+use super::resolver::Resolver;
+use super::settings::{UpstreamAddress, UpstreamSettings};
 use super::socket::{SocketHandle, Stream, UpstreamSocket};
 use super::upload::Upload;
 use crate::input_file::{self, MAX_CA_BYTES};
 
 /// The smallest buffer that hyper accepts.
 const SMALLEST_BUFFER: usize = 8192;
+
+/// Pauses between two tries to connect to a Unix socket whose queue is full, from the first to the
+/// longest.
+const FULL_QUEUE_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_millis(50));
 
 /// The size of the table of headers that hyper keeps on the stack.
 const HYPERS_MAX_HEADERS: usize = 100;
@@ -37,8 +42,8 @@ pub(super) type NewConnection = (Sender, Driver, SocketHandle);
 
 /// Makes connections to the one target.
 pub(super) struct Connector {
-    host: Box<str>,
-    port: u16,
+    address: UpstreamAddress,
+    resolver: Resolver,
     timeout: Duration,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     http: http1::Builder,
@@ -48,6 +53,7 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(
         settings: UpstreamSettings,
+        resolver: Resolver,
         counters: &UpstreamCounters,
     ) -> Result<Self, UpstreamSetupError> {
         if settings.max_header_bytes < SMALLEST_BUFFER {
@@ -55,13 +61,14 @@ impl Connector {
                 "the largest head of a response must be at least 8192 bytes",
             ));
         }
-        let target = settings.target;
-        let tls = if target.tls {
-            let name = ServerName::try_from(target.host.to_string())
-                .map_err(|_| UpstreamSetupError::Host(target.host.to_string()))?;
-            Some((tls(settings.ca_file.as_deref())?, name))
-        } else {
-            None
+        let address = settings.target.address;
+        let tls = match &address {
+            UpstreamAddress::Tcp { tls: true, host, .. } => {
+                let name = ServerName::try_from(host.to_string())
+                    .map_err(|_| UpstreamSetupError::Host(host.to_string()))?;
+                Some((tls(settings.ca_file.as_deref())?, name))
+            }
+            UpstreamAddress::Tcp { tls: false, .. } | UpstreamAddress::Unix(_) => None,
         };
         let mut http = http1::Builder::new();
         http.max_buf_size(settings.max_header_bytes);
@@ -77,8 +84,8 @@ impl Connector {
             http.max_headers(settings.max_headers);
         }
         Ok(Self {
-            host: target.host,
-            port: target.port,
+            address,
+            resolver,
             timeout: settings.connect_timeout,
             tls,
             http,
@@ -96,12 +103,19 @@ impl Connector {
     }
 
     async fn dial(&self) -> io::Result<NewConnection> {
-        let tcp = self.tcp().await?;
-        self.counters.connects.inc();
-        let open = CountGuard::up(&self.counters.open);
-        let stream = match &self.tls {
-            None => Stream::Plain(tcp),
-            Some((tls, name)) => Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?)),
+        let (stream, open) = match &self.address {
+            UpstreamAddress::Tcp { host, port, .. } => {
+                let tcp = self.tcp(host, *port).await?;
+                let open = self.opened();
+                let stream = match &self.tls {
+                    None => Stream::Plain(tcp),
+                    Some((tls, name)) => {
+                        Stream::Tls(Box::new(tls.connect(name.clone(), tcp).await?))
+                    }
+                };
+                (stream, open)
+            }
+            UpstreamAddress::Unix(path) => (Stream::Unix(unix(path).await?), self.opened()),
         };
         let handle = SocketHandle::default();
         let io = UpstreamSocket::new(stream, handle.clone(), open);
@@ -110,14 +124,16 @@ impl Connector {
         Ok((sender, Box::pin(driver.with_upgrades()), handle))
     }
 
+    fn opened(&self) -> CountGuard {
+        self.counters.connects.inc();
+        CountGuard::up(&self.counters.open)
+    }
+
     /// Tries the target's addresses in turn. The name is looked up each time, so that an origin
     /// that moved is found without a restart.
-    async fn tcp(&self) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = match self.host.parse::<IpAddr>() {
-            Ok(addr) => vec![SocketAddr::new(addr, self.port)],
-            Err(_) => tokio::net::lookup_host((&*self.host, self.port)).await?.collect(),
-        };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = self.resolver.addresses(host, port, self.timeout).await?;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for (index, address) in addresses.iter().enumerate() {
             // All but the last get a share of the time, so that a dead first address leaves time
@@ -139,6 +155,21 @@ impl Connector {
             }
         }
         Err(last)
+    }
+}
+
+/// Connects to a socket of this machine. Where TCP waits while the origin's queue is full, such a
+/// socket refuses at once (`EAGAIN`), so the wait is here. The caller bounds it.
+async fn unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = FULL_QUEUE_PAUSE.0;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(FULL_QUEUE_PAUSE.1);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Connection {
     socket: SocketHandle,
     /// It serves no other request.
     spent: bool,
+    /// From when on it serves no other request of the pool; `None` where that is never.
+    expires: Option<Instant>,
     pub(super) deadline: DeadlineTimer,
 }
 
@@ -57,12 +59,14 @@ impl<F: Future<Output = Result<http::Response<hyper::body::Incoming>, SendFailur
 pub(super) type SendFailure = hyper::client::conn::TrySendError<Request<Upload>>;
 
 impl Connection {
-    pub(super) fn new((sender, driver, socket): NewConnection) -> Self {
+    /// A connection that serves requests until `expires`.
+    pub(super) fn new((sender, driver, socket): NewConnection, expires: Option<Instant>) -> Self {
         Self {
             sender,
             driver: DriverState::Here(driver),
             socket,
             spent: false,
+            expires,
             deadline: DeadlineTimer::default(),
         }
     }
@@ -120,6 +124,11 @@ impl Connection {
     /// Closes the connection after this exchange.
     pub(super) const fn spend(&mut self) {
         self.spent = true;
+    }
+
+    /// Whether it is too old for another request.
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| now >= expires)
     }
 
     /// Like [`Self::is_free`], with a look at the socket itself: bytes that have just arrived may

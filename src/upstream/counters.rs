@@ -19,6 +19,8 @@ pub struct UpstreamCounters {
     pub shares: ShareCounters,
     /// Connections closed because too many interim responses came before a response.
     pub interim: Arc<Counter>,
+    /// Connections closed because they were too old for another request.
+    pub expired: Arc<Counter>,
     /// Requests that found no connection: queue full, or waited too long.
     pub busy: Arc<Counter>,
     /// Requests that could not connect, in time or at all.

@@ -65,6 +65,7 @@ pub(super) struct Exchanger {
     pub(super) max_head_bytes: usize,
     pub(super) reuse_after_body: bool,
     pub(super) idle_timeout: Duration,
+    pub(super) max_age: Duration,
     pub(super) host: Option<HeaderValue>,
     pub(super) via: bool,
     pub(super) authority: HeaderValue,
@@ -91,6 +92,13 @@ impl AttemptFailure {
 }
 
 impl Exchanger {
+    /// Until when a connection that is made now serves requests. The times differ, so that
+    /// connections that were made together do not end together.
+    fn expiry(&self) -> Option<Instant> {
+        let life = self.max_age.mul_f64(1.0 - rand::random::<f64>() / 4.0);
+        self.clock.now().checked_add(life)
+    }
+
     /// Whether others may use the connection after this request.
     ///
     /// SECURITY: an origin that leaves a body unread takes it for the next request, and the
@@ -187,7 +195,7 @@ async fn exchange<C: Checkout>(
         }
     };
     let connection = Box::pin(inner.connector.connect()).await?;
-    let connection = checkout.install(Connection::new(connection));
+    let connection = checkout.install(Connection::new(connection, inner.expiry()));
     match attempt(inner, connection, request, progress.as_deref(), inner.clock.now()).await {
         Ok(response) => {
             let sent = SentRequest { progress: progress.as_deref(), has_body, upgrade };

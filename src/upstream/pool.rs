@@ -153,7 +153,9 @@ impl Pool {
             if age >= max_age {
                 return None;
             }
-            if connection.is_free_now() {
+            if connection.has_expired(now) {
+                self.counters.expired.inc();
+            } else if connection.is_free_now() {
                 return Some(connection);
             }
         }
@@ -161,6 +163,10 @@ impl Pool {
 
     fn checkin(self: &Arc<Self>, connection: Box<Connection>) {
         let since = self.clock.now();
+        if connection.has_expired(since) {
+            self.counters.expired.inc();
+            return;
+        }
         let mut idle = self.idle.lock();
         if self.retired.load(Ordering::Relaxed) {
             drop(idle);
@@ -194,7 +200,10 @@ impl Pool {
         let mut closing = Vec::new();
         let mut idle = self.idle.lock();
         for mut waiting in std::mem::take(&mut *idle) {
-            if now.saturating_duration_since(waiting.since) < self.keep_alive
+            if waiting.connection.has_expired(now) {
+                self.counters.expired.inc();
+                closing.push(waiting);
+            } else if now.saturating_duration_since(waiting.since) < self.keep_alive
                 && waiting.connection.is_free()
             {
                 idle.push_back(waiting);

@@ -1,6 +1,8 @@
 //! `[upstream]`, compiled: where the origin is, and the limits towards it.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -24,6 +26,9 @@ pub struct UpstreamSettings {
     pub tunnel_timeout: Duration,
     /// How long an unused connection is kept. Best shorter than the origin's own keep-alive time.
     pub keep_alive: Duration,
+    /// How long a connection takes new requests after it was made, so that a name that moves is
+    /// looked up again however busy its connections are. Some connections get up to a quarter less.
+    pub max_age: Duration,
     /// The most open sockets towards the origin, tunnels included.
     pub max_connections: usize,
     /// The most of them that are tunnels or event streams. At least a quarter stays for other
@@ -86,14 +91,58 @@ pub struct UpstreamLimits {
 /// Where the origin listens: the parts of its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Whether to speak TLS.
-    pub tls: bool,
-    /// A name or an address, without brackets.
-    pub host: Box<str>,
-    /// The TCP port.
-    pub port: u16,
-    /// `host` or `host:port` as it stands in a `Host` header.
+    /// Where to connect.
+    pub address: UpstreamAddress,
+    /// `host` or `host:port` as it stands in a `Host` header; `localhost` for a Unix socket.
     pub authority: Box<str>,
+}
+
+/// Where to connect to the origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamAddress {
+    /// A TCP port.
+    Tcp {
+        /// Whether to speak TLS.
+        tls: bool,
+        /// A name or an address, without brackets.
+        host: Box<str>,
+        /// The port.
+        port: u16,
+    },
+    /// The socket with this absolute path.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// The path of the origin's Unix socket, if that is where it listens.
+    #[must_use]
+    pub fn socket_path(&self) -> Option<&Path> {
+        match &self.address {
+            UpstreamAddress::Tcp { .. } => None,
+            UpstreamAddress::Unix(path) => Some(path),
+        }
+    }
+}
+
+/// An origin that speaks plain HTTP at this address.
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        let host = address.ip().to_string().into();
+        Self {
+            address: UpstreamAddress::Tcp { tls: false, host, port: address.port() },
+            authority: address.to_string().into(),
+        }
+    }
+}
+
+/// What people recognize: the authority, or `unix:` and the path.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.socket_path() {
+            None => f.write_str(&self.authority),
+            Some(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Which `Host` the origin gets.

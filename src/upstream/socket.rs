@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::counters::CountGuard;
@@ -137,13 +137,15 @@ pub(super) struct UpstreamSocket {
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn socket(&self) -> SockRef<'_> {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(stream) => SockRef::from(stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+            Self::Unix(stream) => SockRef::from(stream),
         }
     }
 }
@@ -156,7 +158,7 @@ impl UpstreamSocket {
     /// Fails if bytes, or the end, have come from the origin although nothing was requested.
     fn probe(&self) -> io::Result<()> {
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(self.stream.tcp()).peek(&mut byte) {
+        match self.stream.socket().peek(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
             // SECURITY: bytes that nobody asked for would be taken as the response to the next
@@ -197,14 +199,17 @@ impl UpstreamSocket {
 /// An origin that writes the head and the body apart, and has not set `TCP_NODELAY`, keeps the body
 /// back until then (Nagle's algorithm). The option acts once: the kernel itself turns it off again.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn acknowledge_now(tcp: &TcpStream) {
-    // It is an optimization, and a socket that refuses it only stays as slow as it was.
-    drop(SockRef::from(tcp).set_tcp_quickack(true));
+fn acknowledge_now(stream: &Stream) {
+    // A Unix socket acknowledges nothing.
+    if !matches!(stream, Stream::Unix(_)) {
+        // It is an optimization, and a socket that refuses it only stays as slow as it was.
+        drop(stream.socket().set_tcp_quickack(true));
+    }
 }
 
 /// Other kernels have no such option.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const fn acknowledge_now(_: &TcpStream) {}
+const fn acknowledge_now(_: &Stream) {}
 
 impl AsyncRead for UpstreamSocket {
     fn poll_read(
@@ -222,6 +227,7 @@ impl AsyncRead for UpstreamSocket {
         let polled = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if buf.filled().len() > before {
             this.handle.on_bytes();
@@ -229,7 +235,7 @@ impl AsyncRead for UpstreamSocket {
             this.owes_ack = true;
         } else if polled.is_pending() && this.owes_ack && this.handle.0.waiting.load(Relaxed) {
             this.owes_ack = false;
-            acknowledge_now(this.stream.tcp());
+            acknowledge_now(&this.stream);
         }
         polled
     }
@@ -250,6 +256,7 @@ impl AsyncWrite for UpstreamSocket {
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         };
         this.written(result, buf.len())
     }
@@ -268,6 +275,7 @@ impl AsyncWrite for UpstreamSocket {
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         this.written(result, length)
     }
@@ -276,6 +284,7 @@ impl AsyncWrite for UpstreamSocket {
         match &self.stream {
             Stream::Plain(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -287,6 +296,7 @@ impl AsyncWrite for UpstreamSocket {
         let result = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
         };
         if matches!(result, Poll::Ready(Ok(()))) {
             this.handle.on_flushed();
@@ -302,6 +312,7 @@ impl AsyncWrite for UpstreamSocket {
         match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

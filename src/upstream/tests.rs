@@ -18,6 +18,7 @@ use crate::outcome::Reason;
 use crate::semantics::body::BodyError;
 
 mod failures;
+mod names;
 mod sharing;
 mod streams;
 
@@ -81,18 +82,14 @@ async fn steady(answer: &'static str) -> SocketAddr {
 
 fn settings(address: SocketAddr) -> UpstreamSettings {
     UpstreamSettings {
-        target: Target {
-            tls: false,
-            host: address.ip().to_string().into(),
-            port: address.port(),
-            authority: address.to_string().into(),
-        },
+        target: address.into(),
         host: HostHeader::Preserve,
         connect_timeout: Duration::from_secs(2),
         first_byte_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
         tunnel_timeout: Duration::from_secs(5),
         keep_alive: Duration::from_secs(15),
+        max_age: Duration::from_mins(5),
         max_connections: 64,
         max_tunnels: 64,
         max_waiting: 64,
@@ -373,7 +370,10 @@ fn a_client_can_be_set_up_outside_of_a_runtime() {
         wrong(UpstreamSettings { max_connections: 0, ..settings(address) }),
         UpstreamSetupError::Limit(_)
     ));
-    let target = Target { tls: true, ..settings(address).target };
+    let target = Target {
+        address: UpstreamAddress::Tcp { tls: true, host: "localhost".into(), port: 1 },
+        authority: "localhost:1".into(),
+    };
     let missing = UpstreamSettings {
         target,
         ca_file: Some("/nonexistent/ca.pem".into()),

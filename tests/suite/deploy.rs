@@ -3,3 +3,4 @@
 mod files;
 mod grafana;
 mod nginx;
+mod sockets;

@@ -3,6 +3,7 @@
 mod abuse;
 mod callers;
 mod coalescing;
+mod descriptors;
 mod drain;
 mod expiry;
 mod fill_bytes;

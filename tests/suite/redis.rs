@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod host_key;
 mod regressions_clocks;
 mod regressions_logs;
 mod regressions_records;

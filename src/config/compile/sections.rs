@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, header};
 
 use crate::cache::store;
+use crate::config::compile::socket_path;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -70,7 +71,7 @@ pub fn server(
         drain,
     ) = settings;
     Some(server::ServerSettings {
-        address: context.address(&file.address)?,
+        address: listen_address(file, context)?,
         trusted_proxies: trusted_proxies.into(),
         max_connections,
         max_header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
@@ -86,18 +87,67 @@ pub fn server(
     })
 }
 
+/// `address` and `socket_mode` of `[listen]`.
+fn listen_address(
+    file: &file::ListenSection,
+    context: &mut CompileContext,
+) -> Option<server::ListenAddress> {
+    let mode = socket_mode(&file.socket_mode, context);
+    match file.address.given() {
+        Some(given) if socket_path::is_socket(given.value.as_str()) => {
+            let path = socket_path::socket_path(given, context)?;
+            Some(server::ListenAddress::Unix { path, mode: mode? })
+        }
+        _ => {
+            if let Some(given) = file.socket_mode.given() {
+                let what = "`socket_mode` has no effect, because `address` is not a socket";
+                let hint = "remove it, or write address = \"unix:/run/sidecache/sidecache.sock\"";
+                context
+                    .report
+                    .push(DiagnosticBuilder::warning(given.span.clone(), what).hint(hint));
+            }
+            Some(context.address(&file.address)?.into())
+        }
+    }
+}
+
+/// The mode of a socket's file, in octal digits.
+fn socket_mode(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<u32> {
+    const ANY_WRITE: u32 = 0o222;
+    let text = slot.get()?.as_str();
+    let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+    let is_octal = digits.len() == 3 && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
+    let (what, hint) = match mode {
+        Some(mode) if mode & ANY_WRITE != 0 => return Some(mode),
+        Some(_) => (
+            "nobody could connect with this mode",
+            "connecting takes the right to write: \"0660\" is for owner and group",
+        ),
+        None => ("this is not the mode of a file", "write \"0660\" for owner and group"),
+    };
+    let given = slot.given()?;
+    context.report.malformed(
+        given,
+        "the mode of a file",
+        what,
+        Some("three octal digits after a 0, such as \"0660\""),
+        hint,
+    );
+    None
+}
+
 fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<forward::Network> {
     let network = text.value.as_str().parse();
     if network.is_err() {
         let what = format!("`{}` is not a network", text.value.shown());
-        let allowed = Some("an IP address, or a network such as \"10.0.0.0/8\"");
-        context.report.malformed(
-            text,
-            "a network",
-            what,
-            allowed,
-            "names are not resolved here; write the address",
-        );
+        let allowed = Some("an IP address, a network such as \"10.0.0.0/8\", or \"unix\"");
+        let hint = if socket_path::is_socket(text.value.as_str()) {
+            "write \"unix\" for whatever connects to the socket of `address`"
+        } else {
+            "names are not resolved here; write the address"
+        };
+        context.report.malformed(text, "a network", what, allowed, hint);
     }
     network.ok()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use crate::config::compile::socket_path;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -18,6 +19,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const SOCKET_HINT: &str = "write a Unix socket as \"unix:/run/app.sock\", without http://";
 
 /// `[upstream]`.
 pub fn upstream(
@@ -32,9 +34,12 @@ pub fn upstream(
         &mut context.report,
     );
     let target = url.and_then(|url| target(url, context));
+    let is_tls = |target: &upstream::Target| {
+        matches!(target.address, upstream::UpstreamAddress::Tcp { tls: true, .. })
+    };
     let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);
     if let (Some(target), Some(given)) = (&target, file.ca_file.given())
-        && !target.tls
+        && !is_tls(target)
     {
         let builder = DiagnosticBuilder::warning(
             given.span.clone(),
@@ -52,6 +57,7 @@ pub fn upstream(
         idle_timeout: context.period(&file.idle_timeout, MS, DAY),
         tunnel_timeout: context.period(&file.tunnel_timeout, MS, 30 * DAY),
         keep_alive: context.period(&file.keep_alive, Duration::ZERO, DAY),
+        max_age: context.period(&file.max_age, MS, 30 * DAY),
         max_connections: context.count(&file.max_connections, 1, 100_000),
         max_tunnels: context.count(&file.max_tunnels, 1, 100_000),
         max_waiting: context.count(&file.max_waiting, 0, 1_000_000),
@@ -72,18 +78,36 @@ pub fn upstream(
 }
 
 fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<upstream::Target> {
-    const FORM: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
+    const FORM: &str = "http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH";
     let value = text.value.as_str();
+    if socket_path::is_socket(value) {
+        let path = socket_path::socket_path(text, context)?;
+        // As other clients of such sockets do.
+        let authority = "localhost".into();
+        return Some(upstream::Target {
+            address: upstream::UpstreamAddress::Unix(path),
+            authority,
+        });
+    }
     let lower = value.to_ascii_lowercase();
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
         // SECURITY: a URL may contain a password, so messages never repeat its text.
         let what = "the origin's URL is neither http nor https";
-        let hint = if value.contains("://") {
+        let hint = if lower.starts_with("fastcgi://") || lower.starts_with("uwsgi://") {
+            "only HTTP origins are supported: put a web server before it, or let it speak HTTP"
+        } else if value.contains("://") {
             "only HTTP origins are supported"
+        } else if value.starts_with('/') {
+            "put unix: before the path of a socket, or http:// before a host"
         } else {
             "put http:// before it"
         };
         context.report.malformed(text, "an http or https URL", what, Some(FORM), hint);
+        return None;
+    }
+    if lower.starts_with("http://unix:") || lower.starts_with("http:///") {
+        let what = "this is not the address of a socket";
+        context.report.malformed(text, "the URL of an origin", what, Some(FORM), SOCKET_HINT);
         return None;
     }
     let (what, hint) = match Url::parse(value) {
@@ -109,10 +133,28 @@ fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<up
             let authority =
                 url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")).into();
             let host = host.trim_start_matches('[').trim_end_matches(']').into();
-            return Some(upstream::Target { tls, host, port, authority });
+            let address = upstream::UpstreamAddress::Tcp { tls, host, port };
+            return Some(upstream::Target { address, authority });
         }
     };
     context.report.malformed(text, "the URL of an origin", what, Some(FORM), hint);
+    None
+}
+
+/// The host that stands for all, in lower case.
+pub fn host_key(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
+    let given = slot.given()?;
+    let host = given.value.as_str();
+    if forward::is_host(host.as_bytes()) && !host.is_empty() {
+        return Some(host.to_ascii_lowercase().into());
+    }
+    context.report.malformed(
+        given,
+        "a host",
+        "this is not a host",
+        Some("a name or an address, perhaps with a port"),
+        "write the name by which clients reach the site, such as \"app.example.com\"",
+    );
     None
 }
 

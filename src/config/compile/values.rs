@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::config::compile::socket_path;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Count, Located, Period, Setting, Size, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -108,8 +109,12 @@ impl CompileContext {
             format!("write \"127.0.0.1:{value}\"")
         } else if value.parse::<std::net::Ipv4Addr>().is_ok() {
             format!("add a port: \"{value}:8080\"")
+        } else if socket_path::is_socket(value) {
+            "this listener has a TCP port; only `address` of [listen] may be a socket".into()
         } else if value.contains("://") {
             "remove the scheme".into()
+        } else if value.starts_with('/') {
+            format!("a socket is written as \"unix:{shown}\"")
         } else {
             "write it as \"127.0.0.1:8080\"".into()
         };

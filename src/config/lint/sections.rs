@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::super::compile::socket_path;
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::super::file;
@@ -23,6 +24,7 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 /// Checks the sections.
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
+    host_key(whole, context);
     debug(whole, context);
     tunnels(whole, context);
     if let Some(limits) = parts.limits {
@@ -36,9 +38,34 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     }
 }
 
+/// Warns about a socket whose peers are not trusted, and about trust in peers that cannot be.
+fn socket_peers(listen: &file::ListenSection, context: &mut CompileContext) {
+    let Some(address) = listen.address.given() else { return };
+    let trusted = texts(&listen.trusted_proxies);
+    let named = trusted.iter().find(|text| text.value.as_str() == "unix");
+    match (socket_path::is_socket(address.value.as_str()), named) {
+        (true, None) => {
+            let message = "what connects to the socket is not trusted: all clients are one, \
+                           without an address, and what the proxy in front says of them is \
+                           replaced, or keeps their requests from the cache";
+            let hint = "write trusted_proxies = [\"unix\"], and let the proxy set X-Forwarded-For";
+            context
+                .report
+                .push(DiagnosticBuilder::warning(address.span.clone(), message).hint(hint));
+        }
+        (false, Some(text)) => {
+            let message = "nothing connects by a socket, because `address` is a TCP port";
+            let hint = "remove it, or name the addresses of the proxy";
+            context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
+}
+
 /// Warns about `trusted_proxies` that includes every address.
 fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
     let Some(listen) = whole.file.listen.given() else { return };
+    socket_peers(&listen.value, context);
     for text in texts(&listen.value.trusted_proxies)
         .iter()
         .filter(|text| text.value.as_str().ends_with("/0"))
@@ -50,11 +77,30 @@ fn trust(whole: &LintFile<'_>, context: &mut CompileContext) {
     }
 }
 
+/// Warns about fields that read a host which is the same in all requests.
+fn host_key(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let given = whole.file.upstream.get().and_then(|upstream| upstream.host_key.given());
+    let fields = whole.file.fields.get().map_or(&[][..], |table| &table.0);
+    let reads_host = |form: &file::FieldForm| form.host.given().is_some_and(|host| host.value);
+    if let Some(given) = given
+        && let Some((name, _)) = fields.iter().find(|(_, form)| form.get().is_some_and(reads_host))
+    {
+        let message = format!(
+            "the field `{}` reads the host, which is this one in all requests: hosts share their \
+             entries all the same",
+            name.value
+        );
+        let hint = "remove `host_key` if the origin tells hosts apart, else the field";
+        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
+    }
+}
+
 /// Warns about debug headers on a public address.
 fn debug(whole: &LintFile<'_>, context: &mut CompileContext) {
     let address = whole.file.listen.get().and_then(|listen| listen.address.get());
     let local = address.is_none_or(|text| {
-        text.as_str().parse().is_ok_and(|address: std::net::SocketAddr| address.ip().is_loopback())
+        let is_loopback = |address: std::net::SocketAddr| address.ip().is_loopback();
+        socket_path::is_socket(text.as_str()) || text.as_str().parse().is_ok_and(is_loopback)
     });
     let headers = whole.file.debug.get().and_then(|debug| debug.headers.given());
     if let (Some(given), false) = (headers.filter(|given| given.value), local) {

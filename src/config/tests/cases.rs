@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{diagnostics, parse};
 use crate::policy::route::Collapse;
+use crate::upstream::UpstreamAddress;
 
 /// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after
 /// `[upstream]`.
@@ -20,7 +21,7 @@ const LINE: usize = 7;
 
 /// Expects exactly one error, in this line of the given lines (from 1) and column, with this text
 /// in its drawing.
-fn one(lines: &str, line: usize, column: usize, text: &str) {
+pub(super) fn one(lines: &str, line: usize, column: usize, text: &str) {
     let diagnostics = diagnostics(&with(lines));
     let errors: Vec<_> = diagnostics.errors().collect();
     assert_eq!(errors.len(), 1, "{lines}\n{diagnostics}");
@@ -165,10 +166,8 @@ fn the_app() {
     let config = parse("[upstream]\nurl = \"https://[::1]\"\n")
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let target = &config.upstream.target;
-    assert_eq!(
-        (target.tls, &*target.host, target.port, &*target.authority),
-        (true, "::1", 443, "[::1]")
-    );
+    let address = UpstreamAddress::Tcp { tls: true, host: "::1".into(), port: 443 };
+    assert_eq!((&target.address, &*target.authority), (&address, "[::1]"));
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         max_key: 4096,
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
+        host_key: config.host_key,
     };
     let question = ExplainRequest {
         method: "get".into(),
@@ -53,6 +54,22 @@ fn a_reason_has_its_meaning_and_its_remedy() {
     assert_eq!(lines(&shown, "reason"), ["unkeyed header x-unheard-of"]);
     assert_eq!(lines(&shown, "meaning"), [reason.meaning()]);
     assert_eq!(lines(&shown, "remedy"), [reason.remedy().expect("there is one")]);
+}
+
+#[test]
+fn hosts_that_share_nothing_and_one_that_stands_for_all_are_told() {
+    let host = |before: &str, host: &str| {
+        let shown = explain_get_with(before, "ttl = \"5m\"", vec![("host".into(), host.into())]);
+        lines(&shown, "host").join("; ")
+    };
+    assert_eq!(host("", "app.test"), "app.test");
+    assert_eq!(host("", "[::1]"), "[::1]");
+    for with_port in ["localhost:8081", "[::1]:8081"] {
+        let told = host("", with_port);
+        assert!(told.starts_with(&format!("{with_port}; ")) && told.contains("host_key"), "{told}");
+    }
+    let told = host("host_key = \"app.test\"", "localhost:8081");
+    assert!(told.starts_with("app.test; ") && told.ends_with("localhost:8081"), "{told}");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use http::HeaderValue;
 
-/// The address that the origin receives in place of the client's: one of those reserved for
-/// documentation (RFC 5737), so that it is nobody's, and that no page opens that is for this host
-/// or this network alone.
-pub const FILL_ADDRESS: &str = "192.0.2.1";
+use crate::semantics::forward::NOBODYS_ADDRESS;
+
+/// The address that the origin receives in place of the client's.
+pub const FILL_ADDRESS: &str = NOBODYS_ADDRESS;
 
 /// The `User-Agent` of fills without a client's own, unless `[upstream] user_agent` names another:
 /// that of an ordinary browser, so that origins give their ordinary page.

@@ -17,7 +17,7 @@ use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
 };
 use crate::policy::plan::request_headers::removed_by_connection;
-use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
+use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
@@ -63,7 +63,7 @@ impl PolicyRules {
         request: &RequestView<'a>,
     ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, request)?;
-        let host = authority(request.uri, request.headers);
+        let host = self.host(request.uri, request.headers);
         let query = keyed_query(&route.spec.query, request.uri)?;
         let roles = route.headers.context(request.peer_is_trusted);
         let headers = KeyedHeaders::new(route, &roles, request.headers);
@@ -204,10 +204,16 @@ fn target_key(route: &Route, host: &str, path: &str, query: Option<&str>) -> Key
 }
 
 impl Lookup<'_> {
-    /// The authority, lower-case.
+    /// The host that the entry is stored under, lower-case.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether one host stands for all.
+    #[must_use]
+    pub const fn has_host_key(&self) -> bool {
+        self.rules.host_key.is_some()
     }
 
     /// The headers of the request.

@@ -170,7 +170,7 @@ impl PolicyRules {
         if !may_name_method && !self.purges.iter().any(PurgeRule::reads_body) {
             return false;
         }
-        let paths = write_paths(request);
+        let paths = write_paths(request, &self.host(request.uri, request.headers));
         let matching = |methods: &WriteMethods| -> Vec<&PurgeRule> {
             let all = paths.iter().map(|path| self.matching(request, methods, &path.path));
             all.flat_map(|rules| rules.matched).map(|(rule, _)| rule).collect()
@@ -191,8 +191,8 @@ impl PolicyRules {
         body: Option<&BodyFields>,
     ) -> Result<Mutation, HeaderName> {
         let methods = WriteMethods::new(request, effective, body, self.purges.method_override);
-        let paths = write_paths(request);
-        let host = authority(request.uri, request.headers);
+        let paths = write_paths(request, &self.host(request.uri, request.headers));
+        let host = self.host(request.uri, request.headers);
         let mut mutation = Mutation::new(
             paths.iter().flat_map(|path| uri_tags(&path.hosts, &path.path)).collect(),
         );

@@ -39,9 +39,24 @@ pub struct PolicyRules {
     /// Which origin answers, if a reload has put another one in the place of the first. It is part
     /// of the key, so that what one has answered is never served for another.
     pub origin: Option<[u8; 8]>,
+    /// The host that all requests count for, lower-case. None: each for its own.
+    pub host_key: Option<Box<str>>,
 }
 
 impl PolicyRules {
+    /// The host under which the entries of a request are stored, purged and filled: its authority,
+    /// or the one that stands for all hosts.
+    ///
+    /// SECURITY: fills are for this host, too. An origin that writes the `Host` into its pages
+    /// would otherwise show one client's to all others.
+    #[must_use]
+    pub fn host<'a>(&'a self, uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
+        match &self.host_key {
+            Some(host) => Cow::Borrowed(host),
+            None => authority(uri, headers),
+        }
+    }
+
     /// The digest that stands in a variant's key for the value of a secret header.
     pub(super) fn hash_secret(&self, value: &[u8]) -> Vec<u8> {
         self.hasher.digest("vary", value).to_vec()

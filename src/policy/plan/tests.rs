@@ -39,6 +39,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
         max_key,
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
+        host_key: config.host_key,
     }
 }
 

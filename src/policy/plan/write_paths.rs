@@ -8,7 +8,7 @@
 
 use http::header::HeaderValue;
 
-use crate::policy::plan::rules::{RequestView, authority};
+use crate::policy::plan::rules::RequestView;
 
 /// A path that a write changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,15 @@ pub(super) struct WritePath {
     pub(super) path: String,
 }
 
-/// The paths that a write changes, its own first.
-pub(super) fn write_paths(request: &RequestView<'_>) -> Vec<WritePath> {
-    let host = authority(request.uri, request.headers).into_owned();
-    let own = WritePath { hosts: vec![host.clone()], path: request.uri.path().to_owned() };
+/// The paths that a write changes, its own first. `host` is the one that its entries are stored
+/// under.
+pub(super) fn write_paths(request: &RequestView<'_>, host: &str) -> Vec<WritePath> {
+    let own = WritePath { hosts: vec![host.to_owned()], path: request.uri.path().to_owned() };
     let mut paths = vec![own];
     let own = request.method.as_str();
     if ["MOVE", "COPY"].iter().any(|method| own.eq_ignore_ascii_case(method)) {
         let lines = request.headers.get_all("destination").iter();
-        paths.extend(lines.filter_map(|line| destination(line, &host, request.uri.path())));
+        paths.extend(lines.filter_map(|line| destination(line, host, request.uri.path())));
     }
     paths
 }

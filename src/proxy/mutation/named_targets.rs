@@ -8,14 +8,23 @@ use crate::policy::request_target;
 use crate::policy::tag::Tag;
 use crate::telemetry::log::LogText;
 
-/// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4).
-pub(super) fn named_targets(headers: &HeaderMap, host: &str, base: &Uri) -> Vec<Tag> {
+/// The URIs of the same origin that a response to an unsafe method names (RFC 9111 4.4). `host` is
+/// the one of the request; entries are stored under `stored_under`, which the origin knows as well.
+pub(super) fn named_targets(
+    headers: &HeaderMap,
+    host: &str,
+    stored_under: &str,
+    base: &Uri,
+) -> Vec<Tag> {
     let lines = [LOCATION, CONTENT_LOCATION]
         .into_iter()
         .filter_map(|name| headers.get(name)?.to_str().ok());
     lines
-        .filter_map(|line| same_origin_path(line, host, base))
-        .map(|path| Tag::for_uri(host, &path))
+        .filter_map(|line| {
+            same_origin_path(line, host, base)
+                .or_else(|| same_origin_path(line, stored_under, base))
+        })
+        .map(|path| Tag::for_uri(stored_under, &path))
         .collect()
 }
 
@@ -39,6 +48,19 @@ fn same_origin_path(reference: &str, host: &str, base: &Uri) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_have_the_host_that_entries_are_stored_under() {
+        let tags = |line| {
+            let headers = HeaderMap::from_iter([(LOCATION, http::HeaderValue::from_static(line))]);
+            named_targets(&headers, "localhost:8081", "app.test", &Uri::from_static("/a"))
+        };
+        let expected = [Tag::for_uri("app.test", "/b")];
+        for line in ["/b", "http://localhost:8081/b", "https://app.test/b"] {
+            assert_eq!(tags(line), expected, "{line}");
+        }
+        assert_eq!(tags("http://elsewhere/b"), []);
+    }
 
     #[test]
     fn a_response_names_other_targets_of_its_own_origin() {

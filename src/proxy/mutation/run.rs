@@ -240,8 +240,9 @@ fn named_by(
     if answer == MutationAnswer::Refusal {
         return Vec::new();
     }
-    let mut named = named_targets(headers, host, &context.parts.uri);
-    named.extend(named_groups(headers, host));
+    let stored_under = context.config.rules.host_key.as_deref().unwrap_or(host);
+    let mut named = named_targets(headers, host, stored_under, &context.parts.uri);
+    named.extend(named_groups(headers, stored_under));
     named.extend(context.config.rules.caller_purges(&context.parts.headers, Some(headers)));
     named
 }

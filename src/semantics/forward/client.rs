@@ -9,7 +9,8 @@ use super::{ClientPeer, FORWARDED, Network, X_FORWARDED_FOR, X_REAL_IP};
 /// The address that the request comes from: the peer's, or, behind trusted proxies, the last one
 /// in `X-Forwarded-For` or `Forwarded` (RFC 7239) that is not a trusted proxy's. If all of them
 /// are, the first one; where there is neither header, that in `X-Real-IP`. `None` where a trusted
-/// proxy names no address, or the two headers name different ones.
+/// proxy names no address, or the two headers name different ones, and for a peer of a Unix socket
+/// that is not trusted.
 ///
 /// SECURITY: the lists are read from their end, because a client can write anything at their start.
 /// Most proxies write only one of the two headers and pass on what a client puts into the other
@@ -22,7 +23,7 @@ pub fn client_address(
     trusted: &[Network],
 ) -> Option<IpAddr> {
     if !peer.trusted {
-        return Some(peer.addr.to_canonical());
+        return peer.addr.ip();
     }
     let list = listed_client(headers, trusted);
     let forwarded = forwarded_client(headers, trusted);
@@ -147,6 +148,7 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::peer_address::PeerAddress;
 
     fn client(trusted: bool, lines: &[(&'static str, &'static str)]) -> String {
         let headers: HeaderMap = lines
@@ -163,6 +165,14 @@ mod tests {
     fn an_untrusted_peer_is_the_client_whatever_it_claims() {
         let claims = [("x-forwarded-for", "192.0.2.7"), ("x-real-ip", "192.0.2.8")];
         assert_eq!(client(false, &claims), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_peer_of_a_socket_has_the_address_that_a_trusted_proxy_names() {
+        let list = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static("192.0.2.7"))]);
+        let of =
+            |trusted| client_address(&list, &ClientPeer { addr: PeerAddress::Unix, trusted }, &[]);
+        assert_eq!((of(false), of(true)), (None, Some([192, 0, 2, 7].into())));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::{HeaderMap, Uri, Version};
 
 /// `host [ ":" port ]`, a name or an address. Stricter than RFC 3986, which allows characters that
 /// no DNS name has: `%`, `,`, `;`, `=`.
-pub(super) fn is_host(host: &[u8]) -> bool {
+pub fn is_host(host: &[u8]) -> bool {
     let (name, port) = if host.first() == Some(&b'[') {
         let Some(end) = host.iter().position(|&byte| byte == b']') else { return false };
         let inside = &host[1..end];

@@ -1,15 +1,25 @@
-//! A range of addresses in CIDR notation, for the list of trusted proxies.
+//! A range of addresses in CIDR notation, or the peers of a Unix socket, for the list of trusted
+//! proxies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single address.
+use crate::peer_address::PeerAddress;
+
+/// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single address. Or `unix`: whatever
+/// connects to a Unix socket, which has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network {
-    addr: IpAddr,
-    prefix: u8,
+pub struct Network(NetworkKind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum NetworkKind {
+    Range { addr: IpAddr, prefix: u8 },
+    Unix,
 }
+
+/// How the peers of a Unix socket are written.
+const UNIX: &str = "unix";
 
 /// Why a text is not a [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,17 +43,28 @@ pub enum BadNetwork {
 }
 
 impl Network {
+    /// Whether what connects from there is of this network.
+    #[must_use]
+    pub fn includes(&self, peer: PeerAddress) -> bool {
+        match (self.0, peer) {
+            (NetworkKind::Range { .. }, PeerAddress::Ip(addr)) => self.contains(addr),
+            (NetworkKind::Unix, PeerAddress::Unix) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the address lies in this network. An IPv4 address counts the same if it is mapped
     /// into IPv6, as on a socket that listens to both.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
-        match (self.addr, addr.to_canonical()) {
+        let NetworkKind::Range { addr: network, prefix } = self.0 else { return false };
+        match (network, addr.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(addr)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
                 network.to_bits() == addr.to_bits() & mask
             }
             (IpAddr::V6(network), IpAddr::V6(addr)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
                 network.to_bits() == addr.to_bits() & mask
             }
             _ => false,
@@ -59,7 +80,7 @@ impl Network {
                 _ => (IpAddr::V6(first_v6(v6, prefix)), prefix),
             },
         };
-        let network = Self { addr: first, prefix };
+        let network = Self(NetworkKind::Range { addr: first, prefix });
         if first == addr { Ok(network) } else { Err(BadNetwork::HostBits(network)) }
     }
 }
@@ -78,6 +99,9 @@ impl FromStr for Network {
     type Err = BadNetwork;
 
     fn from_str(text: &str) -> Result<Self, BadNetwork> {
+        if text == UNIX {
+            return Ok(Self(NetworkKind::Unix));
+        }
         let (addr, prefix) = match text.split_once('/') {
             Some((addr, prefix)) => (addr, Some(prefix)),
             None => (text, None),
@@ -98,6 +122,9 @@ impl FromStr for Network {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.prefix)
+        match self.0 {
+            NetworkKind::Range { addr, prefix } => write!(f, "{addr}/{prefix}"),
+            NetworkKind::Unix => f.write_str(UNIX),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of the fields that a proxy removes and adds.
 
+use std::net::IpAddr;
+
 use http::{Method, StatusCode, Uri};
 
 use super::check::BadRequest;
@@ -35,8 +37,10 @@ fn check11(lines: &[(&str, &str)]) -> Result<(), BadRequest> {
     check("GET", "/", Version::HTTP_11, lines)
 }
 
-const STRANGER: ClientPeer =
-    ClientPeer { addr: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), trusted: false };
+const STRANGER: ClientPeer = ClientPeer {
+    addr: PeerAddress::Ip(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))),
+    trusted: false,
+};
 const PROXY: ClientPeer = ClientPeer { trusted: true, ..STRANGER };
 
 #[test]
@@ -284,6 +288,25 @@ fn a_strangers_word_about_itself_is_replaced() {
     );
     assert!(headers.contains_key("forwarded") && headers.contains_key("x-real-ip"));
     assert_eq!(headers.get_all("via").iter().next_back().unwrap(), "1.0 sidecache");
+}
+
+#[test]
+fn the_peer_of_a_socket_has_no_address_to_add() {
+    let host = HeaderValue::from_static("a");
+    let of = |trusted: bool, sent: &[(&str, &str)]| {
+        let peer = ClientPeer { addr: PeerAddress::Unix, trusted };
+        let mut headers = map(sent);
+        prepare_request(&mut headers, Version::HTTP_11, &host, &peer, None);
+        headers["x-forwarded-for"].to_str().unwrap().to_owned()
+    };
+    let chain = [("x-forwarded-for", "192.0.2.9, 10.0.0.2")];
+    assert_eq!(of(true, &chain), "192.0.2.9, 10.0.0.2", "the proxy's word, and nothing else");
+    for sent in [&[("x-forwarded-for", "127.0.0.1")][..], &[]] {
+        assert_eq!(of(false, sent), NOBODYS_ADDRESS, "neither forged nor the sidecar's own");
+    }
+    for sent in [&[("x-forwarded-for", " ")][..], &[]] {
+        assert_eq!(of(true, sent), NOBODYS_ADDRESS);
+    }
 }
 
 #[test]

@@ -132,7 +132,10 @@ async fn the_peer_is_the_socket_and_trusted_when_the_settings_say_so() {
     // An IPv4 client of an IPv6 listener is the same client.
     let Ok(listener) = bind("[::]:0".parse().unwrap()) else { return };
     drop(listener);
-    let mut server = start(ServerSettings { address: "[::]:0".parse().unwrap(), ..trusting });
+    let mut server = start(ServerSettings {
+        address: "[::]:0".parse::<SocketAddr>().unwrap().into(),
+        ..trusting
+    });
     server.address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
     assert!(server.exchange(GET).await.ends_with("127.0.0.1 true"));
 }
@@ -183,11 +186,11 @@ async fn an_upgraded_connection_is_left_alone() {
         write_timeout: short,
         ..settings()
     };
-    let listener = bind(limits.address).unwrap();
+    let listener = bind(limits.address.tcp().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (counters, stop) = (ServerCounters::default(), CancellationToken::new());
     tokio::spawn(run(
-        listener,
+        listener.into(),
         limits,
         Arc::new(Tunnel),
         counters.clone(),

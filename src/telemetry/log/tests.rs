@@ -36,7 +36,7 @@ fn line<'a>(path: &'a str, outcome: &'a Outcome) -> AccessLine<'a> {
         method: &Method::GET,
         path,
         host: Some("app.test"),
-        peer: IpAddr::from([127, 0, 0, 1]),
+        peer: [127, 0, 0, 1].into(),
         route: Some("/c/{id}"),
         status: 200,
         outcome,

@@ -158,9 +158,7 @@ async fn https_is_spoken_to_an_app_whose_authority_is_trusted() {
     })
     .await;
     let target = Target {
-        tls: true,
-        host: "localhost".into(),
-        port: address.port(),
+        address: UpstreamAddress::Tcp { tls: true, host: "localhost".into(), port: address.port() },
         authority: "localhost".into(),
     };
     let trusting = UpstreamSettings {

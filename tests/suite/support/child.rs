@@ -11,6 +11,8 @@ use super::process::{free_port, signal};
 
 /// Where its settings are, in a directory of its own.
 const FILE: &str = "proxy.toml";
+/// Where its log is, if a test reads it.
+const LOG: &str = "sidecache.log";
 
 /// The process. Dropping it kills it.
 pub struct ChildSidecar {
@@ -34,6 +36,37 @@ impl ChildSidecar {
         let mut sidecar = Self::spawn_file(address, &text).await;
         sidecar.admin = Some(admin);
         sidecar
+    }
+
+    /// The same, with a log that a test reads with [`Self::said`], in a shell that has run this
+    /// line.
+    pub async fn spawn_limited(line: &str, upstream: &str, rules: &str) -> Self {
+        let [address, admin] =
+            [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let text = format!(
+            "[listen]\naddress = \"{address}\"\n[upstream]\n{upstream}\n[admin]\naddress = \
+             \"{admin}\"\n{rules}\n"
+        );
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let file = directory.path().join(FILE);
+        std::fs::write(&file, text).expect("the temporary directory can be written to");
+        let log = std::fs::File::create(directory.path().join(LOG));
+        let child = Command::new("sh")
+            .args(["-c", &format!("{line}; exec \"$0\" --config \"$1\"")])
+            .arg(env!("CARGO_BIN_EXE_sidecache"))
+            .arg(file)
+            .stdin(Stdio::null())
+            .stderr(log.expect("the temporary directory can be written to"))
+            .spawn()
+            .expect("sh runs");
+        let sidecar = Self { address, admin: Some(admin), child, directory };
+        sidecar.accepting().await;
+        sidecar
+    }
+
+    /// What a sidecar that was started with [`Self::spawn_limited`] has logged.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join(LOG)).expect("it has a log")
     }
 
     /// A sidecar with this file, in which it listens on `address`.

@@ -1,7 +1,7 @@
 //! A sidecar without listeners: requests are handed to its flow, and what it knows can be asked
 //! for.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +59,7 @@ impl Flow {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::full(body)).expect("a test's request is well-formed");
-        let peer = ClientPeer { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false };
+        let peer = ClientPeer { addr: Ipv4Addr::LOCALHOST.into(), trusted: false };
         self.proxy.handle(request, &ClientConnection::new(peer), None).await
     }
 

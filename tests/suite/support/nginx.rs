@@ -27,6 +27,11 @@ pub struct Nginx {
 impl Nginx {
     /// An nginx in front of this sidecar, and of this app for when the sidecar is down.
     pub async fn start(sidecar: SocketAddr, app: SocketAddr) -> Self {
+        Self::start_before(&sidecar.to_string(), app).await
+    }
+
+    /// The same, in front of a sidecar that listens at this address, such as `unix:/path`.
+    pub async fn start_before(sidecar: &str, app: SocketAddr) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let directory = TempDir::new().expect("a temporary directory can be made");
         write_config(directory.path(), address, sidecar, app);
@@ -76,10 +81,10 @@ fn command(directory: &Path) -> Command {
     command
 }
 
-fn write_config(directory: &Path, address: SocketAddr, sidecar: SocketAddr, app: SocketAddr) {
+fn write_config(directory: &Path, address: SocketAddr, sidecar: &str, app: SocketAddr) {
     let mut text = std::fs::read_to_string(SHIPPED).expect("deploy/nginx/sidecache.conf ships");
     let places = [
-        ("127.0.0.1:8080", sidecar.to_string()),
+        ("127.0.0.1:8080", sidecar.to_owned()),
         ("127.0.0.1:8000", app.to_string()),
         ("listen 80;", format!("listen {address};")),
         ("/var/log/nginx", directory.display().to_string()),

@@ -32,6 +32,7 @@ fn rules(route: &str) -> PolicyRules {
         hasher: Hasher::default(),
         max_key: 16 * 1024,
         upgrades: Upgrades::default(),
+        host_key: None,
         fill: FillConstants::default(),
     }
 }

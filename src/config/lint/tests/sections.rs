@@ -16,6 +16,21 @@ fn everybody_is_trusted() {
 }
 
 #[test]
+fn peers_of_a_socket_are_trusted_by_name() {
+    let socket = "[listen]\naddress = \"unix:/run/s.sock\"\n";
+    one(&format!("{LIST}{socket}"), "\"unix:/run/s.sock\"", "all clients are one", "[\"unix\"]");
+    silent(&format!("{LIST}{socket}trusted_proxies = [\"unix\"]\nsocket_mode = \"0666\"\n"));
+    one(
+        &format!("{LIST}[listen]\naddress = \"127.0.0.1:1\"\ntrusted_proxies = [\"unix\"]\n"),
+        "\"unix\"",
+        "nothing connects by a socket",
+        "name the addresses",
+    );
+    let mode = format!("{LIST}[listen]\nsocket_mode = \"0660\"\n");
+    one(&mode, "\"0660\"", "no effect", "unix:");
+}
+
+#[test]
 fn strangers_are_told_keys_and_tags() {
     let debug = |address: &str, headers: bool| {
         format!("{LIST}[listen]\naddress = \"{address}:8080\"\n[debug]\nheaders = {headers}\n")

@@ -272,3 +272,45 @@ fn case_counts_in_a_path_unless_its_route_says_otherwise() {
     assert_eq!(target(&rules, &two), "/Api/items/7", "the origin gets what the key has");
     assert_ne!(key(&rules, &one), key(&rules, &SentRequest::get("/Api/items/8")));
 }
+
+#[test]
+fn one_host_may_stand_for_all_in_keys_and_fills_alike() {
+    const ROUTE: &str = "[fields]\nat = { host = true }\n[[routes]]\npath = \"/a\"\nttl = \"5m\"\n\
+        key = [\"at\"]\nquery = \"none\"\n";
+    let of = |host: &str| {
+        let mut sent = SentRequest::get("/a");
+        sent.headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+        sent
+    };
+    let hosts = ["localhost:8080", "localhost:8081", "Other.Test"].map(of);
+    let apart = rules(ROUTE);
+    let keys = hosts.each_ref().map(|sent| key(&apart, sent));
+    assert!(keys[0] != keys[1] && keys[1] != keys[2]);
+    let one = rules_with("host_key = \"App.Test:80\"", ROUTE);
+    for sent in &hosts {
+        assert_eq!(key(&one, sent), key(&one, &hosts[0]));
+        // The origin must not see whose host it was.
+        for name in ["host", "x-forwarded-host"] {
+            assert_eq!(filled(&one, sent, name).as_deref(), Some("app.test:80"), "{name}");
+        }
+        let forwarded = filled(&one, sent, "forwarded").unwrap();
+        assert!(forwarded.contains("host=\"app.test:80\""), "{forwarded}");
+        let tags = lookup(&one, sent).tags();
+        assert!(tags.contains(&Tag::for_uri("app.test:80", "/a")), "{tags:?}");
+    }
+    let upstream = rules_with("host_key = \"app.test\"\nhost = \"upstream\"", ROUTE);
+    assert_eq!(filled(&upstream, &hosts[0], "x-forwarded-host").as_deref(), Some("app.test"));
+}
+
+#[test]
+fn writes_to_every_host_purge_what_one_host_stands_for() {
+    let rules = rules_with("host_key = \"app.test\"", "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n");
+    for (method, host) in [("PUT", "localhost:8081"), ("DELETE", "app.test"), ("MOVE", "x:1")] {
+        let mut sent = SentRequest::new(method, "/a").with("destination", "http://x:1/b");
+        sent.headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+        let mutation = rules.mutation(&sent.view(), &sent.method, None).unwrap();
+        assert!(mutation.tags.contains(&Tag::for_uri("app.test", "/a")), "{method}");
+        let target = mutation.tags.contains(&Tag::for_uri("app.test", "/b"));
+        assert_eq!(target, method == "MOVE", "{method}");
+    }
+}
