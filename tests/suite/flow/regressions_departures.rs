@@ -346,9 +346,12 @@ async fn r690_http_2_streams_and_connections_that_end_free_their_places() {
 async fn r691_a_silent_stream_ends_with_its_client() {
     let app = PatientApp::start().await;
     let sidecar = sidecar(&app, "half_closed = \"200ms\"", "max_connections = 4", ROUTE).await;
-    let stream = sent(sidecar.address, &get("/events")).await;
+    let mut stream = sent(sidecar.address, &get("/events")).await;
     until(sidecar.admin, "sidecache_upstream_tunnels", 1).await;
-    drop(stream);
+    assert!(read(&mut stream, SECOND / 2).await.ends_with(b"data:1\n\n\r\n"));
+    // All is read, so that this is a FIN, and no reset follows.
+    half_close(&mut stream).await;
+    assert_eq!(read(&mut stream, SOON).await, b"");
     until(sidecar.admin, "sidecache_upstream_open", 0).await;
     until(sidecar.admin, "sidecache_upstream_tunnels", 0).await;
     assert_eq!(metric(sidecar.admin, "sidecache_responses_cut_total").await, 1);

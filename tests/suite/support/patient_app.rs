@@ -20,7 +20,7 @@ use super::http1;
 /// How long `/late` takes.
 pub const LATE: Duration = Duration::from_millis(700);
 /// The pieces of `/drip`, and the pause before each.
-const PIECES: usize = 10;
+const PIECES: usize = 20;
 const PIECE_PAUSE: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Default)]
