@@ -106,6 +106,17 @@ pub fn normal_query(query: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A path with the characters escaped that no path has, as it is logged: both spellings are one.
+#[must_use]
+pub fn escaped_path(path: &str) -> Cow<'_, str> {
+    if !path.bytes().any(is_foreign_to_paths) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len() + 16);
+    escape_foreign(&mut out, path, is_foreign_to_paths);
+    Cow::Owned(out)
+}
+
 /// Appends a text with its foreign bytes escaped. All bytes of a character beyond ASCII are such.
 fn escape_foreign(out: &mut String, text: &str, is_foreign: fn(u8) -> bool) {
     for byte in text.bytes() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Method, Request};
 
 use crate::policy::plan::PolicyRules;
+use crate::policy::request_target;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{ClientPeer, UnreadHead};
@@ -27,7 +28,7 @@ impl AccessRecord {
         };
         Self {
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: request_target::escaped_path(request.uri().path()).into_owned(),
             host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
             request_id: text("x-request-id"),
             peer,

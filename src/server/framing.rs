@@ -105,11 +105,8 @@ pub(super) struct Scanner {
     in_query: bool,
     length: Length,
     transfer_encoded: bool,
-    upgrade: bool,
-    /// It is the head of HTTP/2's preface.
-    http2: bool,
-    /// What follows may be the bytes of a tunnel.
-    may_tunnel: bool,
+    follows: Follows,
+    escaping: Escaping,
     head_start: HeadStart,
     /// The start of the line that the last read ended in, and how long that line is so far.
     line_start: [u8; KEPT_BYTES],
@@ -139,6 +136,24 @@ enum RequestLine {
     Over,
 }
 
+/// What may stand behind a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follows {
+    Requests,
+    /// The bytes of a tunnel: the head has `Upgrade`, or is a `CONNECT`.
+    PerhapsTunnel,
+    /// The head is that of HTTP/2's preface.
+    Nothing,
+}
+
+/// Whether bytes of targets are escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escaping {
+    On,
+    /// From the first head on behind which there may be a tunnel.
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Length {
     Absent,
@@ -156,9 +171,8 @@ impl Scanner {
             in_query: false,
             length: Length::Absent,
             transfer_encoded: false,
-            upgrade: false,
-            http2: false,
-            may_tunnel: false,
+            follows: Follows::Requests,
+            escaping: Escaping::On,
             head_start: HeadStart::new(),
             line_start: [0; KEPT_BYTES],
             line: 0,
@@ -292,7 +306,7 @@ impl Scanner {
         let Some(start) = start else { return };
         let target = &piece[start..];
         self.fragment |= memchr(b'#', target).is_some();
-        if !self.may_tunnel {
+        if self.escaping == Escaping::On {
             let before = scan.escapes.len();
             forward::find_refused(target, &mut self.in_query, |place| {
                 scan.escapes.push(at + start + place);
@@ -312,7 +326,10 @@ impl Scanner {
                 None => return piece,
             },
         };
-        scan.unfinished = if self.may_tunnel { 0 } else { forward::unfinished(target) };
+        scan.unfinished = match self.escaping {
+            Escaping::On => forward::unfinished(target),
+            Escaping::Off => 0,
+        };
         let scanned = &piece[..piece.len() - scan.unfinished];
         self.target(scanned, at, scan);
         self.in_query |= memchr(b'?', target).is_some();
@@ -338,8 +355,13 @@ impl Scanner {
         }
         if self.request_line != RequestLine::Over {
             self.request_line = RequestLine::Over;
-            self.upgrade = line.starts_with(b"CONNECT ");
-            self.http2 = line.starts_with(b"PRI * HTTP/2");
+            self.follows = if line.starts_with(b"CONNECT ") {
+                Follows::PerhapsTunnel
+            } else if line.starts_with(b"PRI * HTTP/2") {
+                Follows::Nothing
+            } else {
+                Follows::Requests
+            };
             return false;
         }
         match line[0] | 0x20 {
@@ -349,7 +371,11 @@ impl Scanner {
                 }
             }
             b't' => self.transfer_encoded |= after_name(line, b"transfer-encoding:").is_some(),
-            b'u' => self.upgrade |= after_name(line, b"upgrade:").is_some(),
+            b'u' if self.follows == Follows::Requests
+                && after_name(line, b"upgrade:").is_some() =>
+            {
+                self.follows = Follows::PerhapsTunnel;
+            }
             _ => {}
         }
         false
@@ -371,7 +397,7 @@ impl Scanner {
             // The first flawed head is the last one: nothing behind it is a request.
             _ if flaw.is_some() => ScanState::Last,
             // hyper refuses the version.
-            _ if self.http2 => ScanState::Last,
+            _ if self.follows == Follows::Nothing => ScanState::Last,
             _ if self.transfer_encoded => ScanState::Chunked(Chunks::new()),
             // hyper rejects a length that is none. One behind much white space is legal, and what
             // follows its message is not served.
@@ -380,8 +406,10 @@ impl Scanner {
             Length::Bytes(length) => ScanState::Body(length),
         };
         self.request_line = RequestLine::Method;
-        self.may_tunnel |= self.upgrade;
-        self.upgrade = false;
+        if self.follows == Follows::PerhapsTunnel {
+            self.escaping = Escaping::Off;
+        }
+        self.follows = Follows::Requests;
         self.fragment = false;
         self.in_query = false;
         self.length = Length::Absent;

@@ -60,13 +60,13 @@ pub fn unfinished(piece: &[u8]) -> usize {
 /// A target as the flow carries it: with the bytes escaped that `http::Uri` refuses.
 #[must_use]
 pub fn carried_target(target: &str) -> Cow<'_, str> {
-    let (mut escapes, mut in_query) = (Vec::new(), false);
-    find_refused(target.as_bytes(), &mut in_query, |at| escapes.push(at));
-    if escapes.is_empty() {
+    let (mut places, mut in_query) = (Vec::new(), false);
+    find_refused(target.as_bytes(), &mut in_query, |at| places.push(at));
+    if places.is_empty() {
         return Cow::Borrowed(target);
     }
-    let escaped = escaped(target.as_bytes(), &escapes);
-    Cow::Owned(String::from_utf8_lossy(&escaped).into_owned())
+    let carried = escaped(target.as_bytes(), &places);
+    Cow::Owned(String::from_utf8_lossy(&carried).into_owned())
 }
 
 /// These bytes with those at these places escaped. The places are in ascending order.

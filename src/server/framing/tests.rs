@@ -308,8 +308,8 @@ fn carried(reads: &[&[u8]]) -> Vec<u8> {
     for read in reads {
         let bytes = [&kept[..], read].concat();
         let scan = scanner.feed(&bytes);
-        let (scanned, unfinished) = bytes.split_at(bytes.len() - scan.unfinished);
-        out.extend(forward::escaped(scanned, &scan.escapes));
+        let (whole, unfinished) = bytes.split_at(bytes.len() - scan.unfinished);
+        out.extend(forward::escaped(whole, &scan.escapes));
         kept = unfinished.to_vec();
     }
     out

@@ -4,12 +4,12 @@ use super::*;
 
 const NEVER: &str = "- - ";
 
-/// Sends these bytes, and returns the answer, its body, and what the service heard.
+/// Sends these bytes, and returns the answer, its body, and what the service logged.
 async fn refused(server: &Server, bytes: &[u8]) -> (String, String, String) {
     let answer = server.exchange(bytes).await;
     let (head, body) = answer.rsplit_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
-    let heard = server.app.rejected.lock().pop().unwrap_or_default();
-    (head.to_owned(), body.to_owned(), heard)
+    let logged = server.app.rejected.lock().pop().unwrap_or_default();
+    (head.to_owned(), body.to_owned(), logged)
 }
 
 #[tokio::test]
@@ -48,13 +48,13 @@ async fn what_cannot_be_read_is_answered_with_the_rule_that_it_breaks() {
     ];
     let mut malformed = 0;
     for (bytes, named, why) in cases {
-        let (head, body, heard) = refused(&server, &bytes).await;
+        let (head, body, logged) = refused(&server, &bytes).await;
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         let status = format!("HTTP/1.1 {} ", why.status().as_u16());
         assert!(head.starts_with(&status), "{shown:?}: {head}");
         assert!(head.contains("connection: close"), "{shown:?}: {head}");
         assert_eq!(body, why.as_str(), "{shown:?}");
-        assert_eq!(heard, format!("{named}{}", why.as_str()), "{shown:?}");
+        assert_eq!(logged, format!("{named}{}", why.as_str()), "{shown:?}");
         malformed += u64::from(why.status() == StatusCode::BAD_REQUEST);
     }
     assert_eq!(server.calls(), 0);
@@ -73,10 +73,10 @@ async fn what_cannot_be_read_is_answered_with_the_rule_that_it_breaks() {
 async fn a_target_that_is_too_long_is_a_414() {
     let server = start(ServerSettings { max_header_bytes: 256 * 1024, ..settings() });
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(66_000));
-    let (head, body, heard) = refused(&server, long.as_bytes()).await;
+    let (head, body, logged) = refused(&server, long.as_bytes()).await;
     assert!(head.starts_with("HTTP/1.1 414 "), "{head}");
     assert_eq!(body, BadRequest::TargetTooLong.as_str());
-    assert!(heard.len() < 300, "a line is not as long as what a stranger sends");
+    assert!(logged.len() < 300, "a line is not as long as what a stranger sends");
     assert_eq!(server.counters.large_heads.get(), 1);
 }
 
@@ -107,12 +107,12 @@ async fn behind_other_requests_it_is_answered_as_well_and_nothing_behind_it_is_s
             assert_eq!(server.calls(), called + 2);
         }
     }
-    let heard = server.app.rejected.lock().clone();
-    assert_eq!(heard.len(), 16);
+    let logged = server.app.rejected.lock().clone();
+    assert_eq!(logged.len(), 16);
     assert_eq!(server.counters.head_errors.get(), 16);
     assert!(
-        heard.iter().all(|line| line.starts_with("- - ") || !line.contains("smuggled")),
-        "the line names the request that was refused, or none: {heard:?}"
+        logged.iter().all(|line| line.starts_with("- - ") || !line.contains("smuggled")),
+        "the line names the request that was refused, or none: {logged:?}"
     );
 }
 
@@ -132,8 +132,8 @@ async fn however_it_arrives_the_answer_is_the_same() {
             answer.ends_with(BadRequest::FieldMalformed.as_str()),
             "split at {split}: {answer}"
         );
-        let heard = server.app.rejected.lock().pop().unwrap();
-        assert!(heard.starts_with("GET /path "), "split at {split}: {heard}");
+        let logged = server.app.rejected.lock().pop().unwrap();
+        assert!(logged.starts_with("GET /path "), "split at {split}: {logged}");
     }
 }
 

@@ -110,6 +110,19 @@ async fn what_cannot_be_read_has_a_line_a_reason_a_counter_and_a_body() {
         })
         .await;
     }
+    // What can be read is logged as its key and `explain` have it.
+    let raw = answer(&sidecar, "GET /v/ü\"{x}?q=\"s3cret\" HTTP/1.1\r\nHost: a".as_bytes()).await;
+    assert!(raw.starts_with("http/1.1 200 "), "{raw}");
+    let path = "/v/%C3%BC%22%7Bx%7D";
+    eventually("the line is written", Duration::from_secs(10), || async {
+        sidecar.said().contains(&format!("path={path} "))
+    })
+    .await;
+    for target in ["/v/ü\"{x}?q=\"<>`\"", "/v/%c3%bc%22%7Bx%7D?q=%22%3C%3E%60%22"] {
+        let order = serde_json::json!({ "method": "GET", "target": target, "headers": [] });
+        let explained = sidecar.admin_ok("/explain", &order).await.to_string();
+        assert!(explained.contains(path), "{explained}");
+    }
     assert!(!sidecar.said().contains("s3cret"));
     let metrics = sidecar.admin_get("/metrics").await;
     let metrics = metrics.text();
