@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::api_types::{ApiLanguageRoutes, ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
+use super::api_types::{ApiApp, ApiLanguageRoutes, ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
 use super::error::CommandError;
-use super::exit_codes::EXIT_FAILED;
+use super::exit_codes::ready_exit_code;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
 use super::output;
 use super::remote::{Remote, RemoteArgs};
@@ -21,7 +21,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache stats
   sidecache stats --json | jq '.routes[] | {path, hit_ratio}'
-  sidecache stats --ready        health check without curl: exits with 1 unless ready";
+  sidecache stats --ready        health check without curl: exits with 1 if traffic should go
+                                 elsewhere";
 
 /// How many reasons and tags are shown at most.
 const MAX_ROWS: usize = 20;
@@ -31,7 +32,8 @@ const DISPOSITIONS: [&str; 5] = ["HIT", "STALE", "REVALIDATED", "MISS", "BYPASS"
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    /// Print one line on readiness, and exit with 1 unless the sidecar is ready. Needs no token.
+    /// Print one line on readiness, and exit with 0 if the sidecar takes traffic (ready or
+    /// degraded), with 1 if it is unready or does not respond. Needs no token.
     #[arg(long)]
     ready: bool,
     /// Print the sidecar's JSON response instead of tables.
@@ -63,7 +65,7 @@ fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
     } else {
         output::print(&readiness(&reply.read()?));
     }
-    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
+    Ok(ready_exit_code(reply.status).into())
 }
 
 fn readiness(ready: &ApiReady) -> String {
@@ -130,6 +132,9 @@ fn overview(stats: &ApiStats) -> String {
         seconds(totals.time_saved_s)
     );
     add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
+    if let Some(why) = app(&stats.app, stats.now_ms) {
+        add("app", &why);
+    }
     add(
         "bodies",
         &format!(
@@ -201,6 +206,16 @@ fn languages(routes: &ApiLanguageRoutes) -> Vec<String> {
             format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`")
         })
         .collect()
+}
+
+/// How the app fails, if it does.
+fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
+    let why = app.why.as_ref()?;
+    let since = app.since_ms.unwrap_or(now_ms);
+    let ago = seconds(Duration::from_millis(now_ms.saturating_sub(since)).as_secs_f64());
+    let failures = counted(app.failures, "request");
+    let advice = app.advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
+    Some(format!("FAILS for {ago}, {failures} failed: {why}{advice}"))
 }
 
 fn redis(redis: &ApiRedis) -> String {

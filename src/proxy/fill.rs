@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::cache::fills::{FillKey, Leader};
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
-use crate::outcome::{Disposition, Outcome, Reason};
+use crate::outcome::{Disposition, OriginCall, Outcome, Reason};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
@@ -90,6 +90,7 @@ pub(super) async fn respond_to_leader(
                 stored,
                 revalidated,
                 date_skew,
+                origin,
                 ..
             }),
             stale,
@@ -98,7 +99,7 @@ pub(super) async fn respond_to_leader(
             let disposition =
                 if revalidated { Disposition::Revalidated } else { Disposition::Miss };
             let fwd_status = Some(fwd_status.as_u16());
-            let outcome = Outcome { disposition, fwd_status, date_skew, ..outcome };
+            let outcome = Outcome { disposition, fwd_status, date_skew, origin, ..outcome };
             let outcome = match stored {
                 Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
                 Err(reason) => Outcome { reason: Some(reason), ..outcome },
@@ -130,6 +131,7 @@ pub(super) async fn respond_to_leader(
         }
         (Some(FillResult::Failed(error)), stale) => {
             let (stale, reason) = (stale.as_ref(), error.reason());
+            let outcome = Outcome { origin: Some(OriginCall::failed(error.cause())), ..outcome };
             hit::serve_stale_on_error(resources, context, stale, outcome.clone(), reason)
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route))
         }
@@ -252,6 +254,7 @@ pub(super) async fn run_fill(
             }
             let date_skew = date_skew(store, response.headers(), (requested, received));
             let now = resources.clock.date();
+            let call = response.extensions().get().cloned();
             let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
             if let Some(stored) = &revalidated {
                 record_confirmation(resources, &request, stored, &headers);
@@ -266,6 +269,7 @@ pub(super) async fn run_fill(
                 revalidated,
                 date_skew,
                 vary,
+                origin: call,
             });
         }
     }

@@ -44,6 +44,7 @@ fn line<'a>(path: &'a str, outcome: &'a Outcome) -> AccessLine<'a> {
         bytes: Some(1024),
         duration: Duration::from_micros(1234),
         request_id: None,
+        trace_id: None,
     }
 }
 
