@@ -19,6 +19,7 @@ mod regressions_attack;
 mod regressions_attack2;
 mod regressions_connections;
 mod regressions_cookies;
+mod regressions_dark;
 mod regressions_fill;
 mod regressions_shares;
 mod regressions_stale;

@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod regressions_clocks;
+mod regressions_dark;
 mod regressions_logs;
 mod regressions_records;
 mod sentinel;
