@@ -136,10 +136,24 @@ pub(super) async fn refused_channel(
 /// Connects and logs in, as fred does.
 async fn probe(address: &NodeAddress, options: &ConnectOptions) -> Result<Wire, RedisFault> {
     let within = options.connect_timeout();
-    let mut wire = match tokio::time::timeout(within, connect(address, options.tls())).await {
-        Ok(connected) => connected?,
-        Err(_) => return Err(silent(address, within)),
-    };
+    let mut wire = open(address, within).await?;
+    if let Some(TlsConnector::Rustls(tls)) = options.tls() {
+        let NodeAddress::Tcp(host, _) = address else { return Ok(wire) };
+        let name = ServerName::try_from(host.clone()).map_err(|error| {
+            RedisFault::new(FaultKind::Certificate, address, &error.to_string())
+        })?;
+        wire = match tokio::time::timeout(within, tls.connect(name, wire.stream)).await {
+            Ok(Ok(stream)) => Wire::new(stream, true),
+            Ok(Err(error)) => {
+                return Err(RedisFault::new(tls_fault(&error), address, &error.to_string()));
+            }
+            // A Redis that takes no TLS waits for the end of what it takes for a command.
+            Err(_) if speaks_plainly(address, within).await => {
+                return Err(RedisFault::new(FaultKind::NoTls, address, ""));
+            }
+            Err(_) => return Err(silent(address, within)),
+        };
+    }
     let (username, password) = options.login();
     if let Some(password) = password {
         let login: Vec<&str> =
@@ -153,17 +167,30 @@ async fn probe(address: &NodeAddress, options: &ConnectOptions) -> Result<Wire, 
     Ok(wire)
 }
 
+/// Whether a Redis answers without TLS. SECURITY: it is not told any password.
+async fn speaks_plainly(address: &NodeAddress, within: Duration) -> bool {
+    let Ok(mut wire) = open(address, within).await else { return false };
+    let reply = tokio::time::timeout(within, wire.exchange(&["PING"])).await;
+    reply.is_ok_and(|reply| reply.is_ok_and(|reply| reply.starts_with(['+', '-'])))
+}
+
 fn silent(address: &NodeAddress, within: Duration) -> RedisFault {
     RedisFault::new(FaultKind::Silent, address, &format!("for {within:?}"))
 }
 
-async fn connect(address: &NodeAddress, tls: Option<&TlsConnector>) -> Result<Wire, RedisFault> {
-    let fault = |kind, error: &io::Error| {
+/// A connection without TLS.
+async fn open(address: &NodeAddress, within: Duration) -> Result<Wire, RedisFault> {
+    let opened = tokio::time::timeout(within, connect(address)).await;
+    opened.unwrap_or_else(|_| Err(silent(address, within)))
+}
+
+async fn connect(address: &NodeAddress) -> Result<Wire, RedisFault> {
+    let fault = |error: &io::Error| {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => FaultKind::Refused,
             io::ErrorKind::PermissionDenied => FaultKind::Forbidden,
             io::ErrorKind::NotFound => FaultKind::NoSocket,
-            _ => kind,
+            _ => FaultKind::Unreachable,
         };
         let detail = if kind == FaultKind::Refused { String::new() } else { error.to_string() };
         RedisFault::new(kind, address, &detail)
@@ -171,14 +198,13 @@ async fn connect(address: &NodeAddress, tls: Option<&TlsConnector>) -> Result<Wi
     let (host, port) = match address {
         NodeAddress::Unix(path) => {
             let stream = UnixStream::connect(path).await;
-            let stream = stream.map_err(|error| fault(FaultKind::Unreachable, &error))?;
-            return Ok(Wire::new(stream, false));
+            return Ok(Wire::new(stream.map_err(|error| fault(&error))?, false));
         }
         NodeAddress::Tcp(host, port) => (host.as_str(), *port),
     };
-    let found = lookup_host((host, port)).await;
-    let found =
-        found.map_err(|error| RedisFault::new(FaultKind::Lookup, address, &error.to_string()))?;
+    let found = lookup_host((host, port))
+        .await
+        .map_err(|error| RedisFault::new(FaultKind::Lookup, address, &error.to_string()))?;
     let mut stream = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
     for one in found {
         stream = TcpStream::connect(one).await;
@@ -186,14 +212,7 @@ async fn connect(address: &NodeAddress, tls: Option<&TlsConnector>) -> Result<Wi
             break;
         }
     }
-    let stream = stream.map_err(|error| fault(FaultKind::Unreachable, &error))?;
-    let Some(TlsConnector::Rustls(tls)) = tls else { return Ok(Wire::new(stream, false)) };
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| RedisFault::new(FaultKind::Certificate, address, &error.to_string()))?;
-    match tls.connect(name, stream).await {
-        Ok(stream) => Ok(Wire::new(stream, true)),
-        Err(error) => Err(RedisFault::new(tls_fault(&error), address, &error.to_string())),
-    }
+    Ok(Wire::new(stream.map_err(|error| fault(&error))?, false))
 }
 
 /// What a failed handshake says. A server that does not speak TLS answers in its own protocol, or
@@ -277,6 +296,8 @@ impl Wire {
         for word in words {
             command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
+        // Redis skips an empty line. To an HTTP server it is the end of a head, which it answers.
+        command.push_str("\r\n");
         self.stream.write_all(command.as_bytes()).await?;
         self.stream.flush().await?;
         self.line().await

@@ -1,17 +1,20 @@
 //! Numbered regressions about a Redis that cannot be used: the log and `check` say where, why, and
 //! what to do.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::support::command::CommandLine;
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::redis_kinds::RedisKind;
 use crate::support::tls::Certificates;
-use crate::support::{Origin, RedisServer, Response, Sidecar, eventually, metric};
+use crate::support::{Origin, RedisServer, Sidecar, eventually, metric};
 
 const WITHIN: Duration = Duration::from_secs(30);
 const TOLD: &str = "Redis cannot be used";
@@ -30,12 +33,12 @@ struct Servers {
     locked: RedisKind,
     cluster: RedisKind,
     tls: RedisKind,
-    web: Origin,
+    web: SocketAddr,
     certificates: [Certificates; 2],
 }
 
 impl Servers {
-    fn start() -> Self {
+    async fn start() -> Self {
         let certificates = [Certificates::new(), Certificates::new()];
         let (certificate, key) = certificates[0].server();
         let text = |path: &Path| path.display().to_string();
@@ -58,7 +61,7 @@ impl Servers {
             locked: RedisKind::start("--port", &user),
             cluster: RedisKind::start("--port", &["--cluster-enabled", "yes"]),
             tls: RedisKind::start("--tls-port", &tls),
-            web: Origin::start(|_| Response::ok("a page")),
+            web: http_server().await,
             certificates,
         }
     }
@@ -67,7 +70,7 @@ impl Servers {
         let local = |port: u16| format!("127.0.0.1:{port}");
         let (plain, locked) = (local(self.plain.port), local(self.locked.port));
         let secure = format!("localhost:{}", self.tls.port);
-        let web = local(self.web.address.port());
+        let web = self.web.to_string();
         let nobody = local(RedisServer::absent().port);
         let rows = [
             (&*nobody, "redis://ADDR/0", "refuses the connection", "start Redis"),
@@ -93,11 +96,27 @@ impl Servers {
     }
 }
 
+/// A server that answers what is no HTTP as most of them do.
+async fn http_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback has a port");
+    let address = listener.local_addr().expect("a bound listener has an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") && stream.read_buf(&mut seen).await? > 0 {}
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await
+            });
+        }
+    });
+    address
+}
+
 /// 750. Whatever was wrong with Redis, the log had one line: that it is unreachable. Now it has the
 ///      address, the cause and the remedy, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r750_the_log_says_why_redis_cannot_be_used() {
-    let (servers, app) = (Servers::start(), Origin::start(versioned()));
+    let (servers, app) = (Servers::start().await, Origin::start(versioned()));
     let mut cases = servers.cases();
     let live = [
         (servers.locked.port, "redis://poor:s3cret@ADDR/0", "its ACL refuses", "give the user"),
@@ -136,7 +155,7 @@ async fn r750_the_log_says_why_redis_cannot_be_used() {
 /// 751. So says `check`. It printed Rust's own form of some errors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r751_check_says_why_redis_cannot_be_used() {
-    let servers = Servers::start();
+    let servers = Servers::start().await;
     for case in servers.cases() {
         let rules = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n";
         let text = format!("{rules}{}", case.table);
