@@ -97,14 +97,6 @@ pub struct OriginCall {
     pub cause: Option<Box<str>>,
 }
 
-impl OriginCall {
-    /// A request without a response, for this reason.
-    #[must_use]
-    pub fn failed(cause: String) -> Arc<Self> {
-        Arc::new(Self { cause: Some(cause.into()), ..Self::default() })
-    }
-}
-
 /// Where a stored response was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tier {
@@ -167,6 +159,13 @@ impl Outcome {
         outcome.reason = Some(reason);
         outcome.fwd_reason = Some(reason);
         outcome
+    }
+
+    /// The same where the origin got a request and gave no response, for this reason.
+    #[must_use]
+    pub fn with_failure(self, cause: String) -> Self {
+        let call = OriginCall { cause: Some(cause.into()), ..OriginCall::default() };
+        Self { origin: Some(Arc::new(call)), ..self }
     }
 
     /// The reason with its subject, as people read it: `missing field tenant`; and where the clock

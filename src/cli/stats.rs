@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::api_types::{ApiApp, ApiLanguageRoutes, ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag};
+use super::api_types::{
+    ApiApp, ApiLanguageRoutes, ApiMemory, ApiReady, ApiRedis, ApiRoute, ApiStats, ApiTag,
+};
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
@@ -143,17 +145,7 @@ fn overview(stats: &ApiStats) -> String {
             size(totals.bytes_from_app)
         ),
     );
-    let memory = &stats.memory;
-    let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
-    let entries = if memory.entries == 1 {
-        "1 entry".to_owned()
-    } else {
-        format!("{} entries", memory.entries)
-    };
-    add(
-        "memory",
-        &format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction")),
-    );
+    add("memory", &memory(&stats.memory));
     add(
         "redis",
         &stats
@@ -206,6 +198,16 @@ fn languages(routes: &ApiLanguageRoutes) -> Vec<String> {
             format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`")
         })
         .collect()
+}
+
+fn memory(memory: &ApiMemory) -> String {
+    let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
+    let entries = if memory.entries == 1 {
+        "1 entry".to_owned()
+    } else {
+        format!("{} entries", memory.entries)
+    };
+    format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction"))
 }
 
 /// How the app fails, if it does.

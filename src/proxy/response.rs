@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::clock::Wall;
-use crate::outcome::{OriginCall, Outcome, Reason};
+use crate::outcome::{Outcome, Reason};
 use crate::policy::route::Route;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
@@ -51,8 +51,7 @@ impl ProxyResponse {
         let outcome = Outcome {
             reason: Some(reason),
             subject: error.detail().map(Into::into),
-            origin: Some(OriginCall::failed(error.cause())),
-            ..outcome.clone()
+            ..outcome.clone().with_failure(error.cause())
         };
         Self { response: failure(reason, &outcome), outcome, route }
     }
