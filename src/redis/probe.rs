@@ -3,6 +3,7 @@
 //!
 //! Nothing is written to Redis, and a probe is made only after the client has failed.
 
+use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
@@ -31,9 +32,9 @@ impl RedisClient {
             return fault;
         }
         let found = find(&self.topology).await;
-        found.map(|fault| self.in_context(fault)).unwrap_or_else(|| {
-            RedisFault::new(FaultKind::Silent, self.shown_address(), &error.to_string())
-        })
+        let silent =
+            || RedisFault::new(FaultKind::Silent, self.shown_address(), &error.to_string());
+        found.map_or_else(silent, |fault| self.in_context(fault))
     }
 
     /// What the reply to a call says, if there was one.
@@ -294,7 +295,7 @@ impl Wire {
     async fn exchange(&mut self, words: &[&str]) -> io::Result<String> {
         let mut command = format!("*{}\r\n", words.len());
         for word in words {
-            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let _ = write!(command, "${}\r\n{word}\r\n", word.len());
         }
         // Redis skips an empty line. To an HTTP server it is the end of a head, which it answers.
         command.push_str("\r\n");

@@ -157,20 +157,23 @@ impl SubscriberTask {
             Err(_) => return,
         };
         let command = if self.is_sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" };
-        match probe::refused_channel(&primary, self.topology.access(), command, channel).await {
-            Some(RedisFault { kind, address, detail }) => tracing::warn!(
+        let refused =
+            probe::refused_channel(&primary, self.topology.access(), command, channel).await;
+        if let Some(RedisFault { kind, address, detail }) = refused {
+            tracing::warn!(
                 address,
                 channel,
                 reply = detail,
                 remedy = kind.remedy(),
                 "the ACL of Redis refuses the channel; without it every hit asks Redis"
-            ),
-            None => tracing::warn!(
+            );
+        } else {
+            tracing::warn!(
                 %primary,
                 channel,
                 "Redis replies, but no message comes back over the subscription; without it every \
                  hit asks Redis"
-            ),
+            );
         }
     }
 

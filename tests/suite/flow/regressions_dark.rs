@@ -88,7 +88,7 @@ async fn r741_an_app_that_hangs_is_told_and_hits_are_served() {
     let more = [("[upstream]", "first_byte_timeout = \"200ms\"")];
     let scene = Scene::start_with(&more, ROUTE, |_| Response::ok("here")).await;
     scene.fill("/v/1").await;
-    scene.answers(|_| Response::new().wait(Duration::from_secs(60)));
+    scene.answers(|_| Response::new().wait(Duration::from_mins(1)));
     let reply = scene.get("/v/2").await;
     assert_eq!(reply.status, 504);
     assert!(reply.text().contains("sent the request to the application"), "{}", reply.text());

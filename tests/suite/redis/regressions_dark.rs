@@ -88,7 +88,7 @@ impl Servers {
         let case = |(address, url, cause, remedy): (&str, &'static str, _, _)| {
             let mut table = format!("[redis]\nurl = \"{}\"\n", url.replace("ADDR", address));
             if url.starts_with("rediss") {
-                table += &format!("ca_file = \"{}\"\n", strangers.display());
+                table = format!("{table}ca_file = \"{}\"\n", strangers.display());
             }
             Case { table, address: address.to_owned(), cause, remedy }
         };
