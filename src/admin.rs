@@ -38,7 +38,7 @@ use self::connections::{AdminConnection, AdminConnections};
 use self::events::StreamPermit;
 pub(crate) use self::openapi::document as openapi_document;
 
-pub use self::readiness::{Readiness, Ready};
+pub use self::readiness::{Readiness, Ready, ReadyState};
 pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
 pub use self::settings::AdminSettings;
 pub use self::state::AdminState;

@@ -48,6 +48,8 @@ mod listen_error;
 mod listener_metrics;
 mod metrics;
 mod metrics_registrar;
+#[cfg(target_os = "linux")]
+mod process_metrics;
 pub mod reload;
 mod reload_metrics;
 mod share_metrics;
@@ -164,6 +166,7 @@ impl Sidecar {
             range_budget: Arc::<proxy::RangeBudget>::default(),
             upload_budget: proxy::UploadBudget::new(config.limits.uploads),
             unknown_outcomes: proxy::UnknownOutcomes::default(),
+            uncovered_writes: proxy::UncoveredWrites::default(),
             refresh_permits: Arc::new(Semaphore::new(config.limits.refreshes)),
             late_keys: proxy::LateKeys::default(),
             late_purges,
@@ -352,6 +355,7 @@ impl Readiness for AppReadiness {
         if draining {
             degraded.push("draining".to_owned());
         }
+        degraded.extend(self.proxy.active_config().origin.health().status().degraded_reason());
         degraded.extend(self.proxy.coherence.degraded_reason());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();

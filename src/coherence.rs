@@ -29,6 +29,7 @@ use crate::coherence::core::{
     CoherenceStatus, Core, CoreCommand, CoreEvent, LeaseSettings, Phase, ReplayBatch, Truth,
 };
 use crate::coherence::durable_journal::DurableJournal;
+use crate::coherence::fault_notices::FaultNotices;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
 use crate::coherence::message::{OperationId, PeerId, Process};
@@ -52,6 +53,7 @@ mod commit;
 pub mod core;
 mod driver;
 mod durable_journal;
+mod fault_notices;
 mod hit_guard;
 pub mod journal;
 mod lease;
@@ -146,6 +148,8 @@ pub struct Coherence {
     round_trips: RoundTrips,
     /// Why Redis was lost the last time.
     loss_reason: Mutex<&'static str>,
+    /// Why it cannot be used, as far as that was found out and told.
+    faults: FaultNotices,
     /// Marks of mutations that were given up before a reply came, with their tags.
     abandoned_marks: Mutex<Vec<AbandonedMark>>,
     /// Wakes the driver.
@@ -180,6 +184,7 @@ impl Coherence {
             queue: Mutex::new(Some(queue)),
             round_trips: RoundTrips::default(),
             loss_reason: Mutex::new("it has not replied yet"),
+            faults: FaultNotices::default(),
             abandoned_marks: Mutex::default(),
             wake: Notify::new(),
             joined: Notify::new(),
@@ -257,7 +262,12 @@ impl Coherence {
         if self.mode() != CoherenceMode::Shared {
             let why = *self.loss_reason.lock();
             return Some(match self.core().core.phase() {
-                Phase::Lost => format!("redis is lost: {why}"),
+                Phase::Lost => match self.faults.current() {
+                    Some(fault) => {
+                        format!("redis is lost: {why}; {fault}; {}", fault.kind.remedy())
+                    }
+                    None => format!("redis is lost: {why}"),
+                },
                 _ => format!(
                     "redis is back, and will be trusted after rejoin_grace ({:?}); it was lost: \
                     {why}",
@@ -329,7 +339,10 @@ impl Coherence {
                     self.records.as_ref().map_or("", |shared| shared.client().loss_reason()),
                 );
             }
-            Err(CallError::Lost(_)) => self.mark_lost("it cannot be trusted at present"),
+            Err(error @ CallError::Lost(_)) => {
+                self.mark_lost("it cannot be trusted at present");
+                self.tell_fault(error);
+            }
             Err(CallError::WentBack) => {
                 // Nobody knows which purges are missing.
                 let everything = ReplayBatch { everything: true, ..ReplayBatch::default() };
@@ -356,6 +369,15 @@ impl Coherence {
     /// Ends all trust in Redis. Entries that it vouched for are no longer served.
     pub(crate) fn mark_lost(&self, why: &'static str) {
         self.handle_because(CoreEvent::Lost, why);
+    }
+
+    /// Tells what an error reply says, if it is news.
+    fn tell_fault(&self, error: &CallError) {
+        let fault = self.records.as_ref().and_then(|shared| shared.client().fault_of(error));
+        if let Some(fault) = fault {
+            self.faults.note(fault);
+            self.faults.tell();
+        }
     }
 
     /// Passes an event to the core, and carries out its commands: those for this process at once,
@@ -400,6 +422,7 @@ impl Coherence {
         }
         if phase == Phase::Joined && phase_before != Phase::Joined {
             self.counters.rejoins.inc();
+            self.faults.end();
             tracing::info!("Redis is in use");
         }
         if after != before || phase != phase_before {

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 mod reason;
 
 pub use self::reason::{Reason, Step};
@@ -80,6 +82,19 @@ pub struct Outcome {
     pub date_skew: i64,
     /// How long the origin once took for what is now served from the store without it.
     pub saved: Option<Duration>,
+    /// The request that the origin got for this one, if it got one.
+    pub origin: Option<Arc<OriginCall>>,
+}
+
+/// A request to the origin, for the log alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OriginCall {
+    /// How long the head of its response took; `None` where there was no response.
+    pub took: Option<Duration>,
+    /// Its `X-Request-Id`: the client's own, or that of a fill.
+    pub request_id: Option<HeaderValue>,
+    /// Why there was no response.
+    pub cause: Option<Box<str>>,
 }
 
 /// Where a stored response was found.
@@ -119,6 +134,7 @@ impl Outcome {
             collapsed: false,
             date_skew: 0,
             saved: None,
+            origin: None,
         }
     }
 
@@ -143,6 +159,13 @@ impl Outcome {
         outcome.reason = Some(reason);
         outcome.fwd_reason = Some(reason);
         outcome
+    }
+
+    /// The same where the origin got a request and gave no response, for this reason.
+    #[must_use]
+    pub fn with_failure(self, cause: String) -> Self {
+        let call = OriginCall { cause: Some(cause.into()), ..OriginCall::default() };
+        Self { origin: Some(Arc::new(call)), ..self }
     }
 
     /// The reason with its subject, as people read it: `missing field tenant`; and where the clock

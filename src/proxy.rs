@@ -39,6 +39,7 @@ pub(crate) use crate::proxy::origin::OriginClient;
 pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
 pub use crate::proxy::settings::ProxySettings;
+pub(crate) use crate::proxy::uncovered_writes::UncoveredWrites;
 pub(crate) use crate::proxy::unknown_outcomes::UnknownOutcomes;
 pub(crate) use crate::proxy::upload_budget::UploadBudget;
 
@@ -72,6 +73,7 @@ mod serve;
 mod settings;
 mod shadow;
 mod store_decision;
+mod uncovered_writes;
 mod unknown_outcomes;
 mod upload_budget;
 
@@ -293,7 +295,8 @@ fn caller_of(config: &ActiveConfig, request: &Request<Body>) -> Option<CallerPar
 fn count(table: &RouteTable, answered: &mut ProxyResponse, duration: Duration, is_head: bool) {
     let route = answered.route;
     let &Outcome { disposition, reason, saved, .. } = &answered.outcome;
-    table.request(route, &RequestRecord { disposition, reason, duration, saved });
+    let status = answered.response.status();
+    table.request(route, &RequestRecord { disposition, reason, status, duration, saved });
     let (body, source) = (answered.response.body_mut(), BodySource::from_disposition(disposition));
     match body.buffered_len() {
         // The response to a HEAD has no body (RFC 9110 9.3.2), whatever it is made with.

@@ -22,6 +22,7 @@ use crate::redis::topology::Topology;
 use crate::telemetry::metrics::Counter;
 
 pub use crate::redis::error::CallError;
+pub use crate::redis::fault::RedisFault;
 pub use crate::redis::inspect::RedisInfo;
 pub use crate::redis::settings::{
     OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
@@ -30,9 +31,11 @@ pub use crate::redis::settings::{
 mod cluster;
 mod commands;
 mod error;
+mod fault;
 mod inspect;
 mod node;
 mod pipeline;
+mod probe;
 mod sentinel;
 mod session;
 mod settings;

@@ -16,6 +16,7 @@ mod download;
 mod error;
 mod exchange;
 mod framing;
+mod health;
 mod permits;
 mod pinned;
 mod pool;
@@ -40,6 +41,7 @@ use self::resolver::{NameLookup, Resolver, SystemLookup};
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
+pub use self::health::OriginHealth;
 pub use self::pinned::PinSlot;
 pub use self::settings::{
     HostHeader, Target, UpstreamAddress, UpstreamLimits, UpstreamSettings, tunnels_of,
@@ -50,6 +52,7 @@ pub use self::tunnel::tunnel;
 #[derive(Clone)]
 pub struct Upstream {
     inner: Arc<Exchanger>,
+    health: Arc<OriginHealth>,
 }
 
 impl Upstream {
@@ -82,6 +85,7 @@ impl Upstream {
         let authority = HeaderValue::from_str(&settings.target.authority);
         let authority = authority
             .map_err(|_| UpstreamSetupError::Host(settings.target.authority.to_string()))?;
+        let health = Arc::new(OriginHealth::new(&settings.target.authority, clock.clone()));
         let inner = Exchanger {
             pool: Arc::new(pool::Pool::new(&settings, limits, clock.clone(), counters.clone())),
             first_byte_timeout: settings.first_byte_timeout,
@@ -103,7 +107,7 @@ impl Upstream {
             clock,
             counters,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), health })
     }
 
     /// The `Host` that the origin gets in place of the client's, if any.
@@ -122,6 +126,12 @@ impl Upstream {
     #[must_use]
     pub fn authority(&self) -> &HeaderValue {
         &self.inner.authority
+    }
+
+    /// Whether the origin answers.
+    #[must_use]
+    pub fn health(&self) -> &OriginHealth {
+        &self.health
     }
 
     /// A place for one client connection's own connection to the origin.
@@ -160,8 +170,12 @@ impl Upstream {
         request: Request<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
         let result = exchange::send(&self.inner, request, choice, requester).await;
-        if let Err(error) = &result {
-            error.count(&self.inner.counters);
+        match &result {
+            Ok(_) => self.health.record_answer(),
+            Err(error) => {
+                error.count(&self.inner.counters);
+                self.health.record_failure(error);
+            }
         }
         result
     }

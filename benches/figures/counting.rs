@@ -21,10 +21,21 @@ pub fn a_hit() {
     let table = metrics.table((0..20).map(|route| format!("/route/{route}")));
     let (quick, slow) = (Duration::from_micros(12), Duration::from_secs(7));
     let saved = Some(Duration::from_millis(80));
-    let hit = RequestRecord { disposition: Disposition::Hit, reason: None, duration: quick, saved };
+    let hit = RequestRecord {
+        status: hyper::StatusCode::OK,
+        disposition: Disposition::Hit,
+        reason: None,
+        duration: quick,
+        saved,
+    };
     let reason = Some(Reason::NotStored);
-    let miss =
-        RequestRecord { disposition: Disposition::Miss, reason, duration: slow, saved: None };
+    let miss = RequestRecord {
+        status: hyper::StatusCode::OK,
+        disposition: Disposition::Miss,
+        reason,
+        duration: slow,
+        saved: None,
+    };
     for (name, seen) in [("a hit", hit), ("a slow miss", miss)] {
         let start = on_processor();
         for route in 0..TIMES {

@@ -166,13 +166,13 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 /// reasons, which name addresses and lines of the file.
 async fn ready(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
     let mut ready = context.state.ready();
-    let status = ready.status();
+    let state = ready.state();
     if !context.auth.is_authorized(&headers) {
         ready.degraded.clear();
     }
-    let code = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let Ready { degraded, .. } = &ready;
-    json_response(code, &json!({ "status": status, "reasons": degraded }))
+    let body = json!({ "status": state.as_str(), "reasons": degraded });
+    json_response(state.http_status(), &body)
 }
 
 async fn metrics(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {

@@ -65,6 +65,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "evictions": memory.evicted.get(),
         },
         "redis": redis(state),
+        "app": app(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
         "config": {
             "file": status.file.map(|file| file.display().to_string()),
@@ -79,6 +80,20 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "requests": live.cookie_use.requests(),
             "unseen": live.cookie_use.unseen(),
         },
+    })
+}
+
+/// Whether the origin answers.
+fn app(state: &AdminState) -> Value {
+    let status = state.proxy.active_config().origin.health().status();
+    let outage = status.outage.as_ref();
+    json!({
+        "address": status.address,
+        "answers": status.answers,
+        "why": status.degraded_reason(),
+        "advice": outage.map(|outage| outage.advice),
+        "since_ms": outage.map(|outage| outage.since.0),
+        "failures": outage.map_or(0, |outage| outage.failures),
     })
 }
 

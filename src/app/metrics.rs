@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::metrics_registrar::{MetricsRegistrar, as_f64};
+#[cfg(target_os = "linux")]
+use crate::app::process_metrics;
 use crate::app::{listener_metrics, share_metrics};
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
@@ -26,13 +28,15 @@ pub(super) fn register(
     listener_metrics::register_upstream(&registrar, upstream);
     register_flow(&registrar, &proxy.counters);
     register_purges(&registrar, &proxy.counters);
-    let started = proxy.clock.wall();
+    let started = Duration::from_millis(proxy.clock.wall().0).as_secs_f64();
     proxy.metrics.register_gauge(
         "sidecache_start_time_seconds",
         "When the sidecar started, in seconds since 1970",
         &[],
-        move || Duration::from_millis(started.0).as_secs_f64(),
+        move || started,
     );
+    #[cfg(target_os = "linux")]
+    process_metrics::register(&proxy.metrics, started);
     for (limit, shares) in [
         ("listen.max_connections", &server.shares),
         ("upstream.max_connections", &upstream.shares),
@@ -256,6 +260,11 @@ fn register_state(proxy: &Arc<Proxy>) {
         "sidecache_redis_round_trip_seconds",
         "The least time that Redis took to reply to one of the last 8 heartbeats",
         |proxy| proxy.coherence.redis_round_trip().unwrap_or_default().as_secs_f64(),
+    );
+    gauge(
+        "sidecache_upstream_up",
+        "0 while the origin does not answer; 1 while it does, and before the first request",
+        |proxy| f64::from(u8::from(proxy.active_config().origin.health().status().outage.is_none())),
     );
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| {
         f64::from(u8::from(proxy.coherence.mode() == CoherenceMode::Shared))

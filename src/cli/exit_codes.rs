@@ -1,5 +1,7 @@
 //! The exit codes of the commands and their meanings, for the commands and for the manual.
 
+use http::StatusCode;
+
 /// Exit code when the sidecar cannot start or a command fails.
 pub(super) const EXIT_FAILED: u8 = 1;
 
@@ -12,7 +14,7 @@ pub(super) const EXIT_CODES: [(u8, &str); 3] = [
     (
         EXIT_FAILED,
         "Failure: a port is taken, the running sidecar does not respond or rejects the request, \
-         `stats --ready` finds it not ready, or every request of `warm` failed. A sidecar that \
+         `stats --ready` finds it unready, or every request of `warm` failed. A sidecar that \
          receives a second stop signal also exits with this code.",
     ),
     (
@@ -21,3 +23,8 @@ pub(super) const EXIT_CODES: [(u8, &str); 3] = [
          sidecar rejected the file (`reload`).",
     ),
 ];
+
+/// The exit code of `stats --ready` for a status of `/ready`: 0 while traffic may come.
+pub(super) fn ready_exit_code(status: StatusCode) -> u8 {
+    if status == StatusCode::OK { 0 } else { EXIT_FAILED }
+}

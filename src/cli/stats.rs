@@ -11,10 +11,10 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{
-    ApiLanguageRoutes, ApiReady, ApiReason, ApiRedis, ApiRoute, ApiStats, ApiTag,
+    ApiApp, ApiLanguageRoutes, ApiMemory, ApiReady, ApiReason, ApiRedis, ApiRoute, ApiStats, ApiTag,
 };
 use super::error::CommandError;
-use super::exit_codes::EXIT_FAILED;
+use super::exit_codes::ready_exit_code;
 use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
 use super::output;
 use super::remote::{Remote, RemoteArgs};
@@ -23,7 +23,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache stats
   sidecache stats --json | jq '.routes[] | {path, hit_ratio}'
-  sidecache stats --ready        health check without curl: exits with 1 unless ready";
+  sidecache stats --ready        health check without curl: exits with 1 if traffic should go
+                                 elsewhere";
 
 /// How many reasons and tags are shown at most.
 const MAX_ROWS: usize = 20;
@@ -33,7 +34,8 @@ const DISPOSITIONS: [&str; 5] = ["HIT", "STALE", "REVALIDATED", "MISS", "BYPASS"
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    /// Print one line on readiness, and exit with 1 unless the sidecar is ready. Needs no token.
+    /// Print one line on readiness, and exit with 0 if the sidecar takes traffic (ready or
+    /// degraded), with 1 if it is unready or does not respond. Needs no token.
     #[arg(long)]
     ready: bool,
     /// Print the sidecar's JSON response instead of tables.
@@ -65,7 +67,7 @@ fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
     } else {
         output::print(&readiness(&reply.read()?));
     }
-    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { EXIT_FAILED.into() })
+    Ok(ready_exit_code(reply.status).into())
 }
 
 fn readiness(ready: &ApiReady) -> String {
@@ -132,6 +134,9 @@ fn overview(stats: &ApiStats) -> String {
         seconds(totals.time_saved_s)
     );
     add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
+    if let Some(why) = app(&stats.app, stats.now_ms) {
+        add("app", &why);
+    }
     add(
         "bodies",
         &format!(
@@ -140,17 +145,7 @@ fn overview(stats: &ApiStats) -> String {
             size(totals.bytes_from_app)
         ),
     );
-    let memory = &stats.memory;
-    let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
-    let entries = if memory.entries == 1 {
-        "1 entry".to_owned()
-    } else {
-        format!("{} entries", memory.entries)
-    };
-    add(
-        "memory",
-        &format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction")),
-    );
+    add("memory", &memory(&stats.memory));
     add(
         "redis",
         &stats
@@ -203,6 +198,26 @@ fn languages(routes: &ApiLanguageRoutes) -> Vec<String> {
             format!("bodies of {routes} {verb} on Accept-Language: see `sidecache advise`")
         })
         .collect()
+}
+
+fn memory(memory: &ApiMemory) -> String {
+    let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
+    let entries = if memory.entries == 1 {
+        "1 entry".to_owned()
+    } else {
+        format!("{} entries", memory.entries)
+    };
+    format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction"))
+}
+
+/// How the app fails, if it does.
+fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
+    let why = app.why.as_ref()?;
+    let since = app.since_ms.unwrap_or(now_ms);
+    let ago = seconds(Duration::from_millis(now_ms.saturating_sub(since)).as_secs_f64());
+    let failures = counted(app.failures, "request");
+    let advice = app.advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
+    Some(format!("FAILS for {ago}, {failures} failed: {why}{advice}"))
 }
 
 fn redis(redis: &ApiRedis) -> String {

@@ -24,6 +24,9 @@ use crate::redis::{CallError, ReplyWait};
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(25);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(250);
 
+/// How often it is found out why there is no connection.
+const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long to sleep when nothing is due.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
 
@@ -165,9 +168,9 @@ impl Coherence {
             let took = self.lease_state.now().saturating_sub(sent);
             self.round_trips.note(took, shared.client().settings().deadline);
         }
-        if let Err(CallError::Reply(error)) = &reply {
-            tracing::debug!(error, "Redis refuses a heartbeat");
+        if let Err(error @ CallError::Reply(_)) = &reply {
             self.mark_lost("it replied with an error");
+            self.tell_fault(error);
         }
         let reply = reply.ok().map(|(reply, longest)| {
             if self.core().core.raise_longest_lease(longest) {
@@ -274,7 +277,7 @@ impl Coherence {
         if self.mode() != CoherenceMode::Rejoining {
             return;
         }
-        if first {
+        if first && !self.faults.tell() {
             tracing::warn!("Redis is unreachable; serving without it until it responds");
         }
         self.mark_lost("it cannot be reached");
@@ -282,6 +285,8 @@ impl Coherence {
 
     async fn find_primary(&self, shared: &RecordStore, first: bool, failed: &AtomicBool) {
         let mut wait = MIN_RETRY_DELAY;
+        let loss_after = shared.client().settings().loss_after;
+        let (began, mut diagnosed) = (self.lease_state.now(), None::<MonotonicTime>);
         loop {
             // fred does not reconnect here; every retry rebuilds the client and looks the primary
             // up again.
@@ -302,6 +307,16 @@ impl Coherence {
                 Err(error) => {
                     tracing::debug!(%error, "Redis cannot be reached");
                     failed.store(true, SeqCst);
+                    let now = self.lease_state.now();
+                    let is_due = |last| now.saturating_sub(last) >= DIAGNOSIS_INTERVAL;
+                    if diagnosed.is_none_or(is_due) {
+                        diagnosed = Some(now);
+                        self.faults.note(shared.client().diagnose(&error).await);
+                    }
+                    // A connection that is back at once is no news.
+                    if self.lease_state.now().saturating_sub(began) >= loss_after {
+                        self.faults.tell();
+                    }
                 }
             }
             tokio::time::sleep(wait).await;

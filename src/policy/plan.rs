@@ -20,6 +20,7 @@ use crate::policy::route::{EncodedSlash, Route, RouteMode};
 
 pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
 pub use crate::policy::plan::fill_request::FillHead;
+pub(crate) use crate::policy::plan::fill_request::X_REQUEST_ID;
 pub use crate::policy::plan::lookup::Lookup;
 pub use crate::policy::plan::mutation::{Mutation, mutation_reason};
 pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};

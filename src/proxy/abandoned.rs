@@ -71,11 +71,12 @@ impl PendingRequest<'_> {
         let outcome = Outcome { subject, ..Outcome::bypass(reason) };
         resources.counters.abandoned.inc();
         let (disposition, saved) = (outcome.disposition, None);
-        let counted = RequestRecord { disposition, reason: Some(reason), duration, saved };
+        let status = reason.failure_status();
+        let counted = RequestRecord { disposition, reason: Some(reason), status, duration, saved };
         config.table.request(route, &counted);
         if let Some(record) = self.record.take() {
             let (headers, body) = (HeaderMap::new(), Body::empty());
-            let response = response::assemble(reason.failure_status(), headers, body);
+            let response = response::assemble(status, headers, body);
             record.write(&ProxyResponse { response, outcome, route }, &config.rules, duration);
         }
     }

@@ -18,6 +18,7 @@ pub(super) struct AccessRecord {
     path: String,
     host: Option<String>,
     request_id: Option<String>,
+    trace_id: Option<String>,
     peer: ClientPeer,
 }
 
@@ -31,6 +32,7 @@ impl AccessRecord {
             path: request_target::escaped_path(request.uri().path()).into_owned(),
             host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
             request_id: text("x-request-id"),
+            trace_id: text("traceparent").as_deref().and_then(trace_id).map(str::to_owned),
             peer,
         }
     }
@@ -44,6 +46,7 @@ impl AccessRecord {
             path: head.target.clone().unwrap_or_else(|| "-".to_owned()),
             host: None,
             request_id: None,
+            trace_id: None,
             peer,
         }
     }
@@ -64,6 +67,53 @@ impl AccessRecord {
             bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             duration,
             request_id: self.request_id.as_deref(),
+            trace_id: self.trace_id.as_deref(),
         });
+    }
+}
+
+/// The trace that a `traceparent` names (W3C Trace Context, 3.2). Later versions begin in the same
+/// way, and may have more at their end.
+fn trace_id(traceparent: &str) -> Option<&str> {
+    let is_hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |text: &str, digits: usize| is_hex(text, digits) && text.contains(|c| c != '0');
+    let mut parts = traceparent.split('-');
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let ends = version != "00" || parts.next().is_none();
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && is_id(trace, 32)
+        && is_id(parent, 16)
+        && is_hex(flags, 2)
+        && ends;
+    is_valid.then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_that_is_valid_names_a_trace() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for valid in ["00-TRACE-00f067aa0ba902b7-01", "cc-TRACE-00f067aa0ba902b7-01-what-comes"] {
+            assert_eq!(trace_id(&valid.replace("TRACE", trace)), Some(trace), "{valid}");
+        }
+        for broken in [
+            "",
+            "00",
+            "ff-TRACE-00f067aa0ba902b7-01",
+            "00-TRACE-00f067aa0ba902b7",
+            "00-TRACE-00f067aa0ba902b7-01-more",
+            "00-TRACE-0000000000000000-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf9-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(trace_id(&broken.replace("TRACE", trace)), None, "{broken}");
+        }
     }
 }

@@ -92,19 +92,13 @@ pub(super) async fn respond_to_leader(
                 stored,
                 revalidated,
                 date_skew,
+                origin,
                 ..
             }),
             stale,
         ) => {
-            let fwd_status = if revalidated { StatusCode::NOT_MODIFIED } else { status };
-            let disposition =
-                if revalidated { Disposition::Revalidated } else { Disposition::Miss };
-            let fwd_status = Some(fwd_status.as_u16());
-            let outcome = Outcome { disposition, fwd_status, date_skew, ..outcome };
-            let outcome = match stored {
-                Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
-                Err(reason) => Outcome { reason: Some(reason), ..outcome },
-            };
+            let outcome = Outcome { date_skew, origin, ..outcome };
+            let outcome = filled_outcome(outcome, status, stored, revalidated);
             cache_status::set_cache_status(&mut headers, &outcome);
             hit::add_debug_headers(context, &mut headers);
             let request = &context.parts.headers;
@@ -132,6 +126,7 @@ pub(super) async fn respond_to_leader(
         }
         (Some(FillResult::Failed(error)), stale) => {
             let (stale, reason) = (stale.as_ref(), error.reason());
+            let outcome = outcome.with_failure(error.cause());
             hit::serve_stale_on_error(resources, context, stale, outcome.clone(), reason)
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route))
         }
@@ -141,6 +136,25 @@ pub(super) async fn respond_to_leader(
             &outcome,
             route,
         ),
+    }
+}
+
+/// What a fill that has brought a response makes of this outcome.
+fn filled_outcome(
+    outcome: Outcome,
+    status: StatusCode,
+    stored: Result<i64, Reason>,
+    revalidated: bool,
+) -> Outcome {
+    let (disposition, fwd_status) = if revalidated {
+        (Disposition::Revalidated, StatusCode::NOT_MODIFIED)
+    } else {
+        (Disposition::Miss, status)
+    };
+    let outcome = Outcome { disposition, fwd_status: Some(fwd_status.as_u16()), ..outcome };
+    match stored {
+        Ok(ttl) => Outcome { stored: true, ttl: Some(ttl), ..outcome },
+        Err(reason) => Outcome { reason: Some(reason), ..outcome },
     }
 }
 
@@ -256,6 +270,7 @@ pub(super) async fn run_fill(
             }
             let date_skew = date_skew(store, response.headers(), (requested, received));
             let now = resources.clock.date();
+            let call = response.extensions().get().cloned();
             let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
             if let Some(stored) = &revalidated {
                 record_confirmation(resources, &request, stored, &headers);
@@ -270,6 +285,7 @@ pub(super) async fn run_fill(
                 revalidated,
                 date_skew,
                 vary,
+                origin: call,
             });
         }
     }

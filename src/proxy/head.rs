@@ -36,6 +36,7 @@ pub(super) async fn pass_head(
         Ok(response) => response,
         Err(error) => {
             let (stale, failure) = (stale.as_ref(), error.reason());
+            let outcome = outcome.with_failure(error.cause());
             return hit::serve_stale_on_error(resources, context, stale, outcome.clone(), failure)
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }

@@ -115,7 +115,9 @@ pub(super) async fn mutate(
         Ok(MutationResult::Response { response, purged, is_ready }) => {
             mutation_response(context, response, &purged, is_ready, outcome)
         }
-        Ok(MutationResult::Failed(error)) => failed(error.reason(), outcome),
+        Ok(MutationResult::Failed(error)) => {
+            ProxyResponse::upstream_failure(&error, &outcome, None)
+        }
         Ok(MutationResult::Refused) => failed(Reason::WriteRefused, outcome),
         // The task panicked, and its panic was logged.
         Err(_) => failed(Reason::UpstreamProtocolError, outcome),
@@ -154,11 +156,7 @@ fn record_mutation(resources: &Resources, parts: &Parts, mutation: &Mutation) {
     }
     if mutation.uncovered_cached_path {
         resources.counters.uncovered.inc();
-        tracing::debug!(
-            method = %LogText(parts.method.as_str()),
-            path = %LogText(path),
-            "no purge rule covers this mutation of a cached path; only its own URI is purged"
-        );
+        resources.uncovered_writes.record(&parts.method, path, &resources.clock);
     }
 }
 
@@ -171,6 +169,7 @@ fn mutation_response(
     mut outcome: Outcome,
 ) -> ProxyResponse {
     outcome.fwd_status = Some(response.status().as_u16());
+    outcome.origin = response.extensions_mut().remove();
     outcome.stored = is_ready;
     if !is_ready {
         let version = response.version();

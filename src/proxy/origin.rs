@@ -8,13 +8,15 @@ use http::{Request, Response, Uri};
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::outcome::OriginCall;
 use crate::policy::plan;
+use crate::policy::plan::X_REQUEST_ID;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
 use crate::shares::{Departure, Requester, ShareOwner};
 use crate::telemetry::metrics::RouteTable;
-use crate::upstream::{ConnectionChoice, PinSlot, SendOnce, Upstream, UpstreamError};
+use crate::upstream::{ConnectionChoice, OriginHealth, PinSlot, SendOnce, Upstream, UpstreamError};
 
 /// The client of the origin.
 #[derive(Debug)]
@@ -26,6 +28,11 @@ pub(crate) struct OriginClient {
 impl OriginClient {
     pub(crate) fn new(upstream: Upstream, clock: Clock) -> Self {
         Self { upstream, clock }
+    }
+
+    /// Whether the origin answers.
+    pub(crate) fn health(&self) -> &OriginHealth {
+        self.upstream.health()
     }
 
     /// A place for one client connection's own connection to the origin.
@@ -50,7 +57,8 @@ impl OriginClient {
 
     /// Sends a request of the sidecar's own to the origin, for this peer, and counts how long its
     /// response takes, under this route of this table. The departure is that of all clients that
-    /// it is sent for, if it may be given up then.
+    /// it is sent for, if it may be given up then. The response has its [`OriginCall`] in its
+    /// extensions.
     pub(super) async fn send(
         &self,
         (peer, departure): (ShareOwner, Option<Arc<Departure>>),
@@ -72,8 +80,12 @@ impl OriginClient {
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
         let since = self.clock.now();
-        let response = self.upstream.send_for(choice, requester, request).await?;
-        table.origin(route, self.clock.now().duration_since(since));
+        let request_id = request.headers().get(X_REQUEST_ID).cloned();
+        let mut response = self.upstream.send_for(choice, requester, request).await?;
+        let took = self.clock.now().duration_since(since);
+        table.origin(route, took);
+        let call = OriginCall { took: Some(took), request_id, cause: None };
+        response.extensions_mut().insert(Arc::new(call));
         Ok(response)
     }
 

@@ -113,6 +113,7 @@ pub(super) fn passed(
     client: Option<OnUpgrade>,
 ) -> ProxyResponse {
     outcome.fwd_status = Some(response.status().as_u16());
+    outcome.origin = response.extensions_mut().remove();
     let version = response.version();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return tunnel(resources, context, response, outcome, route, client);

@@ -17,6 +17,7 @@ use crate::proxy::counters::ProxyCounters;
 use crate::proxy::late_keys::LateKeys;
 use crate::proxy::late_purges::LatePurges;
 use crate::proxy::range_budget::RangeBudget;
+use crate::proxy::uncovered_writes::UncoveredWrites;
 use crate::proxy::unknown_outcomes::UnknownOutcomes;
 use crate::proxy::upload_budget::UploadBudget;
 use crate::shadow::Shadow;
@@ -65,6 +66,8 @@ pub struct Resources {
     pub(crate) upload_budget: UploadBudget,
     /// Purges for mutations that their clients broke off.
     pub(crate) unknown_outcomes: UnknownOutcomes,
+    /// Mutations that no purge rule covers, as far as they were told of.
+    pub(crate) uncovered_writes: UncoveredWrites,
     /// One permit for each refresh in the background.
     pub(crate) refresh_permits: Arc<Semaphore>,
     /// Keys whose records are read for longer than a request waits.

@@ -47,12 +47,11 @@ impl ProxyResponse {
         outcome: &Outcome,
         route: Option<usize>,
     ) -> Self {
-        tracing::debug!(%error, "the origin did not answer");
         let reason = error.reason();
         let outcome = Outcome {
             reason: Some(reason),
             subject: error.detail().map(Into::into),
-            ..outcome.clone()
+            ..outcome.clone().with_failure(error.cause())
         };
         Self { response: failure(reason, &outcome), outcome, route }
     }
@@ -150,15 +149,48 @@ fn not_modified(headers: &HeaderMap, request: &HeaderMap) -> bool {
 /// A response that the sidecar makes itself, because of a failure.
 #[must_use]
 pub fn failure(reason: Reason, outcome: &Outcome) -> Response<Body> {
-    let mut response = plain(
-        reason.failure_status(),
-        &match &outcome.subject {
-            Some(subject) => format!("{}: {subject}", reason.as_str()),
-            None => reason.as_str().to_owned(),
-        },
-    );
+    let subject = outcome.subject.iter().map(|subject| format!(": {subject}"));
+    let tried = tried(reason).into_iter().map(|tried| {
+        format!("\n\nThis is Sidecache, the proxy in front of the application. {tried}")
+    });
+    let words: String =
+        std::iter::once(reason.as_str().to_owned()).chain(subject).chain(tried).collect();
+    let mut response = plain(reason.failure_status(), &words);
     cache_status::set_cache_status(response.headers_mut(), outcome);
     response
+}
+
+/// What the sidecar has tried, for the body of a response in the origin's place.
+///
+/// SECURITY: strangers read it. The address and the cause are in the log.
+const fn tried(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::UpstreamUnreachable => {
+            "It tried to connect to the application, and got no connection. Its log has the \
+             address and the cause."
+        }
+        Reason::UpstreamTimeout => {
+            "It sent the request to the application, and got no response in time. Its log has the \
+             address and the cause."
+        }
+        Reason::UpstreamProtocolError => {
+            "It sent the request to the application, and the connection broke or what came back \
+             is not valid HTTP. Its log has the address and the cause."
+        }
+        Reason::UpstreamBusy => {
+            "All connections that it may use for this request are busy, and none came free in \
+             time. The application has not got the request."
+        }
+        Reason::WriteRefused => {
+            "It cannot tell the other instances of the cache about this write at present. The \
+             application has not got the request."
+        }
+        Reason::CacheUnavailable => {
+            "The cache is not available at present, and it is configured not to ask the \
+             application then."
+        }
+        _ => return None,
+    })
 }
 
 /// A request that breaks a rule of HTTP. The connection ends with it, because the two sides may

@@ -98,6 +98,24 @@ impl ConnectOptions {
         }
     }
 
+    /// How long connecting may take.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        CONNECT_TIMEOUT.max(self.loss_after)
+    }
+
+    pub(super) const fn tls(&self) -> Option<&TlsConnector> {
+        self.tls.as_ref()
+    }
+
+    pub(super) const fn database(&self) -> Option<u8> {
+        self.database
+    }
+
+    /// The user and the password, if there are any.
+    pub(super) fn login(&self) -> (Option<&str>, Option<&Secret>) {
+        (self.username.as_deref(), self.password.as_ref())
+    }
+
     fn config(&self, address: &NodeAddress) -> Config {
         let server = match address {
             NodeAddress::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
@@ -130,7 +148,7 @@ impl ConnectOptions {
     pub(super) fn client(&self, address: &NodeAddress) -> Result<Client, SetupError> {
         let mut builder = Builder::from_config(self.config(address));
         builder.with_connection_config(|connection| {
-            connection.connection_timeout = CONNECT_TIMEOUT.max(self.loss_after);
+            connection.connection_timeout = self.connect_timeout();
             // For all the commands of a login together, each of which is a round trip.
             connection.internal_command_timeout = CONNECT_TIMEOUT.max(self.loss_after * 2);
             connection.max_command_attempts = 1;

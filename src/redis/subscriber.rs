@@ -28,10 +28,11 @@ use fred::types::{Message, Value};
 use tokio::sync::{Notify, broadcast};
 
 use crate::clock::wait_while_running;
+use crate::redis::fault::RedisFault;
 use crate::redis::node::AbortOnDrop;
 use crate::redis::session::RedisSession;
 use crate::redis::topology::Topology;
-use crate::redis::{CallError, RedisClient, commands};
+use crate::redis::{CallError, RedisClient, commands, probe};
 use crate::telemetry::metrics::Counter;
 
 /// How often it sends itself a message.
@@ -140,15 +141,39 @@ impl SubscriberTask {
             } else if ended == ListenEnd::Unheard {
                 unheard = unheard.saturating_add(1);
                 if unheard == UNHEARD_ATTEMPTS {
-                    tracing::warn!(
-                        channel = self.channel,
-                        "Redis replies, but no message comes back over the subscription: its ACL \
-                         may forbid the channel"
-                    );
+                    self.tell_unheard().await;
                 }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);
+        }
+    }
+
+    /// Tells that nothing comes back over the subscription, and why, if an ACL says so.
+    async fn tell_unheard(&self) {
+        let channel = self.channel.as_str();
+        let primary = match self.publisher.load().servers() {
+            Ok(servers) => servers.primary.address.clone(),
+            Err(_) => return,
+        };
+        let command = if self.is_sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" };
+        let refused =
+            probe::refused_channel(&primary, self.topology.access(), command, channel).await;
+        if let Some(RedisFault { kind, address, detail }) = refused {
+            tracing::warn!(
+                address,
+                channel,
+                reply = detail,
+                remedy = kind.remedy(),
+                "the ACL of Redis refuses the channel; without it every hit asks Redis"
+            );
+        } else {
+            tracing::warn!(
+                %primary,
+                channel,
+                "Redis replies, but no message comes back over the subscription; without it every \
+                 hit asks Redis"
+            );
         }
     }
 

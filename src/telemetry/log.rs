@@ -34,7 +34,8 @@ pub use self::text::{LogText, printable};
 
 /// The target of access lines, for filters: `RUST_LOG=warn,sidecache::access=info`.
 pub const ACCESS_TARGET: &str = "sidecache::access";
-/// The client of Redis. What it says of a connection this program says itself, in its own words.
+/// The client of Redis. What it says this program says itself, in its own words and without the
+/// paths of the machine that built it.
 const QUIET_CRATE: &str = "fred";
 /// The environment variable that overrides [`LogSettings::level`].
 const LEVEL_VARIABLE: &str = "RUST_LOG";
@@ -115,17 +116,17 @@ pub fn check_level(level: &str) -> Result<(), String> {
 /// Parses directives. `EnvFilter` itself does not accept a space after a comma.
 fn parse(directives: &str) -> Result<EnvFilter, String> {
     let mut directives: Vec<_> = directives.split(',').map(str::trim).collect();
-    let quiet = format!("{QUIET_CRATE}=error");
+    let quiet = format!("{QUIET_CRATE}=off");
     if needs_quieting(&directives) {
         directives.push(&quiet);
     }
     EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
 }
 
-/// Whether the client of Redis would say more than errors without being asked to.
+/// Whether the client of Redis would say something without being asked to.
 fn needs_quieting(directives: &[&str]) -> bool {
     let is_level = |word: &&str| {
-        ["warn", "info", "debug", "trace"].contains(&word.to_ascii_lowercase().as_str())
+        ["error", "warn", "info", "debug", "trace"].contains(&word.to_ascii_lowercase().as_str())
     };
     let names_it = |directive: &&str| {
         directive.strip_prefix(QUIET_CRATE).is_some_and(|rest| {
@@ -229,6 +230,8 @@ pub struct AccessLine<'a> {
     pub duration: Duration,
     /// The request's id, if it has one.
     pub request_id: Option<&'a str>,
+    /// The trace that it belongs to, if it names one.
+    pub trace_id: Option<&'a str>,
 }
 
 /// Writes a request's line. Whether requests are logged is a setting of the proxy, so that a
@@ -245,11 +248,17 @@ pub fn access(line: &AccessLine<'_>) {
         bytes,
         duration,
         request_id,
+        trace_id,
     } = *line;
     // SECURITY: query strings carry tokens and e-mail addresses, and so may a fragment that a
     // broken client sends.
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let reason = outcome.detail().map(|detail| detail.to_string());
+    let origin = outcome.origin.as_deref();
+    // A fill has an id of its own; one that is passed on has the client's.
+    let app_request_id = origin
+        .and_then(|call| call.request_id.as_ref()?.to_str().ok())
+        .filter(|id| request_id != Some(*id));
     tracing::info!(
         target: ACCESS_TARGET,
         method = method.as_str(),
@@ -260,15 +269,23 @@ pub fn access(line: &AccessLine<'_>) {
         status,
         cache = outcome.disposition.as_str(),
         reason,
+        cause = origin.and_then(|call| call.cause.as_deref()),
         tier = outcome.tier.map(Tier::as_str),
         ttl = outcome.ttl,
         stored = outcome.stored,
         collapsed = outcome.collapsed,
         bytes,
-        duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+        duration_us = micros(duration),
+        app_us = origin.and_then(|call| call.took).map(micros),
         request_id,
+        app_request_id,
+        trace_id,
         "request"
     );
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

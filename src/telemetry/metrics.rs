@@ -25,8 +25,8 @@ pub use self::description::Description;
 use self::exposition::{Family, Labels, MetricKind, Snapshot, Value};
 pub use self::format::MetricsFormat;
 pub use self::latency::Latency;
-use self::row::Row;
 pub use self::row::{BodySource, RequestRecord, RowView};
+use self::row::{CLASSES, Row};
 use self::table::Rows;
 pub use self::table::{MAX_ROWS, Meter, NONE, RouteTable};
 use crate::outcome::{Disposition, Reason};
@@ -105,6 +105,18 @@ impl Metrics {
     ) {
         let name = name.strip_suffix("_total").unwrap_or(name);
         self.register(name, help, labels, MetricKind::Counter, MetricSource::Micros(micros));
+    }
+
+    /// Registers a counter that is kept elsewhere and read at each scrape, in whole or in parts of
+    /// its unit. `read` must be fast and must not block.
+    pub fn register_read_counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> f64 + Send + Sync + 'static,
+    ) {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.register(name, help, &[], MetricKind::Counter, MetricSource::Gauge(Arc::new(read)));
     }
 
     /// Registers a gauge, which is read at each scrape. `read` must be fast and must not block.
@@ -212,8 +224,9 @@ impl fmt::Debug for Metrics {
 }
 
 /// The families that are counted by route.
-fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
+fn route_families(rows: &[RowView]) -> [(&'static str, Family); 6] {
     let mut requests = BTreeMap::new();
+    let mut responses = BTreeMap::new();
     let mut durations = BTreeMap::new();
     let mut origin = BTreeMap::new();
     let mut bytes = BTreeMap::new();
@@ -229,6 +242,9 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
                 labels(&[("disposition", disposition.label()), ("reason", &reason)]),
                 Value::Count(*count),
             );
+        }
+        for (class, count) in CLASSES.into_iter().zip(row.classes).filter(|(_, count)| *count > 0) {
+            responses.insert(labels(&[("class", class)]), Value::Count(count));
         }
         for (result, latency) in [("hit", &row.hit), ("miss", &row.miss), ("bypass", &row.bypass)] {
             if latency.count() > 0 {
@@ -252,13 +268,13 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 5] {
             saved.insert(labels(&[]), Value::Level(row.saved.as_secs_f64()));
         }
     }
-    describe_families([requests, durations, origin, bytes, saved])
+    describe_families([requests, responses, durations, origin, bytes, saved])
 }
 
 /// The names, kinds and help texts of the families that are counted by route.
 fn describe_families(
-    [requests, durations, origin, bytes, saved]: [BTreeMap<Labels, Value>; 5],
-) -> [(&'static str, Family); 5] {
+    [requests, responses, durations, origin, bytes, saved]: [BTreeMap<Labels, Value>; 6],
+) -> [(&'static str, Family); 6] {
     let family = |kind, help, series| Family { kind, help, series };
     [
         (
@@ -267,6 +283,14 @@ fn describe_families(
                 MetricKind::Counter,
                 "Requests by route, by what happened to them, and why",
                 requests,
+            ),
+        ),
+        (
+            "sidecache_responses",
+            family(
+                MetricKind::Counter,
+                "Responses to clients by route and by the class of their status",
+                responses,
             ),
         ),
         (

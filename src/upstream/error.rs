@@ -1,17 +1,51 @@
 //! Why there is no response from the origin, or no client to ask it with.
 
+use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 
 use super::counters::UpstreamCounters;
 use crate::outcome::Reason;
 use crate::semantics::body::BodyError;
+use crate::telemetry::log::printable;
+
+/// The longest cause, in bytes.
+const MAX_CAUSE: usize = 256;
+
+/// How an origin fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginFailure {
+    /// It breaks off, or what it sends is not HTTP.
+    Invalid,
+    /// It does not answer in time.
+    Slow,
+    /// It does not accept connections.
+    Unreachable,
+}
+
+impl OriginFailure {
+    /// What it does, as the end of a sentence about the origin.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "breaks off, or does not answer with valid HTTP",
+            Self::Slow => "does not answer in time",
+            Self::Unreachable => "does not accept connections",
+        }
+    }
+
+    /// Whether this is other and worse news.
+    pub(super) const fn is_worse_than(self, other: Self) -> bool {
+        matches!(self, Self::Unreachable) && !matches!(other, Self::Unreachable)
+    }
+}
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The origin does not accept connections, or its name has no address.
     #[error("cannot connect: {0}")]
-    Connect(#[source] std::io::Error),
+    Connect(#[source] io::Error),
     /// No connection within `connect_timeout`.
     #[error("connecting took too long")]
     ConnectTimeout,
@@ -89,6 +123,57 @@ impl UpstreamError {
         }
     }
 
+    /// How the origin fails, if this is its fault.
+    pub(super) const fn origin_failure(&self) -> Option<OriginFailure> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => Some(OriginFailure::Unreachable),
+            Self::FirstByteTimeout => Some(OriginFailure::Slow),
+            Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => {
+                Some(OriginFailure::Invalid)
+            }
+            Self::Busy | Self::TooManyTunnels | Self::GivenUp | Self::RequestBody(_) => None,
+        }
+    }
+
+    /// Why, in words that are bounded and escaped: part of it may be the origin's.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let cause = match self {
+            Self::Connect(error) => ConnectFailure::of(error).cause(error),
+            Self::ConnectTimeout => "no connection within `connect_timeout`".to_owned(),
+            Self::Busy => "all connections are in use".to_owned(),
+            Self::TooManyTunnels => "all places for tunnels are in use".to_owned(),
+            Self::GivenUp => "the client has left".to_owned(),
+            Self::FirstByteTimeout => "no response within `first_byte_timeout`".to_owned(),
+            Self::InterimResponses => self.to_string(),
+            Self::Unsent(error) | Self::Broken(error) | Self::RequestBody(error) => {
+                chain(error.as_ref())
+            }
+        };
+        printable(&cause, MAX_CAUSE).into_owned()
+    }
+
+    /// What an operator can do.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Connect(error) => ConnectFailure::of(error).advice(),
+            Self::ConnectTimeout => {
+                "see whether the app runs there and no firewall drops its packets, or raise \
+                 `connect_timeout` in [upstream]"
+            }
+            Self::Busy => "raise `max_connections` in [upstream], or make the app faster",
+            Self::FirstByteTimeout => {
+                "find out what the app waits for, or raise `first_byte_timeout` in [upstream]"
+            }
+            Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => {
+                "see the app's log, and whether `url` in [upstream] has the right port and scheme"
+            }
+            Self::TooManyTunnels => "raise `max_tunnels` in [upstream]",
+            Self::RequestBody(_) | Self::GivenUp => "",
+        }
+    }
+
     pub(super) fn count(&self, counters: &UpstreamCounters) {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => counters.unreachable.inc(),
@@ -99,6 +184,70 @@ impl UpstreamError {
             Self::RequestBody(_) | Self::GivenUp => {}
         }
     }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConnectFailure {
+    Refused,
+    NoSocketFile,
+    Forbidden,
+    Lookup,
+    Tls,
+    Other,
+}
+
+impl ConnectFailure {
+    fn of(error: &io::Error) -> Self {
+        let is_tls = error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>);
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::NotFound => Self::NoSocketFile,
+            io::ErrorKind::PermissionDenied => Self::Forbidden,
+            _ if is_tls || error.to_string().contains("tls handshake") => Self::Tls,
+            // The standard library has no kind for it.
+            _ if error.to_string().contains("lookup address") => Self::Lookup,
+            _ => Self::Other,
+        }
+    }
+
+    fn cause(self, error: &io::Error) -> String {
+        match self {
+            Self::Refused => "the connection was refused".to_owned(),
+            Self::NoSocketFile => "there is no such socket file".to_owned(),
+            Self::Forbidden => "this process has no permission to connect".to_owned(),
+            Self::Lookup => format!("its name has no address: {}", chain(error)),
+            Self::Tls => format!("the TLS handshake failed: {}", chain(error)),
+            Self::Other => chain(error),
+        }
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Refused | Self::NoSocketFile => "start the app, or correct `url` in [upstream]",
+            Self::Forbidden => "let the sidecar's user read and write the app's socket",
+            Self::Lookup => "correct the name in `url` of [upstream], or the DNS",
+            Self::Tls => {
+                "name the app's authority with `ca_file` in [upstream], or write http:// in `url` \
+                 if the app speaks no TLS"
+            }
+            Self::Other => "see whether the app runs, and correct `url` in [upstream]",
+        }
+    }
+}
+
+/// What an error and its sources say, each once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// Why the client cannot be set up.

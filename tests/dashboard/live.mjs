@@ -35,6 +35,7 @@ async function numbersMove ({ page, scene }) {
   for (let n = 0; n < 40; n += 1) assert.equal(await scene.ask(CAMPAIGNS), 'HIT')
   await until('requests are counted', () => number(page, '#requests'), (n) => n === scene.asked)
   await page.locator('#no-traffic').waitFor({ state: 'hidden' })
+  assert.match(await text(page, '#app-state'), /^Answers at /)
   for (const tile of ['#ratio-minute', '#ratio-start']) await until(`the ratio ${tile}`, () => number(page, tile), (n) => n > 90 && n < 100)
   assert.ok(await number(page, '#app-saved') >= 41)
   assert.match(await text(page, '#hit-p50'), /^[\d.]+ ms$/)

@@ -121,6 +121,8 @@ async function troubleIsPlain (chromium) {
     assert.match(await text(page, '#alert-notes'), /a restart is needed for: memory\.size/)
     assert.match(await text(page, '#alert-notes'), /None of 532 requests with cookies has carried sessoin/)
     assert.equal(await text(page, '#redis-state'), 'Degraded: redis is lost: the connection broke')
+    assert.match(await text(page, '#alert-ready'), /the app at 127\.0\.0\.1:8000 does not accept connections/)
+    assert.match(await text(page, '#app-state'), /^Fails since .*, 51 requests failed: the app at 127\.0\.0\.1:8000 does not accept connections: the connection was refused\. What to do: start the app, or correct `url` in \[upstream\]$/)
     assert.equal(await text(page, '#redis-lease'), 'Not held: each hit asks Redis')
     assert.equal(await text(page, '#redis-journal'), '3 purges not in Redis yet')
     await inspect(opened, 'degraded')
@@ -147,6 +149,7 @@ async function littleToShow (chromium) {
   })
   await withMock(chromium, new Mock('idle'), {}, async (opened) => {
     assert.match(await text(opened.page, '#curl'), /^curl/)
+    assert.equal(await text(opened.page, '#app-state'), 'Not asked yet, at 127.0.0.1:8000')
     await inspect(opened, 'no traffic', { schemes: ['dark'] })
   })
   await withMock(chromium, new Mock('memory'), {}, async ({ page }) => {

@@ -22,6 +22,7 @@ mod regressions_attack2;
 mod regressions_connections;
 mod regressions_cookies;
 mod regressions_departures;
+mod regressions_dark;
 mod regressions_fill;
 mod regressions_heads;
 mod regressions_shares;

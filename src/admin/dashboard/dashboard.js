@@ -568,8 +568,9 @@ function showChartTable () {
 // --- State
 
 function showState (stats) {
-  const { redis, memory, totals, config } = stats
+  const { redis, app, memory, totals, config } = stats
   const { audited, stale } = findingsOf(stats)
+  put($('app-state'), app.why ? `Fails since ${moment(app.since_ms)}, ${plural(app.failures, 'request')} failed: ${clean(app.why)}. What to do: ${clean(app.advice)}` : app.answers ? `Answers at ${clean(app.address)}` : `Not asked yet, at ${clean(app.address)}`)
   put($('redis-state'), redis === null ? 'None: entries are in memory only' : redis.state === 'shared' ? 'Shared' : `Degraded${redis.why ? `: ${clean(redis.why)}` : ''}`)
   for (const node of document.querySelectorAll('.redis-only')) node.hidden = redis === null
   if (redis) {

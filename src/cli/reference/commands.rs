@@ -6,7 +6,8 @@ use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 
 use super::markdown::{Page, code, codes};
-use crate::cli::exit_codes::EXIT_CODES;
+use crate::admin::ReadyState;
+use crate::cli::exit_codes::{EXIT_CODES, ready_exit_code};
 
 /// How a serving sidecar reacts to each signal.
 const SIGNALS: [(&[&str], &str); 2] = [
@@ -36,6 +37,12 @@ pub(super) fn page(mut command: Command) -> String {
     page.section("Exit codes");
     let rows = EXIT_CODES.map(|(number, meaning)| [number.to_string(), meaning.to_owned()]);
     page.table(["Code", "Meaning"], &rows);
+    page.section("Readiness");
+    page.paragraph(
+        "What `GET /ready` of the admin API says, its status, and the exit code of `sidecache \
+         stats --ready`. Without a reply the exit code is 1.",
+    );
+    page.table(["State", "Status", "Exit code", "Meaning"], &ReadyState::ALL.map(ready_row));
     page.section("Signals");
     page.paragraph("A running sidecar reacts to these signals.");
     page.table(
@@ -43,6 +50,12 @@ pub(super) fn page(mut command: Command) -> String {
         &SIGNALS.map(|(signals, effect)| [codes(signals.iter().copied()), effect.to_owned()]),
     );
     page.finish()
+}
+
+fn ready_row(state: ReadyState) -> [String; 4] {
+    let status = state.http_status();
+    let exit = ready_exit_code(status).to_string();
+    [code(state.as_str()), status.as_str().to_owned(), exit, state.meaning().to_owned()]
 }
 
 fn add(page: &mut Page, command: &mut Command) {

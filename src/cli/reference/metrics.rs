@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::markdown::{Page, code, codes};
 use crate::app::Sidecar;
 use crate::clock::Clock;
@@ -120,7 +122,13 @@ fn count_everything(metrics: &Metrics) {
         for reason in Reason::ALL.iter().copied().map(Some).chain([None]) {
             table.request(
                 Some(0),
-                &RequestRecord { disposition, reason, duration: took, saved: Some(took) },
+                &RequestRecord {
+                    disposition,
+                    reason,
+                    status: StatusCode::OK,
+                    duration: took,
+                    saved: Some(took),
+                },
             );
         }
     }

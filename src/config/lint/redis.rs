@@ -15,10 +15,10 @@ use super::super::diagnostics::DiagnosticCollector;
 use super::super::diagnostics::diagnostic::{
     Diagnostic, DiagnosticBuilder, SourceSpan, SourceText,
 };
-use crate::redis::{CallError, RedisClient, RedisInfo, RedisSettings};
+use crate::redis::{CallError, RedisClient, RedisFault, RedisInfo, RedisSettings};
 use crate::units::show_size;
 
-/// How long all queries together may take.
+/// How long all queries together may take. Finding out why they failed takes as long again.
 const INSPECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The command that sets the recommended policy.
@@ -33,10 +33,7 @@ pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnost
     let asked = std::thread::scope(|scope| scope.spawn(|| facts(settings)).join());
     let builders = match asked {
         Ok(Ok(facts)) => assess(&facts, &at),
-        Ok(Err(why)) => vec![
-            note(&at, format!("the configuration of Redis was not checked: {why}"))
-                .hint("`--offline` skips this check"),
-        ],
+        Ok(Err(failure)) => vec![unusable(&failure, &at)],
         Err(_) => Vec::new(),
     };
     for builder in builders {
@@ -45,17 +42,45 @@ pub fn inspect(settings: &RedisSettings, name: &str, text: &str) -> Vec<Diagnost
     report.finish().1
 }
 
-fn facts(settings: &RedisSettings) -> Result<RedisInfo, String> {
+/// Why Redis was not asked.
+enum InspectFailure {
+    Fault(RedisFault),
+    /// The question could not be asked.
+    Setup(String),
+}
+
+/// A Redis that cannot be used. One that does not answer at all may be another machine's.
+fn unusable(failure: &InspectFailure, at: &SourceSpan) -> DiagnosticBuilder {
+    let fault = match failure {
+        InspectFailure::Fault(fault) => fault,
+        InspectFailure::Setup(why) => {
+            return note(at, format!("the configuration of Redis was not checked: {why}"));
+        }
+    };
+    if fault.is_absence() {
+        note(at, format!("the configuration of Redis was not checked: {fault}"))
+            .hint(format!("{}; `--offline` skips this check", fault.kind.remedy()))
+    } else {
+        DiagnosticBuilder::warning(at.clone(), format!("this Redis cannot be used: {fault}"))
+            .hint(fault.kind.remedy())
+    }
+}
+
+fn facts(settings: &RedisSettings) -> Result<RedisInfo, InspectFailure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| InspectFailure::Setup(error.to_string()))?;
     let asked = runtime.block_on(async {
-        let link = RedisClient::new(settings.clone()).map_err(|error| error.to_string())?;
+        let link = RedisClient::new(settings.clone())
+            .map_err(|error| InspectFailure::Setup(error.to_string()))?;
         let asked = tokio::time::timeout(INSPECT_TIMEOUT, link.inspect())
             .await
             .unwrap_or(Err(CallError::Timeout));
-        asked.map_err(|error| error.to_string())
+        match asked {
+            Ok(facts) => Ok(facts),
+            Err(error) => Err(InspectFailure::Fault(link.diagnose(&error).await)),
+        }
     });
     // A pending name lookup would block dropping the runtime.
     runtime.shutdown_background();

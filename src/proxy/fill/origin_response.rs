@@ -7,6 +7,7 @@ use http::{Method, Response, StatusCode};
 
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
+use crate::outcome::OriginCall;
 use crate::proxy::fill::request::FillRequest;
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
@@ -32,6 +33,9 @@ impl OriginResponse {
         forward::prepare_response(&mut update.headers, update.version);
         let entry = &cached.entry;
         let mut response = Response::new(Body::full(entry.body.clone()));
+        if let Some(call) = update.extensions.remove::<Arc<OriginCall>>() {
+            response.extensions_mut().insert(call);
+        }
         *response.status_mut() = entry.status;
         *response.headers_mut() = revalidation::merge(&entry.headers, &update.headers, date);
         Self { response, revalidated: Some(Arc::clone(cached)), ..self }

@@ -11,7 +11,7 @@ use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
 use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{OriginCall, Outcome, Reason};
 use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::{FillHead, Lookup};
@@ -265,6 +265,8 @@ pub(crate) enum FillResult {
         date_skew: i64,
         /// What tells its variants apart.
         vary: VarySpec,
+        /// The request that the origin got.
+        origin: Option<Arc<OriginCall>>,
     },
     /// The client's own request has to go to the origin, for this reason.
     Refused(Outcome),

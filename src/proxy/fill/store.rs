@@ -58,6 +58,7 @@ pub(crate) async fn stream_and_store(
 ) {
     let revalidated = decision.revalidated.is_some();
     let now = resources.clock.date();
+    let call = response.extensions().get().cloned();
     let ((status, headers), mut body) = prepare_head(&request.route, response, revalidated, now);
     let ttl = decision.policy.times.ttl_ms(decision.received).div_euclid(1000);
     let shared_body =
@@ -77,6 +78,7 @@ pub(crate) async fn stream_and_store(
         revalidated,
         date_skew: decision.date_skew,
         vary: decision.policy.vary.clone(),
+        origin: call,
     });
     let mut leader = leader.and_then(|leader| {
         let head = || SharedHead {

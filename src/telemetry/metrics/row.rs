@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::counter::{STRIPES, stripe};
 use super::latency::{BUCKETS, Latency, bucket, nanos};
 use crate::outcome::{Disposition, Reason};
@@ -20,6 +22,8 @@ pub struct RequestRecord {
     pub disposition: Disposition,
     /// Why.
     pub reason: Option<Reason>,
+    /// The status of its response.
+    pub status: StatusCode,
     /// From its head to the head of its response.
     pub duration: Duration,
     /// How long the origin would have taken, if a stored response made a request to it unnecessary.
@@ -80,13 +84,18 @@ impl TimedAs {
 
 /// The columns of one histogram: its buckets, then the sum in nanoseconds.
 const HISTOGRAM: usize = BUCKETS + 1;
-/// The columns of one disposition: without a reason, then one for each reason.
-const REASONS: usize = Reason::ALL.len() + 1;
+/// The classes of statuses, in order.
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The columns of one disposition: without a reason, one for each class of statuses, so that a hit
+/// increments one number for both; then one for each reason.
+const REASONS: usize = CLASSES.len() + Reason::ALL.len();
 /// The first column of each kind of number. The numbers that a hit increments come first, so that
 /// they lie close together.
 const SAVED: usize = 4 * HISTOGRAM;
 const BYTES: usize = SAVED + 1;
-const COUNTS: usize = BYTES + 2;
+/// Classes of statuses of requests with a reason.
+const STATUSES: usize = BYTES + 2;
+const COUNTS: usize = STATUSES + CLASSES.len();
 const COLUMNS: usize = COUNTS + Disposition::ALL.len() * REASONS;
 /// The distance from one stripe to the next: the columns, and a gap of two cache lines, so that two
 /// threads never share a line.
@@ -110,6 +119,8 @@ pub struct RowView {
     pub name: Arc<str>,
     /// How many requests ended in which disposition, and why. Only counts above 0.
     pub requests: Vec<(Disposition, Option<Reason>, u64)>,
+    /// How many responses had a status of each class, from 1xx to 5xx.
+    pub classes: [u64; CLASSES.len()],
     /// Durations of requests that were HIT or STALE.
     pub hit: Latency,
     /// Durations of requests that were MISS or REVALIDATED.
@@ -148,8 +159,14 @@ impl Row {
     #[inline]
     pub(super) fn request(&self, record: &RequestRecord) {
         let lane = self.lane();
-        let reason = record.reason.map_or(0, |reason| reason as usize + 1);
-        add(lane, COUNTS + record.disposition as usize * REASONS + reason, 1);
+        let (first, class) = (COUNTS + record.disposition as usize * REASONS, class(record.status));
+        match record.reason {
+            None => add(lane, first + class, 1),
+            Some(reason) => {
+                add(lane, first + CLASSES.len() + reason as usize, 1);
+                add(lane, STATUSES + class, 1);
+            }
+        }
         time(lane, TimedAs::from_disposition(record.disposition), record.duration);
         if let Some(saved) = record.saved {
             add(lane, SAVED, nanos(saved));
@@ -176,16 +193,26 @@ impl Row {
 
     /// A snapshot.
     pub(super) fn view(&self) -> RowView {
-        let requests = Disposition::ALL.iter().enumerate().flat_map(|(at, disposition)| {
-            (0..REASONS).filter_map(move |reason| {
-                let count = self.sum(COUNTS + at * REASONS + reason);
-                let reason = reason.checked_sub(1).map(|reason| Reason::ALL[reason]);
-                (count > 0).then_some((*disposition, reason, count))
-            })
-        });
+        let first = |disposition: Disposition| COUNTS + disposition as usize * REASONS;
+        let mut classes: [u64; CLASSES.len()] =
+            std::array::from_fn(|class| self.sum(STATUSES + class));
+        let mut requests = Vec::new();
+        for disposition in Disposition::ALL {
+            let (first, mut plain) = (first(disposition), 0);
+            for (class, total) in classes.iter_mut().enumerate() {
+                let count = self.sum(first + class);
+                (*total, plain) = (total.wrapping_add(count), plain + count);
+            }
+            let by_reason = Reason::ALL.iter().enumerate().map(|(at, reason)| {
+                (disposition, Some(*reason), self.sum(first + CLASSES.len() + at))
+            });
+            let all = std::iter::once((disposition, None, plain)).chain(by_reason);
+            requests.extend(all.filter(|(.., count)| *count > 0));
+        }
         RowView {
             name: Arc::clone(&self.name),
-            requests: requests.collect(),
+            requests,
+            classes,
             hit: self.latency(TimedAs::Hit),
             miss: self.latency(TimedAs::Miss),
             bypass: self.latency(TimedAs::Bypass),
@@ -218,6 +245,12 @@ impl Row {
     }
 }
 
+/// The position of a status in [`CLASSES`]. None is outside: the sidecar answers nothing else.
+#[inline]
+fn class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1
+}
+
 #[inline]
 fn add(lane: &[AtomicU64], column: usize, n: u64) {
     lane[column].fetch_add(n, Ordering::Relaxed);
@@ -239,7 +272,8 @@ mod tests {
     }
 
     fn record(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
-        RequestRecord { disposition, reason, duration: Duration::from_micros(10), saved: None }
+        let (status, duration) = (StatusCode::OK, Duration::from_micros(10));
+        RequestRecord { disposition, reason, status, duration, saved: None }
     }
 
     #[test]
@@ -278,6 +312,23 @@ mod tests {
             (view.saved, view.bytes_from_cache, view.bytes_from_origin, view.origin.count()),
             (Duration::ZERO, 0, 0, 0)
         );
+    }
+
+    #[test]
+    fn every_response_has_a_class_with_a_reason_or_without() {
+        let row = row(2);
+        for (status, times) in [(101, 1), (204, 2), (304, 3), (404, 4), (599, 5), (999, 6)] {
+            for reason in [None, Some(Reason::NoRoute)] {
+                let status = StatusCode::from_u16(status).unwrap();
+                for _ in 0..times {
+                    row.request(&RequestRecord { status, ..record(Disposition::Bypass, reason) });
+                }
+            }
+        }
+        let view = row.view();
+        assert_eq!(view.classes, [2, 4, 6, 8, 22]);
+        let by_reason = |reason| (Disposition::Bypass, reason, 21);
+        assert_eq!(view.requests, [by_reason(None), by_reason(Some(Reason::NoRoute))]);
     }
 
     #[test]

@@ -127,6 +127,7 @@ mod tests {
     const HIT: RequestRecord = RequestRecord {
         disposition: Disposition::Hit,
         reason: None,
+        status: http::StatusCode::OK,
         duration: Duration::ZERO,
         saved: None,
     };

@@ -1,9 +1,16 @@
 //! The exposition of counts, in both formats.
 
 use super::*;
+use http::StatusCode;
 
 fn record(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
-    RequestRecord { disposition, reason, duration: Duration::from_millis(2), saved: None }
+    RequestRecord {
+        disposition,
+        reason,
+        status: StatusCode::OK,
+        duration: Duration::from_millis(2),
+        saved: None,
+    }
 }
 
 fn routes(names: &[&str]) -> (Metrics, Arc<RouteTable>) {

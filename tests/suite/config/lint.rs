@@ -150,7 +150,7 @@ fn redis_that_cannot_be_asked_is_a_note() {
     let redis = RedisServer::start();
     redis.freeze();
     let began = Instant::now();
-    note(&using(&redis), "no reply within the deadline");
+    note(&using(&redis), "it does not answer");
     assert!(began.elapsed() < Duration::from_secs(5), "it is not waited for");
     redis.thaw();
     let suitable = [
@@ -180,8 +180,9 @@ fn redis_that_cannot_be_asked_is_a_note() {
         format!("{RULES}[redis]\nurl = \"redis://{login}@127.0.0.1:{}/0\"\n", guarded.port)
     };
     note(&table("sidecar:secret"), "whether this Redis saves to disk could not be checked");
-    note(&table("sidecar:wrong-secret"), "WRONGPASS");
-    let said = accepted(&table("sidecar:wrong-secret"));
+    denied(&table("sidecar:wrong-secret"), URL, &["refuses the user name or the password"]);
+    let (_, said) = check(&table("sidecar:wrong-secret"), &[]);
+    assert!(said.contains("WRONGPASS"), "{said}");
     assert!(!said.contains("wrong-secret"), "SECURITY: {said}");
     accepted(&table(":open-sesame"));
 }

@@ -142,6 +142,7 @@ fn the_strangest_names_survive_in_both_formats() {
     let table = metrics.table(names.iter().map(ToString::to_string));
     for (route, _) in names.iter().enumerate() {
         let seen = RequestRecord {
+            status: hyper::StatusCode::OK,
             disposition: Disposition::Hit,
             reason: None,
             duration: Duration::from_micros(3),

@@ -85,7 +85,7 @@ async fn r627_only_a_redis_that_replies_is_said_to_forbid_the_channel() {
     let link = Link::start(Fault::Freeze, "", "").await;
     link.redis.command("ACL SETUSER default resetchannels").expect("redis answers");
     link.proxy.set(Fault::None);
-    link.says("its ACL may forbid the channel").await;
+    link.says("the ACL of Redis refuses the channel").await;
     sleep(Duration::from_secs(2)).await;
     assert_eq!(link.lines("ACL").len(), 1, "{}", link.sidecar.said());
     link.redis.command("ACL SETUSER default allchannels").expect("redis answers");

@@ -120,8 +120,9 @@ fn check_family(name: &str, kind: &str, format: Format) -> Result<(), &'static s
         !word.is_empty()
             && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     });
-    if !words || !name.starts_with("sidecache_") {
-        return Err("a name that is not sidecache_ and words");
+    // What every program tells of its process has the same names in all of them.
+    if !words || !["sidecache_", "process_"].iter().any(|first| name.starts_with(first)) {
+        return Err("a name that is not sidecache_ or process_, and words");
     }
     let taken =
         ["_bucket", "_count", "_sum", "_created"].iter().any(|suffix| name.ends_with(suffix));
