@@ -35,6 +35,7 @@ pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::late_keys::LateKeys;
 pub(crate) use crate::proxy::late_purges::LatePurges;
 pub(crate) use crate::proxy::origin::OriginClient;
+pub use crate::proxy::overlap::Overlap;
 pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
 pub use crate::proxy::settings::ProxySettings;
@@ -60,6 +61,7 @@ mod lookup;
 mod miss;
 mod mutation;
 mod origin;
+mod overlap;
 mod pass;
 mod post_response;
 mod range_budget;
@@ -171,6 +173,9 @@ impl Proxy {
         let view = request_view(&parts, &body, peer, &config.rules);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
+        // A write that only passes counts, too: the rules of another process may cache what it
+        // changes.
+        let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());
         let observe = || context.config.cookie_use.observe(&parts.headers);
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
             observe();
@@ -181,6 +186,13 @@ impl Proxy {
         // Steps that ask the origin are boxed: their state is large, and hits should not carry it
         // around.
         match plan {
+            Plan::Lookup(lookup) if resources.overlap.passes() => {
+                observe();
+                let clients = &resources.authorized_clients;
+                let context = LookupContext::new(context, &parts, &lookup, clients);
+                let outcome = Outcome::bypass(Reason::Handover);
+                Box::pin(pass::pass_lookup(resources, &context, outcome)).await
+            }
             Plan::Lookup(lookup) => {
                 let clients = &resources.authorized_clients;
                 let context = LookupContext::new(context, &parts, &lookup, clients);

@@ -79,7 +79,8 @@ fn line(reason: Reason, subject: Option<&str>, route: Option<&Route>) -> Option<
         | Reason::UpstreamProtocolError
         | Reason::UpstreamError
         | Reason::UpstreamBusy
-        | Reason::WriteRefused => return None,
+        | Reason::WriteRefused
+        | Reason::Handover => return None,
     };
     Some(line.to_owned())
 }

@@ -31,6 +31,7 @@ pub(super) fn register_server(registrar: &MetricsRegistrar<'_>, server: &server:
     limit("listen.body_timeout", &server.body_timeouts);
     limit("listen.write_timeout", &server.write_timeouts);
     limit("listen.drain", &server.aborted);
+    limit("listen.stream_drain", &server.streams_ended);
 }
 
 pub(super) fn register_upstream(

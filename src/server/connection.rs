@@ -26,8 +26,9 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody};
+use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody, StreamEnd};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
 use super::service::Service;
@@ -80,6 +81,10 @@ pub(super) struct ServerContext<S> {
     /// token wakes them.
     pub draining: AtomicBool,
     pub drain: CancellationToken,
+    /// Streams have to end.
+    pub streams: CancellationToken,
+    /// A token for each connection that may begin another request.
+    pub opening: TaskTracker,
     /// The grace time is over.
     pub abort: CancellationToken,
     builder: auto::Builder<TokioExecutor>,
@@ -114,6 +119,8 @@ impl<S: Service> ServerContext<S> {
             leaving,
             draining,
             drain,
+            streams: CancellationToken::new(),
+            opening: TaskTracker::new(),
             abort,
             builder,
         }
@@ -225,8 +232,9 @@ pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
     stream: TcpStream,
     addr: IpAddr,
-    permit: ConnectionPermit,
+    (permit, opening): (ConnectionPermit, TaskTrackerToken),
 ) {
+    let mut opening = Some(opening);
     let state = Arc::new(ConnectionState::default());
     let context = Arc::new(ConnectionContext::new(Arc::clone(&server), Arc::clone(&state), addr));
     permit.watch(&state);
@@ -274,6 +282,9 @@ pub(super) async fn serve<S: Service>(
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
+            if phase == ConnectionPhase::Draining && state.is_last_request() {
+                opening = None;
+            }
             match timer.next_action(&state, sleep.is_elapsed(), phase.is_leaving()) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::SetTimer(after) => {
@@ -295,6 +306,7 @@ pub(super) async fn serve<S: Service>(
         }
     })
     .await;
+    drop(opening);
     record_end(&end, &state, &server.counters);
     // After an upgrade the socket stays open.
     state.set_tunnel();
@@ -392,7 +404,10 @@ async fn respond<S: Service>(
     {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy)))
+    let server = &context.server;
+    let stream =
+        StreamEnd::of(&response, (&server.streams, &server.clock, &server.counters.streams_ended));
+    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy).ending(stream)))
 }
 
 /// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.

@@ -92,6 +92,7 @@ struct Server {
     counters: ServerCounters,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    signals: DrainSignals,
     done: JoinHandle<Drained>,
 }
 
@@ -110,6 +111,7 @@ fn settings() -> ServerSettings {
         stall: Duration::from_millis(200),
         max_streams: 128,
         drain: long,
+        stream_drain: long,
     }
 }
 
@@ -117,18 +119,17 @@ fn start(settings: ServerSettings) -> Server {
     let listener = bind(settings.address).unwrap();
     let address = listener.local_addr().unwrap();
     let app = Arc::new(App { calls: AtomicUsize::new(0), go: Semaphore::new(0) });
-    let (counters, shutdown, tasks) =
-        (ServerCounters::default(), CancellationToken::new(), TaskTracker::new());
+    let (counters, signals) = (ServerCounters::default(), DrainSignals::default());
+    let (shutdown, tasks) = (signals.shutdown.clone(), signals.tasks.clone());
     let running = run(
         listener,
         settings,
         Arc::clone(&app),
         counters.clone(),
         Clock::system(),
-        shutdown.clone(),
-        tasks.clone(),
+        signals.clone(),
     );
-    Server { address, app, counters, shutdown, tasks, done: tokio::spawn(running) }
+    Server { address, app, counters, shutdown, tasks, signals, done: tokio::spawn(running) }
 }
 
 impl Server {

@@ -54,6 +54,7 @@ pub fn server(
         context.period(&file.write_timeout, MS, DAY),
         context.count(&file.max_streams, 1, 10_000),
         context.period(&file.drain, Duration::ZERO, HOUR),
+        context.period(&file.stream_drain, Duration::ZERO, HOUR),
     );
     let (
         max_connections,
@@ -65,7 +66,17 @@ pub fn server(
         write_timeout,
         streams,
         drain,
+        stream_drain,
     ) = settings;
+    if let Some(given) = file.stream_drain.given()
+        && stream_drain > drain
+    {
+        let message = "`stream_drain` has no effect above `drain`, which ends everything";
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message)
+                .hint("make it smaller, or raise `drain`"),
+        );
+    }
     Some(server::ServerSettings {
         address: context.address(&file.address)?,
         trusted_proxies,
@@ -79,6 +90,7 @@ pub fn server(
         stall: limits.stall,
         max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
         drain,
+        stream_drain,
     })
 }
 
