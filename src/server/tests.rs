@@ -15,6 +15,8 @@ use http_body_util::{BodyExt as _, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::semantics::body::Body;
@@ -63,6 +65,24 @@ impl Service for App {
                     Ok(Frame::trailers(trailers)),
                 ];
                 Response::new(Body::stream(StreamBody::new(futures_util::stream::iter(frames))))
+            }
+            // One piece, and then nothing more; or pieces without end.
+            "/events" | "/silent" | "/flowing" => {
+                let pause = if head.uri.path() == "/flowing" { 50 } else { 3_600_000 };
+                let pieces = futures_util::stream::unfold(0_u32, move |number| async move {
+                    if number > 0 {
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                    let piece = Frame::data(Bytes::from_static(b"data: 1\n\n"));
+                    (number < 60).then_some((Ok::<_, io::Error>(piece), number + 1))
+                });
+                let body = Body::stream(StreamBody::new(Box::pin(pieces)));
+                let mut response = Response::new(body);
+                if head.uri.path() == "/events" {
+                    let name = http::HeaderValue::from_static("text/event-stream");
+                    response.headers_mut().insert(http::header::CONTENT_TYPE, name);
+                }
+                response
             }
             path => match body.collect().await {
                 Ok(all) => Response::new(Body::full(format!("{path} {}", all.to_bytes().len()))),

@@ -164,7 +164,7 @@ async fn an_upgraded_connection_is_left_alone() {
     };
     let listener = bind(limits.address).unwrap();
     let address = listener.local_addr().unwrap();
-    let (counters, stop) = (ServerCounters::default(), CancellationToken::new());
+    let (counters, stop) = (ServerCounters::default(), DrainSignals::default());
     tokio::spawn(run(
         listener,
         limits,
@@ -172,7 +172,6 @@ async fn an_upgraded_connection_is_left_alone() {
         counters.clone(),
         Clock::system(),
         stop.clone(),
-        TaskTracker::new(),
     ));
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream
