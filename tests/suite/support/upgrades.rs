@@ -131,12 +131,15 @@ impl Service {
     /// Returns when the process that was started last serves.
     pub async fn serving(&mut self) {
         let number = self.started - 1;
-        eventually("the new process serves", LONG_ENOUGH, async || {
+        for _ in 0..LONG_ENOUGH.as_millis() / 10 {
             let ended = self.child.try_wait().expect("a child can be waited for");
             assert!(ended.is_none(), "it has ended: {ended:?}\n{}", self.said(number));
-            self.said(number).contains("listening")
-        })
-        .await;
+            if self.said(number).contains("listening") {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not serve:\n{}", self.said(number));
     }
 
     async fn accepting(&self) {
@@ -163,13 +166,13 @@ impl Drop for Service {
 
 /// How a process ends.
 pub async fn end(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    eventually("the process ends", LONG_ENOUGH, async || {
-        status = child.try_wait().expect("a child can be waited for");
-        status.is_some()
-    })
-    .await;
-    status.expect("it has ended")
+    for _ in 0..LONG_ENOUGH.as_millis() / 10 {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return status;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the process still runs after {LONG_ENOUGH:?}");
 }
 
 fn run(
@@ -217,6 +220,8 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     state: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
+    /// They wait for an event that never comes.
+    listeners: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -246,8 +251,8 @@ impl Load {
         });
         let listen = (0..streams)
             .map(|_| tokio::spawn(listen(address, Arc::clone(&stop), Arc::clone(&state))));
-        let clients = work.chain(listen).collect();
-        Self { stop, state, clients }
+        let (clients, listeners) = (work.collect(), listen.collect());
+        Self { stop, state, clients, listeners }
     }
 
     /// Returns when all streams are open, and the clients have had so many more answers, some of them
@@ -273,12 +278,12 @@ impl Load {
     /// Stops the clients. Fails if anything went wrong.
     pub async fn finish(self) {
         self.stop.store(true, Ordering::SeqCst);
-        let Self { state, clients, .. } = self;
+        let Self { state, clients, listeners, .. } = self;
         for client in clients {
-            if !client.is_finished() {
-                // Those that listen wait for an event that never comes.
-                let _ = tokio::time::timeout(Duration::from_secs(1), client).await;
-            }
+            client.await.expect("a client does not panic");
+        }
+        for listener in listeners {
+            listener.abort();
         }
         let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         println!(
@@ -307,7 +312,17 @@ async fn work(address: SocketAddr, number: usize, stop: Arc<AtomicBool>, state: 
         let newest = state.answered[name].load(Ordering::SeqCst);
         let (method, path) =
             if write { ("PUT", format!("/w/n{name}")) } else { ("GET", format!("/v/n{name}")) };
-        match client.try_send(method, &path, &[], "").await {
+        let mut reply = client.try_send(method, &path, &[], "").await;
+        if reply
+            .as_ref()
+            .is_err_and(|error| format!("{error:?}").contains("GoAway(b\"\", NO_ERROR"))
+        {
+            // The server said it as the client began the request: it is for another connection (RFC
+            // 9113 6.8).
+            client = connect();
+            reply = client.try_send(method, &path, &[], "").await;
+        }
+        match reply {
             Ok(reply) if reply.status == 200 => {
                 let got: u64 = reply.text().parse().expect("a version");
                 if write {
