@@ -66,8 +66,8 @@ struct ConfigPath {
 struct ServeArgs {
     /// Take the listening sockets of the sidecar that serves at this address, and let it drain once
     /// this one is ready. If none serves, start as usual. Only for `serve`.
-    #[arg(long)]
-    take_over: bool,
+    #[arg(long = "take-over")]
+    succeeds: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,11 +142,11 @@ pub fn main() -> ExitCode {
     };
     let path = cli.file.config;
     let command = cli.command.unwrap_or_else(|| CliCommand::Serve(cli.serve.clone()));
-    if cli.serve.take_over && !matches!(command, CliCommand::Serve(_)) {
+    if cli.serve.succeeds && !matches!(command, CliCommand::Serve(_)) {
         return CommandError::Usage("--take-over is for `serve` alone".to_owned()).report();
     }
     let done = match command {
-        CliCommand::Serve(args) => Ok(serve(&path, args.take_over || cli.serve.take_over)),
+        CliCommand::Serve(args) => Ok(serve(&path, args.succeeds || cli.serve.succeeds)),
         CliCommand::Check { deny_warnings, offline, compared, file } => {
             let file = file.as_deref().unwrap_or(&path);
             match (check(file, config::CheckOptions { deny_warnings, offline }), compared.against) {
@@ -169,7 +169,7 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|failure: CommandError| failure.report())
 }
 
-fn serve(path: &Path, take_over: bool) -> ExitCode {
+fn serve(path: &Path, succeeds: bool) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => return print_diagnostics(&problems),
@@ -187,7 +187,7 @@ fn serve(path: &Path, take_over: bool) -> ExitCode {
     let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(server::signals(shutdown.clone()));
-        let acquiring = BoundListeners::acquire(&config, take_over);
+        let acquiring = BoundListeners::acquire(&config, succeeds);
         let Some(bound) = shutdown.run_until_cancelled(acquiring).await else {
             return Ok(Some(Drained::default()));
         };

@@ -49,6 +49,7 @@ pub use crate::coherence::purge_kind::PurgeKind;
 pub use crate::coherence::tag_snapshot::TagSnapshot;
 pub use crate::coherence::validation::{Proof, SharedProof, TagWatch};
 
+mod adoption;
 mod commit;
 pub mod core;
 mod driver;

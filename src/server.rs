@@ -193,7 +193,7 @@ fn serve<S: Service>(
     (permit, opening): (FairPermit, TaskTrackerToken),
 ) {
     let permit = ConnectionPermit::new(permit, &server.counters.open);
-    let serving = connection::serve(Arc::clone(server), stream, addr, (permit, opening));
+    let serving = connection::serve(Arc::clone(server), stream, addr, (permit, Some(opening)));
     server.connections.spawn(serving);
 }
 

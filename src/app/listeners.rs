@@ -33,7 +33,7 @@ pub(super) struct RestartParts {
     pub(super) socket: HandoverSocket,
     pub(super) writer: WriterLock,
     /// The process that serves still waits for this one.
-    pub(super) take_over: Option<TakeOver>,
+    pub(super) taking: Option<TakeOver>,
 }
 
 impl BoundListeners {
@@ -46,22 +46,22 @@ impl BoundListeners {
     }
 
     /// Takes the sockets that the service manager passes, binds the others, and takes part in
-    /// restarts. With `take_over` the sockets are those of the process that serves, if there is one.
-    pub async fn acquire(config: &Config, take_over: bool) -> Result<Self, SetupError> {
+    /// restarts. With `succeeds` the sockets are those of the process that serves, if there is one.
+    pub async fn acquire(config: &Config, succeeds: bool) -> Result<Self, SetupError> {
         let passed = PassedSockets::take()?;
-        let folder = match HandoverFolder::open(config.server.address) {
+        let folder = match HandoverFolder::open(&config.server.address.to_string()) {
             Ok(folder) => Some(folder),
-            Err(error) if take_over => {
+            Err(error) if succeeds => {
                 let what = "--take-over".to_owned();
                 return Err(SetupError { what, why: error.to_string() });
             }
             Err(error) => {
-                tracing::warn!(%error, "no other process can take over from this one");
+                tracing::info!(%error, "no other process can take over from this one");
                 None
             }
         };
         let offered = match &folder {
-            Some(folder) if take_over => taker::request(folder).await?,
+            Some(folder) if succeeds => taker::request(folder).await?,
             _ => None,
         };
         let (proxy, admin, handed) = if let Some((offer, socket)) = offered {
@@ -73,7 +73,7 @@ impl BoundListeners {
             };
             (proxy, admin, Some((socket, taking)))
         } else {
-            if take_over {
+            if succeeds {
                 tracing::info!("no process serves at this address; starting without a hand-over");
             }
             let (proxy, admin) = open(config, passed, folder.as_ref())?;
@@ -81,12 +81,12 @@ impl BoundListeners {
         };
         let restart = match folder.map(|folder| parts(config, folder, handed)) {
             Some(Ok(parts)) => Some(parts),
-            Some(Err(error)) if take_over => {
+            Some(Err(error)) if succeeds => {
                 let what = "--take-over".to_owned();
                 return Err(SetupError { what, why: error.to_string() });
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "no other process can take over from this one");
+                tracing::info!(%error, "no other process can take over from this one");
                 None
             }
             None => None,
@@ -122,8 +122,8 @@ fn open(
     Ok((proxy, admin))
 }
 
-const SERVED: &str = "another sidecar serves there; stop it first, or replace it without a pause by \
-                      `sidecache --take-over`";
+const SERVED: &str = "another sidecar serves there; stop it first, or replace it without a pause \
+                      by `sidecache --take-over`";
 
 fn bind(
     address: SocketAddr,
@@ -150,9 +150,9 @@ fn parts(
     handed: Option<(HandoverSocket, TakeOver)>,
 ) -> io::Result<RestartParts> {
     let writer = WriterLock::new(&folder, config.redis.as_ref())?;
-    let (socket, take_over) = match handed {
+    let (socket, taking) = match handed {
         Some((socket, taking)) => (socket, Some(taking)),
         None => (folder.listen()?, None),
     };
-    Ok(RestartParts { folder, socket, writer, take_over })
+    Ok(RestartParts { folder, socket, writer, taking })
 }

@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::handover::folder::{HandoverFolder, HandoverSocket};
+use crate::app::handover::giver::{Giver, give};
 use crate::app::handover::taker::TakeOver;
 use crate::app::handover::writers::{OtherWriters, WriterLock};
-use crate::app::handover::{Giver, give};
 use crate::app::listeners::{BoundListeners, RestartParts};
 use crate::app::service_manager;
 use crate::error::SetupError;
@@ -35,7 +35,7 @@ struct Parts {
     socket: Option<HandoverSocket>,
     others: OtherWriters,
     writer: Option<WriterLock>,
-    take_over: Option<TakeOver>,
+    taking: Option<TakeOver>,
     releasing: Option<JoinHandle<()>>,
 }
 
@@ -43,9 +43,9 @@ impl RestartRole {
     /// The part of a process with these sockets.
     pub(super) fn new(proxy: &Arc<Proxy>, parts: Option<RestartParts>) -> Self {
         let parts = parts.map(|parts| {
-            let RestartParts { folder, socket, writer, take_over } = parts;
+            let RestartParts { folder, socket, writer, taking } = parts;
             let (socket, others) = (Some(socket), writer.others());
-            Parts { folder, socket, others, writer: Some(writer), take_over, releasing: None }
+            Parts { folder, socket, others, writer: Some(writer), taking, releasing: None }
         });
         Self { proxy: Arc::clone(proxy), parts, superseded: CancellationToken::new() }
     }
@@ -53,7 +53,7 @@ impl RestartRole {
     /// Whether another process may still answer writes.
     pub(super) fn is_beside(bound: &BoundListeners) -> bool {
         bound.restart.as_ref().is_some_and(|parts| {
-            parts.take_over.is_some() || parts.writer.others().all().is_ok_and(|count| count > 0)
+            parts.taking.is_some() || parts.writer.others().all().is_ok_and(|count| count > 0)
         })
     }
 
@@ -67,10 +67,14 @@ impl RestartRole {
         if has_others(&parts.others) {
             self.proxy.overlap.await_predecessor();
         }
-        match &mut parts.take_over {
-            Some(taking) => taking.ready().await,
-            None => Ok(()),
+        match &mut parts.taking {
+            Some(taking) => taking.ready().await?,
+            None => return Ok(()),
         }
+        if let Some(socket) = &mut parts.socket {
+            parts.folder.own(socket);
+        }
+        Ok(())
     }
 
     /// This process accepts connections: the other one is told, and so is the service manager.
@@ -80,7 +84,7 @@ impl RestartRole {
         signals: &DrainSignals,
     ) {
         let Some(parts) = &mut self.parts else { return };
-        if let Some(taking) = parts.take_over.take() {
+        if let Some(taking) = parts.taking.take() {
             taking.serving().await;
         }
         service_manager::notify("READY=1\nSTATUS=serving");

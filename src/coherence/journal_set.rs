@@ -3,27 +3,21 @@
 //!
 //! Invariants:
 //! - The files are the one that the settings name, and those with `.2` to `.8` behind its name. A
-//!   process has the first one that nobody has locked, for as long as it lives. Only one that starts
-//!   beside its predecessor takes another than the first.
+//!   process has the first one that nobody has locked, for as long as it lives. Only one that
+//!   starts beside its predecessor takes another than the first.
 //! - No line of a process that has ended is lost: what it has left is replayed before Redis is
-//!   trusted, and purged again by whoever removes its file ([`Coherence::adopt_journals`]). The purge
+//!   trusted, and purged again by whoever removes its file (`adoption.rs`). The purge
 //!   is in Redis, or in the own journal, before the file goes.
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::coherence::Coherence;
 use crate::coherence::journal::file::JournalFile;
 use crate::coherence::journal::{Journal, JournalBatch};
-use crate::coherence::purge_kind::PurgeKind;
 
 /// How many processes can have a journal at once.
 const MAX_FILES: u32 = 8;
-
-/// How often to look whether the process of a file has ended.
-const ADOPT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The files, the one that the settings name first.
 fn files(first: &Path) -> impl Iterator<Item = PathBuf> + use<> {
@@ -66,38 +60,6 @@ fn is_in_use(file: &Path) -> bool {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options.open(file).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
-}
-
-impl Coherence {
-    /// Purges what processes that have ended have left in their journals, and removes these. Returns
-    /// when there is none any more.
-    pub async fn adopt_journals(&self) {
-        let Some((first, own)) = self.journal_paths() else { return };
-        loop {
-            let others = others(&first, &own);
-            if others.is_empty() {
-                return;
-            }
-            for file in others {
-                if let Some((opened, left)) = left_in(&file) {
-                    let tags = left.tags.len();
-                    tracing::info!(
-                        path = %file.display(),
-                        tags,
-                        everything = left.everything,
-                        "purging what an earlier process has left in its journal"
-                    );
-                    if left.everything {
-                        self.purge_everything(PurgeKind::Hard).await;
-                    }
-                    self.purge(&left.tags).await;
-                    let _ = fs::remove_file(&file);
-                    drop(opened);
-                }
-            }
-            tokio::time::sleep(ADOPT_INTERVAL).await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! Invariants, where the truth is the local table of each process, which the other one does not
 //! purge:
 //! 1. *At most one of them caches.* The predecessor passes and stores nothing from before the
-//!    successor may accept its first connection ([`Overlap::hand_over`]). What it has stored is never
-//!    served again, unless the successor dies before it serves; then everything is purged first.
+//!    successor may accept its first connection ([`Overlap::hand_over`]). What it has stored is
+//!    never served again, unless the successor dies before it serves; then everything is purged
+//!    first.
 //! 2. *The successor caches only what was fetched after the last write through its predecessor was
 //!    answered.* Until then it passes and stores nothing ([`Overlap::awaits_predecessor`]); so that
 //!    no fill can have begun before.

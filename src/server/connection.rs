@@ -232,9 +232,8 @@ pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
     stream: TcpStream,
     addr: IpAddr,
-    (permit, opening): (ConnectionPermit, TaskTrackerToken),
+    (permit, mut opening): (ConnectionPermit, Option<TaskTrackerToken>),
 ) {
-    let mut opening = Some(opening);
     let state = Arc::new(ConnectionState::default());
     let context = Arc::new(ConnectionContext::new(Arc::clone(&server), Arc::clone(&state), addr));
     permit.watch(&state);
@@ -282,9 +281,7 @@ pub(super) async fn serve<S: Service>(
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
-            if phase == ConnectionPhase::Draining && state.is_last_request() {
-                opening = None;
-            }
+            opening.take_if(|_| phase == ConnectionPhase::Draining && state.is_last_request());
             match timer.next_action(&state, sleep.is_elapsed(), phase.is_leaving()) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::SetTimer(after) => {
@@ -306,7 +303,6 @@ pub(super) async fn serve<S: Service>(
         }
     })
     .await;
-    drop(opening);
     record_end(&end, &state, &server.counters);
     // After an upgrade the socket stays open.
     state.set_tunnel();

@@ -10,8 +10,16 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
+
+/// The first word and the version of what the taker says.
+pub(super) const HELLO: &str = "take-over 1";
+pub(super) const OFFER: &str = "offer 1";
+pub(super) const READY: &str = "ready";
+pub(super) const GO: &str = "go";
+pub(super) const SERVING: &str = "serving";
+pub(super) const REFUSED: &str = "refused";
 
 /// The longest line.
 const MAX_LINE: usize = 1024;
@@ -113,6 +121,13 @@ impl HandoverChannel {
     pub(super) fn take_sockets(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.sockets)
     }
+}
+
+/// A listener in this process of one that was received.
+pub(super) fn unix_listener(socket: OwnedFd) -> io::Result<UnixListener> {
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! clients connect to, so that sidecars on other addresses have others.
 //!
 //! SECURITY: whoever can enter it could be handed the listening sockets. It belongs to the user of
-//! this process, has the mode 0700, and is no link; where somebody else has made it, it is not used.
+//! this process, has the mode 0700, and is no link; where somebody else has made it, it is not
+//! used.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -26,11 +26,10 @@ pub(crate) struct HandoverSocket {
 
 impl HandoverFolder {
     /// The folder of the sidecar with this address, which is made if there is none yet.
-    pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn open(address: &str) -> io::Result<Self> {
         let root = root();
         own_folder(&root.path, root.is_ours)?;
         let name: String = address
-            .to_string()
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
             .collect();
@@ -66,9 +65,14 @@ impl HandoverFolder {
         Ok(HandoverSocket { listener, path: Some(path) })
     }
 
-    /// The socket that another process has handed over.
-    pub(super) fn adopt(&self, listener: UnixListener) -> HandoverSocket {
-        HandoverSocket { listener, path: Some(self.socket_path()) }
+    /// The socket of another process, which that has until it has handed over.
+    pub(super) const fn borrow(listener: UnixListener) -> HandoverSocket {
+        HandoverSocket { listener, path: None }
+    }
+
+    /// The other process has handed the socket over.
+    pub(crate) fn own(&self, socket: &mut HandoverSocket) {
+        socket.path = Some(self.socket_path());
     }
 
     /// Removes the folder, if nobody uses it.
@@ -129,8 +133,8 @@ fn own_folder(path: &Path, must_be_ours: bool) -> io::Result<()> {
         return Ok(());
     }
     let why = format!(
-        "{} must be a folder of this user with the mode 0700; remove it, or name another place with \
-         STATE_DIRECTORY",
+        "{} must be a folder of this user with the mode 0700; remove it, or name another place \
+         with STATE_DIRECTORY",
         path.display()
     );
     Err(io::Error::other(why))

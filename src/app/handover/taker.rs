@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixStream};
 
-use super::channel::{HandoverChannel, MAX_SOCKETS};
+use super::channel::{
+    GO, HELLO, HandoverChannel, MAX_SOCKETS, OFFER, READY, REFUSED, SERVING, unix_listener,
+};
 use super::folder::{HandoverFolder, HandoverSocket};
-use super::{GO, HELLO, OFFER, READY, REFUSED, SERVING, unix_listener};
 use crate::error::SetupError;
 use crate::server;
 
@@ -65,7 +66,7 @@ pub(crate) async fn request(
             Err(_) => None,
         };
         if let Some(line) = offered {
-            return Offer::parse(folder, channel, &line).map(Some);
+            return Offer::parse(channel, &line).map(Some);
         }
     }
     Ok(None)
@@ -73,7 +74,6 @@ pub(crate) async fn request(
 
 impl Offer {
     fn parse(
-        folder: &HandoverFolder,
         mut channel: HandoverChannel,
         line: &str,
     ) -> Result<(Self, HandoverSocket), SetupError> {
@@ -90,9 +90,7 @@ impl Offer {
         };
         let (clients, admin) = (listener(clients)?, listener(admin)?);
         let socket = unix_listener(socket).map_err(|error| failed(error.to_string()))?;
-        let mut socket = folder.adopt(socket);
-        // It is that of the other process until that has handed over.
-        socket.keep();
+        let socket = HandoverFolder::borrow(socket);
         tracing::info!(pid, "taking over from the running process");
         let admin = (admin, admin_address.to_owned());
         let offer = Self { channel, clients, admin, pid: pid.to_owned() };

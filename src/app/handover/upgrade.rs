@@ -1,5 +1,5 @@
-//! SIGUSR2: this process starts the program anew, with `--take-over`. A service manager that follows
-//! the processes of one unit needs that: the new one belongs to the unit, as this one does.
+//! SIGUSR2: this process starts the program anew, with `--take-over`. A service manager that
+//! follows the processes of one unit needs that: the new one belongs to the unit, as this one does.
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};

@@ -1,11 +1,12 @@
-//! Which processes of this sidecar may still answer writes: each holds the lock of a file of its own
-//! in the folder.
+//! Which processes of this sidecar may still answer writes: each holds the lock of a file of its
+//! own in the folder.
 //!
 //! Invariants:
 //! - A file has its name only while it is locked, or once its process is done or dead: it is locked
 //!   before it gets the name.
 //! - Whoever can lock the file of another process removes it.
-//! - Processes that share the same Redis do not wait for each other: the kind is a part of the name.
+//! - Processes that share the same Redis do not wait for each other: the kind is a part of the
+//!   name.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -110,15 +111,12 @@ fn kind(redis: Option<&RedisSettings>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
 
     #[test]
     fn a_process_sees_others_until_they_are_done_or_dead() {
-        let port = u16::try_from(std::process::id() % 65_536).expect("it is small");
-        let address = SocketAddr::from(([127, 0, 0, 9], port));
-        let folder = HandoverFolder::open(address).expect("a folder");
+        let folder =
+            HandoverFolder::open(&format!("of process {}", std::process::id())).expect("a folder");
         let one = WriterLock::new(&folder, None).expect("a lock");
         assert_eq!(one.others().unseen().ok(), Some(0));
         let two = WriterLock::new(&folder, None).expect("a lock");

@@ -226,7 +226,11 @@ async fn a_second_start_fails_and_a_bad_successor_changes_nothing() {
     std::fs::write(&file, good).expect("it can be written to");
     service.upgrade().await;
     assert!(service.said(0).contains("handed over; draining"), "{}", service.said(0));
+    assert!(service.meeting_place().join("socket").exists(), "it was handed over, too");
     eventually("it caches", LONG_ENOUGH, || is_hit(&service, "/v/a")).await;
+    signal(service.child.id(), "TERM");
+    assert_eq!(end(&mut service.child).await.code(), Some(0));
+    assert!(!service.meeting_place().exists(), "nothing is left behind");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
