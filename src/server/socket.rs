@@ -108,11 +108,6 @@ impl Socket {
         }
     }
 
-    /// Whether bytes of the client wait in the kernel.
-    fn has_unread(&self) -> bool {
-        self.stream.try_read(&mut [0]).is_ok_and(|read| read > 0)
-    }
-
     fn on_write<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_pending() {
             if !self.blocked {
@@ -178,10 +173,9 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes the server's side. If the client is in the middle of a message, or has sent a request
-    /// behind the last one that is answered, its bytes are read and dropped for a while: closing
-    /// the socket with unread bytes sends a reset, which can destroy the last response before the
-    /// client reads it (RFC 9112 section 9.6).
+    /// Closes the server's side. If the client is in the middle of a message, its bytes are read
+    /// and dropped for a while: closing the socket with unread bytes sends a reset, which can
+    /// destroy the last response before the client reads it (RFC 9112 section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut left = match this.closed {
@@ -190,7 +184,7 @@ impl AsyncWrite for Socket {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
                 if already == CloseState::ByClient
                     || this.state.is_opaque()
-                    || !this.state.is_inside_message() && !this.has_unread()
+                    || !this.state.is_inside_message()
                 {
                     return Poll::Ready(Ok(()));
                 }

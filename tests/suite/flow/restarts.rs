@@ -4,10 +4,13 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, UnixStream};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::demo::demo;
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::process::signal;
 use crate::support::upgrades::{Load, Service, end};
@@ -386,6 +389,24 @@ async fn streams_end_early_in_a_drain() {
     eventually("the stream is open", LONG_ENOUGH, || async { load.streams() == 1 }).await;
     let since = tokio::time::Instant::now();
     signal(service.child.id(), "TERM");
+    assert_eq!(end(&mut service.child).await.code(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(10), "drain is 20 s, stream_drain 1 s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn websockets_end_early_in_a_drain() {
+    let (app, _stats) = demo().await;
+    let mut service = Service::start(app, "").await;
+    let stream = tokio::net::TcpStream::connect(service.address).await.expect("it accepts");
+    let (mut socket, _) = tokio_tungstenite::client_async("ws://app.test/ws", stream)
+        .await
+        .expect("the upgrade is granted");
+    socket.send(Message::text("hello")).await.expect("the tunnel takes it");
+    let echo = socket.next().await.expect("the tunnel is open").expect("a whole message");
+    assert_eq!(echo, Message::text("hello"));
+    let since = tokio::time::Instant::now();
+    signal(service.child.id(), "TERM");
+    while let Some(Ok(_)) = socket.next().await {}
     assert_eq!(end(&mut service.child).await.code(), Some(0));
     assert!(since.elapsed() < Duration::from_secs(10), "drain is 20 s, stream_drain 1 s");
 }
