@@ -77,7 +77,6 @@ impl Overlap {
     }
 
     /// A write begins, and lasts as long as the token.
-    #[must_use]
     pub fn write(&self) -> TaskTrackerToken {
         self.writes.token()
     }

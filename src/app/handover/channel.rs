@@ -54,7 +54,7 @@ impl HandoverChannel {
         let bytes = format!("{line}\n").into_bytes();
         let mut sent = 0;
         while sent < bytes.len() {
-            let send = || {
+            let write = || {
                 let mut space =
                     [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
                 let mut rights = SendAncillaryBuffer::new(&mut space);
@@ -64,7 +64,7 @@ impl HandoverChannel {
                 let slices = [IoSlice::new(&bytes[sent..])];
                 Ok(sendmsg(&self.stream, &slices, &mut rights, SendFlags::NOSIGNAL)?)
             };
-            let result = self.stream.async_io(Interest::WRITABLE, send).await;
+            let result = self.stream.async_io(Interest::WRITABLE, write).await;
             sent += result.map_err(|error: io::Error| error.to_string())?;
         }
         Ok(())

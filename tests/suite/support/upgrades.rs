@@ -182,16 +182,13 @@ fn run(
     arguments: &[&str],
 ) -> Child {
     let binary = env!("CARGO_BIN_EXE_sidecache");
-    let mut command = match socket {
-        None => Command::new(binary),
-        Some(_) => {
-            // As systemd does: the first descriptor is 3, and the process is told that it is for it.
-            let mut shell = Command::new("sh");
-            let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null";
-            shell.args(["-c", script, binary]);
-            shell
-        }
-    };
+    let mut command = Command::new(binary);
+    if socket.is_some() {
+        // As systemd does: the first descriptor is 3, and the process is told that it is for it.
+        command = Command::new("sh");
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null";
+        command.args(["-c", script, binary]);
+    }
     let stdin = match socket {
         None => Stdio::null(),
         Some(listener) => {
