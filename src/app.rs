@@ -1,18 +1,19 @@
 //! Builds the parts of the sidecar, and serves until shutdown.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
+pub(crate) use crate::app::handover::upgrade::start_on_sigusr2 as start_successors;
+pub use crate::app::listeners::BoundListeners;
 use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
+use crate::app::restart::RestartRole;
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -33,7 +34,7 @@ use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
-use crate::server::{self, Drained, ListenAddress, Service};
+use crate::server::{self, DrainSignals, Drained, Service};
 use crate::shadow::Shadow;
 use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
 use crate::telemetry::events::{EventKind, Events};
@@ -44,14 +45,18 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream;
 
 pub mod descriptors;
+mod handover;
 mod listen_error;
 mod listener_metrics;
+mod listeners;
 mod metrics;
 mod metrics_registrar;
 #[cfg(target_os = "linux")]
 mod process_metrics;
 pub mod reload;
 mod reload_metrics;
+mod restart;
+mod service_manager;
 mod share_metrics;
 #[cfg(test)]
 mod tests;
@@ -64,34 +69,6 @@ const FIRST_JOIN_TIMEOUT: Duration = Duration::from_millis(150);
 
 /// How often the readiness is checked for changes, which are published as events.
 const STATE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The bound listeners. They are bound before anything is served, so that a taken port fails the
-/// start.
-#[derive(Debug)]
-pub struct BoundListeners {
-    /// For clients.
-    pub proxy: server::Listener,
-    /// For operators.
-    pub admin: TcpListener,
-}
-
-impl BoundListeners {
-    /// Binds the addresses of the config. Port 0 takes a free port.
-    pub fn bind(config: &Config) -> Result<Self, SetupError> {
-        let file = config.file.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
-        let bound = |address: &ListenAddress, section: &str| {
-            server::listen(address)
-                .map_err(|error| listen_error::cannot_listen(address, section, file, &error))
-        };
-        let admin = config.admin.address;
-        Ok(Self {
-            proxy: bound(&config.server.address, "listen")?,
-            admin: server::bind(admin).map_err(|error| {
-                listen_error::cannot_listen(&admin.into(), "admin", file, &error)
-            })?,
-        })
-    }
-}
 
 /// How often the log tells what it has suppressed.
 const SUPPRESSED_INTERVAL: Duration = Duration::from_secs(10);
@@ -109,6 +86,11 @@ pub struct Sidecar {
 impl Sidecar {
     /// Builds all parts without serving. Needs a tokio runtime.
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
+        Self::beside(config, clock, false)
+    }
+
+    /// The same, perhaps beside a process that still has the journal.
+    fn beside(config: &mut Config, clock: Clock, beside: bool) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
         let snapshot = ConfigSnapshot::from_config(config);
         let shared = match &config.redis {
@@ -117,7 +99,7 @@ impl Sidecar {
             }
             None => None,
         };
-        let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal()?);
+        let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal(beside)?);
         let store = Arc::new(Store::new(
             Memory::new(config.memory),
             Arc::clone(&coherence),
@@ -162,6 +144,8 @@ impl Sidecar {
             tasks,
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
+            streams: CancellationToken::new(),
+            overlap: proxy::Overlap::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             range_budget: Arc::<proxy::RangeBudget>::default(),
             upload_budget: proxy::UploadBudget::new(config.limits.uploads),
@@ -222,66 +206,101 @@ pub async fn serve(
 /// Like [`serve`], with a clock that tests can control.
 pub async fn serve_with(
     mut config: Config,
-    bound: BoundListeners,
+    mut bound: BoundListeners,
     shutdown: CancellationToken,
     clock: Clock,
 ) -> Result<Drained, SetupError> {
-    let sidecar = Sidecar::new(&mut config, clock.clone())?;
+    let beside = RestartRole::is_beside(&bound);
+    let sidecar = Sidecar::beside(&mut config, clock.clone(), beside)?;
     let proxy = &sidecar.proxy;
+    let mut restart = RestartRole::new(proxy, bound.restart.take());
     let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await;
-    tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
-    #[cfg(unix)]
-    tokio::spawn(Arc::clone(&sidecar.reloader).reload_on_sighup(proxy.stop.clone()));
-    let state = Arc::new(AppReadiness {
-        proxy: Arc::clone(proxy),
-        reloader: Arc::clone(&sidecar.reloader),
-        draining: AtomicBool::new(false),
-    });
+    match shutdown.run_until_cancelled(restart.begin()).await {
+        Some(Ok(())) => {}
+        // The process that serves goes on.
+        refused => {
+            proxy.stop.cancel();
+            let _ = driver.await;
+            restart.end().await;
+            return match refused {
+                Some(Err(error)) => Err(error),
+                _ => Ok(Drained::default()),
+            };
+        }
+    }
+    let state = spawn_watchers(&sidecar);
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
-    tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
-    tokio::spawn(tell_suppressed_lines(proxy.stop.clone()));
-    tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
     let admin_state = Arc::new(AdminState::new(
         Arc::clone(proxy),
         Arc::new(AdminReload(Arc::clone(&sidecar.reloader))),
         readiness,
         admin_stop.clone(),
     ));
-    let admin = tokio::spawn(admin::run(
-        bound.admin,
-        config.admin.clone(),
-        admin_state,
-        admin_stop.clone(),
-    ));
-    // `/ready` reports the drain at once, so that load balancers stop sending traffic.
-    tokio::spawn({
-        let (state, shutdown) = (Arc::clone(&state), shutdown.clone());
-        async move {
-            shutdown.cancelled().await;
-            state.draining.store(true, Ordering::Relaxed);
-            state.proxy.leaving.cancel();
-        }
-    });
+    let signals = DrainSignals {
+        shutdown,
+        tasks: proxy.tasks.clone(),
+        streams: proxy.streams.clone(),
+        settled: CancellationToken::new(),
+    };
     let (address, origin) = (bound.proxy.shown(), &config.upstream.target);
     let routes = proxy.active_config().rules.routes.len();
     tracing::info!(%address, %origin, routes, "listening");
-    let drained = server::run(
-        bound.proxy,
-        config.server,
-        Arc::clone(proxy),
-        sidecar.server_counters,
-        clock,
-        shutdown,
-        proxy.tasks.clone(),
-    )
-    .await;
+    let admin_address = config.admin.address.to_string();
+    restart.serving((&bound.proxy, &bound.admin, &admin_address), &signals).await;
+    let admin = admin::run(bound.admin, config.admin.clone(), admin_state, admin_stop.clone());
+    let admin = tokio::spawn(admin);
+    tokio::spawn(begin_drain(
+        state,
+        signals.shutdown.clone(),
+        (admin_stop.clone(), restart.superseded.clone()),
+    ));
+    let service = Arc::clone(proxy);
+    let counters = sidecar.server_counters;
+    let drained = server::run(bound.proxy, config.server, service, counters, clock, signals).await;
     proxy.stop.cancel();
     admin_stop.cancel();
     let _ = tokio::join!(driver, admin);
+    restart.end().await;
     Ok(drained)
+}
+
+/// Starts what watches the file, the signals and the state.
+fn spawn_watchers(sidecar: &Sidecar) -> Arc<AppReadiness> {
+    let (proxy, reloader) = (&sidecar.proxy, &sidecar.reloader);
+    tokio::spawn(Arc::clone(reloader).watch(proxy.stop.clone()));
+    #[cfg(unix)]
+    tokio::spawn(Arc::clone(reloader).reload_on_sighup(proxy.stop.clone()));
+    let state = Arc::new(AppReadiness {
+        proxy: Arc::clone(proxy),
+        reloader: Arc::clone(reloader),
+        draining: AtomicBool::new(false),
+    });
+    let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
+    tokio::spawn(publish_state_changes(Arc::clone(proxy), readiness));
+    tokio::spawn(tell_suppressed_lines(proxy.stop.clone()));
+    tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
+    let coherence = Arc::clone(&proxy.coherence);
+    tokio::spawn(async move { coherence.adopt_journals().await });
+    state
+}
+
+/// Begins the drain: another process may serve from now on, and have the admin port.
+async fn begin_drain(
+    state: Arc<AppReadiness>,
+    shutdown: CancellationToken,
+    (admin_stop, superseded): (CancellationToken, CancellationToken),
+) {
+    shutdown.cancelled().await;
+    state.proxy.overlap.drain();
+    state.draining.store(true, Ordering::Relaxed);
+    state.proxy.leaving.cancel();
+    admin_stop.cancel();
+    if !superseded.is_cancelled() {
+        service_manager::notify("STOPPING=1");
+    }
 }
 
 /// Publishes the findings of shadow mode and audits as events.
@@ -356,6 +375,9 @@ impl Readiness for AppReadiness {
             degraded.push("draining".to_owned());
         }
         degraded.extend(self.proxy.active_config().origin.health().status().degraded_reason());
+        if self.proxy.overlap.awaits_predecessor() {
+            degraded.push("an earlier process still answers writes: nothing is cached".to_owned());
+        }
         degraded.extend(self.proxy.coherence.degraded_reason());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();

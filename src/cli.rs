@@ -14,7 +14,7 @@ use self::output::{print, print_diagnostics, print_failure};
 use crate::app;
 use crate::app::BoundListeners;
 use crate::config::{self, Config};
-use crate::server;
+use crate::server::{self, Drained};
 use crate::telemetry::log;
 
 mod advise;
@@ -42,6 +42,8 @@ mod warm;
 struct Cli {
     #[command(flatten)]
     file: ConfigPath,
+    #[command(flatten)]
+    serve: ServeArgs,
     #[command(subcommand)]
     command: Option<CliCommand>,
 }
@@ -60,10 +62,18 @@ struct ConfigPath {
     config: PathBuf,
 }
 
+#[derive(Args, Clone, Debug)]
+struct ServeArgs {
+    /// Take the listening sockets of the sidecar that serves at this address, and let it drain once
+    /// this one is ready. If none serves, start as usual. Only for `serve`.
+    #[arg(long = "take-over")]
+    succeeds: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     /// Run the sidecar (the default).
-    Serve,
+    Serve(ServeArgs),
     /// Check the file for errors without starting. Exits with 64 if there are any.
     #[command(after_help = reload::CHECK_EXAMPLES)]
     Check {
@@ -131,8 +141,12 @@ pub fn main() -> ExitCode {
         }
     };
     let path = cli.file.config;
-    let done = match cli.command.unwrap_or(CliCommand::Serve) {
-        CliCommand::Serve => Ok(serve(&path)),
+    let command = cli.command.unwrap_or_else(|| CliCommand::Serve(cli.serve.clone()));
+    if cli.serve.succeeds && !matches!(command, CliCommand::Serve(_)) {
+        return CommandError::Usage("--take-over is for `serve` alone".to_owned()).report();
+    }
+    let done = match command {
+        CliCommand::Serve(args) => Ok(serve(&path, args.succeeds || cli.serve.succeeds)),
         CliCommand::Check { deny_warnings, offline, compared, file } => {
             let file = file.as_deref().unwrap_or(&path);
             match (check(file, config::CheckOptions { deny_warnings, offline }), compared.against) {
@@ -155,7 +169,7 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|failure: CommandError| failure.report())
 }
 
-fn serve(path: &Path) -> ExitCode {
+fn serve(path: &Path, succeeds: bool) -> ExitCode {
     let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => return print_diagnostics(&problems),
@@ -172,12 +186,19 @@ fn serve(path: &Path) -> ExitCode {
     let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(server::signals(shutdown.clone()));
-        let bound = BoundListeners::bind(&config)?;
-        tokio::select! {
+        let acquiring = BoundListeners::acquire(&config, succeeds);
+        let Some(bound) = shutdown.run_until_cancelled(acquiring).await else {
+            return Ok(Some(Drained::default()));
+        };
+        let bound = bound?;
+        let successors = tokio::spawn(app::start_successors(shutdown.clone()));
+        let served = tokio::select! {
             drained = app::serve(config, bound, shutdown) => drained.map(Some),
             // The second signal stops the sidecar at once.
             _ = signals => Ok(None),
-        }
+        };
+        successors.abort();
+        served
     });
     runtime.shutdown_background();
     match served {

@@ -18,6 +18,7 @@
 //!    says of its tags what it said before Redis validated the entry, a lease was held then and is
 //!    held now, and none was lost in between ([`Coherence::is_current_locally`]).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub use crate::coherence::purge_kind::PurgeKind;
 pub use crate::coherence::tag_snapshot::TagSnapshot;
 pub use crate::coherence::validation::{Proof, SharedProof, TagWatch};
 
+mod adoption;
 mod commit;
 pub mod core;
 mod driver;
@@ -56,6 +58,7 @@ mod durable_journal;
 mod fault_notices;
 mod hit_guard;
 pub mod journal;
+mod journal_set;
 mod lease;
 pub mod local_snapshot;
 pub mod message;
@@ -194,16 +197,20 @@ impl Coherence {
     }
 
     /// Adds the journal file that the settings name, if any: purges that a dead sidecar has left in
-    /// it are replayed before Redis is trusted.
-    pub fn with_journal(mut self) -> Result<Self, SetupError> {
+    /// it are replayed before Redis is trusted. `beside` says that a predecessor may still have it.
+    pub fn with_journal(mut self, beside: bool) -> Result<Self, SetupError> {
         if let Some(path) =
             self.records.as_ref().and_then(|shared| shared.client().settings().journal.clone())
         {
-            let (kept, left) = DurableJournal::open(&path)?;
+            let (kept, left) = DurableJournal::open(&path, beside)?;
             self.core().core.add_to_journal(left);
             self.journal = kept;
         }
         Ok(self)
+    }
+
+    fn journal_paths(&self) -> Option<(PathBuf, PathBuf)> {
+        self.journal.paths()
     }
 
     /// Counts lines of the journal that could not be written to its file.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::policy::known_callers::CallerParts;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::scope::Scope;
@@ -36,6 +36,7 @@ pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::late_keys::LateKeys;
 pub(crate) use crate::proxy::late_purges::LatePurges;
 pub(crate) use crate::proxy::origin::OriginClient;
+pub use crate::proxy::overlap::Overlap;
 pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
 pub use crate::proxy::settings::ProxySettings;
@@ -63,6 +64,7 @@ mod lookup;
 mod miss;
 mod mutation;
 mod origin;
+mod overlap;
 mod pass;
 mod post_response;
 mod range_budget;
@@ -183,6 +185,9 @@ impl Proxy {
         let view = request_view(&parts, &body, peer, &config.rules);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
+        // A write that only passes counts, too: the rules of another process may cache what it
+        // changes.
+        let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());
         // Hits do not get here: nothing can come between them and their response.
         let route = plan.route().map(|route| route.id);
         let may_give_up = plan.may_give_up(&view);
@@ -202,6 +207,13 @@ impl Proxy {
         // Steps that ask the origin are boxed: their state is large, and hits should not carry it
         // around.
         match plan {
+            Plan::Lookup(lookup) if resources.overlap.passes() => {
+                observe();
+                let clients = &resources.authorized_clients;
+                let context = LookupContext::new(context, &parts, &lookup, clients);
+                let outcome = Outcome::bypass(Reason::Handover);
+                Box::pin(pass::pass_lookup(resources, &context, outcome)).await
+            }
             Plan::Lookup(lookup) => {
                 let clients = &resources.authorized_clients;
                 let context = LookupContext::new(context, &parts, &lookup, clients);

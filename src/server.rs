@@ -29,16 +29,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub use self::connection::MAX_WAITING;
 use self::connection::ServerContext;
 pub use self::counters::ServerCounters;
-pub use self::drain::{Drained, signals};
+pub use self::drain::{DrainSignals, Drained, signals};
 use self::listener::ClientStream;
 pub use self::listener::{ListenAddress, Listener};
 pub use self::service::Service;
@@ -98,26 +98,60 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves clients until `shutdown`, then drains.
+/// Makes a listener that another process has opened ready for [`run`].
 ///
-/// `tasks` outlive their requests: mutations, fills, tunnels. They get the same grace time.
+/// # Errors
+/// When it cannot be made non-blocking. Needs a Tokio runtime.
+pub fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    let socket = socket2::SockRef::from(&listener);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
+    )?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
+    TcpListener::from_std(listener)
+}
+
+/// Serves clients until the shutdown, then drains.
 pub async fn run<S: Service>(
     listener: Listener,
     settings: ServerSettings,
     service: Arc<S>,
     counters: ServerCounters,
     clock: Clock,
-    shutdown: CancellationToken,
-    tasks: TaskTracker,
+    signals: DrainSignals,
 ) -> Drained {
     let server = Arc::new(ServerContext::new(settings, service, counters, clock));
-    shutdown.run_until_cancelled(accept(listener, &server)).await;
-    drain::drain(&server, &tasks).await
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let accepting = accept(&listener, &server, &refusals);
+    signals.shutdown.run_until_cancelled(accepting).await;
+    accept_waiting(&listener, &server, &refusals).await;
+    drop(listener);
+    drain::drain(&server, &signals).await
 }
 
-/// Accepts connections until it is dropped, which closes the listener.
-async fn accept<S: Service>(listener: Listener, server: &Arc<ServerContext<S>>) {
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+/// Accepts the connections that wait in the kernel: those that still do when the listener is closed
+/// are reset, unless another process has it, too.
+async fn accept_waiting<S: Service>(
+    listener: &Listener,
+    server: &Arc<ServerContext<S>>,
+    refusals: &Arc<Semaphore>,
+) {
+    // Lets the reactor see what has come.
+    tokio::task::yield_now().await;
+    for _ in 0..BACKLOG {
+        let Some(Ok((stream, address))) = listener.accept().now_or_never() else { return };
+        spawn_connection(stream, address, server, refusals);
+    }
+}
+
+/// Accepts connections until it is dropped.
+async fn accept<S: Service>(
+    listener: &Listener,
+    server: &Arc<ServerContext<S>>,
+    refusals: &Arc<Semaphore>,
+) {
     let mut pause = None;
     loop {
         match listener.accept().await {
@@ -133,7 +167,7 @@ async fn accept<S: Service>(listener: Listener, server: &Arc<ServerContext<S>>) 
                     );
                     continue;
                 }
-                spawn_connection(stream, address, server, &refusals);
+                spawn_connection(stream, address, server, refusals);
             }
             Err(error) => {
                 server.counters.accept_errors.inc();
@@ -171,14 +205,15 @@ fn spawn_connection<S: Service>(
     let _ = stream.set_nodelay();
     let server = Arc::clone(server);
     let peer = server.peer(addr);
+    let opening = server.opening.token();
     if let Some(permit) = server.permits.try_acquire(peer) {
-        serve(&server, stream, addr, permit);
+        serve(&server, stream, addr, (permit, opening));
         return;
     }
     let refusals = Arc::clone(refusals);
     tokio::spawn(async move {
         match server.permits.acquire(peer).await {
-            Ok(permit) => serve(&server, stream, addr, permit),
+            Ok(permit) => serve(&server, stream, addr, (permit, opening)),
             Err(Crowded) => reject(stream, &server, &refusals).await,
         }
     });
@@ -188,10 +223,10 @@ fn serve<S: Service>(
     server: &Arc<ServerContext<S>>,
     stream: ClientStream,
     addr: PeerAddress,
-    permit: FairPermit,
+    (permit, opening): (FairPermit, TaskTrackerToken),
 ) {
     let permit = ConnectionPermit::new(permit, &server.counters.open);
-    let serving = connection::serve(Arc::clone(server), stream, addr, permit);
+    let serving = connection::serve(Arc::clone(server), stream, addr, (permit, Some(opening)));
     server.connections.spawn(serving);
 }
 

@@ -205,7 +205,14 @@ async fn purge(
 ) -> Response {
     // Runs in its own task, so that a disconnecting caller does not cancel a purge halfway.
     let state = Arc::clone(&context.state);
-    match context.state.proxy.tasks.spawn(async move { state.purge(&purge).await }).await {
+    // A process that takes over waits for it, as for any write.
+    let write = state.proxy.overlap.write();
+    let purging = async move {
+        let done = state.purge(&purge).await;
+        drop(write);
+        done
+    };
+    match context.state.proxy.tasks.spawn(purging).await {
         Ok(Ok(done)) => json_response(StatusCode::OK, &done),
         Ok(Err(refused)) => refused.into_response(),
         Err(_) => ApiError::new(

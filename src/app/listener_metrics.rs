@@ -48,6 +48,7 @@ pub(super) fn register_server(registrar: &MetricsRegistrar<'_>, server: &server:
         &server.cut_responses,
     );
     limit("listen.drain", &server.aborted);
+    limit("listen.stream_drain", &server.streams_ended);
 }
 
 pub(super) fn register_upstream(

@@ -81,6 +81,11 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
         &flow.purges_at_end,
     );
     count(
+        "sidecache_handovers_failed",
+        "Processes that wanted to take over, and have failed",
+        &flow.handovers_failed,
+    );
+    count(
         "sidecache_mutations_uncovered",
         "Writes below a cached path that no purge rule matches",
         &flow.uncovered,
@@ -216,6 +221,16 @@ fn register_state(proxy: &Arc<Proxy>) {
             proxy.upgrade().map_or(0.0, |proxy| read(&proxy))
         });
     };
+    gauge(
+        "sidecache_draining",
+        "1 while the sidecar drains: it was told to stop, or has handed over",
+        |proxy| f64::from(u8::from(proxy.leaving.is_cancelled())),
+    );
+    gauge(
+        "sidecache_awaits_predecessor",
+        "1 while an earlier process still answers writes, so that nothing is cached",
+        |proxy| f64::from(u8::from(proxy.overlap.awaits_predecessor())),
+    );
     gauge("sidecache_memory_entries", "Entries in memory", |proxy| {
         as_f64(proxy.store.memory.len())
     });

@@ -10,10 +10,15 @@ pub(super) const EXIT_USAGE: u8 = 64;
 
 /// The exit codes of all commands and their meanings.
 pub(super) const EXIT_CODES: [(u8, &str); 3] = [
-    (0, "Success. A serving sidecar has drained and stopped."),
+    (
+        0,
+        "Success. A serving sidecar has drained and stopped, because it was told to, or because \
+         another process has taken over.",
+    ),
     (
         EXIT_FAILED,
-        "Failure: a port is taken, the running sidecar does not respond or rejects the request, \
+        "Failure: a port is taken, the running sidecar does not respond, does not hand over or \
+         rejects the request, \
          `stats --ready` finds it unready, or every request of `warm` failed. A sidecar that \
          receives a second stop signal also exits with this code.",
     ),

@@ -4,7 +4,7 @@
 //! Invariant: a purge is written before the core gets it, and removed after the core has seen it
 //! replayed; so the file never holds less than the core.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::coherence::core;
 use crate::coherence::journal::file::JournalFile;
 use crate::coherence::journal::{Journal, JournalBatch, JournalLine};
+use crate::coherence::journal_set;
 use crate::coherence::message::OperationId;
 use crate::error::SetupError;
 use crate::policy::tag::Tag;
@@ -22,22 +23,41 @@ use crate::telemetry::metrics::Counter;
 #[derive(Debug, Default)]
 pub(super) struct DurableJournal {
     file: Option<(Mutex<Journal>, JournalFile)>,
+    paths: Option<(PathBuf, PathBuf)>,
     failing: AtomicBool,
     /// Counts lines that could not be written.
     pub(super) failures: Arc<Counter>,
 }
 
 impl DurableJournal {
-    /// Opens the file, and returns the purges that a dead sidecar has left in it.
-    pub(super) fn open(path: &Path) -> Result<(Self, core::ReplayBatch), SetupError> {
-        let (log, lines) = JournalFile::open(path)?;
+    /// Opens the file, and returns the purges that dead processes have left in it and in those
+    /// beside it. With `beside`, a predecessor may have the file still: then another one is opened.
+    pub(super) fn open(
+        first: &Path,
+        beside: bool,
+    ) -> Result<(Self, core::ReplayBatch), SetupError> {
+        let own = if beside { journal_set::first_free(first) } else { first.to_owned() };
+        let (log, lines) = JournalFile::open(&own)?;
         let journal = Journal::recovered(&lines);
         let left = journal.batch();
-        let left = core::ReplayBatch {
+        let mut left = core::ReplayBatch {
             tags: left.tags.into_iter().collect(),
             everything: left.everything,
         };
-        Ok((Self { file: Some((Mutex::new(journal), log)), ..Self::default() }, left))
+        for other in journal_set::others(first, &own) {
+            if let Some((_opened, more)) = journal_set::left_in(&other) {
+                left.tags.extend(more.tags);
+                left.everything |= more.everything;
+            }
+        }
+        let file = Some((Mutex::new(journal), log));
+        let paths = Some((first.to_owned(), own));
+        Ok((Self { file, paths, ..Self::default() }, left))
+    }
+
+    /// The file that the settings name, and that of this process.
+    pub(super) fn paths(&self) -> Option<(PathBuf, PathBuf)> {
+        self.paths.clone()
     }
 
     /// Records a mutation before it reaches the origin. Returns whether there is a file to record

@@ -105,6 +105,9 @@ table! {
         max_streams: Count = 128,
         /// How long requests in progress may continue after a signal to stop.
         drain: Period = "25s",
+        /// How long streams (event streams, responses of unknown length that wait, upgraded
+        /// connections) may continue after that.
+        stream_drain: Period = "5s",
     }
 }
 

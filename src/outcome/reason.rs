@@ -133,6 +133,7 @@ impl Reason {
             | Self::MethodOverride
             | Self::DeclaredWrite
             | Self::MutationPending
+            | Self::Handover
             | Self::RequestNoStore
             | Self::KeyTooLong
             | Self::NotStored
@@ -261,6 +262,11 @@ reasons! {
         meaning: "A write that may purge one of the tags is in progress, and its purge rule has \
                   `guard = \"bypass\"`.",
         remedy: "Set `guard = \"mark\"` in the purge rule to serve hits meanwhile.";
+    Handover = "hand-over", [Bypass, Body],
+        meaning: "Another process of this sidecar has taken over, or is about to; or this one has \
+                  taken over, and the other one has not answered its last write yet. Meanwhile \
+                  nothing is stored.",
+        remedy: "";
     CacheUnavailable = "cache unavailable", [Bypass],
         meaning: "Redis did not answer within `redis.deadline`, or is lost and `on_redis_loss` is \
                   `bypass`.",

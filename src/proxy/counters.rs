@@ -22,6 +22,8 @@ pub struct ProxyCounters {
     pub too_many_values: Arc<Counter>,
     /// Purges at the end of a response that had begun before.
     pub purges_at_end: Arc<Counter>,
+    /// Processes that wanted to take over, and have not.
+    pub handovers_failed: Arc<Counter>,
     /// Mutations below a cached path that no purge rule covers.
     pub uncovered: Arc<Counter>,
     /// Requests refused because they break a rule of HTTP.

@@ -64,6 +64,7 @@ pub(super) async fn mutate(
     body: Body,
     effective: Method,
 ) -> ProxyResponse {
+    let write = resources.overlap.write();
     let outcome = Outcome::bypass(plan::mutation_reason(&parts.method, &effective));
     let requester = context.requester(&parts);
     let (config, peer) = (context.config, context.peer);
@@ -95,7 +96,8 @@ pub(super) async fn mutate(
     record_mutation(resources, &parts, &mutation);
     let host = plan::authority(&parts.uri, &parts.headers).into_owned();
     let post = prepare_post(resources, context, &parts).await;
-    let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields);
+    let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields)
+        .lasting(write);
     let request = config.origin.request(parts, body, peer, None);
     let via = (context.connection.choice.clone(), requester);
     let request =

@@ -146,7 +146,7 @@ fn tunnel(
         };
     };
     resources.counters.tunnels.inc();
-    let (idle, stop) = (context.config.settings.tunnel_timeout, resources.stop.clone());
+    let (idle, stop) = (context.config.settings.tunnel_timeout, resources.streams.clone());
     resources.tasks.spawn(async move {
         if let Err(error) = upstream::tunnel(client, origin, idle, stop).await {
             tracing::debug!(%error, "a tunnel ended");

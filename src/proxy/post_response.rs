@@ -41,6 +41,9 @@ pub(super) async fn prepare_post(
     context: RequestContext<'_>,
     parts: &Parts,
 ) -> Option<PendingPost> {
+    if resources.overlap.passes() {
+        return None;
+    }
     // RFC 9111 5.2.1.5.
     if parts.method != Method::POST || CacheControl::from_headers(&parts.headers).no_store {
         return None;

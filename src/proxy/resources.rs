@@ -16,6 +16,7 @@ use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::late_keys::LateKeys;
 use crate::proxy::late_purges::LatePurges;
+use crate::proxy::overlap::Overlap;
 use crate::proxy::range_budget::RangeBudget;
 use crate::proxy::uncovered_writes::UncoveredWrites;
 use crate::proxy::unknown_outcomes::UnknownOutcomes;
@@ -56,8 +57,12 @@ pub struct Resources {
     pub(crate) tasks: TaskTracker,
     /// A drain has begun: what is put off for nobody is done as soon as it may be.
     pub(crate) leaving: CancellationToken,
-    /// Ends tunnels.
+    /// The sidecar has stopped serving.
     pub(crate) stop: CancellationToken,
+    /// Ends tunnels.
+    pub(crate) streams: CancellationToken,
+    /// Which part the cache takes while another process of this sidecar serves, too.
+    pub overlap: Overlap,
     /// One permit for each mutation in flight.
     pub(crate) mutation_permits: FairSemaphore,
     /// What fetching whole responses for the sake of parts may cost.

@@ -1,21 +1,23 @@
 //! The two bodies of a request: the client's, which must not stall, and the response's, which keeps
-//! the connection busy until it is dropped.
+//! the connection busy until it is dropped, and which a drain may end.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Version;
+use http::{Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::connection_state::BusyGuard;
 use crate::clock::Clock;
 use crate::semantics::body::{Body, BodyError};
+use crate::semantics::media_type::is_event_stream;
 use crate::shares::PauseWatch;
 use crate::telemetry::metrics::Counter;
 
@@ -127,6 +129,49 @@ impl Drop for RequestBody {
     }
 }
 
+/// How long a response of unknown length has been silent if it waits for something to happen.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The end that a drain sets to a response that may have none of its own.
+///
+/// An event stream ends as if its origin had ended it: its client connects again, and no event is
+/// cut in two that it would not drop. Another response of unknown length that has been silent for
+/// [`QUIET`] is broken off, so that nobody takes it for whole. One that makes progress goes on.
+pub(super) struct StreamEnd {
+    due: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_events: bool,
+    last: Instant,
+    clock: Clock,
+    ended: Arc<Counter>,
+}
+
+impl StreamEnd {
+    /// For a response that is streamed and does not say how long it is; hits are in memory.
+    pub(super) fn of(
+        response: &Response<Body>,
+        (due, clock, ended): (&CancellationToken, &Clock, &Arc<Counter>),
+    ) -> Option<Box<Self>> {
+        let body = response.body();
+        if body.buffered_len().is_some() {
+            return None;
+        }
+        let is_events = is_event_stream(response.headers());
+        (is_events || body.size_hint().exact().is_none()).then(|| {
+            Box::new(Self {
+                due: Box::pin(due.clone().cancelled_owned()),
+                is_events,
+                last: clock.now(),
+                clock: clock.clone(),
+                ended: Arc::clone(ended),
+            })
+        })
+    }
+
+    fn is_stream(&self) -> bool {
+        self.is_events || self.clock.now().saturating_duration_since(self.last) >= QUIET
+    }
+}
+
 /// A response's body. It is a type of its own, because a wrapper inside [`Body`] would cost an
 /// allocation for each response.
 pub(super) struct ResponseBody {
@@ -135,6 +180,7 @@ pub(super) struct ResponseBody {
     ended: bool,
     /// Counts it if it is dropped before its end.
     cut: Option<Arc<Counter>>,
+    stream: Option<Box<StreamEnd>>,
     _busy: BusyGuard,
 }
 
@@ -142,7 +188,13 @@ impl ResponseBody {
     pub(super) fn new(body: Body, busy: BusyGuard, cut: &Arc<Counter>) -> Self {
         // What is at hand as a whole is for hyper to send.
         let cut = if body.buffered_len().is_some() { None } else { Some(Arc::clone(cut)) };
-        Self { body, ended: false, cut, _busy: busy }
+        Self { body, ended: false, cut, stream: None, _busy: busy }
+    }
+
+    /// The same, which a drain may end.
+    pub(super) fn ending(mut self, stream: Option<Box<StreamEnd>>) -> Self {
+        self.stream = stream;
+        self
     }
 }
 
@@ -168,7 +220,23 @@ impl HttpBody for ResponseBody {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         this.ended |= matches!(polled, Poll::Ready(None));
-        polled
+        let Some(stream) = &mut this.stream else { return polled };
+        if polled.is_ready() {
+            stream.last = stream.clock.now();
+            return polled;
+        }
+        ready!(stream.due.as_mut().poll(cx));
+        let (is_events, is_stream) = (stream.is_events, stream.is_stream());
+        if !is_stream {
+            this.stream = None;
+            return Poll::Pending;
+        }
+        stream.ended.inc();
+        this.stream = None;
+        this.body = Body::empty();
+        this.ended = true;
+        let error = || io::Error::other("the sidecar stops, and the response has no end");
+        Poll::Ready((!is_events).then(|| Err(error().into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -24,8 +24,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody};
+use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody, StreamEnd};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
 use super::listener::ClientStream;
@@ -81,6 +82,10 @@ pub(super) struct ServerContext<S> {
     /// token wakes them.
     pub draining: AtomicBool,
     pub drain: CancellationToken,
+    /// Streams have to end.
+    pub streams: CancellationToken,
+    /// A token for each connection that may begin another request.
+    pub opening: TaskTracker,
     /// The grace time is over.
     pub abort: CancellationToken,
     builder: auto::Builder<TokioExecutor>,
@@ -115,6 +120,8 @@ impl<S: Service> ServerContext<S> {
             leaving,
             draining,
             drain,
+            streams: CancellationToken::new(),
+            opening: TaskTracker::new(),
             abort,
             builder,
         }
@@ -241,14 +248,14 @@ pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
     stream: ClientStream,
     addr: PeerAddress,
-    permit: ConnectionPermit,
+    (permit, opening): (ConnectionPermit, Option<TaskTrackerToken>),
 ) {
     let state = Arc::new(ConnectionState::default());
     let context = Arc::new(ConnectionContext::new(Arc::clone(&server), Arc::clone(&state), addr));
     permit.watch(&state);
     let slot = ReturnSlot::default();
     let socket = Socket::new(stream, Arc::clone(&state), server.clock.clone(), permit, &slot);
-    let end = serve_requests(&context, socket).await;
+    let end = serve_requests(&context, socket, opening).await;
     record_end(&end, &state, &server.counters);
     // After an upgrade the socket stays open.
     state.set_tunnel();
@@ -266,6 +273,7 @@ pub(super) async fn serve<S: Service>(
 async fn serve_requests<S: Service>(
     context: &Arc<ConnectionContext<S>>,
     socket: Socket,
+    mut opening: Option<TaskTrackerToken>,
 ) -> ConnectionEnd {
     let (server, state) = (Arc::clone(&context.server), Arc::clone(&context.state));
     let context = Arc::clone(context);
@@ -312,6 +320,7 @@ async fn serve_requests<S: Service>(
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
+            opening.take_if(|_| phase == ConnectionPhase::Draining && state.is_last_request());
             match timer.next_action(&state, sleep.is_elapsed(), phase.is_leaving()) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::SetTimer(after) => {
@@ -443,7 +452,10 @@ async fn respond<S: Service>(
     if version < Version::HTTP_11 {
         end_without_length(&mut response);
     }
-    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut)))
+    let server = &context.server;
+    let stream =
+        StreamEnd::of(&response, (&server.streams, &server.clock, &server.counters.streams_ended));
+    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut).ending(stream)))
 }
 
 /// A body without a length ends with its connection in HTTP/1.0. hyper would promise to keep it

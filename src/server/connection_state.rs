@@ -185,6 +185,13 @@ impl ConnectionState {
         place == StreamPosition::Head as u8 || place == StreamPosition::Body as u8
     }
 
+    /// Whether the request in progress is the last one of a connection that hyper has been told to
+    /// end. Over HTTP/2 further ones may be on their way.
+    pub(super) fn is_last_request(&self) -> bool {
+        use ConnectionStage::{Blocked, Busy, Lingering};
+        !self.is_opaque() && matches!(self.mark().stage, Busy | Blocked | Lingering)
+    }
+
     /// Records what the scanner has seen, before hyper parses the same bytes.
     pub(super) fn set_scanned(&self, scanner: &Scanner, flawed: Option<FlawedHead>) {
         let sees_heads = scanner.position() != StreamPosition::Opaque;

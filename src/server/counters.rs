@@ -45,6 +45,8 @@ pub struct ServerCounters {
     pub cut_responses: Arc<Counter>,
     /// Requests that made the service panic.
     pub panics: Arc<Counter>,
+    /// Streams of responses that a drain ended.
+    pub streams_ended: Arc<Counter>,
     /// Connections closed at the end of the drain, with requests in progress.
     pub aborted: Arc<Counter>,
 }

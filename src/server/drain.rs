@@ -1,4 +1,9 @@
-//! The end of the server: requests in progress may finish within a grace time.
+//! The end of the server: requests in progress may finish within a grace time, and streams within a
+//! shorter one.
+//!
+//! Invariant: once [`DrainSignals::settled`] is cancelled, no request begins any more. What may
+//! still begin one holds a token of `ServerContext::opening`: a connection from its accept until it
+//! has ended, or until hyper has been told that the request in progress is its last.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,8 +22,21 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// `Connection: close`, or a refused connection, it uses another server.
 const IDLE_LINGER: Duration = Duration::from_millis(300);
 
+/// What ends a server, and what it tells of its end.
+#[derive(Clone, Debug, Default)]
+pub struct DrainSignals {
+    /// Begins the drain.
+    pub shutdown: CancellationToken,
+    /// Mutations, fills, tunnels: they outlive their requests, and get the same grace time.
+    pub tasks: TaskTracker,
+    /// Cancelled when streams and tunnels have to end.
+    pub streams: CancellationToken,
+    /// Cancelled when no request can begin any more.
+    pub settled: CancellationToken,
+}
+
 /// How a server ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Connections aborted because their requests took longer than the grace time.
     pub connections: usize,
@@ -36,8 +54,34 @@ impl Drained {
     }
 }
 
-/// Lets connections and `tasks` finish, and aborts the rest after the grace time.
-pub(super) async fn drain<S: Service>(server: &ServerContext<S>, tasks: &TaskTracker) -> Drained {
+/// Lets connections and tasks finish, and aborts the rest after the grace time.
+pub(super) async fn drain<S: Service>(
+    server: &ServerContext<S>,
+    signals: &DrainSignals,
+) -> Drained {
+    let ending_streams = async {
+        tokio::time::sleep(server.settings.stream_drain).await;
+        signals.streams.cancel();
+        server.streams.cancel();
+        std::future::pending().await
+    };
+    let settling = async {
+        server.opening.close();
+        server.opening.wait().await;
+        signals.settled.cancel();
+        std::future::pending().await
+    };
+    let drained = tokio::select! {
+        drained = finish(server, &signals.tasks) => drained,
+        drained = ending_streams => drained,
+        drained = settling => drained,
+    };
+    signals.streams.cancel();
+    signals.settled.cancel();
+    drained
+}
+
+async fn finish<S: Service>(server: &ServerContext<S>, tasks: &TaskTracker) -> Drained {
     let began = server.clock.now();
     server.leaving.store(true, Ordering::Relaxed);
     server.connections.close();

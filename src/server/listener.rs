@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
 
 use super::socket_file::SocketFile;
 use crate::peer_address::PeerAddress;
@@ -79,6 +80,29 @@ impl Listener {
         }
     }
 
+    /// The listener of another process that has handed it over, for this address.
+    ///
+    /// # Errors
+    /// When it cannot be made non-blocking. Needs a Tokio runtime.
+    pub fn from_socket(socket: OwnedFd, address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(_) => super::adopt(socket.into()).map(Self::Tcp),
+            ListenAddress::Unix { path, .. } => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                let file = SocketFile::handed_over(path);
+                Ok(Self::Unix(UnixListener::from_std(listener)?, file))
+            }
+        }
+    }
+
+    /// Leaves the file of a Unix socket where it is, if this has been cancelled by the end.
+    pub fn leave_file_after(&self, superseded: &CancellationToken) {
+        if let Self::Unix(_, Some(file)) = self {
+            file.leave_after(superseded);
+        }
+    }
+
     /// The next client.
     pub(super) async fn accept(&self) -> io::Result<(ClientStream, PeerAddress)> {
         match self {
@@ -90,6 +114,15 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 Ok((ClientStream::Unix(stream), PeerAddress::Unix))
             }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
         }
     }
 }

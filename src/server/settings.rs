@@ -68,4 +68,6 @@ pub struct ServerSettings {
     pub max_streams: u32,
     /// The grace time of requests in progress when the server shuts down.
     pub drain: Duration,
+    /// The grace time of streams and tunnels, which may have no end of their own.
+    pub stream_drain: Duration,
 }

@@ -12,10 +12,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 
 /// How often the lock of the folder is tried, and the pause between two tries.
 const LOCK_TRIES: usize = 200;
@@ -27,9 +29,22 @@ pub struct SocketFile {
     path: PathBuf,
     /// The device and the number of the file.
     id: (u64, u64),
+    /// Cancelled once another process has the socket, and its file with it.
+    left: OnceLock<CancellationToken>,
 }
 
 impl SocketFile {
+    /// The file of a socket that another process has handed over. None if it is gone.
+    pub(super) fn handed_over(path: &Path) -> Option<Self> {
+        let id = id(&socket_at(path).ok()?);
+        Some(Self { path: path.to_owned(), id, left: OnceLock::new() })
+    }
+
+    /// Leaves the file where it is, if this has been cancelled by the end.
+    pub(super) fn leave_after(&self, superseded: &CancellationToken) {
+        let _ = self.left.set(superseded.clone());
+    }
+
     /// Listens on the socket of this path, whose file gets this mode.
     pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, Self)> {
         let _lock = lock(path)?;
@@ -43,7 +58,7 @@ impl SocketFile {
             remove_stale(path, &address)?;
             socket.bind(&address)?;
         }
-        let file = Self { path: path.to_owned(), id: id(&socket_at(path)?) };
+        let file = Self { path: path.to_owned(), id: id(&socket_at(path)?), left: OnceLock::new() };
         // Nobody can connect before `listen`, so there is no moment with another mode.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(backlog)?;
@@ -54,6 +69,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.left.get().is_some_and(CancellationToken::is_cancelled) {
+            return;
+        }
         if socket_at(&self.path).is_ok_and(|found| id(&found) == self.id) {
             // Ignore the error: the next start removes a file on which nobody listens.
             let _ = fs::remove_file(&self.path);

@@ -19,6 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::semantics::body::Body;
@@ -74,6 +76,24 @@ impl Service for App {
                 ];
                 Response::new(Body::stream(StreamBody::new(futures_util::stream::iter(frames))))
             }
+            // One piece, and then nothing more; or pieces without end.
+            "/events" | "/silent" | "/flowing" => {
+                let pause = if head.uri.path() == "/flowing" { 50 } else { 3_600_000 };
+                let pieces = futures_util::stream::unfold(0_u32, move |number| async move {
+                    if number > 0 {
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                    let piece = Frame::data(Bytes::from_static(b"data: 1\n\n"));
+                    (number < 60).then_some((Ok::<_, io::Error>(piece), number + 1))
+                });
+                let body = Body::stream(StreamBody::new(Box::pin(pieces)));
+                let mut response = Response::new(body);
+                if head.uri.path() == "/events" {
+                    let name = http::HeaderValue::from_static("text/event-stream");
+                    response.headers_mut().insert(http::header::CONTENT_TYPE, name);
+                }
+                response
+            }
             path => match body.collect().await {
                 Ok(all) => Response::new(Body::full(format!("{path} {}", all.to_bytes().len()))),
                 Err(error) => {
@@ -113,6 +133,7 @@ struct Server {
     counters: ServerCounters,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    signals: DrainSignals,
     done: JoinHandle<Drained>,
 }
 
@@ -132,6 +153,7 @@ fn settings() -> ServerSettings {
         stall: Duration::from_millis(200),
         max_streams: 128,
         drain: long,
+        stream_drain: long,
     }
 }
 
@@ -145,18 +167,17 @@ fn start(settings: ServerSettings) -> Server {
         rejected: Mutex::default(),
         targets: Mutex::default(),
     });
-    let (counters, shutdown, tasks) =
-        (ServerCounters::default(), CancellationToken::new(), TaskTracker::new());
+    let (counters, signals) = (ServerCounters::default(), DrainSignals::default());
+    let (shutdown, tasks) = (signals.shutdown.clone(), signals.tasks.clone());
     let running = run(
         listener,
         settings,
         Arc::clone(&app),
         counters.clone(),
         Clock::system(),
-        shutdown.clone(),
-        tasks.clone(),
+        signals.clone(),
     );
-    Server { address, app, counters, shutdown, tasks, done: tokio::spawn(running) }
+    Server { address, app, counters, shutdown, tasks, signals, done: tokio::spawn(running) }
 }
 
 impl Server {

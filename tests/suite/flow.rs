@@ -30,6 +30,7 @@ mod regressions_stale;
 mod regressions_tags;
 mod regressions_uploads;
 mod regressions_writes;
+mod restarts;
 mod shadow;
 mod soft_purge;
 mod streaming;

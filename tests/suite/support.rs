@@ -25,6 +25,7 @@ pub mod scene;
 pub mod sidecar;
 pub mod tls;
 pub mod traffic;
+pub mod upgrades;
 
 pub use client::{Client, Crowd, Reply, Socket, WireClient};
 pub use command::CommandLine;

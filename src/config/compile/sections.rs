@@ -57,6 +57,7 @@ pub fn server(
         context.period(&file.half_closed, Duration::ZERO, DAY),
         context.count(&file.max_streams, 1, 10_000),
         context.period(&file.drain, Duration::ZERO, HOUR),
+        context.period(&file.stream_drain, Duration::ZERO, HOUR),
     );
     let (
         max_connections,
@@ -69,7 +70,17 @@ pub fn server(
         half_closed,
         streams,
         drain,
+        stream_drain,
     ) = settings;
+    if let Some(given) = file.stream_drain.given()
+        && stream_drain > drain
+    {
+        let message = "`stream_drain` has no effect above `drain`, which ends everything";
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message)
+                .hint("make it smaller, or raise `drain`"),
+        );
+    }
     Some(server::ServerSettings {
         address: listen_address(file, context)?,
         trusted_proxies: trusted_proxies.into(),
@@ -84,6 +95,7 @@ pub fn server(
         stall: limits.stall,
         max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
         drain,
+        stream_drain,
     })
 }
 

@@ -61,6 +61,7 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::MethodOverride, 500),
             (Reason::DeclaredWrite, 500),
             (Reason::MutationPending, 500),
+            (Reason::Handover, 500),
             (Reason::CacheUnavailable, 503),
             (Reason::RequestNoStore, 500),
             (Reason::KeyTooLong, 500),

@@ -229,6 +229,9 @@ pub(super) async fn store_response(
     headers: &HeaderMap,
     chunks: &[Bytes],
 ) -> Result<Arc<CachedEntry>, Reason> {
+    if resources.overlap.passes() {
+        return Err(Reason::Handover);
+    }
     let fetch_duration = resources.clock.wall().since(decision.requested);
     let response_tags = decision.response_tags.into();
     let StoreDecision {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Request};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::policy::body_fields::BodyFields;
 use crate::policy::plan::{PolicyRules, RequestView};
@@ -28,6 +29,8 @@ pub(super) struct MutationContext {
     has_body: bool,
     effective: Method,
     fields: Option<BodyFields>,
+    /// The mutation lasts at least as long as this.
+    _write: Option<TaskTrackerToken>,
 }
 
 /// What new rules purge beside those that the mutation began under.
@@ -55,7 +58,13 @@ impl MutationContext {
             has_body,
             effective,
             fields,
+            _write: None,
         }
+    }
+
+    /// The same, which holds the token of the mutation in progress.
+    pub(super) fn lasting(self, write: TaskTrackerToken) -> Self {
+        Self { _write: Some(write), ..self }
     }
 
     /// What the rules in force by now purge beside these tags, if they are not those that the

@@ -107,3 +107,75 @@ async fn an_http2_request_under_way_finishes() {
     assert_eq!(body, "slow");
     assert!(server.done.await.unwrap().is_clean());
 }
+
+/// A server whose streams end at once, and its drain after `drain`.
+fn ending_streams(drain: Duration) -> Server {
+    start(ServerSettings { drain, stream_drain: Duration::from_millis(1500), ..settings() })
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_as_if_its_origin_had_ended_it() {
+    let server = ending_streams(Duration::from_secs(20));
+    let mut events = server.connect().await;
+    events.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut events, "data: 1\n\n\r\n").await;
+    server.shutdown.cancel();
+    assert_eq!(rest(&mut events).await, "0\r\n\r\n", "the end of a chunked body");
+    let drained = server.done.await.unwrap();
+    assert!(drained.is_clean() && drained.duration < Duration::from_secs(10), "{drained:?}");
+    assert_eq!((server.counters.streams_ended.get(), server.counters.aborted.get()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_silent_response_is_broken_off_and_one_that_flows_goes_on() {
+    let server = ending_streams(Duration::from_secs(20));
+    let mut silent = server.connect().await;
+    silent.write_all(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut flowing = server.connect().await;
+    flowing.write_all(b"GET /flowing HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut silent, "data: 1\n\n\r\n").await;
+    until(&mut flowing, "data: 1\n\n\r\n").await;
+    server.shutdown.cancel();
+    assert_eq!(rest(&mut silent).await, "", "nobody takes it for whole");
+    let pieces = rest(&mut flowing).await;
+    assert!(pieces.ends_with("0\r\n\r\n"), "{pieces}");
+    assert_eq!(pieces.matches("data").count(), 59);
+    assert!(server.done.await.unwrap().is_clean());
+    assert_eq!(server.counters.streams_ended.get(), 1);
+}
+
+#[tokio::test]
+async fn an_http2_stream_ends_too() {
+    let server = ending_streams(Duration::from_secs(20));
+    let io = hyper_util::rt::TokioIo::new(server.connect().await);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://a/events").body(Body::empty()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    server.shutdown.cancel();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "data: 1\n\n");
+    let drained = server.done.await.unwrap();
+    assert!(drained.is_clean() && drained.duration < Duration::from_secs(10), "{drained:?}");
+}
+
+#[tokio::test]
+async fn it_is_settled_once_no_request_can_begin() {
+    let server = start(settings());
+    let mut busy = server.connect().await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut idle = server.connect().await;
+    idle.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut idle, "/x 0").await;
+    server.until_called(2).await;
+    server.shutdown.cancel();
+    let settled = server.signals.settled.cancelled();
+    tokio::time::timeout(Duration::from_secs(10), settled).await.expect("it is settled");
+    assert!(!server.done.is_finished(), "a request is still in progress");
+    assert_eq!(rest(&mut idle).await, "", "another one could have begun here");
+    server.app.go.add_permits(1);
+    assert!(rest(&mut busy).await.ends_with("slow"));
+}

@@ -188,7 +188,7 @@ async fn an_upgraded_connection_is_left_alone() {
     };
     let listener = bind(limits.address.tcp().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let (counters, stop) = (ServerCounters::default(), CancellationToken::new());
+    let (counters, stop) = (ServerCounters::default(), DrainSignals::default());
     tokio::spawn(run(
         listener.into(),
         limits,
@@ -196,7 +196,6 @@ async fn an_upgraded_connection_is_left_alone() {
         counters.clone(),
         Clock::system(),
         stop.clone(),
-        TaskTracker::new(),
     ));
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream

@@ -237,6 +237,13 @@ fn systemd_accepts_the_unit_and_finds_it_hardened() {
         stop > drain(&text("deploy/systemd/proxy.toml")),
         "systemd would kill it in the midst of its drain"
     );
+    assert_eq!(setting("Type="), "notify");
+    assert_eq!(setting("Also="), "sidecache.socket");
+    let socket = text("deploy/systemd/sidecache.socket");
+    let rules = text("deploy/systemd/proxy.toml");
+    let address = socket.lines().find_map(|line| line.strip_prefix("ListenStream="));
+    let listen = format!("[listen]\naddress = \"{}\"", address.expect("it listens"));
+    assert!(rules.contains(&listen), "both name one address");
     assert!(setting("ExecReload=").contains("-HUP"));
     assert_eq!(setting("RestartPreventExitStatus="), "64");
 }

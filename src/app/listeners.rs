@@ -1,0 +1,171 @@
+//! The listening sockets: bound, passed by the service manager, or handed over by the process that
+//! serves.
+
+use std::io;
+use std::path::Path;
+
+use tokio::net::TcpListener;
+
+use crate::app::handover::folder::{HandoverFolder, HandoverSocket};
+use crate::app::handover::taker::{self, TakeOver};
+use crate::app::handover::writers::WriterLock;
+use crate::app::listen_error::cannot_listen;
+use crate::app::service_manager::PassedSockets;
+use crate::config::Config;
+use crate::error::SetupError;
+use crate::server::{self, ListenAddress, Listener};
+
+/// The bound listeners. They are bound before anything is served, so that a taken port fails the
+/// start.
+#[derive(Debug)]
+pub struct BoundListeners {
+    /// For clients.
+    pub proxy: Listener,
+    /// For operators.
+    pub admin: TcpListener,
+    /// What a restart needs. None where this process takes no part in any.
+    pub(super) restart: Option<RestartParts>,
+}
+
+/// What a process needs to take over from another one, and to hand over to the next.
+#[derive(Debug)]
+pub(super) struct RestartParts {
+    pub(super) folder: HandoverFolder,
+    pub(super) socket: HandoverSocket,
+    pub(super) writer: WriterLock,
+    /// The process that serves still waits for this one.
+    pub(super) taking: Option<TakeOver>,
+}
+
+impl BoundListeners {
+    /// Binds the addresses of the config. Port 0 takes a free port. Another process cannot take
+    /// over from such a sidecar.
+    pub fn bind(config: &Config) -> Result<Self, SetupError> {
+        let proxy = bind_clients(config, None)?;
+        let admin = bind_admin(config, None)?;
+        Ok(Self { proxy, admin, restart: None })
+    }
+
+    /// Takes the sockets that the service manager passes, binds the others, and takes part in
+    /// restarts. With `succeeds` the sockets are those of the process that serves, if there is one.
+    pub async fn acquire(config: &Config, succeeds: bool) -> Result<Self, SetupError> {
+        let passed = PassedSockets::take()?;
+        let folder = match HandoverFolder::open(&config.server.address.to_string()) {
+            Ok(folder) => Some(folder),
+            Err(error) if succeeds => {
+                let what = "--take-over".to_owned();
+                return Err(SetupError { what, why: error.to_string() });
+            }
+            Err(error) => {
+                tracing::info!(%error, "no other process can take over from this one");
+                None
+            }
+        };
+        let offered = match &folder {
+            Some(folder) if succeeds => taker::request(folder, &config.server.address).await?,
+            _ => None,
+        };
+        let (proxy, admin, handed) = if let Some((offer, socket)) = offered {
+            let (proxy, (admin, address), taking) = offer.split();
+            let admin = if address == config.admin.address.to_string() {
+                admin
+            } else {
+                bind_admin(config, None)?
+            };
+            (proxy, admin, Some((socket, taking)))
+        } else {
+            if succeeds {
+                tracing::info!("no process serves at this address; starting without a hand-over");
+            }
+            let (proxy, admin) = open(config, passed, folder.as_ref())?;
+            (proxy, admin, None)
+        };
+        let restart = match folder.map(|folder| parts(config, folder, handed)) {
+            Some(Ok(parts)) => Some(parts),
+            Some(Err(error)) if succeeds => {
+                let what = "--take-over".to_owned();
+                return Err(SetupError { what, why: error.to_string() });
+            }
+            Some(Err(error)) => {
+                tracing::info!(%error, "no other process can take over from this one");
+                None
+            }
+            None => None,
+        };
+        Ok(Self { proxy, admin, restart })
+    }
+}
+
+/// The sockets that were passed, and the others bound.
+fn open(
+    config: &Config,
+    passed: PassedSockets,
+    folder: Option<&HandoverFolder>,
+) -> Result<(Listener, TcpListener), SetupError> {
+    if passed.clients.is_some() && folder.is_some_and(HandoverFolder::is_served) {
+        let what = format!("serving {}", config.server.address);
+        return Err(SetupError { what, why: SERVED.to_owned() });
+    }
+    let adopt = |listener, what: &str| {
+        server::adopt(listener).map_err(|error: io::Error| SetupError {
+            what: format!("the socket for {what} that the service manager passes"),
+            why: error.to_string(),
+        })
+    };
+    let proxy = match passed.clients {
+        Some(listener) => adopt(listener, "clients")?.into(),
+        None => bind_clients(config, folder)?,
+    };
+    let admin = match passed.admin {
+        Some(listener) => adopt(listener, "operators")?,
+        None => bind_admin(config, folder)?,
+    };
+    Ok((proxy, admin))
+}
+
+const SERVED: &str = "another sidecar serves there; stop it first, or replace it without a pause \
+                      by `sidecache --take-over`";
+
+fn bind_clients(
+    config: &Config,
+    folder: Option<&HandoverFolder>,
+) -> Result<Listener, SetupError> {
+    let address = &config.server.address;
+    server::listen(address).map_err(|error| not_bound(config, (address, "listen"), folder, &error))
+}
+
+fn bind_admin(
+    config: &Config,
+    folder: Option<&HandoverFolder>,
+) -> Result<TcpListener, SetupError> {
+    let address = config.admin.address;
+    server::bind(address)
+        .map_err(|error| not_bound(config, (&address.into(), "admin"), folder, &error))
+}
+
+fn not_bound(
+    config: &Config,
+    (address, section): (&ListenAddress, &str),
+    folder: Option<&HandoverFolder>,
+    error: &io::Error,
+) -> SetupError {
+    if error.kind() == io::ErrorKind::AddrInUse && folder.is_some_and(HandoverFolder::is_served) {
+        let what = format!("listening on {address}");
+        return SetupError { what, why: format!("{error}; {SERVED}") };
+    }
+    let file = config.file.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
+    cannot_listen(address, section, file, error)
+}
+
+fn parts(
+    config: &Config,
+    folder: HandoverFolder,
+    handed: Option<(HandoverSocket, TakeOver)>,
+) -> io::Result<RestartParts> {
+    let writer = WriterLock::new(&folder, config.redis.as_ref())?;
+    let (socket, taking) = match handed {
+        Some((socket, taking)) => (socket, Some(taking)),
+        None => (folder.listen()?, None),
+    };
+    Ok(RestartParts { folder, socket, writer, taking })
+}
