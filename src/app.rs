@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
 use crate::app::reload::{AdminReload, Reloader, StartupSettings};
+use crate::app::snapshot::SnapshotKeeper;
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -49,6 +50,7 @@ mod metrics_registrar;
 pub mod reload;
 mod reload_metrics;
 mod share_metrics;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod unseen_cookies;
@@ -100,6 +102,7 @@ pub struct Sidecar {
     /// Reloads the config file.
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
+    snapshot: Arc<SnapshotKeeper>,
 }
 
 impl Sidecar {
@@ -107,7 +110,7 @@ impl Sidecar {
     pub fn new(config: &mut Config, clock: Clock) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
         let snapshot = ConfigSnapshot::from_config(config);
-        let startup = StartupSettings::from_config(config, hasher);
+        let startup = StartupSettings::from_config(config, hasher.clone());
         let shared = match &config.redis {
             Some(settings) => {
                 Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
@@ -169,6 +172,8 @@ impl Sidecar {
             counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
+        let memory_snapshot = SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy));
+        memory_snapshot.register();
         let server_counters = server::ServerCounters::default();
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&proxy), events, startup, (config, snapshot), clock));
@@ -177,7 +182,12 @@ impl Sidecar {
         upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
-        Ok(Self { proxy, reloader, server_counters })
+        Ok(Self { proxy, reloader, server_counters, snapshot: Arc::new(memory_snapshot) })
+    }
+
+    /// Leaves no snapshot of the memory tier at the end: another process serves already.
+    pub fn forgo_snapshot(&self) {
+        self.snapshot.forgo();
     }
 }
 
@@ -239,6 +249,7 @@ pub async fn serve_with(
     let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await;
+    sidecar.snapshot.restore().await;
     tokio::spawn(Arc::clone(&sidecar.reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
     tokio::spawn(Arc::clone(&sidecar.reloader).reload_on_sighup(proxy.stop.clone()));
@@ -288,6 +299,7 @@ pub async fn serve_with(
         proxy.tasks.clone(),
     )
     .await;
+    sidecar.snapshot.save().await;
     proxy.stop.cancel();
     admin_stop.cancel();
     let _ = tokio::join!(driver, admin);

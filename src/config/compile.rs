@@ -129,6 +129,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         .get()
         .zip(limits.as_ref())
         .map(|(memory, limits)| sections::memory(memory, limits, context));
+    let snapshot = file.memory.get().and_then(|memory| sections::snapshot(memory, context));
     let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     let redis = redis(file, write_wait, context);
     let log = file.log.get().and_then(|log| sections::log(log, context));
@@ -178,6 +179,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         upstream: upstream?,
         admin: admin?,
         memory: memory?,
+        snapshot,
         redis: redis?,
         log: log?,
         limits: limits?,

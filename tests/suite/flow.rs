@@ -21,6 +21,7 @@ mod regressions_connections;
 mod regressions_cookies;
 mod regressions_fill;
 mod regressions_shares;
+mod regressions_snapshot;
 mod regressions_stale;
 mod regressions_tags;
 mod regressions_uploads;

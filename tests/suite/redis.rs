@@ -5,5 +5,6 @@ mod faults;
 mod regressions_clocks;
 mod regressions_logs;
 mod regressions_records;
+mod regressions_snapshot;
 mod sentinel;
 mod tier;

@@ -24,7 +24,8 @@ pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
 pub(super) struct RedisClock {
     at_least: AtomicI64,
     at_most: AtomicI64,
-    /// At most, for the dates of entries.
+    /// The same for the dates of entries.
+    dates_at_least: AtomicI64,
     dates_at_most: AtomicI64,
 }
 
@@ -36,6 +37,7 @@ impl RedisClock {
         // Redis cuts a millisecond off.
         let at_most = |redis_ms: u64| distance(redis_ms.saturating_add(1), before);
         self.at_most.store(at_most(redis_ms), Relaxed);
+        self.dates_at_least.store(ahead_at_least(clock.as_moved(redis_ms), after), Relaxed);
         self.dates_at_most.store(at_most(clock.as_moved(redis_ms)), Relaxed);
     }
 
@@ -47,6 +49,12 @@ impl RedisClock {
     /// The time there, at the latest: what is past seems longer ago.
     pub(super) fn at_latest(&self, now: Wall) -> u64 {
         now.0.saturating_add_signed(self.at_most.load(Relaxed))
+    }
+
+    /// The date there of something that was received at this time by this process's count, at the
+    /// earliest: it seems older, never younger.
+    pub(super) fn there(&self, here: Wall) -> Wall {
+        Wall(here.0.saturating_add_signed(self.dates_at_least.load(Relaxed)))
     }
 
     /// A time there by this process's count, at the earliest that it can have been; `None` if it is
@@ -95,6 +103,30 @@ mod tests {
             let seen = millis(now.since(clock.local(dated, now).expect("it is past")));
             let most = age + commit_reply + beat + 1 + millis(CLOCK_TOLERANCE);
             prop_assert!((age..=most).contains(&seen), "{seen} of {age}");
+        }
+    }
+
+    proptest! {
+        /// Read back by another process, at whatever time its clock shows.
+        #[test]
+        fn a_date_that_is_written_and_read_back_understates_no_age(
+            reader in 1_u64 << 40..1 << 42,
+            redis in 1_u64 << 40..1 << 42,
+            (held, reply, passed) in (0_u64..100_000, 0_u64..1_000, 0_u64..100_000),
+        ) {
+            let here = Clock::system();
+            let base = here.wall().0;
+            // Redis replies at `redis`; this process counts `base - held` when it receives.
+            let (clock, received) = (RedisClock::default(), Wall(base - held));
+            clock.set(redis, Wall(base.saturating_sub(reply)), &here);
+            let dated = clock.there(received);
+            prop_assert!(dated.0 <= redis - held, "{dated:?}");
+            // The other process reads it `passed` later, by a clock of its own.
+            let other = RedisClock::default();
+            let ahead = i64::try_from(i128::from(redis + passed) - i128::from(reader));
+            other.dates_at_most.store(ahead.expect("it fits") + 1, Relaxed);
+            let seen = other.local(dated, Wall(reader)).expect("it is past");
+            prop_assert!(millis(Wall(reader).since(seen)) >= held + passed);
         }
     }
 
