@@ -162,6 +162,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             purges: &purges,
             credential: &credential,
             limits: limits.as_ref(),
+            snapshot: snapshot.as_ref(),
             redis,
         };
         lint::warn(file, &parts, context);

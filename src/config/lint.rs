@@ -12,6 +12,7 @@ use super::file::{self, ConfigFile};
 
 mod callers;
 mod headers;
+mod memory;
 mod names;
 mod purges;
 pub mod redis;
@@ -46,6 +47,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     purges::check(&whole, context);
     times::check(&whole, context);
     sections::check(&whole, parts, context);
+    memory::check(&whole, parts, context);
 }
 
 /// In a file without errors every route has been compiled, so both lists have the same routes.

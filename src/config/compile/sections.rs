@@ -180,12 +180,13 @@ pub fn memory(
     store::memory::MemorySettings { size, max_object: limits.object }
 }
 
-/// The keys of `[memory]` that speak of the snapshot.
+/// The keys of `[memory]` that speak of the snapshot. A name that cannot be written is no error:
+/// without a snapshot the sidecar only starts empty.
 pub fn snapshot(
     file: &file::MemorySection,
     context: &mut CompileContext,
 ) -> Option<SnapshotSettings> {
-    let path = context.new_file(&file.snapshot);
+    let path = context.path(&file.snapshot);
     let size = context.size(&file.snapshot_size, KIB, 64 * TIB);
     let time = context.period(&file.snapshot_time, MS, 60 * SECOND);
     Some(SnapshotSettings { path: path?, size, time })
