@@ -64,7 +64,10 @@ pub enum SnapshotProver {
 }
 
 macro_rules! labels {
-    ($(#[$comment:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $label:literal,)+ }) => {
+    (
+        $(#[$comment:meta])*
+        $name:ident { $($(#[$about:meta])* $variant:ident = $label:literal,)+ }
+    ) => {
         $(#[$comment])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$about])* $variant,)+ }

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - A snapshot is read at most once: its name is gone from the disk before this returns it.
-//! - A reader sees a whole file or none: it is written under another name, synced, and renamed. That
-//!   name is locked by the one process that writes; no other one renames it.
+//! - A reader sees a whole file or none: it is written under another name, synced, and renamed.
+//!   That name is locked by the one process that writes; no other one renames it.
 //! - What is no snapshot is left as it is, and never replaced.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};

@@ -281,6 +281,14 @@ mod tests {
         }
     }
 
+    /// Written by version 1. It must stay readable for as long as version 1 is accepted.
+    #[test]
+    fn the_fixture_of_version_1_is_read() {
+        let fixture = include_bytes!("fixtures/snapshot-v1.bin");
+        let key = SnapshotKey { mac: Hasher::new(b"a").mac("snapshot"), fingerprint: [1; 32] };
+        assert_eq!(decoded(fixture, &key).expect("whole"), [&b"one"[..], b"two"]);
+    }
+
     #[test]
     fn every_shortened_or_longer_file_is_broken() {
         let whole = written(&[b"one", b"two"]);

@@ -1,5 +1,5 @@
-//! Reads a snapshot and restores its entries: first the whole file, then, once all of it is known to
-//! be authentic, its entries.
+//! Reads a snapshot and restores its entries: first the whole file, then, once all of it is known
+//! to be authentic, its entries.
 
 use std::io::BufReader;
 use std::sync::Arc;
@@ -151,9 +151,9 @@ fn by_records(
     Ok(CachedEntry { entry, proof: Proof::Shared(SharedProof::new(stamp, None)) })
 }
 
-/// An entry that the origin must confirm before its first use: nothing is left of its freshness, and
-/// there is no window in which it could be served stale. It is kept for as long as it would have
-/// been.
+/// An entry that the origin must confirm before its first use: nothing is left of its freshness,
+/// and there is no window in which it could be served stale. It is kept for as long as it would
+/// have been.
 fn by_origin(
     mut entry: Entry,
     stamp: &Stamp,

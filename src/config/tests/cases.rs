@@ -112,9 +112,6 @@ fn sections() {
         "in a folder that does not exist",
     );
     one("[redis]\nurl = \"redis://h\"\njournal = \"/\"", 3, 11, "is a folder");
-    one("[memory]\nsnapshot = \"\"", 2, 12, "this is empty");
-    one("[memory]\nsnapshot = \"/tmp/a\"\nsnapshot_size = \"1B\"", 3, 17, "too small");
-    one("[memory]\nsnapshot = \"/tmp/a\"\nsnapshot_time = \"2m\"", 3, 17, "too large");
     one("[redis]\nurl = \"redis://h\"\njournal = \"\"", 3, 11, "this is empty");
     one("[redis]\nurl = \"redis://h\"\nlease = \"1ms\"", 3, 9, "100ms");
     one("[[listen]]\n", 1, 1, "but a table is needed");

@@ -157,9 +157,18 @@ async fn r789_without_its_records_nothing_restored_is_served() {
 /// counted by the clock of Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r789_nothing_is_fresh_for_longer_after_a_restart() {
-    for (stepped, away) in [(0, 0), (-HOUR, 0), (HOUR, 0), (-HOUR, 5), (0, 5)] {
-        let case = format!("stepped by {stepped}, {away} s away");
+    for (before, stepped, away) in [
+        (0, 0, 0),
+        (0, -HOUR, 0),
+        (0, HOUR, 0),
+        (HOUR, 0, 0),
+        (-HOUR, -HOUR, 0),
+        (0, -HOUR, 5),
+        (0, 0, 5),
+    ] {
+        let case = format!("ahead by {before}, then by {stepped}, {away} s away");
         let mut stage = Stage::start("").await;
+        stage.clock.step_wall(before);
         stage.fill("/a").await;
         stage.clock.advance(Duration::from_secs(6));
         stage.sidecar.stop().await;
