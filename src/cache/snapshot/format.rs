@@ -84,7 +84,9 @@ impl MacChain {
     fn next(&mut self, parts: &[&[u8]]) -> [u8; MAC_BYTES] {
         let mut mac = self.key.clone();
         mac.update(&self.last);
-        parts.iter().for_each(|part| mac.update(part));
+        for part in parts {
+            mac.update(part);
+        }
         self.last = mac.finalize().into_bytes().into();
         self.last
     }

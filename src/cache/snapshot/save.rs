@@ -73,14 +73,12 @@ pub fn save(target: &SnapshotTarget<'_>) -> Result<SavedSnapshot, SnapshotError>
     let mut encoder = SnapshotEncoder::begin(out, target.key, head)?;
     let mut omissions = Omissions::default();
     let mut entries = 0;
-    let mut seen = 0;
-    for slot in target.store.memory.slots() {
+    for (seen, slot) in target.store.memory.slots().enumerate() {
         if clock.now() >= target.until {
             let rest = target.store.memory.len().saturating_sub(seen);
             omissions.note(LeftOut::Time, rest as u64);
             break;
         }
-        seen += 1;
         let is_entry = matches!(slot, MemorySlot::Entry(_));
         let room = target.settings.size;
         let packed = target.pack(&slot, names.as_ref(), clock).and_then(|packed| {
