@@ -119,7 +119,7 @@ impl RecordStore {
     /// count, at the earliest.
     #[must_use]
     pub fn redis_time(&self, here: Wall) -> Wall {
-        self.clock_there.there(here)
+        self.clock_there.there(here, &self.clock)
     }
 
     /// The key of an entry in Redis.

@@ -26,12 +26,15 @@ pub(super) struct RedisClock {
     at_most: AtomicI64,
     /// The same for the dates of entries.
     dates_at_least: AtomicI64,
+    /// How far this process's count was ahead of its monotonic clock before that.
+    lead: AtomicI64,
     dates_at_most: AtomicI64,
 }
 
 impl RedisClock {
     /// Notes that Redis's clock had this time at some moment between `before` and now.
     pub(super) fn set(&self, redis_ms: u64, before: Wall, clock: &Clock) {
+        self.lead.store(clock.lead_ms(), Relaxed);
         let after = clock.wall();
         self.at_least.store(ahead_at_least(redis_ms, after), Relaxed);
         // Redis cuts a millisecond off.
@@ -52,9 +55,12 @@ impl RedisClock {
     }
 
     /// The date there of something that was received at this time by this process's count, at the
-    /// earliest: it seems older, never younger.
-    pub(super) fn there(&self, here: Wall) -> Wall {
-        Wall(here.0.saturating_add_signed(self.dates_at_least.load(Relaxed)))
+    /// earliest: it seems older, never younger. The wall clock may have been set forward since the
+    /// clock there was read, and before or after it was received.
+    pub(super) fn there(&self, here: Wall, clock: &Clock) -> Wall {
+        let stepped = clock.lead_ms().saturating_sub(self.lead.load(Relaxed)).max(0);
+        let ahead = self.dates_at_least.load(Relaxed).saturating_sub(stepped);
+        Wall(here.0.saturating_add_signed(ahead))
     }
 
     /// A time there by this process's count, at the earliest that it can have been; `None` if it is
@@ -119,7 +125,7 @@ mod tests {
             // Redis replies at `redis`; this process counts `base - held` when it receives.
             let (clock, received) = (RedisClock::default(), Wall(base - held));
             clock.set(redis, Wall(base.saturating_sub(reply)), &here);
-            let dated = clock.there(received);
+            let dated = clock.there(received, &here);
             prop_assert!(dated.0 <= redis - held, "{dated:?}");
             // The other process reads it `passed` later, by a clock of its own.
             let other = RedisClock::default();
@@ -128,6 +134,18 @@ mod tests {
             let seen = other.local(dated, Wall(reader)).expect("it is past");
             prop_assert!(millis(Wall(reader).since(seen)) >= held + passed);
         }
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_forward_makes_nothing_younger() {
+        let (clock, here) = (RedisClock::default(), Clock::manual());
+        let before = here.wall();
+        clock.set(5_000, before, &here);
+        here.step_wall(60_000);
+        // Received now, when it is 5,000 there.
+        let dated = clock.there(here.wall(), &here).0;
+        assert!((4_000..=5_100).contains(&dated), "{dated}");
+        assert!(clock.there(before, &here).0 <= 5_000);
     }
 
     #[test]
