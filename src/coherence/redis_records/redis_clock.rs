@@ -10,7 +10,8 @@
 //!   before any sidecar reads the new time, and make a new generation. Steps back of less than
 //!   [`CLOCK_TOLERANCE`] are not noticed, but counted as age.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use crate::clock::{Clock, Wall, millis};
@@ -34,7 +35,7 @@ pub(super) struct RedisClock {
 impl RedisClock {
     /// Notes that Redis's clock had this time at some moment between `before` and now.
     pub(super) fn set(&self, redis_ms: u64, before: Wall, clock: &Clock) {
-        self.lead.store(clock.lead_ms(), Relaxed);
+        let lead = clock.lead_ms();
         let after = clock.wall();
         self.at_least.store(ahead_at_least(redis_ms, after), Relaxed);
         // Redis cuts a millisecond off.
@@ -42,6 +43,8 @@ impl RedisClock {
         self.at_most.store(at_most(redis_ms), Relaxed);
         self.dates_at_least.store(ahead_at_least(clock.as_moved(redis_ms), after), Relaxed);
         self.dates_at_most.store(at_most(clock.as_moved(redis_ms)), Relaxed);
+        // After the dates: who reads this one has dates that are at least as new.
+        self.lead.store(lead, Release);
     }
 
     /// The time there, at the earliest: deadlines seem later, never earlier.
@@ -58,7 +61,8 @@ impl RedisClock {
     /// earliest: it seems older, never younger. The wall clock may have been set forward since the
     /// clock there was read, and before or after it was received.
     pub(super) fn there(&self, here: Wall, clock: &Clock) -> Wall {
-        let stepped = clock.lead_ms().saturating_sub(self.lead.load(Relaxed)).max(0);
+        let lead = self.lead.load(Acquire);
+        let stepped = clock.lead_ms().saturating_sub(lead).max(0);
         let ahead = self.dates_at_least.load(Relaxed).saturating_sub(stepped);
         Wall(here.0.saturating_add_signed(ahead))
     }
