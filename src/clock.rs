@@ -124,8 +124,8 @@ impl Clock {
         Wall(u64::try_from(steady.saturating_add(ahead)).unwrap_or_default())
     }
 
-    /// How far this process's count is ahead of its monotonic clock, in milliseconds. It grows by as
-    /// much as the wall clock is set forward, and never shrinks.
+    /// How far this process's count is ahead of its monotonic clock, in milliseconds. It grows by
+    /// as much as the wall clock is set forward, and never shrinks.
     #[must_use]
     pub fn lead_ms(&self) -> i64 {
         // In this order: a pause between the two makes the wall clock seem behind, never ahead.
