@@ -14,6 +14,7 @@ pub(crate) use crate::app::handover::upgrade::start_on_sigusr2 as start_successo
 pub use crate::app::listeners::BoundListeners;
 use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
 use crate::app::restart::RestartRole;
+use crate::app::snapshot::SnapshotKeeper;
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -58,6 +59,7 @@ mod reload_metrics;
 mod restart;
 mod service_manager;
 mod share_metrics;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trials;
@@ -81,6 +83,7 @@ pub struct Sidecar {
     /// Reloads the config file.
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
+    snapshot: Arc<SnapshotKeeper>,
 }
 
 impl Sidecar {
@@ -109,7 +112,7 @@ impl Sidecar {
         ));
         let upstream_counters = upstream::UpstreamCounters::default();
         let metrics = Arc::new(Metrics::new());
-        let startup = StartupSettings::from_config(config, hasher);
+        let startup = StartupSettings::from_config(config, hasher.clone());
         let origins = Origins::new(config, clock.clone(), upstream_counters.clone())?;
         let active = startup.active_config(config, &metrics, &origins.current());
         let tasks = TaskTracker::new();
@@ -157,6 +160,8 @@ impl Sidecar {
             counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
+        let memory_snapshot = SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy));
+        memory_snapshot.register();
         let server_counters = server::ServerCounters::default();
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, snapshot)));
@@ -165,7 +170,7 @@ impl Sidecar {
         upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
-        Ok(Self { proxy, reloader, server_counters })
+        Ok(Self { proxy, reloader, server_counters, snapshot: Arc::new(memory_snapshot) })
     }
 }
 
@@ -217,6 +222,7 @@ pub async fn serve_with(
     let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await;
+    sidecar.snapshot.restore().await;
     match shutdown.run_until_cancelled(restart.begin()).await {
         Some(Ok(())) => {}
         // The process that serves goes on.
@@ -260,6 +266,10 @@ pub async fn serve_with(
     let service = Arc::clone(proxy);
     let counters = sidecar.server_counters;
     let drained = server::run(bound.proxy, config.server, service, counters, clock, signals).await;
+    if restart.superseded.is_cancelled() {
+        sidecar.snapshot.forgo("another process serves already");
+    }
+    sidecar.snapshot.save().await;
     proxy.stop.cancel();
     admin_stop.cancel();
     let _ = tokio::join!(driver, admin);

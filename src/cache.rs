@@ -1,5 +1,7 @@
-//! The cache: stored responses, a store of two tiers, and the fills that bring new responses.
+//! The cache: stored responses, a store of two tiers, the fills that bring new responses, and the
+//! snapshot by which the memory tier outlives its process.
 
 pub mod entry;
 pub mod fills;
+pub mod snapshot;
 pub mod store;

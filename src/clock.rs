@@ -118,10 +118,24 @@ impl Clock {
     pub fn wall(&self) -> Wall {
         // In this order: a pause between the two makes the wall clock seem behind, never ahead.
         let date = signed(self.date().0);
-        let steady = signed(millis(self.now().saturating_duration_since(*START)));
+        let steady = self.steady_ms();
         let ratchet = self.0.as_ref().map_or(&MACHINE, |manual| &manual.ratchet);
         let ahead = ratchet.raise(date.saturating_sub(steady));
         Wall(u64::try_from(steady.saturating_add(ahead)).unwrap_or_default())
+    }
+
+    /// How far this process's count is ahead of its monotonic clock, in milliseconds. It grows by
+    /// as much as the wall clock is set forward, and never shrinks.
+    #[must_use]
+    pub fn lead_ms(&self) -> i64 {
+        // In this order: a pause between the two makes the wall clock seem behind, never ahead.
+        let date = signed(self.date().0);
+        let ratchet = self.0.as_ref().map_or(&MACHINE, |manual| &manual.ratchet);
+        ratchet.raise(date.saturating_sub(self.steady_ms()))
+    }
+
+    fn steady_ms(&self) -> i64 {
+        signed(millis(self.now().saturating_duration_since(*START)))
     }
 
     /// The time by the machine's wall clock, which may be set at any time: to compare with the
@@ -191,7 +205,11 @@ mod tests {
         clock.step_wall(HOUR);
         let later = before.after(Duration::from_hours(1));
         assert!(near(clock.wall(), later) && near(clock.date_of(later), later));
+        assert!(clock.lead_ms() >= HOUR, "set forward");
+        let lead = clock.lead_ms();
         clock.step_wall(-HOUR);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.lead_ms(), lead);
         assert!(clock.wall() >= later, "never back");
         assert!(near(clock.date_of(clock.wall()), before), "a date is by the wall clock");
     }

@@ -47,8 +47,9 @@ pub use crate::coherence::commit::Committed;
 pub use crate::coherence::hit_guard::HitGuard;
 pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;
+pub use crate::coherence::tag_names::TagNames;
 pub use crate::coherence::tag_snapshot::TagSnapshot;
-pub use crate::coherence::validation::{Proof, SharedProof, TagWatch};
+pub use crate::coherence::validation::{LocalProof, Proof, SharedProof, TagWatch};
 
 mod adoption;
 mod commit;
@@ -67,6 +68,7 @@ pub mod purge_kind;
 pub mod redis_records;
 mod round_trips;
 pub mod stamp;
+mod tag_names;
 pub mod tag_record;
 mod tag_snapshot;
 pub mod tag_table;

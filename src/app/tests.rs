@@ -101,3 +101,16 @@ async fn cookies_that_no_request_carries_are_logged_once_an_hour() {
         assert_eq!(lines(), expected, "after {minutes} minutes");
     }
 }
+
+#[tokio::test]
+async fn a_sidecar_whose_successor_serves_leaves_no_snapshot() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("snapshot");
+    let table = format!("[memory]\nsnapshot = \"{}\"", path.display());
+    let leaving = sidecar(&table);
+    leaving.snapshot.forgo("another process serves already");
+    leaving.snapshot.save().await;
+    assert!(!path.exists());
+    sidecar(&table).snapshot.save().await;
+    assert!(path.exists());
+}

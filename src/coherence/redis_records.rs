@@ -115,6 +115,13 @@ impl RecordStore {
         self.clock_there.local(there, self.clock.wall())
     }
 
+    /// The time by Redis's clock of something that was received at this time by this process's
+    /// count, at the earliest.
+    #[must_use]
+    pub fn redis_time(&self, here: Wall) -> Wall {
+        self.clock_there.there(here, &self.clock)
+    }
+
     /// The key of an entry in Redis.
     #[must_use]
     pub fn entry_key(&self, hash: KeyHash) -> Bytes {

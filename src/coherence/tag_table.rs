@@ -237,6 +237,18 @@ impl TagTable {
         })
     }
 
+    /// The tags whose states are held, with these.
+    #[must_use]
+    pub fn held(&self) -> Vec<(Tag, Arc<TagState>)> {
+        let mut held = Vec::with_capacity(self.len());
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let states = shard.states.iter();
+            held.extend(states.filter_map(|(tag, state)| Some((tag.clone(), state.upgrade()?))));
+        }
+        held
+    }
+
     /// How many states the table holds, including dead ones not yet swept out.
     #[must_use]
     pub fn len(&self) -> usize {

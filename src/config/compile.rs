@@ -146,11 +146,9 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let server = listen.and_then(|(listen, limits)| sections::server(listen, limits, context));
     let upstream = upstream(file, context);
     let admin = file.admin.get().and_then(|admin| sections::admin(admin, context));
-    let memory = file
-        .memory
-        .get()
-        .zip(limits.as_ref())
-        .map(|(memory, limits)| sections::memory(memory, limits, context));
+    let memory = file.memory.get().zip(limits.as_ref());
+    let memory = memory.map(|(memory, limits)| sections::memory(memory, limits, context));
+    let snapshot = file.memory.get().and_then(|section| sections::snapshot(section, context));
     let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     let redis = redis(file, write_wait, context);
     let log = file.log.get().and_then(|log| sections::log(log, context));
@@ -183,6 +181,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             purges: &purges,
             credential: &credential,
             limits: limits.as_ref(),
+            snapshot: snapshot.as_ref(),
             redis,
         };
         lint::warn(file, &parts, context);
@@ -201,6 +200,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         host_key: upstream::host_key(&file.upstream.get()?.host_key, context),
         admin: admin?,
         memory: memory?,
+        snapshot,
         redis: redis?,
         log: log?,
         limits: limits?,

@@ -208,6 +208,17 @@ table! {
     MemorySection("[memory]", "[memory]") {
         /// How much memory entries may take, with overhead. "0" turns the tier off.
         size: Size = "256MiB",
+        /// A file in which what is fresh in memory outlives a restart; relative to the folder of
+        /// this file. It is written at the end of the drain and read at the start, once. It holds
+        /// the bodies and keys of all that is not stored for one client. Each sidecar needs its
+        /// own. Without it a restarted sidecar is empty.
+        #[schemars(extend("examples" = ["/var/lib/sidecache/snapshot"]))]
+        snapshot: TomlString,
+        /// The largest snapshot. What does not fit is left out; a larger file is not read.
+        snapshot_size: Size = "256MiB",
+        /// How long writing the snapshot may take after the drain, and reading it before the first
+        /// request.
+        snapshot_time: Period = "3s",
     }
 }
 

@@ -12,7 +12,7 @@ use super::file::{self, ConfigFile};
 
 mod callers;
 mod headers;
-
+mod memory;
 mod purges;
 pub mod redis;
 mod scopes;
@@ -51,6 +51,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     slashes::check(&whole, context);
     sections::check(&whole, parts, context);
     switch::check(&whole, context);
+    memory::check(&whole, parts, context);
 }
 
 /// In a file without errors every route has been compiled, so both lists have the same routes.

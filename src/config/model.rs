@@ -9,6 +9,7 @@ use http::HeaderValue;
 
 use super::diagnostics::diagnostic::{Diagnostic, Severity};
 use crate::admin;
+use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
 use crate::policy::plan::FillConstants;
@@ -31,6 +32,8 @@ pub struct Config {
     pub admin: admin::AdminSettings,
     /// The memory tier.
     pub memory: store::memory::MemorySettings,
+    /// The file in which the memory tier outlives the process, if there is one.
+    pub snapshot: Option<SnapshotSettings>,
     /// The Redis tier, if there is one.
     pub redis: Option<redis::RedisSettings>,
     /// The log.

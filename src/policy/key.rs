@@ -57,6 +57,12 @@ pub enum KeyPart {
 pub struct KeyHash(pub [u8; 32]);
 
 impl KeyHash {
+    /// The hash of a canonical encoding.
+    #[must_use]
+    pub fn from_canonical(canonical: &[u8]) -> Self {
+        Self(Sha256::digest(canonical).into())
+    }
+
     /// All 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
@@ -134,6 +140,32 @@ fn without_header<'a>(canonical: &'a [u8], name: &HeaderName) -> (KeyHash, Optio
     (writer.finish().hash(), value)
 }
 
+/// The fingerprint of the policy of the route that a key of this version is for.
+#[must_use]
+pub fn route_of(canonical: &[u8]) -> Option<[u8; 8]> {
+    let route = |(kind, bytes): (u8, &[u8])| {
+        (kind == KeyPart::Route as u8).then(|| bytes.try_into().ok()).flatten()
+    };
+    (canonical.first() == Some(&VERSION)).then(|| parts(canonical).find_map(route)).flatten()
+}
+
+/// Whether a key holds what identifies a client: a credential, or cookies.
+#[must_use]
+pub fn names_client(canonical: &[u8]) -> bool {
+    let kinds = [KeyPart::Credential, KeyPart::Cookies].map(|kind| kind as u8);
+    parts(canonical).any(|(kind, _)| kinds.contains(&kind))
+}
+
+/// The hash of a key before `Vary` narrowed it.
+#[must_use]
+pub fn primary_hash(canonical: &[u8]) -> KeyHash {
+    let length = parts(canonical)
+        .take_while(|(kind, _)| *kind != KeyPart::Vary as u8)
+        .map(|(_, bytes)| bytes.len() + PART_HEAD)
+        .sum::<usize>();
+    KeyHash::from_canonical(canonical.get(..=length).unwrap_or(canonical))
+}
+
 /// Writes a key part by part.
 #[derive(Debug)]
 pub struct KeyWriter(Canonical);
@@ -141,7 +173,10 @@ pub struct KeyWriter(Canonical);
 /// The version of the encoding, of how the request of a fill is made from a key, and of the tags
 /// that an entry carries: entries of earlier versions, which may have been filled with more than
 /// their keys hold, or lack tags by which they are purged now, are never found.
-const VERSION: u8 = 3;
+pub const VERSION: u8 = 3;
+
+/// The kind of a part, and its length.
+const PART_HEAD: usize = 5;
 
 impl Default for KeyWriter {
     fn default() -> Self {
@@ -181,7 +216,7 @@ impl KeyWriter {
     /// Finishes the key.
     #[must_use]
     pub fn finish(self) -> Key {
-        let hash = KeyHash(Sha256::digest(&self.0).into());
+        let hash = KeyHash::from_canonical(&self.0);
         Key { canonical: self.0, hash }
     }
 }
@@ -298,6 +333,29 @@ mod tests {
             assert_eq!(without_header(bare.canonical(), &name), (bare.hash(), None));
             assert_ne!(with.hash(), bare.hash());
         }
+    }
+
+    #[test]
+    fn what_a_key_says_of_itself_is_read_back() {
+        let key = |kind| {
+            let mut writer = KeyWriter::default();
+            writer.part(KeyPart::Route, &[7; 8]);
+            writer.part(kind, b"x");
+            writer.finish()
+        };
+        let (named, anonymous) = (key(KeyPart::Credential), key(KeyPart::Anonymous));
+        assert!(names_client(named.canonical()) && !names_client(anonymous.canonical()));
+        assert!(names_client(key(KeyPart::Cookies).canonical()));
+        assert_eq!(route_of(named.canonical()), Some([7; 8]));
+        let mut older = named.canonical().to_vec();
+        older[0] -= 1;
+        assert_eq!((route_of(&older), route_of(b"")), (None, None));
+        let name = HeaderName::from_static("accept");
+        let variant = named.variant([(&name, Some(b"a".to_vec()))].into_iter());
+        for canonical in [named.canonical(), variant.canonical()] {
+            assert_eq!(primary_hash(canonical), named.hash());
+        }
+        let _ = primary_hash(b"");
     }
 
     #[test]

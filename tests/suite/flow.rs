@@ -26,6 +26,7 @@ mod regressions_dark;
 mod regressions_fill;
 mod regressions_heads;
 mod regressions_shares;
+mod regressions_snapshot;
 mod regressions_stale;
 mod regressions_tags;
 mod regressions_uploads;

@@ -7,5 +7,6 @@ mod regressions_clocks;
 mod regressions_dark;
 mod regressions_logs;
 mod regressions_records;
+mod regressions_snapshot;
 mod sentinel;
 mod tier;

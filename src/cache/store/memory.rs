@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::cache::entry::{Entry, VaryMark};
@@ -181,6 +182,25 @@ impl Memory {
         }
         cache.insert(index(hash), slot);
         true
+    }
+
+    /// Stores what an earlier process has stored, unless something is stored under this hash
+    /// already. Returns whether it is stored now.
+    pub fn restore(&self, hash: KeyHash, slot: MemorySlot) -> bool {
+        let Some(cache) = &self.cache else { return false };
+        if ByteWeighter.weight(&0, &slot) > self.largest {
+            self.refused.inc();
+            return false;
+        }
+        match cache.get_value_or_guard(&index(hash), Some(Duration::ZERO)) {
+            GuardResult::Guard(guard) => guard.insert(slot).is_ok(),
+            GuardResult::Value(_) | GuardResult::Timeout => false,
+        }
+    }
+
+    /// All entries and vary marks, one by one. What is stored meanwhile may be missing.
+    pub fn slots(&self) -> impl Iterator<Item = MemorySlot> + '_ {
+        self.cache.iter().flat_map(|cache| cache.iter().map(|(_, slot)| slot))
     }
 
     /// Stores a vary mark.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, header};
 
+use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
 use crate::config::compile::socket_path;
 use crate::config::context::CompileContext;
@@ -243,6 +244,18 @@ pub fn memory(
         context.in_range(&given.span, size, MIB, 64 * TIB, show_size);
     }
     store::memory::MemorySettings { size, max_object: limits.object }
+}
+
+/// The keys of `[memory]` that speak of the snapshot. A name that cannot be written is no error:
+/// without a snapshot the sidecar only starts empty.
+pub fn snapshot(
+    file: &file::MemorySection,
+    context: &mut CompileContext,
+) -> Option<SnapshotSettings> {
+    let path = context.path(&file.snapshot);
+    let size = context.size(&file.snapshot_size, KIB, 64 * TIB);
+    let time = context.period(&file.snapshot_time, MS, 60 * SECOND);
+    Some(SnapshotSettings { path: path?, size, time })
 }
 
 /// `[redis]`. `write_wait` is the `wait_timeout` of `[upstream]`.

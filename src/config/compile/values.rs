@@ -39,6 +39,20 @@ const RESERVED: [&str; 14] = [
     "host",
 ];
 
+/// Why no file can be written under this name, as far as can be seen.
+pub fn unwritable_name(path: &Path) -> Option<&'static str> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if path.is_symlink() {
+        Some("is a link, and links are not followed")
+    } else if path.is_dir() || path.file_name().is_none() {
+        Some("is a folder")
+    } else if !parent.is_none_or(Path::is_dir) {
+        Some("is in a folder that does not exist")
+    } else {
+        None
+    }
+}
+
 impl CompileContext {
     /// A duration in its range. A value out of range is an error and is never clamped.
     pub fn period(&mut self, slot: &Setting<Period>, least: Duration, most: Duration) -> Duration {
@@ -176,18 +190,8 @@ impl CompileContext {
 
     /// A file to write. It need not exist yet, but its folder must.
     pub fn new_file(&mut self, slot: &Setting<TomlString>) -> Option<PathBuf> {
-        let name = self.text(slot)?;
-        let path = self.folder.join(name);
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let what = if path.is_symlink() {
-            "is a link, and links are not followed"
-        } else if path.is_dir() || path.file_name().is_none() {
-            "is a folder"
-        } else if !parent.is_none_or(Path::is_dir) {
-            "is in a folder that does not exist"
-        } else {
-            return Some(path);
-        };
+        let path = self.path(slot)?;
+        let Some(what) = unwritable_name(&path) else { return Some(path) };
         if let Some(given) = slot.given() {
             let what = format!("`{}` {what}", self.folder.join(given.value.shown()).display());
             let hint = "create the folder, and name a file in it; paths are relative to the \
@@ -201,6 +205,12 @@ impl CompileContext {
             );
         }
         None
+    }
+
+    /// A path, relative to the folder of the file.
+    pub fn path(&mut self, slot: &Setting<TomlString>) -> Option<PathBuf> {
+        let name = self.text(slot)?;
+        Some(self.folder.join(name))
     }
 
     /// A secret that is long enough. SECURITY: messages never show any of its value.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cache::snapshot::SnapshotSettings;
 use crate::config::compile::purges::CompiledPurge;
 use crate::config::compile::routes::CompiledRoute;
 use crate::config::decode::{Located, Setting, TomlList, TomlString};
@@ -39,6 +40,8 @@ pub struct CompiledParts<'a> {
     pub credential: &'a CredentialRule,
     /// The limits.
     pub limits: Option<&'a ConfigLimits>,
+    /// The file in which the memory tier outlives the process.
+    pub snapshot: Option<&'a SnapshotSettings>,
     /// The Redis tier.
     pub redis: Option<&'a crate::redis::RedisSettings>,
 }

@@ -118,6 +118,28 @@ fn a_journal_is_no_link() {
 }
 
 #[test]
+fn a_snapshot_has_a_name_and_limits() {
+    for (keys, text) in [
+        ("snapshot = \"\"", "this is empty"),
+        ("snapshot = \"/tmp/a\"\nsnapshot_size = \"1B\"", "too small"),
+        ("snapshot = \"/tmp/a\"\nsnapshot_time = \"2m\"", "too large"),
+    ] {
+        let found = diagnostics(&format!("[upstream]\nurl = \"http://a\"\n[memory]\n{keys}\n"));
+        let errors: Vec<_> = found.errors().collect();
+        assert!(errors.len() == 1 && errors[0].line >= 4, "{found}");
+        assert!(found.to_string().contains(text), "{found}");
+    }
+    let memory = |keys: &str| parse(&format!("[upstream]\nurl = \"http://a\"\n[memory]\n{keys}\n"));
+    let settings = memory("snapshot = \"/nonexistent/a\"").ok().and_then(|config| config.snapshot);
+    let settings = settings.expect("the sidecar starts all the same");
+    assert_eq!(
+        (settings.path, settings.size, settings.time),
+        ("/nonexistent/a".into(), 256 << 20, Duration::from_secs(3))
+    );
+    assert!(memory("").is_ok_and(|config| config.snapshot.is_none()), "it is off by default");
+}
+
+#[test]
 fn likely_slips_show_no_secret() {
     for slip in [
         "[redis]\nurl = \"user:hunter2@host\"",

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Reply};
-use super::process::{free_port, resident};
+use super::process::{free_port, resident, signal};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_sidecache");
@@ -132,10 +132,7 @@ impl Sidecar {
         let (address, admin) = addresses();
         let directory = TempDir::new().expect("a temporary directory can be made");
         let file = write_config(&directory, &tables(address, admin, app, rules));
-        let mut command = Command::new(BINARY);
-        command.arg("--config").arg(&file).env_remove("RUST_LOG").stderr(log(&file));
-        let child = command.stdin(Stdio::null()).spawn();
-        let running = Running::Child(child.expect("the binary was built with the tests"));
+        let running = Running::Child(run_child(&file, log(&file)));
         let sidecar = Self { address, admin, file, app, running, _directory: directory };
         sidecar.accepting().await;
         sidecar
@@ -192,6 +189,51 @@ impl Sidecar {
         }
     }
 
+    /// Ends it as SIGTERM does. Returns when it has drained.
+    pub async fn stop(&mut self) {
+        match &mut self.running {
+            Running::Inside { shutdown, task } => {
+                shutdown.cancel();
+                task.await.expect("the sidecar drains");
+            }
+            Running::Child(child) => {
+                signal(child.id(), "TERM");
+                super::eventually("the sidecar drains", Duration::from_secs(30), || {
+                    let ended = child.try_wait().expect("a child can be waited for");
+                    async move { ended.is_some() }
+                })
+                .await;
+            }
+        }
+    }
+
+    /// Ends the child at once, as `kill -9` does.
+    pub fn crash(&mut self) {
+        let Running::Child(child) = &mut self.running else {
+            panic!("a sidecar inside the test is no process of its own")
+        };
+        let _ = (child.kill(), child.wait());
+    }
+
+    /// Starts one that has ended once more, with its file as it is now. One inside the test goes by
+    /// this clock.
+    pub async fn start_again(&mut self, clock: &Clock) {
+        self.running = match &self.running {
+            Running::Inside { .. } => {
+                let (shutdown, task) = run_inside(&self.file, clock.clone());
+                Running::Inside { shutdown, task }
+            }
+            Running::Child(_) => {
+                let log = std::fs::File::options()
+                    .append(true)
+                    .open(self.file.with_extension("log"))
+                    .map_or_else(|_| Stdio::inherit(), Into::into);
+                Running::Child(run_child(&self.file, log))
+            }
+        };
+        self.accepting().await;
+    }
+
     async fn accepting(&self) {
         super::eventually("the sidecar accepts connections", Duration::from_secs(10), || async {
             if let Running::Inside { task, .. } = &self.running {
@@ -234,6 +276,12 @@ pub fn check_file(file: &Path) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("the binary was built with the tests")
+}
+
+fn run_child(file: &Path, log: Stdio) -> Child {
+    let mut command = Command::new(BINARY);
+    command.arg("--config").arg(file).env_remove("RUST_LOG").stderr(log).stdin(Stdio::null());
+    command.spawn().expect("the binary was built with the tests")
 }
 
 /// The only place that starts the library.
