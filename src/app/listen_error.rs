@@ -16,8 +16,8 @@ pub(super) fn cannot_listen(
     let key = format!("`address` of [{section}] in {}", file.display());
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another process listens there; set another port as {key}, or stop that process (`ss -ltnp 'sport = \
-             :{}'` names it)",
+            "another process listens there; set another port as {key}, or stop that process \
+             (`ss -ltnp 'sport = :{}'` names it)",
             address.port()
         ),
         io::ErrorKind::PermissionDenied => format!(

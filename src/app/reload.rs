@@ -17,14 +17,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::PurgeKind;
-use crate::config::diff::{self, ConfigChange, ConfigSnapshot};
-use crate::config::{Config, Diagnostic, Diagnostics, Severity};
+use crate::config::diff::{self, ConfigSnapshot};
+use crate::config::{Config, Diagnostics};
 use crate::error::SetupError;
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::client_address::ClientAddressRule;
@@ -41,62 +40,16 @@ use crate::telemetry::metrics::{Counter, Metrics};
 
 use self::origins::NextOrigin;
 pub(crate) use self::origins::{CurrentOrigin, Origins};
+pub use self::report::{ReloadNotice, ReloadReport};
 
 mod origins;
+mod report;
 
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much longer than the origin's first-byte timeout a mutation stays marked.
 const MARK_MARGIN: Duration = Duration::from_secs(5);
-
-/// The result of a reload, or of a check of what a reload would do.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReloadReport {
-    /// Whether the file is valid.
-    pub ok: bool,
-    /// How it differs from the rules in force.
-    pub changes: Vec<ConfigChange>,
-    /// Changed keys that need a restart, as `section.key`.
-    pub restart_needed: Vec<String>,
-    /// Errors, warnings and notes.
-    pub problems: Vec<ReloadNotice>,
-    /// The diagnostics as `sidecache check` prints them.
-    pub text: String,
-}
-
-impl ReloadReport {
-    fn reply(&self) -> ReloadReply {
-        ReloadReply { ok: self.ok, json: serde_json::to_string(self).unwrap_or_default() }
-    }
-}
-
-/// A diagnostic of the file, for JSON.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReloadNotice {
-    /// `error`, `warning` or `note`.
-    pub severity: &'static str,
-    /// The line, from 1; 0 when it is about the whole file.
-    pub line: usize,
-    /// The column, from 1.
-    pub column: usize,
-    /// The message.
-    pub message: String,
-    /// How to fix it.
-    pub hint: Option<String>,
-}
-
-impl ReloadNotice {
-    fn from_diagnostic(problem: &Diagnostic) -> Self {
-        let severity = match problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
-        let (message, hint) = (problem.message.clone(), problem.hint.clone());
-        Self { severity, line: problem.line, column: problem.column, message, hint }
-    }
-}
 
 /// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
@@ -253,7 +206,7 @@ impl Reloader {
     pub fn reload(&self) -> ReloadReport {
         let mut current = self.current.lock();
         let Some(file) = self.status().file else {
-            return refused(&Diagnostics::unreadable(
+            return ReloadReport::refused(&Diagnostics::unreadable(
                 "proxy.toml",
                 "the rules were not read from a file".to_owned(),
                 "start with `--config FILE`",
@@ -280,7 +233,7 @@ impl Reloader {
             .map_or_else(|| "proxy.toml".to_owned(), |file| file.display().to_string());
         match Config::parse(text, &name, &|variable| std::env::var(variable).ok()) {
             Ok(config) => self.compare(&self.current.lock(), &config).0,
-            Err(problems) => refused(&problems),
+            Err(problems) => ReloadReport::refused(&problems),
         }
     }
 
@@ -362,7 +315,11 @@ impl Reloader {
         self.startup.trusted_proxies.replace(&networks);
         self.origins.adopt(origin);
         if let Some(retired) = retired {
-            tracing::info!(origin = %config.upstream.target.authority, "the settings of the origin have changed; former connections end with their requests");
+            let origin = &config.upstream.target.authority;
+            tracing::info!(
+                %origin,
+                "[upstream] has changed: connections of before end with their requests"
+            );
             retired.retire();
         }
         if is_another {
@@ -377,7 +334,7 @@ impl Reloader {
     }
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
-        let (now, report) = (self.proxy.clock.wall(), refused(problems));
+        let (now, report) = (self.proxy.clock.wall(), ReloadReport::refused(problems));
         self.status.lock().refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
@@ -469,7 +426,7 @@ impl Reloader {
         });
         // The work panicked, which was logged. The old rules stay in force.
         working.await.unwrap_or_else(|_| {
-            refused(&Diagnostics::unreadable(
+            ReloadReport::refused(&Diagnostics::unreadable(
                 "proxy.toml",
                 "reading the file failed with an internal error".to_owned(),
                 "see the log, and report it as a bug",
@@ -511,17 +468,6 @@ fn unusable(config: &Config, error: &SetupError) -> Diagnostics {
         error.to_string(),
         "correct `[upstream]`; the old settings stay in force",
     )
-}
-
-fn refused(problems: &Diagnostics) -> ReloadReport {
-    let notices = problems.iter().map(ReloadNotice::from_diagnostic).collect();
-    ReloadReport {
-        ok: false,
-        changes: Vec::new(),
-        restart_needed: Vec::new(),
-        problems: notices,
-        text: problems.to_string(),
-    }
 }
 
 #[cfg(test)]
