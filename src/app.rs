@@ -38,7 +38,7 @@ use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
 use crate::server::{self, DrainSignals, Drained, Service};
 use crate::shadow::Shadow;
 use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
-use crate::telemetry::events::{EventKind, Events};
+use crate::telemetry::events::EventKind;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::log;
 pub use crate::telemetry::log::init as init_log;
@@ -126,7 +126,6 @@ impl Sidecar {
         {
             cluster_fills.get_or_init(|| made);
         }
-        let events = Arc::<Events>::default();
         let counters = proxy::ProxyCounters::default();
         let late_purges = proxy::LatePurges::new(&coherence, &tasks, &counters.purges_at_end);
         let resources = proxy::Resources {
@@ -142,14 +141,14 @@ impl Sidecar {
             )),
             metrics,
             hot_tags: HotTags::default(),
-            events: Arc::clone(&events),
-            clock: clock.clone(),
+            events: Arc::default(),
+            mutation_permits: mutation_permits(config, &clock, &counters),
+            clock,
             tasks,
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             streams: CancellationToken::new(),
             overlap: proxy::Overlap::default(),
-            mutation_permits: mutation_permits(config, &clock, &counters),
             range_budget: Arc::<proxy::RangeBudget>::default(),
             upload_budget: proxy::UploadBudget::new(config.limits.uploads),
             unknown_outcomes: proxy::UnknownOutcomes::default(),

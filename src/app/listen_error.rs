@@ -20,8 +20,8 @@ pub(super) fn cannot_listen(
     };
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another process listens there; set another port as {key}, or stop that process (`ss -ltnp \
-             'sport = :{}'` names it)",
+            "another process listens there; set another port as {key}, or stop that process \
+             (`ss -ltnp 'sport = :{}'` names it)",
             address.port()
         ),
         io::ErrorKind::PermissionDenied => format!(

@@ -42,7 +42,6 @@ use crate::telemetry::metrics::{Counter, Metrics};
 
 use self::origins::NextOrigin;
 pub(crate) use self::origins::{CurrentOrigin, Origins};
-use self::report::refused;
 pub use self::report::{ReloadNotice, ReloadReport};
 
 mod origins;
@@ -222,7 +221,7 @@ impl Reloader {
     pub fn reload(&self) -> ReloadReport {
         let mut current = self.current.lock();
         let Some(file) = self.status().file else {
-            return refused(&Diagnostics::unreadable(
+            return ReloadReport::refused(&Diagnostics::unreadable(
                 "proxy.toml",
                 "the rules were not read from a file".to_owned(),
                 "start with `--config FILE`",
@@ -255,10 +254,10 @@ impl Reloader {
                 let widening = sharing::refusals(&config, &self.file_name(), &current.sharing);
                 widening.map_or_else(
                     || self.compare(&current, &config).0,
-                    |problems| refused(&problems),
+                    |problems| ReloadReport::refused(&problems),
                 )
             }
-            Err(problems) => refused(&problems),
+            Err(problems) => ReloadReport::refused(&problems),
         }
     }
 
@@ -352,7 +351,11 @@ impl Reloader {
         self.startup.trusted_proxies.replace(&networks);
         self.origins.adopt(origin);
         if let Some(retired) = retired {
-            tracing::info!(origin = %config.upstream.target.authority, "the settings of the origin have changed; former connections end with their requests");
+            let origin = &config.upstream.target.authority;
+            tracing::info!(
+                %origin,
+                "[upstream] has changed: connections of before end with their requests"
+            );
             retired.retire();
         }
         if is_another {
@@ -367,7 +370,7 @@ impl Reloader {
     }
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {
-        let (now, report) = (self.proxy.clock.wall(), refused(problems));
+        let (now, report) = (self.proxy.clock.wall(), ReloadReport::refused(problems));
         self.status.lock().refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
@@ -459,7 +462,7 @@ impl Reloader {
         });
         // The work panicked, which was logged. The old rules stay in force.
         working.await.unwrap_or_else(|_| {
-            refused(&Diagnostics::unreadable(
+            ReloadReport::refused(&Diagnostics::unreadable(
                 "proxy.toml",
                 "reading the file failed with an internal error".to_owned(),
                 "see the log, and report it as a bug",

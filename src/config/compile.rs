@@ -90,8 +90,8 @@ fn read(
 fn leave_redis_out(root: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> bool {
     let url = root.get_ref().get("redis").and_then(|redis| redis.get_ref().get("url"));
     let Some(url) = url.filter(|url| reader.is_left_out(url)) else { return false };
-    let message = "this variable is unset or empty, so [redis] is left out: the cache lives in this \
-                   process's memory alone";
+    let message = "this variable is unset or empty, so [redis] is left out: the cache lives in \
+                   this process's memory alone";
     let hint = "set the variable to the URL of Redis to share the cache";
     reader.report.push(DiagnosticBuilder::note(url.span(), message).hint(hint));
     true

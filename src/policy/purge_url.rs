@@ -12,9 +12,9 @@ pub fn not_one_path(url: &str) -> Option<String> {
     };
     let segment = path.split('/').skip(2).find(|segment| is_pattern(segment))?;
     Some(format!(
-        "has {segment:?}, and a URL names one path of one host: name each URL, or the tag that all of them carry \
-         (`sidecache explain GET /path` shows the tags of a path); write %2A for a `*` in the path \
-         itself"
+        "has {segment:?}, and a URL names one path of one host: name each URL, or the tag that all \
+         of them carry (`sidecache explain GET /path` shows the tags of a path); write %2A for a \
+         `*` in the path itself"
     ))
 }
 

@@ -195,13 +195,9 @@ impl RouteSpec {
     /// Whether both match the same paths, and neither is more specific.
     #[must_use]
     pub fn ties(&self, other: &Self) -> bool {
-        let (one, two) = (&self.pattern, &other.pattern);
         match (self.case, other.case) {
-            (PathCase::Exact, PathCase::Exact) => one.ties(two),
-            (PathCase::Ignore, PathCase::Ignore) => one.in_lower_case().ties(&two.in_lower_case()),
-            // Of two that differ by case alone, the one whose case counts is more specific.
-            _ if one.in_lower_case().same_shape(&two.in_lower_case()) => one.same_shape(two),
-            _ => one.in_lower_case().ties(&two.in_lower_case()),
+            (PathCase::Exact, PathCase::Exact) => self.pattern.ties(&other.pattern),
+            (one, two) => self.pattern.ties_in_any_case(&other.pattern, one == two),
         }
     }
 }

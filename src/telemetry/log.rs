@@ -19,12 +19,12 @@ use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, reload};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use self::json::BoundedJson;
 use self::line::OneLine;
 use self::repeats::{LimitedFormat, RepeatLimit};
-use self::switches::{LogControl, SwitchedFormat, Switches};
+use self::switches::{SwitchedFormat, Switches};
 use crate::clock::Clock;
 use crate::outcome::{Outcome, Tier};
 use crate::peer_address::PeerAddress;
@@ -136,6 +136,21 @@ fn needs_quieting(directives: &[&str]) -> bool {
     directives.iter().any(is_level) && !directives.iter().any(names_it)
 }
 
+/// Changes the settings of a log.
+struct LogControl {
+    filter: reload::Handle<EnvFilter, Registry>,
+    switches: Arc<Switches>,
+}
+
+impl LogControl {
+    /// Puts settings in force, with the filter that they stand for.
+    fn apply(&self, settings: &LogSettings, filter: EnvFilter) {
+        self.switches.set(settings.format == LogFormat::Json, settings.repeats);
+        // It fails only once the subscriber is gone, and then nothing is logged.
+        let _ = self.filter.reload(filter);
+    }
+}
+
 /// The process's log, once it is initialized.
 static CONTROL: OnceLock<LogControl> = OnceLock::new();
 
@@ -198,7 +213,7 @@ where
     let (filter, handle) = reload::Layer::new(filter);
     let switches = Arc::new(Switches::default());
     let control = LogControl { filter: handle, switches: Arc::clone(&switches) };
-    control.switches.set(settings);
+    control.switches.set(settings.format == LogFormat::Json, settings.repeats);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let lines = lines.fmt_fields(OneLine).map_event_format(|text| LimitedFormat {
         format: SwitchedFormat { text, json: BoundedJson, switches: Arc::clone(&switches) },

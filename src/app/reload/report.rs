@@ -1,4 +1,4 @@
-//! What a reload or a check of the file came to, as the admin API shows it.
+//! What a reload, or a check of what it would do, says of itself.
 
 use serde::Serialize;
 
@@ -22,7 +22,17 @@ pub struct ReloadReport {
 }
 
 impl ReloadReport {
-    /// For the admin API.
+    /// The report of a file that is rejected.
+    pub(super) fn refused(problems: &Diagnostics) -> Self {
+        Self {
+            ok: false,
+            changes: Vec::new(),
+            restart_needed: Vec::new(),
+            problems: problems.iter().map(ReloadNotice::from_diagnostic).collect(),
+            text: problems.to_string(),
+        }
+    }
+
     pub(super) fn reply(&self) -> ReloadReply {
         ReloadReply { ok: self.ok, json: serde_json::to_string(self).unwrap_or_default() }
     }
@@ -44,9 +54,7 @@ pub struct ReloadNotice {
 }
 
 impl ReloadNotice {
-    /// A diagnostic, for JSON.
-    #[must_use]
-    pub fn from_diagnostic(problem: &Diagnostic) -> Self {
+    pub(super) fn from_diagnostic(problem: &Diagnostic) -> Self {
         let severity = match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
@@ -54,17 +62,5 @@ impl ReloadNotice {
         };
         let (message, hint) = (problem.message.clone(), problem.hint.clone());
         Self { severity, line: problem.line, column: problem.column, message, hint }
-    }
-}
-
-/// The report of a file that is rejected.
-pub(super) fn refused(problems: &Diagnostics) -> ReloadReport {
-    let notices = problems.iter().map(ReloadNotice::from_diagnostic).collect();
-    ReloadReport {
-        ok: false,
-        changes: Vec::new(),
-        restart_needed: Vec::new(),
-        problems: notices,
-        text: problems.to_string(),
     }
 }

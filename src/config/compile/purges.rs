@@ -8,7 +8,7 @@ use http::Method;
 
 use super::conditions::conditions;
 use super::fields::FieldTable;
-use super::rule_names::{RuleNames, pattern};
+use super::rule_names::{PATH_FORM, RuleNames, pattern};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
@@ -114,7 +114,7 @@ fn except(slot: &Setting<TomlList<TomlString>>, context: &mut CompileContext) ->
     let read = |context: &mut CompileContext, text: &Located<TomlString>| {
         Pattern::parse(text.value.as_str())
             .map_err(|error| {
-                context.report.malformed(text, "a path", &error.what, None, &error.hint);
+                context.report.malformed(text, "a path", &error.what, PATH_FORM, &error.hint);
             })
             .ok()
     };

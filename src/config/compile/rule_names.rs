@@ -23,6 +23,10 @@ pub(super) struct RuleNames<'a> {
     for_purge: bool,
 }
 
+/// What is allowed as a path.
+pub(super) const PATH_FORM: Option<&str> =
+    Some("segments of text and {captures}, and {*rest} for everything below at the end");
+
 /// The name of the built-in field; a declared field or a capture of this name hides it.
 const CALLER: &str = "caller";
 
@@ -60,7 +64,7 @@ pub(super) fn pattern(
     let pattern = match Pattern::parse(text.value.as_str()) {
         Ok(pattern) => pattern,
         Err(error) => {
-            context.report.malformed(text, "a path", &error.what, None, &error.hint);
+            context.report.malformed(text, "a path", &error.what, PATH_FORM, &error.hint);
             return None;
         }
     };

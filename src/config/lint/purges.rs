@@ -147,7 +147,8 @@ fn unnamed(route: &LintRoute<'_>, context: &mut CompileContext) {
             (
                 longest,
                 format!(
-                    "entries may be served for up to {most}, and no purge rule names any of this route's tags"
+                    "entries may be served for up to {most}, and no purge rule names any of this \
+                     route's tags"
                 ),
             )
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::Malformed;
 use crate::policy::request_target;
 
+use self::foreign::HINT;
 use self::mixed::{MixedSegment, TextCase};
 
 mod foreign;
@@ -79,13 +80,11 @@ impl Segment {
     }
 }
 
-const HINT: &str =
-    "write it as \"/api/v1/campaigns/{id}\", with a trailing {*rest} for everything below";
-
 impl Pattern {
     /// Reads a pattern.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        if let Some(foreign) = foreign::foreign(text) {
+        let is_own = |text: &str| Self::parse_own(text).is_ok();
+        if let Some(foreign) = foreign::foreign(text, &is_own) {
             return Err(foreign);
         }
         Self::parse_own(text)
@@ -247,6 +246,14 @@ impl Pattern {
         differing.is_some_and(|(one, two)| {
             one.rank() == two.rank() && matches!(one, Segment::Mixed(_)) && self.may_cover(other)
         })
+    }
+
+    /// The same where the case of one does not count, or, if `both`, of neither: of two that differ
+    /// by case alone, the one whose case counts is more specific.
+    #[must_use]
+    pub fn ties_in_any_case(&self, other: &Self, both: bool) -> bool {
+        let (one, two) = (self.in_lower_case(), other.in_lower_case());
+        if !both && one.same_shape(&two) { self.same_shape(other) } else { one.ties(&two) }
     }
 
     /// The pattern for [`request_target::write_readings`]: it matches a path in any case, with and

@@ -1,5 +1,4 @@
-//! What of the log a reload changes: the filter, the form of a line, and how many repeats there
-//! are.
+//! What of the log's lines a reload changes: their form, and how often one kind may be repeated.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,15 +8,6 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Registry, reload};
-
-use super::{LogFormat, LogSettings};
-
-/// Changes the settings of a log.
-pub(super) struct LogControl {
-    pub(super) filter: reload::Handle<EnvFilter, Registry>,
-    pub(super) switches: Arc<Switches>,
-}
 
 /// The settings that are read for each line.
 #[derive(Debug, Default)]
@@ -26,19 +16,10 @@ pub(super) struct Switches {
     repeats: AtomicU32,
 }
 
-impl LogControl {
-    /// Puts settings in force, with the filter that they stand for.
-    pub(super) fn apply(&self, settings: &LogSettings, filter: EnvFilter) {
-        self.switches.set(settings);
-        // It fails only once the subscriber is gone, and then nothing is logged.
-        let _ = self.filter.reload(filter);
-    }
-}
-
 impl Switches {
-    pub(super) fn set(&self, settings: &LogSettings) {
-        self.is_json.store(settings.format == LogFormat::Json, Ordering::Relaxed);
-        self.repeats.store(settings.repeats, Ordering::Relaxed);
+    pub(super) fn set(&self, is_json: bool, repeats: u32) {
+        self.is_json.store(is_json, Ordering::Relaxed);
+        self.repeats.store(repeats, Ordering::Relaxed);
     }
 
     /// How many WARN and ERROR lines of one kind are logged in a minute.

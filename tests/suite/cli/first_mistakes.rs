@@ -106,7 +106,7 @@ async fn issue_764_a_pattern_is_no_url_to_purge() {
     contains_all(&said.err, &["--url", url, "names one path", "the tag that all of them carry"]);
     let refused = scene.sidecar.admin_post("/purge", &json!({ "urls": [url] })).await;
     assert_eq!(refused.status, 400, "{}", refused.text());
-    contains_all(&refused.text(), &["names one path"]);
+    contains_all(refused.text(), &["names one path"]);
 }
 
 /// 765. `check --against running` printed each warning twice.

@@ -100,18 +100,44 @@ async fn settings_of_the_origin_change_without_a_restart() {
     let hold = scene.hold("GET", "/late", Point::Before);
     assert_eq!(scene.get("/late").await.status, 504, "it has a new limit");
     hold.release();
-    let open = async || {
-        let text = scene.sidecar.admin_get("/metrics").await.text().to_owned();
-        let line = text.lines().find(|line| line.starts_with("sidecache_upstream_idle "));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("the gauge")
-    };
-    scene.get("/passed").await;
-    eventually("the new connection alone is idle", Duration::from_secs(10), || async {
-        open().await <= 1.0
-    })
-    .await;
     let report = replace(&scene.sidecar, &url, &with("wait_timeout = \"7s\"")).await;
     assert_eq!(report["restart_needed"], json!(["upstream.wait_timeout"]), "{report}");
+}
+
+/// 776. Connections to the origin of before stay open for no longer than their requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_before_a_reload_end_with_their_requests() {
+    let scene = Scene::start("", |_| Response::ok("data")).await;
+    let address = scene.sidecar.address;
+    let get = move |path: &'static str| {
+        tokio::spawn(async move { Client::new(address).get(path, &[]).await.status })
+    };
+    let open = async || {
+        let text = scene.sidecar.admin_get("/metrics").await.text().to_owned();
+        let line = text.lines().find(|line| line.starts_with("sidecache_upstream_open "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("the gauge")
+    };
+    let is_open = async |wanted: f64| {
+        eventually("the connections", Duration::from_secs(10), || async {
+            (open().await - wanted).abs() < 0.5
+        })
+        .await;
+    };
+    let (long, short) =
+        (scene.hold("GET", "/l", Point::Before), scene.hold("GET", "/s", Point::Before));
+    let requests = [get("/l"), get("/s")];
+    long.arrived().await;
+    short.arrived().await;
+    short.release();
+    let [long_request, short_request] = requests;
+    assert_eq!(short_request.await.expect("no panic"), 200);
+    is_open(2.0).await;
+    let url = format!("url = \"http://{}\"\n", scene.origin.address);
+    replace(&scene.sidecar, &url, &format!("{url}keep_alive = \"50s\"\n")).await;
+    is_open(1.0).await;
+    long.release();
+    assert_eq!(long_request.await.expect("no panic"), 200);
+    is_open(0.0).await;
 }
 
 /// 772. A client that has logged in its connection kept the former origin's.

@@ -1,19 +1,25 @@
 //! Patterns as other tools write them. Taken literally they match nothing, so they are refused, and
 //! the same in the form of this file is proposed.
 
-use super::{HINT, Pattern};
 use crate::error::Malformed;
+
+/// The form of a pattern of this file.
+pub(super) const HINT: &str =
+    "write it as \"/api/v1/campaigns/{id}\", with a trailing {*rest} for everything below";
+
+/// Whether a text is a pattern of this file.
+type IsOwn<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Why a pattern is not one of this file but of another tool, with the right form; `None` if it
 /// looks like none of theirs.
-pub(super) fn foreign(text: &str) -> Option<Malformed> {
+pub(super) fn foreign(text: &str, is_own: IsOwn<'_>) -> Option<Malformed> {
     if !text.starts_with('/') {
-        return foreign_start(text);
+        return foreign_start(text, is_own);
     }
     let parts: Vec<&str> = text[1..].split('/').collect();
     let is_foreign = |part: &&&str| translated(part, false) != **part;
     let part = parts.iter().find(is_foreign)?;
-    let hint = match proposal(&parts) {
+    let hint = match proposal(&parts, is_own) {
         Some(whole) if parts.last() == Some(&"*") && part == parts.last()? => {
             let below = whole.trim_end_matches("{*rest}");
             let one = format!("{below}{{{}}}", if below.contains("{id}") { "item" } else { "id" });
@@ -27,7 +33,7 @@ pub(super) fn foreign(text: &str) -> Option<Malformed> {
 }
 
 /// A text that begins with no slash.
-fn foreign_start(text: &str) -> Option<Malformed> {
+fn foreign_start(text: &str, is_own: IsOwn<'_>) -> Option<Malformed> {
     let stripped = text.trim_start_matches(['^', '~', '*', ' ']);
     let (what, inner) = if let Some((_, after)) = text.split_once("://") {
         ("is a URL", after.find('/').map_or("/", |slash| &after[slash..]))
@@ -37,13 +43,13 @@ fn foreign_start(text: &str) -> Option<Malformed> {
         return None;
     };
     let parts: Vec<&str> = inner.get(1..)?.split('/').collect();
-    let hint = proposal(&parts)
+    let hint = proposal(&parts, is_own)
         .map_or_else(|| HINT.to_owned(), |whole| format!("write the path alone: {whole:?}"));
     Some(Malformed::new(format!("the path {text:?} {what}"), hint))
 }
 
 /// The same pattern in the form of this file, if there is one.
-fn proposal(parts: &[&str]) -> Option<String> {
+fn proposal(parts: &[&str], is_own: IsOwn<'_>) -> Option<String> {
     let mut whole = String::new();
     for (at, part) in parts.iter().enumerate() {
         let own = translated(part, at + 1 == parts.len());
@@ -61,7 +67,7 @@ fn proposal(parts: &[&str]) -> Option<String> {
         number += 1;
         whole.replace_range(at..at + 4, &format!("{{id{number}}}"));
     }
-    Pattern::parse_own(&whole).ok().map(|_| whole)
+    is_own(&whole).then_some(whole)
 }
 
 /// What regular expressions write for a text, without one that is a part of another one.

@@ -361,7 +361,8 @@ proptest! {
         let in_any_case = pattern.captures_in_any_case(&upper).map(values);
         prop_assert_eq!(in_any_case.is_some(), found.is_some());
         if let Some(found) = found {
-            prop_assert_eq!(in_any_case.unwrap_or_default().concat().to_lowercase(), found.concat());
+            let in_any_case = in_any_case.unwrap_or_default().concat();
+            prop_assert_eq!(in_any_case.to_lowercase(), found.concat());
         }
     }
 }
