@@ -48,7 +48,8 @@ mod tests {
     fn said(kind: io::ErrorKind) -> String {
         let address: SocketAddr = "127.0.0.1:80".parse().expect("an address");
         let error = io::Error::new(kind, "the system's words");
-        cannot_listen(&address.into(), "admin", Path::new("/etc/sidecache/here.toml"), &error).to_string()
+        cannot_listen(&address.into(), "admin", Path::new("/etc/sidecache/here.toml"), &error)
+            .to_string()
     }
 
     #[test]

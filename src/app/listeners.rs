@@ -126,18 +126,12 @@ fn open(
 const SERVED: &str = "another sidecar serves there; stop it first, or replace it without a pause \
                       by `sidecache --take-over`";
 
-fn bind_clients(
-    config: &Config,
-    folder: Option<&HandoverFolder>,
-) -> Result<Listener, SetupError> {
+fn bind_clients(config: &Config, folder: Option<&HandoverFolder>) -> Result<Listener, SetupError> {
     let address = &config.server.address;
     server::listen(address).map_err(|error| not_bound(config, (address, "listen"), folder, &error))
 }
 
-fn bind_admin(
-    config: &Config,
-    folder: Option<&HandoverFolder>,
-) -> Result<TcpListener, SetupError> {
+fn bind_admin(config: &Config, folder: Option<&HandoverFolder>) -> Result<TcpListener, SetupError> {
     let address = config.admin.address;
     server::bind(address)
         .map_err(|error| not_bound(config, (&address.into(), "admin"), folder, &error))

@@ -279,7 +279,9 @@ fn register_state(proxy: &Arc<Proxy>) {
     gauge(
         "sidecache_upstream_up",
         "0 while the origin does not answer; 1 while it does, and before the first request",
-        |proxy| f64::from(u8::from(proxy.active_config().origin.health().status().outage.is_none())),
+        |proxy| {
+            f64::from(u8::from(proxy.active_config().origin.health().status().outage.is_none()))
+        },
     );
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| {
         f64::from(u8::from(proxy.coherence.mode() == CoherenceMode::Shared))

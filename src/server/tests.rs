@@ -5,8 +5,8 @@ mod framing;
 mod limits;
 mod protocol;
 mod targets;
-mod unread;
 mod unix;
+mod unread;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

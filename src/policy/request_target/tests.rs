@@ -32,10 +32,7 @@ fn a_raw_character_and_its_escape_are_one() {
         assert_eq!(normal_path(&lower).as_deref(), Some(normal));
         assert!(readings(raw).contains(&normal.to_owned()), "a write to it purges both");
     }
-    assert_eq!(
-        normal_query("q=\"ü\"&a[]={1|2}^\\`"),
-        "q=%22%C3%BC%22&a[]=%7B1%7C2%7D%5E%5C%60"
-    );
+    assert_eq!(normal_query("q=\"ü\"&a[]={1|2}^\\`"), "q=%22%C3%BC%22&a[]=%7B1%7C2%7D%5E%5C%60");
     assert!(matches!(normal_query("a=b%22&c=/?:@"), Cow::Borrowed(_)));
     let wanted = ["q".into()];
     assert_eq!(pick("x=1&q=\"ü\"", &wanted).as_deref(), Ok("q=%22%C3%BC%22"));

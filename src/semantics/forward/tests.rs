@@ -296,7 +296,7 @@ fn the_peer_of_a_socket_has_no_address_to_add() {
     let of = |trusted: bool, sent: &[(&str, &str)]| {
         let peer = ClientPeer { addr: PeerAddress::Unix, trusted };
         let mut headers = map(sent);
-        prepare_request(&mut headers, Version::HTTP_11, &host, &peer, None);
+        prepare_request(&mut headers, Version::HTTP_11, &host, &peer, None, false);
         headers["x-forwarded-for"].to_str().unwrap().to_owned()
     };
     let chain = [("x-forwarded-for", "192.0.2.9, 10.0.0.2")];

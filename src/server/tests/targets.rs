@@ -43,7 +43,7 @@ async fn bodies_and_what_follows_them_are_untouched() {
     struct Echo;
     impl Service for Echo {
         type Client = ();
-        fn connect(&self, _: ClientPeer) {}
+        fn connect(&self, _: ClientPeer, _: &Arc<Departure>) {}
         async fn call(
             self: &Arc<Self>,
             request: Request<Body>,
@@ -63,11 +63,11 @@ async fn bodies_and_what_follows_them_are_untouched() {
             Response::new(Body::full("refused"))
         }
     }
-    let listener = bind(settings().address).unwrap();
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
-    let (counters, stop) = (ServerCounters::default(), CancellationToken::new());
-    let tasks = TaskTracker::new();
-    tokio::spawn(run(listener, settings(), Arc::new(Echo), counters, Clock::system(), stop, tasks));
+    let (counters, signals) = (ServerCounters::default(), DrainSignals::default());
+    let (listener, app) = (listener.into(), Arc::new(Echo));
+    tokio::spawn(run(listener, settings(), app, counters, Clock::system(), signals));
     let body = b"GET /\"<\xff> HTTP/1.1\r\n\r\n";
     let first = [
         format!("PUT /<1> HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())

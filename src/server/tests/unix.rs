@@ -68,7 +68,11 @@ async fn clients_of_a_socket_are_served_and_its_file_goes_with_the_server() {
 #[tokio::test]
 async fn peers_of_a_socket_are_trusted_only_by_name() {
     let folder = Folder::new();
-    let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let networks = |texts: &[&str]| {
+        let networks: Vec<crate::semantics::forward::Network> =
+            texts.iter().map(|text| text.parse().unwrap()).collect();
+        TrustedProxies::from(networks)
+    };
     for (trusted, expected) in
         [(networks(&["0.0.0.0/0", "::/0"]), "unix false"), (networks(&["unix"]), "unix true")]
     {

@@ -1,6 +1,8 @@
 //! Whatever is suggested may be pasted: alone, after each other, in any order, under the traffic of
 //! many callers, nobody gets what the app said to somebody else.
 
+use std::fmt::Write as _;
+
 use rand::prelude::*;
 use serde_json::{Value, json};
 
@@ -72,7 +74,7 @@ fn random_rules(random: &mut StdRng) -> String {
         let key = ["", "key = [\"tenant\"]\n", "key = [\"tenant?\"]\n"].choose(random);
         let ttl = ["", "ttl = \"1m\"\n"].choose(random).expect("two");
         let key = key.expect("three");
-        rules += &format!("[[routes]]\npath = \"{path}\"\nscope = \"{scope}\"\n{key}{ttl}");
+        let _ = write!(rules, "[[routes]]\npath = \"{path}\"\nscope = \"{scope}\"\n{key}{ttl}");
     }
     rules
 }
