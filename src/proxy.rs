@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::outcome::{Outcome, Reason};
@@ -164,22 +165,14 @@ impl Proxy {
         let resources = &self.resources;
         let (mut parts, body) = request.into_parts();
         forward::complete_target(&mut parts.uri);
-        let (version, headers) = (parts.version, &mut parts.headers);
+        let (version, headers) = (parts.version, &parts.headers);
         let options = match forward::check_request(&parts.method, &parts.uri, version, headers) {
             Ok(options) => options,
             Err(bad) => return self.refuse_request(bad),
         };
-        let fallback = || config.origin.authority();
-        let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
-        let upgrade = if options.upgrade {
-            forward::take_upgrade(headers, version, &config.rules.upgrades)
-        } else {
-            None
-        };
         let (peer, now) = (client.peer(config), self.clock.wall());
-        let choice = client.choose_connection(&config.origin, peer, headers, version);
-        let upgrade = upgrade.filter(|_| body.is_empty());
-        let connection = &ConnectionDemand { choice, upgrade, lacks_host };
+        let is_bare = body.is_empty();
+        let connection = &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
         let departure = &client.departure;
         let context = RequestContext { config, peer, departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules);
@@ -207,16 +200,14 @@ impl Proxy {
         // Steps that ask the origin are boxed: their state is large, and hits should not carry it
         // around.
         match plan {
-            Plan::Lookup(lookup) if resources.overlap.passes() => {
-                observe();
-                let clients = &resources.authorized_clients;
-                let context = LookupContext::new(context, &parts, &lookup, clients);
-                let outcome = Outcome::bypass(Reason::Handover);
-                Box::pin(pass::pass_lookup(resources, &context, outcome)).await
-            }
             Plan::Lookup(lookup) => {
                 let clients = &resources.authorized_clients;
                 let context = LookupContext::new(context, &parts, &lookup, clients);
+                if resources.overlap.passes() {
+                    observe();
+                    let outcome = Outcome::bypass(Reason::Handover);
+                    return Box::pin(pass::pass_lookup(resources, &context, outcome)).await;
+                }
                 match lookup::fast_hit(resources, &context) {
                     Ok(answered) => answered,
                     Err(attempts) => {
@@ -292,6 +283,26 @@ impl Proxy {
             self.hot_tags.subject(route, reason.as_str(), subject);
         }
     }
+}
+
+/// What a request asks of its connection. It gets a `Host` if it has none.
+fn connection_demand(
+    (config, client): (&Arc<ActiveConfig>, &ClientConnection),
+    parts: &mut Parts,
+    wants_upgrade: bool,
+    is_bare: bool,
+) -> ConnectionDemand {
+    let (version, headers) = (parts.version, &mut parts.headers);
+    let fallback = || config.origin.authority();
+    let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
+    let upgrade = if wants_upgrade {
+        forward::take_upgrade(headers, version, &config.rules.upgrades)
+    } else {
+        None
+    };
+    let peer = client.peer(config);
+    let choice = client.choose_connection(&config.origin, peer, headers, version);
+    ConnectionDemand { choice, upgrade: upgrade.filter(|_| is_bare), lacks_host }
 }
 
 /// What a request carries of a credential, where callers are remembered. A login page is for

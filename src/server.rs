@@ -8,6 +8,7 @@
 mod bodies;
 mod carry;
 mod connection;
+mod connection_end;
 mod connection_state;
 mod counters;
 mod drain;
@@ -19,19 +20,17 @@ mod service;
 mod settings;
 mod socket;
 mod socket_file;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 mod unread;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -45,21 +44,13 @@ pub use self::service::Service;
 pub use self::settings::{ServerSettings, TrustedProxies};
 use self::socket::ConnectionPermit;
 use self::socket_file::SocketFile;
+use self::tcp::BACKLOG;
+pub use self::tcp::{adopt, bind};
 use crate::clock::Clock;
 use crate::descriptors;
 use crate::peer_address::PeerAddress;
 use crate::shares::{Crowded, FairPermit};
 
-/// The most connections that wait in the kernel to be accepted.
-const BACKLOG: i32 = 4096;
-/// The bytes that the kernel buffers beyond what is on the wire. The bound lets the sidecar tell a
-/// slow reader, which makes room often, from one that has stopped, and keeps only one copy of the
-/// response in memory.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT_BYTES: u32 = 256 * 1024;
-/// Keep-alive probes find clients that vanished without closing.
-const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Pauses after an accept that failed, from the first to the longest.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// The most rejections in progress. Further connections are closed without a response.
@@ -77,40 +68,6 @@ pub fn listen(address: &ListenAddress) -> io::Result<Listener> {
             Ok(Listener::Unix(listener, Some(file)))
         }
     }
-}
-
-/// Opens a TCP port.
-///
-/// # Errors
-/// When the address cannot be bound. Needs a Tokio runtime.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    // Accepted sockets inherit these, at no cost per connection.
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
-    )?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Makes a listener that another process has opened ready for [`run`].
-///
-/// # Errors
-/// When it cannot be made non-blocking. Needs a Tokio runtime.
-pub fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    let socket = socket2::SockRef::from(&listener);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
-    )?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
-    TcpListener::from_std(listener)
 }
 
 /// Serves clients until the shutdown, then drains.

@@ -27,31 +27,24 @@ use crate::config::diff::{self, ConfigSnapshot};
 use crate::config::{Config, Diagnostics, sharing, suggestions};
 use crate::error::SetupError;
 use crate::input_file::{self, MAX_CONFIG_BYTES};
-use crate::policy::client_address::ClientAddressRule;
 use crate::policy::edit::{Edit, TriedEdits};
-use crate::policy::known_callers::KnownCallers;
-use crate::policy::plan::PolicyRules;
 use crate::policy::route::Collapse;
-use crate::proxy::{self, ActiveConfig, CookieUse, Proxy};
-use crate::secret::Hasher;
-use crate::semantics::forward::Upgrades;
-use crate::server::TrustedProxies;
+use crate::proxy::{ActiveConfig, Proxy};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{Counter, Metrics};
+use crate::telemetry::metrics::Counter;
 
 use self::origins::NextOrigin;
-pub(crate) use self::origins::{CurrentOrigin, Origins};
+pub(crate) use self::origins::Origins;
 pub use self::report::{ReloadNotice, ReloadReport};
+pub use self::startup::StartupSettings;
 
 mod origins;
 mod report;
+mod startup;
 
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How much longer than the origin's first-byte timeout a mutation stays marked.
-const MARK_MARGIN: Duration = Duration::from_secs(5);
 
 /// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
@@ -60,96 +53,6 @@ pub struct ReloadCounters {
     pub ok: Arc<Counter>,
     /// Files rejected.
     pub failed: Arc<Counter>,
-}
-
-/// The settings that only a restart changes, and what the server shares with reloads.
-#[derive(Clone, Debug)]
-pub struct StartupSettings {
-    object: u64,
-    waiters: usize,
-    wait: Duration,
-    half_closed: Duration,
-    hasher: Hasher,
-    /// The list that new connections are judged by.
-    trusted_proxies: TrustedProxies,
-}
-
-impl StartupSettings {
-    /// The settings of the file at startup.
-    #[must_use]
-    pub fn from_config(config: &Config, hasher: Hasher) -> Self {
-        let limits = &config.limits;
-        Self {
-            object: limits.object,
-            waiters: limits.waiters,
-            wait: limits.wait,
-            half_closed: config.server.half_closed,
-            hasher,
-            trusted_proxies: config.server.trusted_proxies.clone(),
-        }
-    }
-
-    /// The rules and settings of a file, with the fixed settings. Takes the routes out of the
-    /// config.
-    pub(crate) fn active_config(
-        &self,
-        config: &mut Config,
-        metrics: &Metrics,
-        origin: &CurrentOrigin,
-    ) -> ActiveConfig {
-        let limits = &config.limits;
-        let settings = proxy::ProxySettings {
-            max_tags: limits.tags,
-            keep_stale: limits.stale,
-            max_ranges: limits.ranges,
-            // A response above the object limit could not be stored.
-            range_fill: limits.range_fill.min(self.object),
-            range_factor: limits.range_factor,
-            purge_body: limits.purge_body,
-            upload_time: limits.upload_time,
-            gather: limits.gather,
-            mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
-            tunnel_timeout: config.upstream.tunnel_timeout,
-            half_closed: self.half_closed,
-            debug_headers: config.debug_headers,
-            access_log: config.log.access,
-        };
-        let (routes, purges) =
-            (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
-        let trusted = config.server.trusted_proxies.networks();
-        let rules = PolicyRules {
-            client_address: ClientAddressRule::new(&routes, &purges, &trusted),
-            routes,
-            purges,
-            credential: Arc::clone(&config.credential),
-            hasher: self.hasher.clone(),
-            max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
-            upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
-            fill: config.fill_constants(),
-            origin: origin.key,
-            host_key: config.host_key.clone(),
-        };
-        let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
-        let cookie_use = CookieUse::new(&rules.credential);
-        let known_callers = known_callers(&rules);
-        ActiveConfig {
-            rules: Arc::new(rules),
-            origin: Arc::clone(&origin.client),
-            trust_version: 0,
-            settings,
-            table,
-            cookie_use,
-            known_callers,
-        }
-    }
-}
-
-/// The callers to remember, where the operator names logins: for the longest time that a route
-/// authorizes a caller for.
-fn known_callers(rules: &PolicyRules) -> Option<KnownCallers> {
-    let longest = rules.routes.iter().map(|route| route.spec.admit_for).max();
-    let remember_for = longest.unwrap_or(Duration::from_mins(1));
-    rules.credential.names_logins.then(|| KnownCallers::new(remember_for))
 }
 
 /// Reloads the config file.
@@ -275,6 +178,7 @@ impl Reloader {
     }
 
     fn accept(&self, current: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
+        super::descriptors::fit(&mut config);
         let origin = match self.origins.next(&config) {
             Ok(origin) => origin,
             Err(error) => return self.refuse(&unusable(&config, &error)),

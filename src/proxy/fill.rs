@@ -224,8 +224,7 @@ pub(super) async fn run_fill(
                 let now = resources.clock.wall();
                 leader.fail(error.reason(), now.since(begun), now);
             }
-            let _ = sender.send(FillResult::Failed(error));
-            return;
+            return drop(sender.send(FillResult::Failed(error)));
         }
     };
     let status = origin.response.status();
@@ -275,8 +274,7 @@ pub(super) async fn run_fill(
             if let Some(stored) = &revalidated {
                 record_confirmation(resources, &request, stored, &headers);
             }
-            let stored = Err(reason);
-            let revalidated = confirmed;
+            let (stored, revalidated) = (Err(reason), confirmed);
             let _ = sender.send(FillResult::Response {
                 status,
                 headers,

@@ -27,13 +27,14 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody, StreamEnd};
+use super::connection_end::{ConnectionEnd, record_end};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
 use super::listener::ClientStream;
 use super::service::Service;
 use super::settings::ServerSettings;
 use super::socket::{ConnectionPermit, ReturnSlot, Socket};
-use super::timeouts::{ConnectionTimer, Timeout, TimeoutLimits, TimerAction};
+use super::timeouts::{ConnectionTimer, TimeoutLimits, TimerAction};
 use super::unread::{self, Refused};
 use crate::clock::Clock;
 use crate::peer_address::PeerAddress;
@@ -222,27 +223,6 @@ impl ConnectionPhase {
     }
 }
 
-enum ConnectionEnd {
-    Closed(Result<(), Box<dyn std::error::Error + Send + Sync>>),
-    TimedOut(Timeout),
-    /// The client had left, and another request needs the place.
-    GivenUp,
-    Aborted,
-}
-
-impl ConnectionEnd {
-    /// Why the sidecar has ended it, where requests may be in progress.
-    const fn why(&self) -> Option<&'static str> {
-        match self {
-            Self::Closed(_) => None,
-            Self::TimedOut(Timeout::HalfClosed) => Some("after half_closed"),
-            Self::TimedOut(_) => Some("after a timeout"),
-            Self::GivenUp => Some("and its place given to another"),
-            Self::Aborted => Some("as its connection was closed"),
-        }
-    }
-}
-
 /// Serves a connection until either side ends it, and answers a head that hyper has refused.
 pub(super) async fn serve<S: Service>(
     server: Arc<ServerContext<S>>,
@@ -351,31 +331,6 @@ fn end_for_others<S>(server: &ServerContext<S>, state: &ConnectionState) -> Opti
     }
     let ends = state.is_unwanted() && state.is_stuck(server.clock.now());
     ends.then_some(ConnectionEnd::Aborted)
-}
-
-fn record_end(end: &ConnectionEnd, state: &ConnectionState, counters: &ServerCounters) {
-    if let Some(why) = end.why() {
-        state.departure().end(why);
-    }
-    match end {
-        // hyper closes in the middle of a head only when it has rejected it. Its reason is lost if
-        // the client does not close afterwards.
-        ConnectionEnd::TimedOut(Timeout::Close) if state.is_in_head() => counters.head_errors.inc(),
-        ConnectionEnd::Closed(Ok(()))
-        | ConnectionEnd::Aborted
-        | ConnectionEnd::TimedOut(Timeout::Idle | Timeout::Close) => {}
-        ConnectionEnd::Closed(Err(error)) => {
-            if Refused::from_error(&**error) == Some(Refused::Http2) {
-                counters.http2_errors.inc();
-            }
-            tracing::debug!(%error, "a client's connection ended with an error");
-        }
-        ConnectionEnd::TimedOut(Timeout::Head) => counters.header_timeouts.inc(),
-        ConnectionEnd::TimedOut(Timeout::Write) => counters.write_timeouts.inc(),
-        ConnectionEnd::GivenUp | ConnectionEnd::TimedOut(Timeout::HalfClosed) => {
-            counters.half_closed.inc();
-        }
-    }
 }
 
 /// A request for the service, or the reason to reject it.

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::socket_file::SocketFile;
+use super::tcp::adopt;
 use crate::peer_address::PeerAddress;
 
 /// Where to listen.
@@ -86,7 +87,7 @@ impl Listener {
     /// When it cannot be made non-blocking. Needs a Tokio runtime.
     pub fn from_socket(socket: OwnedFd, address: &ListenAddress) -> io::Result<Self> {
         match address {
-            ListenAddress::Tcp(_) => super::adopt(socket.into()).map(Self::Tcp),
+            ListenAddress::Tcp(_) => adopt(socket.into()).map(Self::Tcp),
             ListenAddress::Unix { path, .. } => {
                 let listener = std::os::unix::net::UnixListener::from(socket);
                 listener.set_nonblocking(true)?;

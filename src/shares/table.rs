@@ -24,11 +24,11 @@ pub(super) struct ShareTable<W> {
     turn: u64,
     peers: HashMap<ShareOwner, PeerShare<W>>,
     /// Claims of requests whose clients have left, by their numbers: the oldest first.
-    offers: BTreeMap<u64, Offer>,
+    offers: BTreeMap<u64, PlaceOffer>,
 }
 
 #[derive(Debug)]
-struct Offer {
+struct PlaceOffer {
     /// It is a place in the queue.
     waits: bool,
     departure: Weak<Departure>,
@@ -137,7 +137,7 @@ impl<W> ShareTable<W> {
         if self.waiting > usize::from(waits) {
             return true;
         }
-        self.offers.insert(id, Offer { waits, departure });
+        self.offers.insert(id, PlaceOffer { waits, departure });
         false
     }
 

@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 3;
 
 /// The sockets of the process that serves, which it still uses.
 #[derive(Debug)]
-pub(crate) struct Offer {
+pub(crate) struct SocketsOffer {
     channel: HandoverChannel,
     /// For clients.
     pub(crate) clients: Listener,
@@ -39,7 +39,7 @@ fn failed(why: impl Into<String>) -> SetupError {
 pub(crate) async fn request(
     folder: &HandoverFolder,
     address: &ListenAddress,
-) -> Result<Option<(Offer, HandoverSocket)>, SetupError> {
+) -> Result<Option<(SocketsOffer, HandoverSocket)>, SetupError> {
     for _ in 0..ATTEMPTS {
         let stream = match UnixStream::connect(folder.socket_path()).await {
             Ok(stream) => stream,
@@ -67,13 +67,13 @@ pub(crate) async fn request(
             Err(_) => None,
         };
         if let Some(line) = offered {
-            return Offer::parse(channel, &line, address).map(Some);
+            return SocketsOffer::parse(channel, &line, address).map(Some);
         }
     }
     Ok(None)
 }
 
-impl Offer {
+impl SocketsOffer {
     fn parse(
         mut channel: HandoverChannel,
         line: &str,
@@ -106,7 +106,7 @@ pub(crate) struct TakeOver {
     pid: String,
 }
 
-impl Offer {
+impl SocketsOffer {
     /// The listeners, and the hand-over that goes on. Where the file names another address for
     /// operators, that is bound by the caller.
     pub(crate) fn split(self) -> (Listener, (TcpListener, String), TakeOver) {
