@@ -19,8 +19,10 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// How long idle connections stay open for a request that is already in flight. A proxy in front
 /// must not repeat a write on a kept connection that was closed under it; after a response with
-/// `Connection: close`, or a refused connection, it uses another server.
+/// `Connection: close`, or a refused connection, it uses another server. Waited for in steps: a
+/// process that did not run meanwhile has not seen what came, and counts one step for all of it.
 const IDLE_LINGER: Duration = Duration::from_millis(300);
+const LINGER_STEPS: u32 = 6;
 
 /// What ends a server, and what it tells of its end.
 #[derive(Clone, Debug, Default)]
@@ -86,9 +88,12 @@ async fn finish<S: Service>(server: &ServerContext<S>, tasks: &TaskTracker) -> D
     server.leaving.store(true, Ordering::Relaxed);
     server.connections.close();
     // At most a quarter of a short grace time.
-    let _ =
-        tokio::time::timeout(IDLE_LINGER.min(server.settings.drain / 4), server.connections.wait())
-            .await;
+    let step = IDLE_LINGER.min(server.settings.drain / 4) / LINGER_STEPS;
+    for _ in 0..LINGER_STEPS {
+        if tokio::time::timeout(step, server.connections.wait()).await.is_ok() {
+            break;
+        }
+    }
     server.draining.store(true, Ordering::Release);
     server.drain.cancel();
     let all = async {

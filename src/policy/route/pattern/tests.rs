@@ -252,7 +252,8 @@ fn patterns_of_other_tools_are_refused_with_the_right_form() {
         assert!(error.what.contains(text.trim_matches('"')) || text.contains('\\'), "{error}");
     }
     // Text that looks a little like it.
-    for text in ["/items:batch", "/items/{id}:batch", "/a%5B0%5D", "/a+b", "/item(5)", "/a/{tenant-id}"]
+    for text in
+        ["/items:batch", "/items/{id}:batch", "/a%5B0%5D", "/a+b", "/item(5)", "/a/{tenant-id}"]
     {
         pattern(text);
     }
