@@ -204,12 +204,14 @@ pub fn readings(raw: &str) -> Vec<String> {
 #[must_use]
 pub fn bare_path(path: &str) -> &str {
     let mut bare = path.trim_end_matches('/');
-    let start = bare.rfind('/').map_or(0, |slash| slash + 1);
-    while let Some((stem, extension)) = bare[start..].rsplit_once('.') {
-        if stem.is_empty() || !is_extension(extension) {
+    // Byte by byte: paths are short, and the search of a character in a text is made for long ones.
+    let last = |wanted: u8, text: &str| text.bytes().rposition(|byte| byte == wanted);
+    let start = last(b'/', bare).map_or(0, |slash| slash + 1);
+    while let Some(dot) = last(b'.', &bare[start..]) {
+        if dot == 0 || !is_extension(&bare[start + dot + 1..]) {
             break;
         }
-        bare = &bare[..start + stem.len()];
+        bare = &bare[..start + dot];
     }
     bare
 }
