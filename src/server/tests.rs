@@ -8,6 +8,7 @@ mod targets;
 mod unix;
 mod unread;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
