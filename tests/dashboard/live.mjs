@@ -49,16 +49,16 @@ async function numbersMove ({ page, scene }) {
 }
 
 async function reasonsNameTheLine ({ page, scene }) {
-  for (let n = 0; n < 3; n += 1) assert.equal(await scene.ask(CAMPAIGNS, { headers: { 'x-account-id': '7' } }), 'BYPASS')
+  for (let n = 0; n < 3; n += 1) assert.equal(await scene.ask(CAMPAIGNS, { headers: { 'x-theme': '7' } }), 'BYPASS')
   const route = row(page, CAMPAIGNS)
   await route.getByRole('button', { name: CAMPAIGNS }).click()
   const reason = route.locator('.stack > li').filter({ hasText: 'unkeyed header' })
-  await until('the reason is told', () => reason.allInnerTexts(), ([told]) => told?.includes('x-account-id'))
+  await until('the reason is told', () => reason.allInnerTexts(), ([told]) => told?.includes('x-theme'))
   assert.match(await reason.innerText(), new RegExp(`line ${scene.routeLine(CAMPAIGNS)} of proxy\\.toml`))
   await reason.getByRole('button', { name: 'Copy' }).click()
   const change = await page.evaluate(() => navigator.clipboard.readText())
-  assert.match(change, /^\+x_account_id = \{ header = "x-account-id" \}$/m)
-  assert.match(change, /^\+key = \[.*"x_account_id\?"\]$/m)
+  assert.match(change, /^\+x_theme = \{ header = "x-theme" \}$/m)
+  assert.match(change, /^\+key = \[.*"x_theme\?"\]$/m)
   assert.match(await reason.innerText(), /has a place in the key\. More entries/)
 }
 
