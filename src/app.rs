@@ -15,6 +15,7 @@ pub use crate::app::listeners::BoundListeners;
 use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
 use crate::app::restart::RestartRole;
 use crate::app::snapshot::SnapshotKeeper;
+use crate::app::trace::TraceExport;
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -62,6 +63,7 @@ mod share_metrics;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trials;
 mod unseen_cookies;
 mod upload_metrics;
@@ -84,6 +86,7 @@ pub struct Sidecar {
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
     snapshot: Arc<SnapshotKeeper>,
+    trace: TraceExport,
 }
 
 impl Sidecar {
@@ -112,6 +115,7 @@ impl Sidecar {
         ));
         let upstream_counters = upstream::UpstreamCounters::default();
         let metrics = Arc::new(Metrics::new());
+        let (tracer, trace) = TraceExport::start(config.trace.as_ref(), &metrics);
         let startup = StartupSettings::from_config(config, hasher.clone());
         let origins = Origins::new(config, clock.clone(), upstream_counters.clone())?;
         let active = startup.active_config(config, &metrics, &origins.current());
@@ -141,6 +145,7 @@ impl Sidecar {
             )),
             metrics,
             hot_tags: HotTags::default(),
+            tracer,
             events: Arc::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             clock,
@@ -169,7 +174,8 @@ impl Sidecar {
         upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
-        Ok(Self { proxy, reloader, server_counters, snapshot: Arc::new(memory_snapshot) })
+        let snapshot = Arc::new(memory_snapshot);
+        Ok(Self { proxy, reloader, server_counters, snapshot, trace })
     }
 }
 
@@ -268,7 +274,7 @@ pub async fn serve_with(
     if restart.superseded.is_cancelled() {
         sidecar.snapshot.forgo("another process serves already");
     }
-    sidecar.snapshot.save().await;
+    tokio::join!(sidecar.snapshot.save(), sidecar.trace.finish());
     proxy.stop.cancel();
     admin_stop.cancel();
     let _ = tokio::join!(driver, admin);

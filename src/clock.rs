@@ -142,9 +142,17 @@ impl Clock {
     /// dates of others, and to write dates for others.
     #[must_use]
     pub fn date(&self) -> Wall {
+        Wall(millis(self.since_epoch()))
+    }
+
+    /// The same as finely as the machine tells it, since the Unix epoch.
+    #[must_use]
+    pub fn since_epoch(&self) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stepped = self.0.as_ref().map_or(0, |manual| manual.stepped_ms.load(Ordering::SeqCst));
-        Wall(millis(now).saturating_add(self.ahead()).saturating_add_signed(stepped))
+        let ahead = signed(self.ahead()).saturating_add(stepped);
+        let by = Duration::from_millis(ahead.unsigned_abs());
+        if ahead < 0 { now.saturating_sub(by) } else { now.saturating_add(by) }
     }
 
     /// What the wall clock says of a time by this process's own count.

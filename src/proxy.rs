@@ -129,7 +129,7 @@ impl Proxy {
         let config = self.live.load();
         let logged = config.settings.access_log;
         let peer = client.peer(&config);
-        let record = logged.then(|| AccessRecord::from_request(&request, peer));
+        let record = AccessRecord::begin(&request, peer, logged, &self.resources);
         let caller = caller_of(&config, &request);
         let mut pending =
             PendingRequest::new(&self.resources, &config, &client.departure, record, since);
@@ -145,7 +145,7 @@ impl Proxy {
             self.record_caller(&config, &caller, &answered);
         }
         if let Some(record) = record {
-            record.write(&answered, &config.rules, duration);
+            record.write(&answered, &config.rules, duration, &self.resources);
         }
         answered.response
     }
@@ -243,7 +243,7 @@ impl Proxy {
         self.record_subject(&config, &answered);
         if config.settings.access_log {
             let record = AccessRecord::from_unread(head, client.peer(&config));
-            record.write(&answered, &config.rules, Duration::ZERO);
+            record.write(&answered, &config.rules, Duration::ZERO, &self.resources);
         }
         answered.response
     }

@@ -1,6 +1,11 @@
-//! What operators see: the log, live events, the busiest tags, and metrics.
+//! What operators see: the log, live events, the busiest tags, metrics, and spans.
 
 pub mod events;
 pub mod hot_tags;
 pub mod log;
 pub mod metrics;
+#[cfg_attr(
+    not(feature = "otel"),
+    allow(dead_code, reason = "without the exporter nothing begins a span")
+)]
+pub mod trace;

@@ -33,6 +33,7 @@ pub mod routes;
 mod rule_names;
 pub mod sections;
 pub mod socket_path;
+pub mod trace;
 pub mod upstream;
 pub mod values;
 
@@ -152,6 +153,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     let redis = redis(file, write_wait, context);
     let log = file.log.get().and_then(|log| sections::log(log, context));
+    let trace =
+        file.trace.given().and_then(|given| trace::trace(&given.value, &given.span, context));
     let credential = Arc::new(
         file.credential
             .get()
@@ -203,6 +206,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         snapshot,
         redis: redis?,
         log: log?,
+        trace,
         limits: limits?,
         routes,
         purges: PurgeRules::new(

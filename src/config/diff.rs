@@ -12,7 +12,7 @@ use super::Config;
 use super::sharing::SharingRules;
 
 /// The sections that are read at startup only.
-const AT_START: [&str; 4] = ["listen", "admin", "memory", "redis"];
+const AT_START: [&str; 5] = ["listen", "admin", "memory", "redis", "trace"];
 /// The keys of `[upstream]` that are read at startup only: writes wait by them as well, in a queue
 /// that is made then.
 const UPSTREAM_AT_START: [&str; 2] = ["max_waiting", "wait_timeout"];

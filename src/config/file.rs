@@ -14,10 +14,12 @@ use super::keywords::{
 
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
+pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
 mod limits;
 mod purges;
+mod trace;
 mod upstream;
 
 table! {
@@ -48,6 +50,8 @@ table! {
         freshness: FreshnessSection = {},
         /// What is logged, to stderr.
         log: LogSection = {},
+        /// Spans of requests, for an OpenTelemetry collector.
+        trace: TraceSection,
         /// Named values taken from a request, for keys and tags. Captures of a path are fields
         /// without being named here.
         fields: NamedTable<FieldForm> = {},

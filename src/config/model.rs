@@ -18,6 +18,7 @@ use crate::policy::route;
 use crate::redis;
 use crate::server;
 use crate::telemetry::log;
+use crate::telemetry::trace::TraceSettings;
 use crate::upstream;
 
 /// All settings of a sidecar.
@@ -38,6 +39,8 @@ pub struct Config {
     pub redis: Option<redis::RedisSettings>,
     /// The log.
     pub log: log::LogSettings,
+    /// Where spans of requests go, if anywhere.
+    pub trace: Option<TraceSettings>,
     /// Limits.
     pub limits: ConfigLimits,
     /// The routes.

@@ -38,6 +38,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "LimitsSection" => file::LimitsSection::KEYS,
         "FreshnessSection" => file::FreshnessSection::KEYS,
         "LogSection" => file::LogSection::KEYS,
+        "TraceSection" => file::TraceSection::KEYS,
         "FieldForm" => file::FieldForm::KEYS,
         "CredentialSection" => file::CredentialSection::KEYS,
         "TagsSection" => file::TagsSection::KEYS,

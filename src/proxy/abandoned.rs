@@ -1,5 +1,5 @@
 //! A request whose client leaves before its response begins: it is dropped where it stands, and
-//! here it is counted and logged.
+//! here it is counted, logged and traced.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -77,7 +77,8 @@ impl PendingRequest<'_> {
         if let Some(record) = self.record.take() {
             let (headers, body) = (HeaderMap::new(), Body::empty());
             let response = response::assemble(status, headers, body);
-            record.write(&ProxyResponse { response, outcome, route }, &config.rules, duration);
+            let answered = ProxyResponse { response, outcome, route };
+            record.write(&answered, &config.rules, duration, resources);
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::shares::FairSemaphore;
 use crate::telemetry::events::Events;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracer;
 
 /// What all requests share.
 ///
@@ -49,6 +50,8 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// The busiest tags, and the subjects of reasons.
     pub(crate) hot_tags: HotTags,
+    /// Spans of requests, where there is a collector for them.
+    pub(crate) tracer: Option<Tracer>,
     /// Events for operators.
     pub events: Arc<Events>,
     /// Time.

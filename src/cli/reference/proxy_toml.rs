@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 16] = [
+const TABLES: [(&str, &str, &str); 17] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -39,6 +39,7 @@ const TABLES: [(&str, &str, &str); 16] = [
         "[freshness]\ntargeted = [\"sidecache-cache-control\", \"cdn-cache-control\"]",
     ),
     ("LogSection", "[log]", "[log]\nlevel = \"info\"\nformat = \"json\"\naccess = true"),
+    ("TraceSection", "[trace]", "[trace]\nendpoint = \"http://127.0.0.1:4318\"\nsample = 0.01"),
     (
         "FieldForm",
         "[fields]",
