@@ -154,7 +154,13 @@ impl Origin {
         latency: RangeInclusive<Duration>,
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(None, latency, Arc::new(handler))
+        Self::listen(([127, 0, 0, 1], 0).into(), None, latency, Arc::new(handler))
+    }
+
+    /// An origin at this address that answers everything with 200.
+    pub fn at(address: SocketAddr) -> Self {
+        let none = Duration::ZERO..=Duration::ZERO;
+        Self::listen(address, None, none, Arc::new(|_: &Request| Response::ok("")))
     }
 
     /// An origin that answers every request with the same bytes, then closes.
@@ -181,10 +187,12 @@ impl Origin {
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
         let none = Duration::ZERO..=Duration::ZERO;
-        Self::listen(Some(certificates.acceptor()), none, Arc::new(handler))
+        let any = ([127, 0, 0, 1], 0).into();
+        Self::listen(any, Some(certificates.acceptor()), none, Arc::new(handler))
     }
 
     fn listen(
+        address: SocketAddr,
         tls: Option<TlsAcceptor>,
         latency: RangeInclusive<Duration>,
         handler: Handler,
@@ -192,7 +200,8 @@ impl Origin {
         // A thousand connections at once are more than a listener keeps by default; TCP tries again
         // only after a second.
         let socket = TcpSocket::new_v4().expect("a socket can be made");
-        socket.bind(([127, 0, 0, 1], 0).into()).expect("the loopback has a free port");
+        socket.set_reuseaddr(true).expect("a socket has this option");
+        socket.bind(address).expect("the port is free");
         let listener = socket.listen(4096).expect("a bound socket listens");
         let address = listener.local_addr().expect("a bound listener has an address");
         let inner = Arc::new(Inner {
