@@ -164,8 +164,8 @@ impl Sidecar {
             counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
-        let memory_snapshot = SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy));
-        memory_snapshot.register();
+        let keeper = Arc::new(SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy)));
+        keeper.register();
         let server_counters = server::ServerCounters::default();
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, snapshot)));
@@ -174,8 +174,7 @@ impl Sidecar {
         upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
-        let snapshot = Arc::new(memory_snapshot);
-        Ok(Self { proxy, reloader, server_counters, snapshot, trace })
+        Ok(Self { proxy, reloader, server_counters, snapshot: keeper, trace })
     }
 }
 

@@ -21,6 +21,8 @@ use super::model::{Config, ConfigLimits};
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::server::ListenAddress;
+use crate::telemetry::log::LogSettings;
+use crate::telemetry::trace::TraceSettings;
 use crate::units::{show_duration, show_size};
 use crate::upstream::UpstreamAddress;
 
@@ -152,9 +154,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let snapshot = file.memory.get().and_then(|section| sections::snapshot(section, context));
     let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     let redis = redis(file, write_wait, context);
-    let log = file.log.get().and_then(|log| sections::log(log, context));
-    let trace =
-        file.trace.given().and_then(|given| trace::trace(&given.value, &given.span, context));
+    let (log, trace) = telemetry(file, context);
     let credential = Arc::new(
         file.credential
             .get()
@@ -222,6 +222,16 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
+}
+
+/// `[log]`, and `[trace]` if there is one.
+fn telemetry(
+    file: &ConfigFile,
+    context: &mut CompileContext,
+) -> (Option<LogSettings>, Option<TraceSettings>) {
+    let log = file.log.get().and_then(|log| sections::log(log, context));
+    let trace = file.trace.given();
+    (log, trace.and_then(|given| trace::trace(&given.value, &given.span, context)))
 }
 
 /// Reports what the routing tree rejects, unless the file has other errors: ties between routes

@@ -1,5 +1,5 @@
-//! A request's line in the access log, and its span. What they need of the request is kept here from
-//! before the request is consumed.
+//! A request's line in the access log, and its span. What they need of the request is kept here
+//! from before the request is consumed.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Spans of requests, for an OpenTelemetry collector: which requests get one, what it holds, and the
-//! queue before the exporter.
+//! Spans of requests, for an OpenTelemetry collector: which requests get one, what it holds, and
+//! the queue before the exporter.
 //!
 //! Owns the decision and the bounds. Must not know how a request was handled: callers pass the
 //! outcome. A request never waits for the queue: a span that finds no room is counted and dropped.

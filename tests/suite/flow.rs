@@ -29,6 +29,7 @@ mod regressions_shares;
 mod regressions_snapshot;
 mod regressions_stale;
 mod regressions_tags;
+#[cfg(feature = "otel")]
 mod regressions_traces;
 mod regressions_uploads;
 mod regressions_writes;

@@ -69,7 +69,7 @@ fn endpoint(text: &Located<TomlString>, context: &mut CompileContext) -> Option<
         Err(error) => (format!("this is not a URL: {error}"), example),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => (
             "the collector's URL has a user or password".to_owned(),
-            "remove it; OTEL_EXPORTER_OTLP_HEADERS in the environment holds headers for a collector",
+            "remove it; the variable OTEL_EXPORTER_OTLP_HEADERS holds headers for it",
         ),
         Ok(url) if url.query().is_some() || url.fragment().is_some() => {
             ("the collector's URL has a query or fragment".to_owned(), "end it after the port")

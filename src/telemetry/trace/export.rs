@@ -1,7 +1,7 @@
 //! Sends finished spans to the collector, in batches (OTLP over HTTP, protobuf).
 //!
-//! The SDK's own batch processor is not used: it does not count what it drops, and its retries block
-//! a thread. A batch that the collector does not take is dropped and counted.
+//! The SDK's own batch processor is not used: it does not count what it drops, and its retries
+//! block a thread. A batch that the collector does not take is dropped and counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +123,7 @@ impl Exporter {
     async fn send(&mut self) {
         let spans = std::mem::take(&mut self.batch);
         self.in_flight = spans.len();
-        let spans = spans.into_iter().map(|span| span_data(span, &self.scope)).collect();
+        let spans = spans.iter().map(|span| span_data(span, &self.scope)).collect();
         let result = self.sender.export(spans).await;
         let count = std::mem::take(&mut self.in_flight);
         if let Err(error) = result {

@@ -10,7 +10,7 @@ use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::outcome::Tier;
 use crate::telemetry::trace::FinishedSpan;
@@ -19,9 +19,9 @@ use crate::telemetry::trace::FinishedSpan;
 const MAX_TEXT: usize = 1024;
 
 /// The span in the form that is sent.
-pub(super) fn span_data(span: FinishedSpan, scope: &InstrumentationScope) -> SpanData {
+pub(super) fn span_data(span: &FinishedSpan, scope: &InstrumentationScope) -> SpanData {
     let start_time = UNIX_EPOCH + span.start.since_epoch;
-    let (attributes, method) = (attributes(&span), known_method(&span.method));
+    let (attributes, method) = (attributes(span), known_method(&span.method));
     let method = if method == "_OTHER" { "HTTP" } else { method };
     let name = match &span.route {
         Some(route) => Cow::Owned(format!("{method} {route}")),
@@ -41,8 +41,8 @@ pub(super) fn span_data(span: FinishedSpan, scope: &InstrumentationScope) -> Spa
         end_time: start_time + span.duration,
         attributes,
         dropped_attributes_count: 0,
-        events: Default::default(),
-        links: Default::default(),
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
         status: if failed { Status::error("") } else { Status::Unset },
         instrumentation_scope: scope.clone(),
     }

@@ -119,7 +119,7 @@ async fn r790_a_miss_a_hit_and_a_bypass_are_spans_of_their_callers_trace() {
         ("http.response.status_code", "200"),
         ("http.route", "/v/{id}"),
         ("url.scheme", "http"),
-        ("server.address", "127.0.0.1"),
+        ("server.address", "app.test"),
         ("network.peer.address", "127.0.0.1"),
         ("sidecache.reason", "not stored"),
         ("sidecache.stored", "true"),
@@ -135,7 +135,7 @@ async fn r790_a_miss_a_hit_and_a_bypass_are_spans_of_their_callers_trace() {
     assert_eq!(attributes["sidecache.tier"], "memory");
     assert!(!attributes.contains_key("sidecache.app_us"), "{attributes:?}");
     assert!(hit.end_time_unix_nano >= hit.start_time_unix_nano);
-    assert!(hit.start_time_unix_nano >= miss.end_time_unix_nano);
+    assert!(hit.start_time_unix_nano >= miss.start_time_unix_nano + 50_000_000);
     assert_ne!(hit.span_id, miss.span_id);
 
     let (_, passed, attributes) = of("BYPASS", "/passed");
@@ -167,9 +167,6 @@ async fn r791_nothing_is_sent_by_default_nor_for_a_caller_that_records_nothing()
     }
     assert_eq!(metric(off.admin, "sidecache_spans_exported_total").await, 0);
     assert_eq!(metric(off.admin, "sidecache_spans_dropped_total").await, 0);
-    for path in ["/v/1", "/passed"] {
-        assert!(app.seen(path).iter().all(|request| request.header("tracestate").is_none()));
-    }
 
     let collector = collector();
     let on = Sidecar::start_trusting(app.address, &rules(collector.address, "sample = 1")).await;
@@ -294,7 +291,7 @@ fn r795_an_endpoint_that_cannot_be_meant_is_told() {
         )
     };
     for (endpoint, words) in [
-        ("https://collector:4318", "https"),
+        ("https://collector:4318", "not sent by https"),
         ("collector:4318", "not http"),
         ("http://me:hunter2@collector:4318", "user or password"),
         ("http://collector:4318/?key=1", "query"),
