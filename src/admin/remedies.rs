@@ -265,7 +265,7 @@ fn unkeyed(subjects: &[String], route: &Route, with_callers: bool) -> Option<Pro
         });
     }
     if !fields.is_empty() {
-        let mut key: Vec<String> = route.spec.key.iter().map(|field| field.written()).collect();
+        let mut key = Vec::new();
         let mut names: Vec<String> = Vec::new();
         for header in fields {
             let mut name = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
@@ -276,7 +276,7 @@ fn unkeyed(subjects: &[String], route: &Route, with_callers: bool) -> Option<Pro
             names.push(name.clone());
             edits.push(Edit::HeaderField { name, header });
         }
-        edits.push(Edit::list(route.name(), "key", key));
+        edits.push(Edit::more(route.name(), "key", key));
     }
     if !noise.is_empty() {
         let dropped = route.spec.drop_headers.iter().map(ToString::to_string);

@@ -33,8 +33,8 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
             Edit::Route { path, key, value } => {
                 let route = route(&mut document, path)?;
                 let line = match value {
-                    EditValue::List(fields) if *key == "key" => {
-                        set(route, key, &EditValue::List(renamed(fields, &named)))
+                    EditValue::More(fields) if *key == "key" => {
+                        set(route, key, &EditValue::More(renamed(fields, &named)))
                     }
                     value => set(route, key, value),
                 };
@@ -117,7 +117,7 @@ fn free_name(document: &DocumentMut, text: &str, name: &str) -> String {
     names.find(|name| !is_taken(name)).unwrap_or(name)
 }
 
-/// The fields of a key with the names that they have got, each once.
+/// Fields that a key gets, with the names that they have got, each once.
 fn renamed(fields: &[String], named: &HashMap<&str, String>) -> Vec<String> {
     let mut all: Vec<String> = Vec::with_capacity(fields.len());
     for field in fields {
@@ -286,8 +286,8 @@ mod tests {
         assert_eq!(after, "[credential]\nheaders = [\"x-a\", \"x-b\"]\n");
         let field =
             |name: &str| Edit::HeaderField { name: name.to_owned(), header: "x-a".to_owned() };
-        let key = |name: &str| Edit::list("/a", "key", vec![format!("{name}?")]);
-        let route = "[[routes]]\npath = \"/a\"\n";
+        let key = |name: &str| Edit::more("/a", "key", vec![format!("{name}?")]);
+        let route = "[[routes]]\npath = \"/a\"\nkey = [\"x\"]\n";
         for (fields, name, after) in [
             ("a = { header = \"x-b\" }\n", "a", "a_2"),
             ("a = { header = \"x-b\" }\na_2 = { cookie = \"c\" }\n", "a", "a_3"),
@@ -297,7 +297,7 @@ mod tests {
         ] {
             let text = format!("[fields]\n{fields}{route}");
             let (text, _) = apply(&text, &[field(name), key(name)]).expect("it has a place");
-            assert!(text.contains(&format!("key = [\"{after}?\"]")), "{text}");
+            assert!(text.contains(&format!("key = [\"x\", \"{after}?\"]")), "{text}");
             let read = text.to_ascii_lowercase().matches("\"x-a\"").count();
             assert_eq!(read, 1, "{text}");
         }

@@ -111,10 +111,10 @@ impl SharingRules {
                 };
                 for (key, what) in sharing.widened_from(old_sharing) {
                     // One of several former routes says it.
-                    if !found
-                        .iter()
-                        .any(|one: &Widening| one.route == Some(now.id) && one.key == key)
-                    {
+                    let is_known = |one: &Widening| {
+                        one.route == Some(now.id) && one.key == key && one.what.starts_with(&what)
+                    };
+                    if !found.iter().any(is_known) {
                         let what = format!("{what} {place}");
                         found.push(Widening { route: Some(now.id), key, what });
                     }
