@@ -293,7 +293,7 @@ impl Store {
             // proof holds.
             let put = self.coherence.record_result(shared.client().put(key, packed, expire).await);
             match put {
-                Ok(_) => self.coherence.record_stored(),
+                Ok(()) => self.coherence.record_stored(),
                 Err(_) if !self.memory.is_on() => return Err(Reason::StoreFailed),
                 Err(_) => {}
             }

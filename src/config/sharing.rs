@@ -53,9 +53,8 @@ struct RouteSharing {
     passed: BTreeSet<String>,
     passes_unknown: bool,
     admit: AdmitRule,
-    overrides_origin: bool,
-    overrides_vary: bool,
-    strips_all_cookies: bool,
+    /// The keys by which what the origin says against sharing does not count.
+    overrides: BTreeSet<&'static str>,
 }
 
 /// A key of a file by which more callers share an entry than before.
@@ -139,6 +138,11 @@ impl SharingRules {
 impl RouteSharing {
     fn of(route: &Route, credential: &[&str]) -> Self {
         let spec = &route.spec;
+        let overrides = [
+            ("origin", spec.origin == OriginRule::Ignore && spec.ttl.is_some()),
+            ("vary_cookie", spec.vary_cookie == VaryCookie::Ignore),
+            ("strip_set_cookie", spec.strip_set_cookie == StripSetCookie::All),
+        ];
         let read = route.fields.iter().filter_map(|field| Some(field.header()?.as_str()));
         Self {
             scope: spec.scope,
@@ -151,9 +155,7 @@ impl RouteSharing {
             passed: spec.pass_headers.iter().map(ToString::to_string).collect(),
             passes_unknown: spec.unknown_headers == UnknownHeaders::Pass,
             admit: spec.admit,
-            overrides_origin: spec.origin == OriginRule::Ignore && spec.ttl.is_some(),
-            overrides_vary: spec.vary_cookie == VaryCookie::Ignore,
-            strips_all_cookies: spec.strip_set_cookie == StripSetCookie::All,
+            overrides: overrides.into_iter().filter_map(|(key, is)| is.then_some(key)).collect(),
         }
     }
 
@@ -182,23 +184,24 @@ impl RouteSharing {
             let what = "passes every header without a place in the key".to_owned();
             found.push(("unknown_headers", what));
         }
-        let admits_all =
-            |sharing: &Self| sharing.scope == Scope::Shared && sharing.admit == AdmitRule::Route;
-        if admits_all(self) && old.admit == AdmitRule::Entry {
+        let is_shared = self.scope == Scope::Shared;
+        if is_shared && self.admit == AdmitRule::Route && old.admit == AdmitRule::Entry {
             found.push(("admit", "lets who may read one page read all".to_owned()));
         }
-        if self.scope != Scope::Private && self.overrides_origin && !old.overrides_origin {
-            let what = "overrides the origin's `Cache-Control: private`".to_owned();
-            found.push(("origin", what));
-        }
-        if self.scope == Scope::Public && self.overrides_vary && !old.overrides_vary {
-            let what = "overrides the origin's `Vary: Cookie`".to_owned();
-            found.push(("vary_cookie", what));
-        }
-        // In scope `public` it has no effect, since no fill carries a credential.
-        if self.scope == Scope::Shared && self.strips_all_cookies && !old.strips_all_cookies {
-            let what = "stores responses that set a cookie for one caller".to_owned();
-            found.push(("strip_set_cookie", what));
+        let words = [
+            (
+                "origin",
+                self.scope != Scope::Private,
+                "overrides the origin's `Cache-Control: private`",
+            ),
+            ("vary_cookie", self.scope == Scope::Public, "overrides the origin's `Vary: Cookie`"),
+            // In scope `public` it has no effect, since no fill carries a credential.
+            ("strip_set_cookie", is_shared, "stores responses that set a cookie for one caller"),
+        ];
+        for (key, counts, what) in words {
+            if counts && self.overrides.contains(key) && !old.overrides.contains(key) {
+                found.push((key, what.to_owned()));
+            }
         }
         found
     }

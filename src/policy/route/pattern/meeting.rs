@@ -14,7 +14,12 @@ impl Pattern {
         let (one, two) = (&self.segments, &other.segments);
         let lengths_meet = (one.len() >= two.len() || self.rest.is_some())
             && (two.len() >= one.len() || other.rest.is_some());
-        if !lengths_meet {
+        // Most pairs of a file end here, without an allocation.
+        let differ = |(one, two): (&Segment, &Segment)| match (one, two) {
+            (Segment::Literal(one), Segment::Literal(two)) => !one.eq_ignore_ascii_case(two),
+            _ => false,
+        };
+        if !lengths_meet || one.iter().zip(two).any(differ) {
             return Vec::new();
         }
         let mut path = String::new();
