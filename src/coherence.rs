@@ -35,6 +35,7 @@ use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
 use crate::coherence::message::{OperationId, PeerId, Process};
 use crate::coherence::redis_records::RecordStore;
+use crate::coherence::room::RedisRoom;
 use crate::coherence::round_trips::RoundTrips;
 use crate::coherence::tag_table::TagTable;
 use crate::coherence::waiters::CoreWithWaiters;
@@ -66,6 +67,7 @@ pub mod message;
 mod mutation;
 pub mod purge_kind;
 pub mod redis_records;
+mod room;
 mod round_trips;
 pub mod stamp;
 mod tag_names;
@@ -151,6 +153,7 @@ pub struct Coherence {
     /// Taken by the driver.
     queue: Mutex<Option<mpsc::UnboundedReceiver<CoreCommand>>>,
     round_trips: RoundTrips,
+    room: RedisRoom,
     /// Why Redis was lost the last time.
     loss_reason: Mutex<&'static str>,
     /// Why it cannot be used, as far as that was found out and told.
@@ -188,6 +191,7 @@ impl Coherence {
             commands,
             queue: Mutex::new(Some(queue)),
             round_trips: RoundTrips::default(),
+            room: RedisRoom::default(),
             loss_reason: Mutex::new("it has not replied yet"),
             faults: FaultNotices::default(),
             abandoned_marks: Mutex::default(),
@@ -287,6 +291,9 @@ impl Coherence {
         if let Some(why) = self.round_trips.slowness(shared.client().settings().deadline) {
             return Some(why);
         }
+        if let Some(why) = self.room.shortage() {
+            return Some(why);
+        }
         (!self.lease_state.has_lease()).then(|| {
             "no lease: every hit reads redis, because heartbeats do not come back over the bus"
                 .to_owned()
@@ -340,6 +347,11 @@ impl Coherence {
         self.lease_state.has_contact() && self.mode() == CoherenceMode::Shared
     }
 
+    /// Notes that Redis has stored an entry.
+    pub fn record_stored(&self) {
+        self.room.note_stored(self.clock.now());
+    }
+
     /// Notes the result of a call to Redis: it may mean that Redis is lost.
     pub fn record_result<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
         match &result {
@@ -361,12 +373,12 @@ impl Coherence {
                     "its records have gone back; everything will be purged",
                 );
             }
+            Err(CallError::OutOfMemory) => self.room.note_refusal(self.clock.now()),
             // A missed deadline may be this process's own fault. Whether Redis is silent is for the
             // probes of its connections to find out.
             Ok(_)
             | Err(
                 CallError::Timeout
-                | CallError::OutOfMemory
                 | CallError::Moving
                 | CallError::NodeDown(_)
                 | CallError::Reply(_),

@@ -22,7 +22,7 @@ use crate::redis::topology::Topology;
 use crate::telemetry::metrics::Counter;
 
 pub use crate::redis::error::CallError;
-pub use crate::redis::fault::RedisFault;
+pub use crate::redis::fault::{FaultKind, RedisFault};
 pub use crate::redis::inspect::RedisInfo;
 pub use crate::redis::settings::{
     OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,

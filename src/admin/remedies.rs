@@ -78,14 +78,14 @@ pub(super) struct RemedyChange {
     /// What it does.
     pub(super) does: String,
     /// What it risks.
-    pub(super) risks: &'static str,
+    pub(super) risks: String,
 }
 
 /// A change that has not been tried.
 struct Proposal {
     edits: Vec<Edit>,
     does: String,
-    risks: &'static str,
+    risks: String,
 }
 
 /// The remedy for a reason on a route. `subjects` are the names that the reason is about, the most
@@ -98,20 +98,31 @@ pub(super) fn remedy(
 ) -> Remedy {
     let words = [Some(reason.meaning()), reason.remedy()];
     let why = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let change = route.and_then(|route| proposal(reason, subjects, route)).and_then(|proposal| {
+    let proposals = route.map(|route| proposals(reason, subjects, route)).unwrap_or_default();
+    let change = proposals.into_iter().find_map(|proposal| {
         let tried = file.try_edits(&proposal.edits)?;
         Some(RemedyChange { tried, does: proposal.does, risks: proposal.risks })
     });
     Remedy { why, change }
 }
 
-fn proposal(reason: Reason, subjects: &[String], route: &Route) -> Option<Proposal> {
+/// The changes that may help, the best first.
+fn proposals(reason: Reason, subjects: &[String], route: &Route) -> Vec<Proposal> {
+    if reason != Reason::UnkeyedHeader {
+        return proposal(reason, route).into_iter().collect();
+    }
+    // On a route for everybody, a header that names one caller has no place in the key.
+    let all = unkeyed(subjects, route, true);
+    let others = unkeyed(subjects, route, false);
+    all.into_iter().chain(others).collect()
+}
+
+fn proposal(reason: Reason, route: &Route) -> Option<Proposal> {
     let (path, spec) = (route.name(), &route.spec);
-    let one = |edit: Edit, does: &str, risks: &'static str| {
-        Some(Proposal { edits: vec![edit], does: does.to_owned(), risks })
+    let one = |edit: Edit, does: &str, risks: &str| {
+        Some(Proposal { edits: vec![edit], does: does.to_owned(), risks: risks.to_owned() })
     };
     match reason {
-        Reason::UnkeyedHeader => unkeyed(subjects, route),
         Reason::AmbiguousQuery => one(
             Edit::text(path, "query", "all"),
             "Every parameter counts, in the order of the request.",
@@ -132,9 +143,7 @@ fn proposal(reason: Reason, subjects: &[String], route: &Route) -> Option<Propos
             "Each caller has entries of its own.",
             "More entries: callers no longer share any.",
         ),
-        Reason::NotAdmitted => {
-            longer("admit_for", spec.admit_for, route, "A caller stays authorized for longer")
-        }
+        // `admit_for` has no effect on callers who come for the first time, as most may do here.
         Reason::CredentialUnconfirmed => longer(
             "revalidate_after",
             spec.revalidate_after?,
@@ -155,36 +164,100 @@ fn longer(key: &'static str, now: Duration, route: &Route, does: &str) -> Option
     Some(Proposal {
         edits: vec![Edit::text(route.name(), key, &time)],
         does: format!("{does}: {time} in place of {}.", show_duration(now)),
-        risks: "What was revoked, or has changed without a purge, is served for longer.",
+        risks: "What was revoked, or has changed without a purge, is served for longer.".to_owned(),
     })
 }
 
-/// One change for all headers that neither the key nor the route speaks of.
-fn unkeyed(subjects: &[String], route: &Route) -> Option<Proposal> {
-    let (mut credentials, mut fields, mut noise) = (Vec::new(), Vec::new(), Vec::new());
-    for name in subjects.iter().take(MAX_HEADERS) {
-        if HeaderName::from_str(name).is_err() {
-            continue;
+/// What a change does to unknown headers.
+#[derive(Default)]
+struct HeaderPlaces {
+    credentials: Vec<String>,
+    fields: Vec<String>,
+    noise: Vec<String>,
+    /// Those for which no rule of the route is right.
+    left: Vec<String>,
+}
+
+impl HeaderPlaces {
+    fn new(subjects: &[String], route: &Route, with_callers: bool) -> Self {
+        let mut places = Self::default();
+        for name in subjects.iter().filter(|name| HeaderName::from_str(name).is_ok()) {
+            if NOISE.contains(&name.as_str()) {
+                places.noise.push(name.clone());
+                continue;
+            }
+            let list = match meaning(name) {
+                // In scope `public` a credential would be withheld, and its owner be given what the
+                // app shows to strangers.
+                Some(Meaning::Credential) if route.spec.scope == Scope::Public => &mut places.left,
+                Some(Meaning::Credential) => &mut places.credentials,
+                // A client may say anything about its address and about the target that it asked
+                // for: `trusted_proxies` says whom to believe.
+                _ if FROM_TRUSTED.contains(&name.as_str()) => &mut places.left,
+                Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => &mut places.left,
+                Some(Meaning::Caller) if !with_callers => &mut places.left,
+                Some(Meaning::Caller | Meaning::Choice) | None => &mut places.fields,
+            };
+            list.push(name.clone());
         }
-        if NOISE.contains(&name.as_str()) {
-            noise.push(name.clone());
-            continue;
-        }
-        match meaning(name) {
-            // In scope `public` a credential would be withheld, and its owner be given what the app
-            // shows to strangers.
-            Some(Meaning::Credential) if route.spec.scope == Scope::Public => {}
-            Some(Meaning::Credential) => credentials.push(name.clone()),
-            // A client may say anything about its address and about the target that it asked for:
-            // `trusted_proxies` says whom to believe.
-            _ if FROM_TRUSTED.contains(&name.as_str()) => {}
-            Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => {}
-            Some(Meaning::Caller | Meaning::Choice) | None => fields.push(name.clone()),
-        }
+        places
     }
-    let (mut edits, mut does) = (Vec::new(), Vec::new());
+
+    fn does(&self) -> String {
+        let has = |names: &[String]| if names.len() == 1 { "has" } else { "have" };
+        let is = |names: &[String]| if names.len() == 1 { "is" } else { "are" };
+        let becomes = |names: &[String]| if names.len() == 1 { "becomes" } else { "become" };
+        let (credentials, fields, noise) = (&self.credentials, &self.fields, &self.noise);
+        let mut does = Vec::new();
+        if !credentials.is_empty() {
+            let names = credentials.join(", ");
+            does.push(format!("{names} {} a part of the credential.", becomes(credentials)));
+        }
+        if !fields.is_empty() {
+            does.push(format!("{} {} a place in the key.", fields.join(", "), has(fields)));
+        }
+        if !noise.is_empty() {
+            let names = noise.join(", ");
+            does.push(format!("{names} {} withheld from the app on fills.", is(noise)));
+        }
+        if !self.left.is_empty() {
+            let names = self.left.join(", ");
+            does.push(format!("Requests with {names} bypass the cache as before."));
+        }
+        does.join(" ")
+    }
+
+    fn risks(&self) -> String {
+        let mut risks = Vec::new();
+        if !self.credentials.is_empty() || !self.fields.is_empty() {
+            risks.push(
+                "More entries: requests that differ in one of these headers do not share any.",
+            );
+        }
+        if !self.fields.is_empty() {
+            risks.push("A request that repeats a header of the key is refused.");
+        }
+        if !self.credentials.is_empty() {
+            risks.push(
+                "The credential is that of all routes: those of scope `public` withhold it from \
+                 the app.",
+            );
+        }
+        if !self.noise.is_empty() {
+            risks.push("Responses that depend on a withheld header no longer do.");
+        }
+        risks.join(" ")
+    }
+}
+
+/// One change for all headers that neither the key nor the route speaks of.
+fn unkeyed(subjects: &[String], route: &Route, with_callers: bool) -> Option<Proposal> {
+    let first = &subjects[..subjects.len().min(MAX_HEADERS)];
+    let places = HeaderPlaces::new(first, route, with_callers);
+    let (does, risks) = (places.does(), places.risks());
+    let HeaderPlaces { credentials, fields, noise, .. } = places;
+    let mut edits = Vec::new();
     if !credentials.is_empty() {
-        does.push(format!("{} becomes a part of the credential.", credentials.join(", ")));
         edits.push(Edit::Section {
             section: "credential",
             key: "headers",
@@ -192,24 +265,22 @@ fn unkeyed(subjects: &[String], route: &Route) -> Option<Proposal> {
         });
     }
     if !fields.is_empty() {
-        does.push(format!("{} has a place in the key.", fields.join(", ")));
-        let mut key: Vec<String> = route.spec.key.iter().map(|field| field.written()).collect();
+        let mut key = Vec::new();
+        let mut names: Vec<String> = Vec::new();
         for header in fields {
-            let name = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            let mut name = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            while names.contains(&name) {
+                name.push('_');
+            }
             key.push(format!("{name}?"));
+            names.push(name.clone());
             edits.push(Edit::HeaderField { name, header });
         }
-        edits.push(Edit::list(route.name(), "key", key));
+        edits.push(Edit::more(route.name(), "key", key));
     }
     if !noise.is_empty() {
-        does.push(format!("{} is withheld from the app on fills.", noise.join(", ")));
         let dropped = route.spec.drop_headers.iter().map(ToString::to_string);
         edits.push(Edit::list(route.name(), "drop_headers", dropped.chain(noise).collect()));
     }
-    (!edits.is_empty()).then(|| Proposal {
-        edits,
-        does: does.join(" "),
-        risks: "More entries: requests that differ in one of these headers do not share any. A \
-                request that repeats one of them is refused.",
-    })
+    (!edits.is_empty()).then_some(Proposal { edits, does, risks })
 }

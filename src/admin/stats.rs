@@ -193,7 +193,7 @@ fn reasons(state: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Valu
             "remedy": change.map(|change| &change.tried.lines),
             "diff": change.map(|change| &change.tried.diff),
             "does": change.map(|change| &change.does),
-            "risks": change.map(|change| change.risks),
+            "risks": change.map(|change| &change.risks),
         })
     };
     reasons.into_iter().take(MAX_REASONS).map(one).collect()

@@ -292,8 +292,10 @@ impl Store {
             // Fail open: an entry that Redis did not accept is still valid in memory, since its
             // proof holds.
             let put = self.coherence.record_result(shared.client().put(key, packed, expire).await);
-            if put.is_err() && !self.memory.is_on() {
-                return Err(Reason::StoreFailed);
+            match put {
+                Ok(()) => self.coherence.record_stored(),
+                Err(_) if !self.memory.is_on() => return Err(Reason::StoreFailed),
+                Err(_) => {}
             }
             if let Some(mark) = &mark {
                 let key = shared.entry_key(primary.hash());

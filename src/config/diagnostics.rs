@@ -11,7 +11,7 @@ pub mod recover;
 pub mod redact;
 
 /// The comment that accepts a warning on its line.
-const SUPPRESSION: &str = "check: ok";
+pub const SUPPRESSION: &str = "check: ok";
 
 /// How many diagnostics of a file are reported. The others are counted.
 pub const MAX_PROBLEMS: usize = 100;

@@ -1,52 +1,133 @@
 //! Applies a change to the text of `proxy.toml`, and keeps everything else as it is: comments, the
 //! order of keys, white space.
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
+use std::collections::HashMap;
+use std::fmt;
 
+use toml_edit::{Array, ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Table, Value, value};
+
+use super::diagnostics::SUPPRESSION;
 use crate::policy::edit::{Edit, EditValue};
 
 /// The text with these changes, and the lines that they stand for; `None` if the text has no place
 /// for one of them.
 pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
     let mut document: DocumentMut = text.parse().ok()?;
-    let mut lines = Vec::with_capacity(edits.len());
+    let (mut lines, mut named) = (ShownLines::default(), HashMap::new());
+    // Fields first: lists of keys have the names that they get.
     for edit in edits {
-        lines.push(match edit {
-            Edit::Route { path, key, value } => set(route(&mut document, path)?, key, value),
-            Edit::Section { section, key, value } => {
-                let line = set(table(&mut document, section)?, key, value);
-                format!("[{section}]\n{line}")
-            }
-            Edit::HeaderField { name, header } => {
-                let fields = table(&mut document, "fields")?;
+        if let Edit::HeaderField { name, header } = edit {
+            let known = known_field(&document, header);
+            let field = known.clone().unwrap_or_else(|| free_name(&document, text, name));
+            if known.is_none() {
                 let mut source = InlineTable::new();
                 source.insert("header", header.as_str().into());
-                let line = format!("[fields]\n{name} = {source}");
-                match fields.get(name).and_then(|field| field.get("header")?.as_str()) {
-                    Some(known) if known.eq_ignore_ascii_case(header) => {}
-                    // The name is taken.
-                    _ if fields.contains_key(name) => return None,
-                    _ => {
-                        fields.insert(name, value(source));
-                    }
-                }
-                line
+                lines.add("[fields]", &format!("{field} = {source}"));
+                table(&mut document, "fields")?.insert(&field, value(source));
             }
+            named.insert(name.as_str(), field);
+        }
+    }
+    for edit in edits {
+        match edit {
+            Edit::Route { path, key, value } => {
+                let route = route(&mut document, path)?;
+                let line = match value {
+                    EditValue::More(fields) if *key == "key" => {
+                        set(route, key, &EditValue::More(renamed(fields, &named)))
+                    }
+                    value => set(route, key, value),
+                };
+                lines.add("", &line);
+            }
+            Edit::Section { section, key, value } => {
+                let line = set(table(&mut document, section)?, key, value);
+                lines.add(&format!("[{section}]"), &line);
+            }
+            Edit::HeaderField { .. } => {}
             Edit::Purge { path, tags } => {
                 let mut rule = Table::new();
                 rule.insert("path", value(path.as_str()));
                 rule.insert("tags", value(list(tags)));
-                let line = format!("[[purges]]\n{}", rule.to_string().trim_end());
+                lines.add("[[purges]]", rule.to_string().trim_end());
                 let rules = document
                     .entry("purges")
                     .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
                     .as_array_of_tables_mut()?;
                 rules.push(rule);
-                line
             }
-        });
+        }
     }
-    Some((document.to_string(), lines.join("\n")))
+    Some((document.to_string(), lines.to_string()))
+}
+
+/// The lines of changes: first those of a route, then each section once.
+#[derive(Default)]
+struct ShownLines {
+    sections: Vec<(String, Vec<String>)>,
+}
+
+impl ShownLines {
+    fn add(&mut self, header: &str, line: &str) {
+        let is_one = !header.starts_with("[[");
+        let known = self.sections.iter_mut().find(|(known, _)| is_one && known == header);
+        match known {
+            Some((_, lines)) => lines.push(line.to_owned()),
+            None => self.sections.push((header.to_owned(), vec![line.to_owned()])),
+        }
+    }
+}
+
+impl fmt::Display for ShownLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sections: Vec<_> = self.sections.iter().collect();
+        sections.sort_by_key(|(header, _)| !header.is_empty());
+        let all = sections.into_iter().flat_map(|(header, lines)| {
+            let header = (!header.is_empty()).then_some(header.as_str());
+            header.into_iter().chain(lines.iter().map(String::as_str))
+        });
+        f.write_str(&all.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// The field that reads this header already.
+fn known_field(document: &DocumentMut, header: &str) -> Option<String> {
+    let fields = document.get("fields")?.as_table_like()?;
+    let reads = |field: &Item| {
+        let name = field.get("header").and_then(Item::as_str);
+        name.is_some_and(|name| name.eq_ignore_ascii_case(header))
+    };
+    fields.iter().find(|(_, field)| reads(field)).map(|(name, _)| name.to_owned())
+}
+
+/// A name like this one that neither a field nor a capture has.
+fn free_name(document: &DocumentMut, text: &str, name: &str) -> String {
+    let fields = document.get("fields").and_then(Item::as_table_like);
+    let is_taken = |name: &str| {
+        name == "caller"
+            || fields.is_some_and(|fields| fields.contains_key(name))
+            || text.contains(&format!("{{{name}}}"))
+            || text.contains(&format!("{{*{name}}}"))
+    };
+    // A name begins with a letter.
+    let begins_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let name = if begins_well { name.to_owned() } else { format!("header_{name}") };
+    let others = (2..).map(|number| format!("{name}_{number}"));
+    let mut names = std::iter::once(name.clone()).chain(others);
+    names.find(|name| !is_taken(name)).unwrap_or(name)
+}
+
+/// Fields that a key gets, with the names that they have got, each once.
+fn renamed(fields: &[String], named: &HashMap<&str, String>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::with_capacity(fields.len());
+    for field in fields {
+        let (name, mark) = field.strip_suffix('?').map_or((field.as_str(), ""), |name| (name, "?"));
+        let name = named.get(name).map_or(name, String::as_str);
+        if !all.iter().any(|known| known.trim_end_matches('?') == name) {
+            all.push(format!("{name}{mark}"));
+        }
+    }
+    all
 }
 
 /// `text` with the modes of `other`: of the whole file, and of each route that both have. `None` if
@@ -85,16 +166,17 @@ fn table<'a>(document: &'a mut DocumentMut, section: &str) -> Option<&'a mut Tab
     document.entry(section).or_insert(Item::Table(Table::new())).as_table_mut()
 }
 
-/// Sets a key, and returns its line. A comment on its old line goes, since it spoke of the old
-/// value: `# check: ok` must not accept what nobody has read.
+/// Sets a key, and returns its line. Comments stay, but for those with [`SUPPRESSION`], which would
+/// accept what nobody has read.
 fn set(table: &mut Table, key: &str, to: &EditValue) -> String {
+    let known = table.get(key).and_then(Item::as_value).cloned();
+    let known_list = known.as_ref().and_then(Value::as_array);
     let new = match to {
         EditValue::Text(text) => Value::from(text.as_str()),
         EditValue::Number(number) => Value::from(*number),
         EditValue::List(texts) => Value::Array(list(texts)),
         EditValue::More(texts) => {
-            let known = table.get(key).and_then(Item::as_array).into_iter().flatten();
-            let mut all: Vec<String> = known.filter_map(Value::as_str).map(str::to_owned).collect();
+            let mut all = known_list.map(texts_of).unwrap_or_default();
             for text in texts {
                 if !all.contains(text) {
                     all.push(text.clone());
@@ -104,8 +186,38 @@ fn set(table: &mut Table, key: &str, to: &EditValue) -> String {
         }
     };
     let line = format!("{key} = {new}");
-    table.insert(key, Item::Value(new));
+    let mut kept = match (&new, known_list) {
+        (Value::Array(new), Some(known)) => {
+            extended(known, new).map_or(Value::Array(new.clone()), Value::Array)
+        }
+        _ => new,
+    };
+    if let Some(decor) = known.as_ref().map(Value::decor).filter(|decor| !accepts(decor)) {
+        *kept.decor_mut() = decor.clone();
+    }
+    table.insert(key, Item::Value(kept));
     line
+}
+
+/// Whether a comment beside a value accepts it.
+fn accepts(decor: &Decor) -> bool {
+    decor.suffix().and_then(|suffix| suffix.as_str()).is_some_and(|text| text.contains(SUPPRESSION))
+}
+
+/// A list with what another one has more, its comments kept; `None` if it does not begin with it,
+/// or a comment accepts an element.
+fn extended(known: &Array, new: &Array) -> Option<Array> {
+    let (before, after) = (texts_of(known), texts_of(new));
+    let more = after.strip_prefix(&*before)?;
+    let mut list = known.clone();
+    for text in more {
+        list.push(text.as_str());
+    }
+    (!list.to_string().contains(SUPPRESSION)).then_some(list)
+}
+
+fn texts_of(list: &Array) -> Vec<String> {
+    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn list(texts: &[String]) -> Array {
@@ -136,6 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn comments_stay_unless_they_accept_the_old_value() {
+        let text = "[[routes]]\npath = \"/a\"\nkey = [\n  \"a\", # the first\n] # why\n\
+            ttl = \"1m\" # short\ntags = [\"t\"] # check: ok\n";
+        let edits = [
+            Edit::list("/a", "key", vec!["a".to_owned(), "b?".to_owned()]),
+            Edit::text("/a", "ttl", "5m"),
+            Edit::list("/a", "tags", vec!["t".to_owned(), "u".to_owned()]),
+        ];
+        let (after, lines) = apply(text, &edits).expect("it has a place for them");
+        for kept in ["# the first\n", "] # why\n", "ttl = \"5m\" # short\n"] {
+            assert!(after.contains(kept), "{after}");
+        }
+        assert!(after.contains("tags = [\"t\", \"u\"]\n"), "{after}");
+        assert!(lines.starts_with("key = [\"a\", \"b?\"]\n"), "{lines}");
+        let keys: toml::Table = after.parse().expect("it is TOML");
+        assert_eq!(keys["routes"][0]["key"].as_array().map(Vec::len), Some(2), "{after}");
+    }
+
+    #[test]
     fn a_purge_rule_is_added_after_the_others() {
         let edit = Edit::Purge { path: "/w/{*rest}".to_owned(), tags: vec!["a".to_owned()] };
         let (after, lines) = apply(FILE, std::slice::from_ref(&edit)).expect("it has a place");
@@ -153,8 +284,33 @@ mod tests {
         let text = "[credential]\nheaders = [\"x-a\"]\n";
         let (after, _) = apply(text, &[more("x-b"), more("x-a")]).expect("it has a place");
         assert_eq!(after, "[credential]\nheaders = [\"x-a\", \"x-b\"]\n");
-        let field = Edit::HeaderField { name: "a".to_owned(), header: "x-a".to_owned() };
-        assert_eq!(apply("[fields]\na = { header = \"x-b\" }\n", &[field]), None);
+        let field =
+            |name: &str| Edit::HeaderField { name: name.to_owned(), header: "x-a".to_owned() };
+        let key = |name: &str| Edit::more("/a", "key", vec![format!("{name}?")]);
+        let route = "[[routes]]\npath = \"/a\"\nkey = [\"x\"]\n";
+        for (fields, name, after) in [
+            ("a = { header = \"x-b\" }\n", "a", "a_2"),
+            ("a = { header = \"x-b\" }\na_2 = { cookie = \"c\" }\n", "a", "a_3"),
+            ("b = { header = \"X-A\" }\n", "a", "b"),
+            ("", "1a", "header_1a"),
+            ("", "caller", "caller_2"),
+        ] {
+            let text = format!("[fields]\n{fields}{route}");
+            let (text, _) = apply(&text, &[field(name), key(name)]).expect("it has a place");
+            assert!(text.contains(&format!("key = [\"x\", \"{after}?\"]")), "{text}");
+            let read = text.to_ascii_lowercase().matches("\"x-a\"").count();
+            assert_eq!(read, 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_lines_have_each_section_once_and_the_routes_first() {
+        let field =
+            |name: &str| Edit::HeaderField { name: name.to_owned(), header: name.to_owned() };
+        let key = Edit::list("/a", "key", vec!["a?".to_owned(), "b?".to_owned()]);
+        let (_, lines) = apply(FILE, &[field("a"), field("b"), key]).expect("it has a place");
+        let fields = "[fields]\na = { header = \"a\" }\nb = { header = \"b\" }";
+        assert_eq!(lines, format!("key = [\"a?\", \"b?\"]\n{fields}"));
     }
 
     #[test]

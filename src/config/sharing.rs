@@ -7,30 +7,38 @@
 //! 1. *Every way to share is named here.* Two requests share an entry of a route only if its scope,
 //!    its key fields and `admit` let them, and they can get each other's data only if what the
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
-//!    `unknown_headers = "pass"`), or if the origin's own word against sharing is overridden
-//!    (`origin = "ignore"`, `vary_cookie = "ignore"`).
+//!    `unknown_headers = "pass"`), if the host is not in the key (`host_key`), or if the origin's
+//!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
+//!    `strip_set_cookie = true`).
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.
+//! 4. *Paths count, not names.* Each route is compared with those that had its paths before, so
+//!    that neither another spelling of a path, nor a route that is added or gone, widens unseen.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
-use toml_edit::{Document, Item, Table};
+use http::HeaderName;
+use toml_edit::{Document, Item, Value};
 
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
-use crate::policy::names::{Meaning, meaning};
-use crate::policy::route::{AdmitRule, Route, UnknownHeaders, VaryCookie};
+use crate::policy::names::meaning;
+use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::semantics::storability::OriginRule;
 
 /// Who shares the entries of each route of a file.
 #[derive(Clone, Debug, Default)]
 pub struct SharingRules {
-    routes: BTreeMap<String, RouteSharing>,
+    table: Routes,
+    /// In the order of the table.
+    routes: Vec<RouteSharing>,
+    /// Whether all hosts share their entries.
+    joins_hosts: bool,
 }
 
 /// Who shares the entries of one route.
@@ -39,22 +47,24 @@ struct RouteSharing {
     scope: Scope,
     /// What tells entries apart, with the names of the fields.
     keyed: Vec<(String, FieldSource)>,
-    /// The headers that reach the origin without being in the key and may tell callers apart.
+    /// The headers that tell callers apart: those of fields, and those of the credential.
+    telling: BTreeSet<String>,
+    /// The headers that reach the origin without being in the key.
     passed: BTreeSet<String>,
     passes_unknown: bool,
     admit: AdmitRule,
-    overrides_origin: bool,
-    overrides_vary: bool,
+    /// The keys by which what the origin says against sharing does not count.
+    overrides: BTreeSet<&'static str>,
 }
 
-/// A key of a route by which more callers share an entry than before.
+/// A key of a file by which more callers share an entry than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Widening {
-    /// The route's path.
-    pub route: String,
-    /// The key.
+    /// The place of the route among those of the file; `None` for what counts for all of them.
+    route: Option<usize>,
+    /// The key: of the route, or of `[upstream]`.
     pub key: &'static str,
-    /// What it does now, to follow "this".
+    /// What it does now, and where, to follow "this".
     pub what: String,
 }
 
@@ -62,29 +72,78 @@ impl SharingRules {
     /// Who shares by the rules of this file.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        let one = |route: &Arc<Route>| (route.name().to_owned(), RouteSharing::of(route));
-        Self { routes: config.routes.iter().map(one).collect() }
+        let credential: Vec<&str> =
+            config.credential.headers.iter().map(HeaderName::as_str).collect();
+        Self {
+            table: config.routes.clone(),
+            routes: config
+                .routes
+                .iter()
+                .map(|route| RouteSharing::of(route, &credential))
+                .collect(),
+            joins_hosts: config.host_key.is_some(),
+        }
     }
 
-    /// Where more callers share an entry by these rules than by `before`. Routes that only one of
-    /// the files has share nothing with each other.
+    /// Where more callers share an entry by these rules than by `before`. Paths for which only one
+    /// of the files has a route share nothing with each other.
     #[must_use]
     pub fn widened_from(&self, before: &Self) -> Vec<Widening> {
-        let pairs = self.routes.iter().filter_map(|(path, now)| {
-            let old = before.routes.get(path)?;
-            Some((path, old, now))
-        });
-        pairs.flat_map(|(path, old, now)| now.widened_from(old, path)).collect()
+        let mut found = Vec::new();
+        if self.joins_hosts
+            && !before.joins_hosts
+            && !self.table.is_empty()
+            && !before.table.is_empty()
+        {
+            let what = "gives all hosts the same entries".to_owned();
+            found.push(Widening { route: None, key: "host_key", what });
+        }
+        for (now, sharing) in self.table.iter().zip(&self.routes) {
+            for (old, old_sharing) in before.table.iter().zip(&before.routes) {
+                if !self.follows(now, before, old) {
+                    continue;
+                }
+                let place = if now.name() == old.name() {
+                    format!("on {}", now.name())
+                } else {
+                    format!("on {}, for paths that {} had", now.name(), old.name())
+                };
+                for (key, what) in sharing.widened_from(old_sharing) {
+                    // One of several former routes says it.
+                    let is_known = |one: &Widening| {
+                        one.route == Some(now.id) && one.key == key && one.what.starts_with(&what)
+                    };
+                    if !found.iter().any(is_known) {
+                        let what = format!("{what} {place}");
+                        found.push(Widening { route: Some(now.id), key, what });
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether `now` has paths that `old` had.
+    fn follows(&self, now: &Route, before: &Self, old: &Route) -> bool {
+        let (one, two) = (&now.spec.pattern, &old.spec.pattern);
+        let is = |table: &Routes, path: &str, id: usize| {
+            table.find(path).is_some_and(|(route, _)| route.id == id)
+        };
+        let mut paths = one.meeting_paths(two).into_iter().chain(two.meeting_paths(one));
+        (one == two && now.spec.case == old.spec.case)
+            || paths.any(|path| is(&self.table, &path, now.id) && is(&before.table, &path, old.id))
     }
 }
 
 impl RouteSharing {
-    fn of(route: &Route) -> Self {
+    fn of(route: &Route, credential: &[&str]) -> Self {
         let spec = &route.spec;
-        let tells_callers = |name: &str| {
-            matches!(meaning(name), Some(Meaning::Credential | Meaning::Caller | Meaning::Address))
-        };
-        let passed = spec.pass_headers.iter().map(ToString::to_string);
+        let overrides = [
+            ("origin", spec.origin == OriginRule::Ignore && spec.ttl.is_some()),
+            ("vary_cookie", spec.vary_cookie == VaryCookie::Ignore),
+            ("strip_set_cookie", spec.strip_set_cookie == StripSetCookie::All),
+        ];
+        let read = route.fields.iter().filter_map(|field| Some(field.header()?.as_str()));
         Self {
             scope: spec.scope,
             keyed: route
@@ -92,62 +151,74 @@ impl RouteSharing {
                 .iter()
                 .map(|field| (field.name.to_string(), field.source.clone()))
                 .collect(),
-            passed: passed.filter(|name| tells_callers(name)).collect(),
+            telling: read.chain(credential.iter().copied()).map(str::to_owned).collect(),
+            passed: spec.pass_headers.iter().map(ToString::to_string).collect(),
             passes_unknown: spec.unknown_headers == UnknownHeaders::Pass,
             admit: spec.admit,
-            overrides_origin: spec.origin == OriginRule::Ignore && spec.ttl.is_some(),
-            overrides_vary: spec.vary_cookie == VaryCookie::Ignore,
+            overrides: overrides.into_iter().filter_map(|(key, is)| is.then_some(key)).collect(),
         }
     }
 
-    fn widened_from(&self, old: &Self, path: &str) -> Vec<Widening> {
-        let widening =
-            |key: &'static str, what: String| Widening { route: path.to_owned(), key, what };
+    /// The keys by which more callers share than by `old`, and what they do.
+    fn widened_from(&self, old: &Self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         if width(self.scope) > width(old.scope) {
             let (from, to) = (old.scope.as_str(), self.scope.as_str());
-            found.push(widening("scope", format!("makes a {from} route {to}")));
+            found.push(("scope", format!("makes a {from} route {to}")));
         }
         for (name, source) in &old.keyed {
             if !self.tells_apart(source) {
-                let what = format!("takes `{name}` out of the key");
-                found.push(widening("key", what));
+                found.push(("key", format!("takes `{name}` out of the key")));
             }
         }
         for name in self.passed.difference(&old.passed) {
-            let what = format!(
-                "passes `{name}`, which tells callers apart, without a place in \
-                the key"
-            );
-            found.push(widening("pass_headers", what));
+            if meaning(name).is_some() || old.telling.contains(name) {
+                let what = format!(
+                    "passes `{name}`, which may choose the response, without a place \
+                                    in the key"
+                );
+                found.push(("pass_headers", what));
+            }
         }
         if self.passes_unknown && !old.passes_unknown {
             let what = "passes every header without a place in the key".to_owned();
-            found.push(widening("unknown_headers", what));
+            found.push(("unknown_headers", what));
         }
         let is_shared = self.scope == Scope::Shared;
         if is_shared && self.admit == AdmitRule::Route && old.admit == AdmitRule::Entry {
-            let what = "lets who may read one page read all".to_owned();
-            found.push(widening("admit", what));
+            found.push(("admit", "lets who may read one page read all".to_owned()));
         }
-        if self.scope != Scope::Private && self.overrides_origin && !old.overrides_origin {
-            let what = "overrides the origin's `Cache-Control: private`".to_owned();
-            found.push(widening("origin", what));
-        }
-        if self.scope == Scope::Public && self.overrides_vary && !old.overrides_vary {
-            let what = "overrides the origin's `Vary: Cookie`".to_owned();
-            found.push(widening("vary_cookie", what));
+        let words = [
+            (
+                "origin",
+                self.scope != Scope::Private,
+                "overrides the origin's `Cache-Control: private`",
+            ),
+            ("vary_cookie", self.scope == Scope::Public, "overrides the origin's `Vary: Cookie`"),
+            // In scope `public` it has no effect, since no fill carries a credential.
+            ("strip_set_cookie", is_shared, "stores responses that set a cookie for one caller"),
+        ];
+        for (key, counts, what) in words {
+            if counts && self.overrides.contains(key) && !old.overrides.contains(key) {
+                found.push((key, what.to_owned()));
+            }
         }
         found
     }
 
     /// Whether two requests that this source told apart have different keys still.
     fn tells_apart(&self, source: &FieldSource) -> bool {
+        // The path and the host are in every key. A parameter that is not is withheld.
+        let is_keyed_anyway =
+            matches!(source, FieldSource::Path(_) | FieldSource::Host | FieldSource::Query(_))
+                && !(self.scope == Scope::Shared && self.admit == AdmitRule::Route);
         // In scope `private` the whole credential is in the key where no field stands for it.
         let stands_for_all = matches!(source, FieldSource::Auth(_))
             && self.scope == Scope::Private
             && !self.keyed.iter().any(|(_, own)| matches!(own, FieldSource::Auth(_)));
-        stands_for_all || self.keyed.iter().any(|(_, own)| is_as_narrow(own, source))
+        is_keyed_anyway
+            || stands_for_all
+            || self.keyed.iter().any(|(_, own)| is_as_narrow(own, source))
     }
 }
 
@@ -186,30 +257,51 @@ pub fn refusals(config: &Config, name: &str, before: &SharingRules) -> Option<Di
     let places = Document::parse(&*config.text).ok();
     let mut report = DiagnosticCollector::new(SourceText::new(name, &config.text));
     for widening in widened {
-        let place = places.as_ref().and_then(|document| {
-            let routes = document.get("routes")?.as_array_of_tables()?;
-            let is_its =
-                |route: &&Table| route.get("path").and_then(Item::as_str) == Some(&*widening.route);
-            let route = routes.iter().find(is_its)?;
-            Some((route.get(widening.key).and_then(Item::span), route.span()?))
-        });
-        let (key, route) = place.unwrap_or((None, 0..0));
-        if [&key, &Some(route.clone())].into_iter().flatten().any(|at| report.is_accepted(at.start))
-        {
+        let (key, whole) = places
+            .as_ref()
+            .and_then(|document| place(document.as_item(), &widening))
+            .unwrap_or((None, 0..0));
+        // The comment may stand on each line of a list, and on the line of the route.
+        let lines = key.clone().unwrap_or_default();
+        let starts = config
+            .text
+            .get(lines.clone())
+            .into_iter()
+            .flat_map(|text| text.match_indices('\n').map(|(at, _)| lines.start + at + 1));
+        let first = key.as_ref().map(|key| key.start);
+        if starts.chain(first).chain([whole.start]).any(|at| report.is_accepted(at)) {
             continue;
         }
         let message = format!(
-            "this {} on {}, so that callers share entries who did not before: the reload is \
-             refused",
-            widening.what, widening.route
+            "this {}, so that callers share entries who did not before: the reload is refused",
+            widening.what
         );
-        let hint = "if no response of the route depends on who asks, end the line (or that of its \
+        let hint = "if no response depends on who asks, end the line (or that of the route's \
                     [[routes]], where something was taken away) with `# check: ok`; a restart \
                     loads the file as it is";
-        report.push(DiagnosticBuilder::error(key.unwrap_or(route), message).hint(hint));
+        report.push(DiagnosticBuilder::error(key.unwrap_or(whole), message).hint(hint));
     }
     let (file, diagnostics) = report.finish();
     (!diagnostics.is_empty()).then(|| Diagnostics::new(file, diagnostics))
+}
+
+/// Where the key stands, if it does, and where its table begins.
+fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, Range<usize>)> {
+    let Some(id) = widening.route else {
+        let section = document.get("upstream")?;
+        return Some((section.get(widening.key).and_then(Item::span), section.span()?));
+    };
+    let routes = document.get("routes")?;
+    // Without brackets of its own, a route stands in a list of the key `routes`.
+    let route = routes.as_array_of_tables().and_then(|routes| {
+        let route = routes.get(id)?;
+        Some((route.get(widening.key).and_then(Item::span), route.span()?))
+    });
+    route.or_else(|| {
+        let route = routes.as_array()?.get(id)?;
+        let key = route.as_inline_table()?.get(widening.key);
+        Some((key.and_then(Value::span), route.span()?))
+    })
 }
 
 #[cfg(test)]
@@ -219,10 +311,11 @@ mod tests {
     const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
         tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
         token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
-        wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n";
+        wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
+        site = { host = true }\npage = { query = \"page\" }\n";
 
     fn rules(route: &str) -> SharingRules {
-        let text = format!("{HEAD}[[routes]]\npath = \"/a\"\nttl = \"1m\"\n{route}\n");
+        let text = format!("{HEAD}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n");
         let config = Config::parse(&text, "proxy.toml", &|_| None);
         SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
     }
@@ -247,7 +340,9 @@ mod tests {
             ("key = [\"narrow\"]", "key = [\"wide\"]", "key"),
             ("", "pass_headers = [\"x-tenant-id\"]", "pass_headers"),
             ("", "pass_headers = [\"x-api-key\"]", "pass_headers"),
+            ("", "pass_headers = [\"x-forwarded-host\"]", "pass_headers"),
             ("", "unknown_headers = \"pass\"", "unknown_headers"),
+            (shared, "scope = \"shared\"\nstrip_set_cookie = true", "strip_set_cookie"),
             (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
             (public, "scope = \"public\"\norigin = \"ignore\"", "origin"),
             (public, "scope = \"public\"\nvary_cookie = \"ignore\"", "vary_cookie"),
@@ -268,6 +363,8 @@ mod tests {
             ("", "origin = \"ignore\""),
             ("mode = \"off\"", "mode = \"on\""),
             ("", "query = \"none\""),
+            ("tags = [\"a:{id}\"]", "tags = [\"a\"]"),
+            ("key = [\"id\", \"site\", \"page\"]", ""),
         ] {
             assert!(keys(before, after).is_empty(), "{before:?} to {after:?}");
         }
@@ -276,7 +373,7 @@ mod tests {
     #[test]
     fn a_reload_is_refused_unless_the_file_accepts_it() {
         let text = |route: &str, comment: &str| {
-            format!("{HEAD}[[routes]]{comment}\npath = \"/a\"\nttl = \"1m\"\n{route}\n")
+            format!("{HEAD}[[routes]]{comment}\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n")
         };
         let refused = |after: &str| {
             let config = Config::parse(after, "proxy.toml", &|_| None);
@@ -285,10 +382,10 @@ mod tests {
         };
         let found = refused(&text("key = [\"other\"]", "")).expect("a field is gone");
         let one = found.errors().next().expect("an error");
-        assert_eq!((one.line, found.errors().count()), (13, 1), "{found}");
-        assert!(one.message.contains("takes `tenant` out of the key on /a"), "{found}");
+        assert_eq!((one.line, found.errors().count()), (15, 1), "{found}");
+        assert!(one.message.contains("takes `tenant` out of the key on /a/{id},"), "{found}");
         let found = refused(&text("", "")).expect("all fields are gone");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [10, 10], "{found}");
+        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [12, 12], "{found}");
         for (route, comment) in [
             ("key = [\"other\"] # check: ok, one tenant", ""),
             ("key = [\"other\"]", " # check: ok"),
@@ -298,6 +395,84 @@ mod tests {
             let text = text(route, comment);
             assert_eq!(refused(&text), None, "{text}");
         }
+    }
+
+    fn file(rest: &str) -> SharingRules {
+        let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &|_| None);
+        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    fn route(path: &str, rest: &str) -> String {
+        format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\n{rest}\n")
+    }
+
+    #[test]
+    fn paths_are_compared_whatever_their_routes_are_called() {
+        let (own, all) = ("key = [\"tenant\"]", "scope = \"public\"");
+        let both = |one: String, two: String| one + &two;
+        for (before, after, widens) in [
+            (route("/a/{id}", own), route("/a/{name}", all), true),
+            (route("/a/{id}", own), route("/a/{*rest}", all), true),
+            (route("/a/{*rest}", own), both(route("/a/{*rest}", own), route("/a/me", all)), true),
+            (both(route("/a/{*rest}", all), route("/a/me", own)), route("/a/{*rest}", all), true),
+            (route("/A/x", own), route("/a/x", &format!("{all}\ncase = \"ignore\"")), true),
+            (route("/{a}-{b}", own), route("/{id}.json", all), true),
+            (route("/a/{id}.json", own), route("/a/{id}", all), true),
+            (route("/a/{id}", own), route("/a/{name}", own), false),
+            (route("/a", own), both(route("/a", own), route("/b", all)), false),
+            (route("/a/{id}.json", own), route("/a/{id}.xml", all), false),
+            (route("/a/{id}", own), route("/a/{id}/more", all), false),
+            // The paths of the route that is widened have another one, before and after.
+            (
+                both(route("/a/{*rest}", all), route("/a/me", own)),
+                both(route("/a/{*rest}", all), route("/a/me", own)),
+                false,
+            ),
+        ] {
+            let found = file(&after).widened_from(&file(&before));
+            assert_eq!(!found.is_empty(), widens, "{before} to {after}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_told_callers_apart_is_not_passed_beside_the_key() {
+        let credential = "[credential]\nheaders = [\"x-odd\"]\n";
+        let before = file(&format!("{credential}{}", route("/a", "")));
+        let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
+        assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
+    }
+
+    #[test]
+    fn a_host_key_joins_hosts() {
+        let text = format!("{HEAD}{}", route("/a", ""));
+        let joined = |comment: &str| {
+            text.replace("[fields]", &format!("host_key = \"a.test\"{comment}\n[fields]"))
+        };
+        let refused = |after: &str| {
+            let config = Config::parse(after, "proxy.toml", &|_| None);
+            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+            refusals(&config, "proxy.toml", &file(&route("/a", "")))
+        };
+        let found = refused(&joined("")).expect("hosts share");
+        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [3], "{found}");
+        assert_eq!(refused(&joined(" # check: ok")), None);
+    }
+
+    #[test]
+    fn a_comment_counts_wherever_the_route_and_its_list_stand() {
+        let refused = |rest: &str, before: &str| {
+            let environment = |name: &str| (name == "AT").then(|| "/a".to_owned());
+            let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &environment);
+            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+            refusals(&config, "proxy.toml", &file(before)).is_some()
+        };
+        let passed =
+            |comment: &str| route("/a", &format!("pass_headers = [\n  \"x-user-id\",{comment}\n]"));
+        assert!(refused(&passed(""), &route("/a", "")));
+        assert!(!refused(&passed(" # check: ok"), &route("/a", "")));
+        let public = |comment: &str| route("${AT}", &format!("scope = \"public\"{comment}"));
+        assert!(refused(&public(""), &route("/a", "")));
+        assert!(!refused(&public(" # check: ok"), &route("/a", "")));
     }
 
     #[test]

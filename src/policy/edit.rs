@@ -35,7 +35,8 @@ pub enum Edit {
         /// Its value.
         value: EditValue,
     },
-    /// Adds a field that reads a header.
+    /// Adds a field that reads a header, unless there is one. Where the name is taken, it gets
+    /// another one.
     HeaderField {
         /// The field's name.
         name: String,
@@ -62,6 +63,12 @@ impl Edit {
     #[must_use]
     pub fn list(path: &str, key: &'static str, value: Vec<String>) -> Self {
         Self::Route { path: path.to_owned(), key, value: EditValue::List(value) }
+    }
+
+    /// Adds to a list of a route. Fields of a key have the names of [`Edit::HeaderField`].
+    #[must_use]
+    pub fn more(path: &str, key: &'static str, value: Vec<String>) -> Self {
+        Self::Route { path: path.to_owned(), key, value: EditValue::More(value) }
     }
 }
 

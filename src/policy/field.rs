@@ -135,12 +135,6 @@ impl Field {
         Self { name: name.into(), source, is_optional: false }
     }
 
-    /// The field as it is written in `key`.
-    #[must_use]
-    pub fn written(&self) -> String {
-        format!("{}{}", self.name, if self.is_optional { "?" } else { "" })
-    }
-
     /// The field's value in this request; `None` if an optional field is absent.
     pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
         match self.sent_value(view) {

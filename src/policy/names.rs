@@ -21,7 +21,8 @@ pub enum Meaning {
 const CREDENTIALS: &[&str] = &[
     "authorization", "cookie", "token", "session", "sessionid", "phpsessid", "jsessionid", "sid",
     "jwt", "auth", "apikey", "secret", "password", "nonce", "signature", "bearer", "credential",
-    "credentials", "ticket", "otp", "saml", "spiffe", "passport", "cookies", "sso",
+    "credentials", "ticket", "otp", "saml", "spiffe", "passport", "cookies", "sso", "authtoken",
+    "accesstoken", "idtoken", "refreshtoken", "appkey", "oauth", "oauth2", "dpop",
 ];
 
 #[rustfmt::skip]
@@ -33,7 +34,11 @@ const CALLERS: &[&str] = &[
     "profile", "persona", "subscriber", "subscription", "owner", "person", "patient", "student",
     "company", "companyid", "project", "projectid", "realm", "shop", "shopid", "merchant",
     "partner", "vendor", "onbehalfof", "behalf", "permission", "permissions", "scope", "scopes",
-    "claims", "entitlements", "acl",
+    "claims", "entitlements", "acl", "usr", "whoami", "nick", "nickname", "phone", "msisdn", "imsi",
+    "ssn", "customerid", "clientid", "acct", "acctid", "useremail", "userinfo", "visitor", "guest",
+    "cart", "basket", "buyer", "seller", "operator", "admin", "sudo", "acting", "nameid", "upn",
+    "orgid", "sub", "azp", "clearance", "privilege", "privileges", "capabilities", "rights",
+    "entitlement", "player", "gamertag", "consumer", "deviceid", "clientcert", "department",
 ];
 
 /// Headers in which proxies and content delivery networks tell the client's address.
@@ -56,8 +61,9 @@ const CHOICES: &[&str] = &[
 #[rustfmt::skip]
 const REWRITES: &[&str] = &[
     "x-forwarded-host", "x-forwarded-server", "x-forwarded-proto",
-    "x-forwarded-scheme", "x-forwarded-port", "x-forwarded-prefix", "x-host", "x-original-host",
-    "x-original-url", "x-rewrite-url",
+    "x-forwarded-scheme", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-ssl",
+    "x-forwarded-uri", "x-forwarded-method", "x-host", "x-original-host", "x-original-url",
+    "x-original-uri", "x-rewrite-url",
 ];
 
 const NEGOTIATED: &[&str] =
@@ -90,11 +96,13 @@ pub fn meaning(name: &str) -> Option<Meaning> {
     }
     let words: Vec<&str> = name.split(['-', '_', '.']).collect();
     let any = |list: &[&str]| words.iter().any(|word| list.contains(word));
-    let api_key =
-        words.windows(2).any(|pair| pair[1] == "key" && matches!(pair[0], "api" | "access"));
-    if api_key || any(CREDENTIALS) {
+    let pair = |first: &[&str], second: &str| {
+        words.windows(2).any(|pair| pair[1] == second && first.contains(&pair[0]))
+    };
+    let is_key = pair(&["api", "access", "app", "subscription", "license"], "key");
+    if is_key || any(CREDENTIALS) {
         Some(Meaning::Credential)
-    } else if any(CALLERS) {
+    } else if pair(&["client", "app", "application", "device"], "id") || any(CALLERS) {
         Some(Meaning::Caller)
     } else if any(CHOICES) {
         Some(Meaning::Choice)
@@ -115,6 +123,9 @@ mod tests {
             "x-api-key",
             "apikey",
             "x-access-key",
+            "ocp-apim-subscription-key",
+            "x-authtoken",
+            "dpop",
             "x-auth-token",
             "app_session",
             "PHPSESSID",
@@ -138,6 +149,11 @@ mod tests {
             "x-company-id",
             "x-on-behalf-of",
             "x-permissions",
+            "sudo",
+            "x-userinfo",
+            "x-client-id",
+            "x-msisdn",
+            "x-is-admin",
         ] {
             assert_eq!(meaning(name), Some(Meaning::Caller), "{name}");
         }

@@ -405,7 +405,7 @@ impl fmt::Display for Tie {
 }
 
 /// All routes, looked up by path.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Routes {
     list: Vec<Arc<Route>>,
     /// Those whose case counts.

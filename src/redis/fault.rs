@@ -101,6 +101,8 @@ faults! {
         "make room on its disk, or switch saving off (`save \"\"`)";
     NoReplicas: "it refuses writes, because too few of its replicas are in reach",
         "bring them back, or lower its `min-replicas-to-write`";
+    OutOfMemory: "it is out of memory, and refuses writes",
+        "CONFIG SET maxmemory-policy volatile-lru, or raise its `maxmemory`";
     TooOld: "it is too old: it does not know a command that the sidecar needs",
         "use Redis 6.2 or newer";
     UnknownService: "the sentinels do not know the service",
@@ -110,7 +112,7 @@ faults! {
 }
 
 /// What the replies of a server begin with, or hold, and what they mean; the first that fits.
-const REPLIES: [(&str, FaultKind); 23] = [
+const REPLIES: [(&str, FaultKind); 24] = [
     ("WRONGPASS", FaultKind::WrongLogin),
     ("invalid password", FaultKind::WrongLogin),
     ("without any password configured", FaultKind::NoLoginWanted),
@@ -132,6 +134,7 @@ const REPLIES: [(&str, FaultKind); 23] = [
     ("max number of clients", FaultKind::TooManyClients),
     ("MISCONF", FaultKind::CannotSave),
     ("NOREPLICAS", FaultKind::NoReplicas),
+    ("OOM command not allowed", FaultKind::OutOfMemory),
     ("unknown command", FaultKind::TooOld),
     ("wrong number of arguments for 'auth'", FaultKind::TooOld),
 ];
@@ -176,9 +179,9 @@ impl RedisFault {
             CallError::Lost(reply) | CallError::Reply(reply) => {
                 Some(Self::from_reply(address, reply))
             }
+            CallError::OutOfMemory => Some(Self::new(FaultKind::OutOfMemory, address, "")),
             CallError::Timeout
             | CallError::Connection(_)
-            | CallError::OutOfMemory
             | CallError::Moving
             | CallError::NodeDown(_)
             | CallError::WentBack => None,
@@ -252,6 +255,7 @@ mod tests {
             ("ERR This instance has cluster support disabled", FaultKind::NoCluster),
             ("ERR DB index is out of range", FaultKind::WrongDatabase),
             ("ERR max number of clients reached", FaultKind::TooManyClients),
+            ("OOM command not allowed when used memory > 'maxmemory'.", FaultKind::OutOfMemory),
             ("ERR something new", FaultKind::Other),
         ] {
             let fault = RedisFault::from_reply("h:1", reply);

@@ -5,6 +5,8 @@
 //! - A change is one line. An origin that fails some requests and answers others does not change
 //!   with each of them: after one recovery in [`FLAP_INTERVAL`], the next one counts only when no
 //!   request has failed for [`QUIET_TIME`].
+//! - What is shown is how it fails now: the worst kind of failure, until no request has failed in
+//!   this way for [`QUIET_TIME`].
 //! - An origin that answers costs one relaxed load for each request.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -46,6 +48,8 @@ struct OngoingOutage {
     shown: OriginOutage,
     since: Instant,
     last_failure: Instant,
+    /// When a request has last failed as shown.
+    last_shown: Instant,
     /// Whether the origin has answered since the last failure.
     has_answered: bool,
 }
@@ -141,9 +145,13 @@ impl OriginHealth {
         let mut history = self.history.lock();
         // What was quiet for long enough before this failure is over.
         self.settle(&mut history);
-        // An origin that is gone is another change than one that fails some requests.
-        let is_news =
-            history.outage.as_ref().is_none_or(|outage| kind.is_worse_than(outage.shown.kind));
+        // An origin that is gone is another change than one that fails some requests, and one that
+        // fails in another way than before is, too.
+        let is_news = history.outage.as_ref().is_none_or(|outage| {
+            kind.is_worse_than(outage.shown.kind)
+                || (kind != outage.shown.kind
+                    && now.saturating_duration_since(outage.last_shown) >= QUIET_TIME)
+        });
         if is_news {
             let (address, cause, advice) = (&*self.address, error.cause(), error.advice());
             tracing::warn!(address, cause, advice, "the app {}", kind.as_str());
@@ -153,11 +161,15 @@ impl OriginHealth {
             shown: OriginOutage::new(self.clock.wall(), kind, error),
             since: now,
             last_failure: now,
+            last_shown: now,
             has_answered: false,
         });
-        if kind.is_worse_than(outage.shown.kind) {
+        if is_news {
             let OriginOutage { since, failures, .. } = outage.shown;
             outage.shown = OriginOutage { failures, ..OriginOutage::new(since, kind, error) };
+        }
+        if kind == outage.shown.kind {
+            outage.last_shown = now;
         }
         outage.shown.failures += 1;
         (outage.last_failure, outage.has_answered) = (now, false);
@@ -267,5 +279,19 @@ mod tests {
             reason,
             "the app at app.test:3000 does not accept connections: the connection was refused"
         );
+    }
+    #[test]
+    fn r864_an_outage_shows_how_the_origin_fails_now() {
+        let (health, clock) = health();
+        let shown = || health.status().degraded_reason().unwrap_or_default();
+        health.record_failure(&refused());
+        for _ in 0..5 {
+            clock.advance(QUIET_TIME / 3);
+            health.record_failure(&UpstreamError::FirstByteTimeout);
+        }
+        assert!(shown().contains("does not answer in time"), "{}", shown());
+        assert_eq!(health.status().outage.map(|outage| outage.failures), Some(6));
+        health.record_failure(&refused());
+        assert!(shown().contains("does not accept connections"), "{}", shown());
     }
 }

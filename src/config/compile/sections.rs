@@ -1,6 +1,7 @@
 //! Compiles the plain sections: the kind and range of each key, and checks across the keys of a
 //! section.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderName, header};
@@ -15,6 +16,7 @@ use crate::config::file;
 use crate::config::model::ConfigLimits;
 use crate::config::redis_url;
 use crate::input_file::{MAX_CA_BYTES, MAX_TOKEN_BYTES};
+use crate::policy::field::ClientPrefix;
 use crate::policy::tag;
 use crate::secret::Secret;
 use crate::semantics::forward;
@@ -156,13 +158,30 @@ fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<f
         let what = format!("`{}` is not a network", text.value.shown());
         let allowed = Some("an IP address, a network such as \"10.0.0.0/8\", or \"unix\"");
         let hint = if socket_path::is_socket(text.value.as_str()) {
-            "write \"unix\" for whatever connects to the socket of `address`"
+            "write \"unix\" for whatever connects to the socket of `address`".to_owned()
         } else {
-            "names are not resolved here; write the address"
+            network_hint(text.value.as_str())
         };
-        context.report.malformed(text, "a network", what, allowed, hint);
+        context.report.malformed(text, "a network", what, allowed, &hint);
     }
     network.ok()
+}
+
+fn network_hint(text: &str) -> String {
+    let parts = text.split_once('/');
+    let Some((address, bits)) =
+        parts.and_then(|(address, bits)| Some((address.parse::<IpAddr>().ok()?, bits)))
+    else {
+        return "names are not resolved here; write the address".to_owned();
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    match bits.parse() {
+        Ok(bits) if bits <= most => {
+            let network = ClientPrefix { v4: bits, v6: bits }.apply(address);
+            format!("write \"{network}/{bits}\" for the network, or \"{address}\" for this address")
+        }
+        _ => format!("after the slash stands how many bits count, 0 to {most}"),
+    }
 }
 
 /// `[admin]`.

@@ -90,10 +90,9 @@ fn value_after(text: &str, key_end: usize) -> Option<Range<usize>> {
     // A colon separates as in YAML if the key begins its line; elsewhere it is part of a tag such
     // as `token:{id}`.
     let line_start = text[..key_end].rfind('\n').map_or(0, |newline| newline + 1);
-    let begins_line = text[line_start..key_end]
-        .trim_start()
-        .bytes()
-        .all(|b| !b.is_ascii_whitespace() && b != b'=');
+    // A comment is a line of its own.
+    let line = text[line_start..key_end].rsplit('#').next().unwrap_or_default();
+    let begins_line = line.trim_start().bytes().all(|b| !b.is_ascii_whitespace() && b != b'=');
     let separators: &[char] = if begins_line { &['=', ':'] } else { &['='] };
     let (separated, rest) = match rest.strip_prefix(separators) {
         Some(rest) => (true, rest.trim_start_matches([' ', '\t'])),
@@ -252,6 +251,8 @@ mod tests {
         assert_eq!(hidden("\"secret\" = \"\"\"\nhunter2\n\"\"\""), ["\nhunter2\n"]);
         assert_eq!(hidden("token = \"hunter2"), ["hunter2"]);
         assert_eq!(hidden("token: hunter2\nx"), ["hunter2"]);
+        assert_eq!(hidden("# password: hunter2\nx"), ["hunter2"]);
+        assert_eq!(hidden("ttl = \"5m\" # api_key: hunter2\nx"), ["hunter2"]);
         assert_eq!(hidden("url = \"redis://user:hun/ter@2@host:1/0\""), ["user:hun/ter@2"]);
         assert!(
             hidden("url = \"redis-sentinel://h?sentinelPassword=hunter2&node=i\"")

@@ -11,6 +11,7 @@ use self::foreign::HINT;
 use self::mixed::{MixedSegment, TextCase};
 
 mod foreign;
+mod meeting;
 mod mixed;
 #[cfg(test)]
 mod tests;
@@ -410,7 +411,7 @@ fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
 
 /// Patterns, as a tree of segments. A search visits each node at most once, so it is bounded by the
 /// number of nodes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
     literals: HashMap<Box<str>, Self>,
     /// Those with more text first.

@@ -228,6 +228,90 @@ async fn r802_a_mode_is_taken_from_a_file_that_is_refused() {
     assert_cache(&ask().await, "HIT", "on again, and the key as it was");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r860_a_path_keeps_who_shares_it_under_another_route() {
+    let rules = "[fields]\ntenant = { header = \"x-tenant\" }\n[[routes]]\n\
+        path = \"/d/{id}\"\nttl = \"1m\"\nkey = [\"tenant\"]\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    let public = "\nttl = \"1m\"\nscope = \"public\"\n";
+    for (path, text) in [
+        ("/d/{other}", format!("[[routes]]\npath = \"/d/{{other}}\"{public}")),
+        ("/d/{*rest}", format!("[[routes]]\npath = \"/d/{{*rest}}\"{public}")),
+        ("/d/me", format!("{rules}[[routes]]\npath = \"/d/me\"{public}")),
+    ] {
+        scene.sidecar.rewrite(&text);
+        let refused = scene.sidecar.admin_post("/reload", &json!({})).await.json();
+        assert_eq!(refused["ok"], false, "{text}: {refused}");
+        assert!(refused["text"].as_str().is_some_and(|text| text.contains(path)), "{refused}");
+        let accepted = text.replace("scope = \"public\"", "scope = \"public\" # check: ok");
+        let accepted = accepted.replace(
+            &format!("[[routes]]\npath = \"{path}\""),
+            &format!("[[routes]] # check: ok\npath = \"{path}\""),
+        );
+        scene.sidecar.rewrite(&accepted);
+        scene.sidecar.admin_ok("/reload", &json!({})).await;
+        scene.sidecar.rewrite(rules);
+        scene.sidecar.admin_ok("/reload", &json!({})).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r861_a_capture_may_leave_the_tags() {
+    let rules = "[[routes]]\npath = \"/d/{id}\"\nttl = \"1m\"\ntags = [\"d:{id}\"]\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    scene.sidecar.rewrite(&rules.replace("d:{id}", "d"));
+    scene.sidecar.admin_ok("/reload", &json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r862_a_suggestion_uses_the_field_that_reads_the_header() {
+    let rules = "[fields]\ntenant = { header = \"x-tenant-id\" }\n\
+        x_odd = { cookie = \"odd\" }\n\
+        [[routes]]\npath = \"/a\"\nttl = \"1m\"\nkey = [\"tenant\"]\n\
+        [[routes]]\npath = \"/d\"\nttl = \"1m\"\nkey = [\"x_odd?\"]\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    let headers = [("x-tenant-id", "acme"), ("x-odd", "1"), ("x-more", "2")];
+    scene.ask("/d", &headers).await;
+    let stats = scene.sidecar.stats().await;
+    let reasons = stats["routes"].as_array().expect("routes").iter();
+    let mut reasons = reasons.flat_map(|route| route["reasons"].as_array().expect("reasons"));
+    let reason = reasons.find(|reason| reason["diff"].is_string()).expect("a suggestion");
+    let (diff, lines) = (reason["diff"].to_string(), reason["remedy"].to_string());
+    assert!(diff.contains("tenant?") && !diff.contains("x_tenant_id"), "{diff}");
+    assert!(diff.contains("x_odd_2 = { header") && diff.contains("x_more = { header"), "{diff}");
+    assert_eq!(lines.matches("[fields]").count(), 1, "{lines}");
+    let before = std::fs::read_to_string(&scene.sidecar.file).expect("the file");
+    let diff = reason["diff"].as_str().expect("a diff");
+    std::fs::write(&scene.sidecar.file, patched(&before, diff)).expect("written");
+    scene.sidecar.admin_ok("/reload", &json!({})).await;
+    scene.ask("/d", &headers).await;
+    assert_cache(&scene.ask("/d", &headers).await, "HIT", "after one paste");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r863_nothing_is_suggested_that_helps_nobody() {
+    let rules = "[[routes]]\npath = \"/d\"\nttl = \"10m\"\nscope = \"shared\"\n\
+        tags = [\"d\"]\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    for caller in ["a", "b", "c"] {
+        scene.ask("/d", &[("authorization", caller)]).await;
+    }
+    assert_eq!(
+        suggested(&scene.sidecar).await,
+        Vec::<String>::new(),
+        "all came for the first time"
+    );
+    let rules = "[[routes]]\npath = \"/d\"\nttl = \"10m\"\nscope = \"public\"\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    scene.ask("/d", &[("x-user-id", "1")]).await;
+    scene.ask("/d", &[("x-odd", "1")]).await;
+    let diffs = suggested(&scene.sidecar).await;
+    assert!(diffs.len() == 1 && diffs[0].contains("x-odd"), "{diffs:?}");
+    assert!(!diffs[0].contains("x-user-id"), "{diffs:?}");
+    let stats = scene.sidecar.stats().await.to_string();
+    assert!(stats.contains("Requests with x-user-id bypass the cache as before"), "{stats}");
+}
+
 #[test]
 fn a_diff_is_applied_as_patch_would() {
     let text = "a\nb\nc\nd\ne\nf\n";

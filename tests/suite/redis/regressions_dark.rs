@@ -14,7 +14,7 @@ use crate::support::command::CommandLine;
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::redis_kinds::RedisKind;
 use crate::support::tls::Certificates;
-use crate::support::{Origin, RedisServer, Sidecar, eventually, metric};
+use crate::support::{Client, Origin, RedisServer, Sidecar, eventually, metric};
 
 const WITHIN: Duration = Duration::from_secs(30);
 const TOLD: &str = "Redis cannot be used";
@@ -209,4 +209,36 @@ async fn r752_changes_of_a_redis_in_use_are_told_once_each() {
     assert_eq!(sidecar.said().matches("Redis is in use").count(), 3, "{}", sidecar.said());
     let ready: serde_json::Value = sidecar.admin_get("/ready").await.json();
     assert!(!ready.to_string().contains("replica"), "{ready}");
+}
+
+/// 866. A Redis that ran out of memory stored nothing new, and nobody was told; one that was out of
+///      memory at the start "does not answer", with advice about firewalls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r866_a_redis_out_of_memory_says_what_to_do() {
+    let (redis, app) = (RedisServer::start(), Origin::start(versioned()));
+    let rules = format!("{}{VERSIONED_RULES}", redis.table());
+    let set = |command: &str| {
+        let answer = redis.command(command).expect("redis answers");
+        assert!(!answer.starts_with('-'), "{command}: {answer}");
+    };
+    let running = Sidecar::spawn_logged(app.address, &rules).await;
+    eventually("it is ready", WITHIN, || async {
+        running.admin_get("/ready").await.text().contains("\"ready\"")
+    })
+    .await;
+    set("CONFIG SET maxmemory-policy noeviction");
+    set("CONFIG SET maxmemory 1");
+    let starting = Sidecar::spawn_logged(app.address, &rules).await;
+    for sidecar in [&running, &starting] {
+        eventually("the remedy is shown", WITHIN, || async {
+            Client::new(sidecar.address).get("/v/a", &[]).await;
+            let ready = sidecar.admin_get("/ready").await;
+            ready.text().contains("maxmemory-policy volatile-lru")
+        })
+        .await;
+    }
+    let said = running.said();
+    let told = said.lines().filter(|line| line.contains("Redis stores nothing new")).count();
+    assert_eq!(told, 1, "{said}");
+    assert!(!starting.said().contains("firewall"), "{}", starting.said());
 }

@@ -98,6 +98,26 @@ impl MixedSegment {
         pieces.collect()
     }
 
+    /// The segment with these texts in place of its first capture and of the others.
+    pub(super) fn filled_between(&self, first: &str, others: &str) -> String {
+        let mut value = Some(first);
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Capture(_) => value.take().unwrap_or(others),
+        });
+        pieces.collect()
+    }
+
+    /// The text that it begins with.
+    pub(super) fn start(&self) -> &str {
+        text_of(self.pieces.first())
+    }
+
+    /// The text that it ends with.
+    pub(super) fn end(&self) -> &str {
+        text_of(self.pieces.last())
+    }
+
     /// Appends the segment with the next values in place of its captures.
     pub(super) fn write<'a>(&self, values: &mut impl Iterator<Item = &'a str>, whole: &mut String) {
         for piece in &self.pieces {
@@ -111,6 +131,11 @@ impl MixedSegment {
     /// Whether it matches a segment of a path.
     pub(super) fn matches(&self, segment: &str) -> bool {
         self.match_with(segment, TextCase::Exact, |_, _| {})
+    }
+
+    /// The same, whatever the case of its text.
+    pub(super) fn matches_in_any_case(&self, segment: &str) -> bool {
+        self.match_with(segment, TextCase::Ignore, |_, _| {})
     }
 
     /// The same; also hands out the captures, some of them even if the segment does not match.
@@ -180,14 +205,10 @@ impl MixedSegment {
 
     /// Whether some segment may match both: their beginnings fit each other, and their ends.
     pub(super) fn may_meet(&self, other: &Self) -> bool {
-        let text = |piece: Option<&Piece>| match piece {
-            Some(Piece::Text(text)) => text.to_string(),
-            _ => String::new(),
-        };
-        let (start, other_start) = (text(self.pieces.first()), text(other.pieces.first()));
-        let (end, other_end) = (text(self.pieces.last()), text(other.pieces.last()));
-        (start.starts_with(&other_start) || other_start.starts_with(&start))
-            && (end.ends_with(&other_end) || other_end.ends_with(&end))
+        let (start, other_start) = (self.start(), other.start());
+        let (end, other_end) = (self.end(), other.end());
+        (start.starts_with(other_start) || other_start.starts_with(start))
+            && (end.ends_with(other_end) || other_end.ends_with(end))
     }
 
     /// The same with its text in another form.
@@ -219,6 +240,13 @@ impl MixedSegment {
     /// Whether it ends with a capture.
     pub(super) fn ends_in_capture(&self) -> bool {
         matches!(self.pieces.last(), Some(Piece::Capture(_)))
+    }
+}
+
+fn text_of(piece: Option<&Piece>) -> &str {
+    match piece {
+        Some(Piece::Text(text)) => text,
+        Some(Piece::Capture(_)) | None => "",
     }
 }
 
