@@ -33,6 +33,7 @@ mod regressions_uploads;
 mod regressions_writes;
 mod restarts;
 mod shadow;
+mod soak;
 mod soft_purge;
 mod streaming;
 mod suggestions;
