@@ -58,8 +58,6 @@ pub struct Served {
     pub requests: u64,
     /// Responses sent to the end.
     pub responses: u64,
-    /// Bytes of bodies sent.
-    pub bytes: u64,
     /// Responses broken off on purpose.
     pub cut: u64,
     /// Requests for `/never`.
@@ -71,7 +69,6 @@ struct Counters {
     connections: AtomicU64,
     requests: AtomicU64,
     responses: AtomicU64,
-    bytes: AtomicU64,
     cut: AtomicU64,
     nevers: AtomicU64,
 }
@@ -86,7 +83,8 @@ struct State {
 
 enum Place {
     Tcp(SocketAddr),
-    Unix(PathBuf, TempDir),
+    /// In a folder of its own.
+    Unix(TempDir),
 }
 
 /// The app. Dropping it ends its listener.
@@ -105,7 +103,7 @@ impl FrailApp {
     /// An app on a Unix socket of its own.
     pub async fn on_socket() -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
-        Self::at(Place::Unix(directory.path().join("app.sock"), directory)).await
+        Self::at(Place::Unix(directory)).await
     }
 
     async fn at(place: Place) -> Self {
@@ -124,7 +122,7 @@ impl FrailApp {
     pub fn url(&self) -> String {
         match &self.place {
             Place::Tcp(address) => format!("http://{address}"),
-            Place::Unix(path, _) => format!("unix:{}", path.display()),
+            Place::Unix(folder) => format!("unix:{}", socket(folder).display()),
         }
     }
 
@@ -163,9 +161,9 @@ impl FrailApp {
                     }
                 })
             }
-            Place::Unix(path, _) => {
-                let _ = std::fs::remove_file(path);
-                let listener = UnixListener::bind(path).expect("the path is free");
+            Place::Unix(folder) => {
+                let _ = std::fs::remove_file(socket(folder));
+                let listener = UnixListener::bind(socket(folder)).expect("the path is free");
                 tokio::spawn(async move {
                     while let Some(Ok((stream, _))) =
                         ended.run_until_cancelled(listener.accept()).await
@@ -186,7 +184,6 @@ impl FrailApp {
             connections: count(&counters.connections),
             requests: count(&counters.requests),
             responses: count(&counters.responses),
-            bytes: count(&counters.bytes),
             cut: count(&counters.cut),
             nevers: count(&counters.nevers),
         }
@@ -244,6 +241,10 @@ where
     tokio::spawn(async move {
         let _ = end.run_until_cancelled(serve(stream, &state)).await;
     });
+}
+
+fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("app.sock")
 }
 
 struct Asked {
@@ -381,7 +382,6 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
         if chunked {
             stream.write_all(b"\r\n").await?;
         }
-        state.counters.bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
     }
     if chunked { stream.write_all(b"0\r\n\r\n").await } else { Ok(()) }
 }

@@ -48,7 +48,7 @@ pub fn resident(pid: u32) -> u64 {
     kilobytes * 1024
 }
 
-/// How many descriptors of each kind a process has open.
+/// How many descriptors of each kind a process has open; files of one name and many numbers are one.
 pub fn descriptors(pid: u32) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
@@ -56,7 +56,8 @@ pub fn descriptors(pid: u32) -> BTreeMap<String, usize> {
         // It may have been closed by now.
         let Ok(target) = std::fs::read_link(entry.path()) else { continue };
         let target = target.to_string_lossy().into_owned();
-        let kind = target.split_once(":[").map_or(&*target, |(kind, _)| kind).to_owned();
+        let name = target.rsplit('/').next().unwrap_or_default();
+        let kind = name.split([':', '-', '.']).next().unwrap_or_default().to_owned();
         *kinds.entry(kind).or_default() += 1;
     }
     kinds

@@ -1,6 +1,7 @@
 //! A sidecar as a service: one process after another, with the same file and the same ports, while
 //! clients are at work.
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -115,6 +116,22 @@ impl Service {
     pub fn said(&self, number: usize) -> String {
         let file = self.directory.path().join(format!("log-{number}"));
         std::fs::read_to_string(file).expect("it logs to a file")
+    }
+
+    /// How many bytes the process of this number has logged.
+    pub fn logged(&self, number: usize) -> u64 {
+        let file = self.directory.path().join(format!("log-{number}"));
+        file.metadata().expect("it logs to a file").len()
+    }
+
+    /// What the process of this number has logged after so many bytes.
+    pub fn said_after(&self, number: usize, bytes: u64) -> String {
+        let path = self.directory.path().join(format!("log-{number}"));
+        let mut file = std::fs::File::open(path).expect("it logs to a file");
+        file.seek(SeekFrom::Start(bytes)).expect("a file has positions");
+        let mut said = Vec::new();
+        file.read_to_end(&mut said).expect("it can be read");
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// What the process that was started last has logged.
