@@ -27,6 +27,7 @@ mod regressions_fill;
 mod regressions_heads;
 mod regressions_shares;
 mod regressions_snapshot;
+mod regressions_soak;
 mod regressions_stale;
 mod regressions_tags;
 mod regressions_uploads;
