@@ -172,23 +172,40 @@ impl StreamEnd {
     }
 }
 
+/// How long what came before an error may take to leave for the client. hyper drops what it has not
+/// written when a body fails. A client that had no byte of a response might take its request for
+/// one that was never served, and send it again.
+const LAST_BYTES: Duration = Duration::from_millis(20);
+
+/// An error that waits until what came before it is written.
+struct BrokenOff {
+    error: Option<BodyError>,
+    timer: Pin<Box<Sleep>>,
+}
+
 /// A response's body. It is a type of its own, because a wrapper inside [`Body`] would cost an
 /// allocation for each response.
 pub(super) struct ResponseBody {
     body: Body,
     /// Its end was read.
     ended: bool,
+    /// The bytes that are still to be read, where that is known. hyper does not read on after them.
+    left: Option<u64>,
     /// Counts it if it is dropped before its end.
     cut: Option<Arc<Counter>>,
     stream: Option<Box<StreamEnd>>,
+    broken: Option<Box<BrokenOff>>,
     _busy: BusyGuard,
 }
 
 impl ResponseBody {
     pub(super) fn new(body: Body, busy: BusyGuard, cut: &Arc<Counter>) -> Self {
         // What is at hand as a whole is for hyper to send.
-        let cut = if body.buffered_len().is_some() { None } else { Some(Arc::clone(cut)) };
-        Self { body, ended: false, cut, stream: None, _busy: busy }
+        let (cut, left) = match body.buffered_len() {
+            Some(_) => (None, None),
+            None => (Some(Arc::clone(cut)), body.size_hint().exact()),
+        };
+        Self { body, ended: false, left, cut, stream: None, broken: None, _busy: busy }
     }
 
     /// The same, which a drain may end.
@@ -196,13 +213,34 @@ impl ResponseBody {
         self.stream = stream;
         self
     }
+
+    /// Breaks off with this error, once the bytes before it have left.
+    fn break_off(
+        &mut self,
+        error: BodyError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // Whatever the body holds at the origin is free at once.
+        (self.body, self.stream) = (Body::empty(), None);
+        let timer = Box::pin(tokio::time::sleep(LAST_BYTES));
+        let broken = self.broken.insert(Box::new(BrokenOff { error: Some(error), timer }));
+        broken.poll(cx)
+    }
+}
+
+impl BrokenOff {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        ready!(self.timer.as_mut().poll(cx));
+        Poll::Ready(self.error.take().map(Err))
+    }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let Some(cut) = &self.cut
             && !self.ended
-            && !self.body.is_end_stream()
+            && self.left != Some(0)
+            && !self.is_end_stream()
         {
             cut.inc();
         }
@@ -218,8 +256,19 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(broken) = &mut this.broken {
+            return broken.poll(cx);
+        }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
-        this.ended |= matches!(polled, Poll::Ready(None));
+        match polled {
+            Poll::Ready(None) => this.ended = true,
+            Poll::Ready(Some(Err(error))) => return this.break_off(error, cx),
+            Poll::Ready(Some(Ok(ref frame))) => {
+                let read = frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.left = this.left.map(|left| left.saturating_sub(read));
+            }
+            Poll::Pending => {}
+        }
         let Some(stream) = &mut this.stream else { return polled };
         if polled.is_ready() {
             stream.last = stream.clock.now();
@@ -240,7 +289,7 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -27,6 +27,7 @@ mod regressions_fill;
 mod regressions_heads;
 mod regressions_shares;
 mod regressions_snapshot;
+mod regressions_soak;
 mod regressions_stale;
 mod regressions_tags;
 #[cfg(feature = "otel")]
@@ -35,6 +36,7 @@ mod regressions_uploads;
 mod regressions_writes;
 mod restarts;
 mod shadow;
+mod soak;
 mod soft_purge;
 mod streaming;
 mod suggestions;

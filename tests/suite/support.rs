@@ -6,9 +6,11 @@ pub mod child;
 pub mod client;
 pub mod command;
 pub mod demo;
+pub mod departures;
 pub mod exposition;
 pub mod fault_proxy;
 pub mod flow;
+pub mod frail_app;
 pub mod history;
 pub mod http1;
 pub mod nginx;
@@ -46,6 +48,13 @@ use tokio::time::{Instant, sleep};
 /// nothing that is waited for is a promise about time. A test of such a promise compares what
 /// [`eventually`] returns.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long a soak runs, which takes its seconds from a variable; zero where there is none.
+pub fn soak_time() -> Duration {
+    let seconds = std::env::var("SIDECACHE_SOAK").ok();
+    let seconds = seconds.map(|text| text.parse().expect("SIDECACHE_SOAK is a number of seconds"));
+    Duration::from_secs(seconds.unwrap_or(0))
+}
 
 /// Asks again and again until `check` says yes, and returns how long that took. Panics when it has
 /// not by `within`, or by [`PATIENCE`] if that is longer.

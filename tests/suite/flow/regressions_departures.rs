@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
+use crate::support::departures::{Numbers, get, leave_somehow, post, reset_somehow, websocket};
 use crate::support::patient_app::{PatientApp, half_close, read, reset, sent};
 use crate::support::{Client, Sidecar, eventually, http1, metric};
 
@@ -29,21 +30,6 @@ const PATIENT: &str = "wait_timeout = \"10m\"";
 async fn sidecar(app: &PatientApp, listen: &str, upstream: &str, rules: &str) -> Sidecar {
     let more = [("[listen]", listen), ("[upstream]", upstream)];
     Sidecar::start_with(Clock::system(), app.address, &more, rules).await
-}
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n\r\n")
-}
-
-fn post(path: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\n{{}}")
-}
-
-fn websocket(path: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
 }
 
 /// The status of the response to this request on a connection of its own.
@@ -470,86 +456,6 @@ async fn r695_uploads_that_break_off_leave_nothing_behind() {
     until_empty(&app, &sidecar, 4).await;
 }
 
-/// A sequence of numbers that is the same at each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
-}
-
-/// One client of HTTP/1 that leaves at some moment in some way.
-async fn leave_somehow(address: SocketAddr, mut numbers: Numbers) {
-    let path = match numbers.below(8) {
-        0 => "/quick".to_owned(),
-        1 => "/never".to_owned(),
-        2 => "/late".to_owned(),
-        3 => "/drip".to_owned(),
-        4 => "/events".to_owned(),
-        5 => format!("/v/late/{}", numbers.below(3)),
-        6 => format!("/v/drip/{}", numbers.below(3)),
-        _ => format!("/v/quick/{}", numbers.below(100)),
-    };
-    let body = "x".repeat(usize::try_from(numbers.below(100_000)).expect("it is small"));
-    let request = match numbers.below(8) {
-        0 => websocket("/ws"),
-        1 => format!(
-            "POST /late HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ),
-        2 => post("/v/late").replace(
-            "Content-Length: 2",
-            "Expect: 100-continue
-Content-Length: 2",
-        ),
-        3 => format!("{}{}", get("/quick"), get(&path)),
-        4 => get(&path).replace("GET", "HEAD"),
-        _ => get(&path),
-    };
-    // A part of the request now and then.
-    let most = if numbers.below(4) == 0 { numbers.below(request.len() as u64) } else { u64::MAX };
-    let part = request.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-    let mut stream = TcpStream::connect(address).await.expect("the address accepts connections");
-    let _ = stream.write_all(&request.as_bytes()[..part]).await;
-    let stay = Duration::from_millis(numbers.below(400));
-    if numbers.below(2) == 0 {
-        drop(read(&mut stream, stay).await);
-    } else {
-        sleep(stay).await;
-    }
-    match numbers.below(3) {
-        0 => reset(stream),
-        1 => drop(stream),
-        _ => {
-            let _ = stream.shutdown().await;
-            drop(read(&mut stream, SECOND).await);
-        }
-    }
-}
-
-/// One client of HTTP/2 that resets its streams at some moment, and ends.
-async fn reset_somehow(address: SocketAddr, mut numbers: Numbers) {
-    let stream = TcpStream::connect(address).await.expect("the address accepts connections");
-    let builder = http2::Builder::new(TokioExecutor::new());
-    let (sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.expect("it speaks HTTP/2");
-    let driver = tokio::spawn(async move { drop(connection.await) });
-    for path in ["/never", "/v/late/x", "/drip", "/events", "/quick"] {
-        let request = Request::get(format!("http://app.test{path}")).body(Empty::<Bytes>::new());
-        let mut sender = sender.clone();
-        let stay = Duration::from_millis(numbers.below(300));
-        tokio::spawn(async move {
-            let sending = sender.send_request(request.expect("a well-formed request"));
-            let _ = tokio::time::timeout(stay, async { drop(sending.await) }).await;
-        });
-    }
-    drop(sender);
-    let _ = driver.await;
-}
-
 /// 696. Hundreds of clients leave, in all ways and at all moments. In the end everything is free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r696_after_hundreds_of_departures_everything_is_free() {
@@ -557,14 +463,19 @@ async fn r696_after_hundreds_of_departures_everything_is_free() {
     let rules = format!("{ROUTE}[[purges]]\npath = \"/v/{{*name}}\"\ntags = [\"all\"]\n");
     let upstream = "max_connections = 8\nwait_timeout = \"1s\"";
     let sidecar = sidecar(&app, "half_closed = \"200ms\"", upstream, &rules).await;
+    let address = sidecar.address;
     for round in 0..10 {
         let mut clients = tokio::task::JoinSet::new();
         for client in 0..40 {
-            let numbers = Numbers(round * 1000 + client);
+            let numbers = Numbers::new(round * 1000 + client);
             if client % 8 == 0 {
-                clients.spawn(reset_somehow(sidecar.address, numbers));
+                clients.spawn(async move {
+                    reset_somehow(address, numbers).await.expect("it speaks HTTP/2");
+                });
             } else {
-                clients.spawn(leave_somehow(sidecar.address, numbers));
+                clients.spawn(async move {
+                    leave_somehow(address, numbers).await.expect("it accepts connections");
+                });
             }
         }
         while let Some(left) = clients.join_next().await {

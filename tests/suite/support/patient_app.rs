@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -84,7 +84,7 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
 }
 
 /// Works for this long, unless the peer closes before.
-async fn work(stream: &mut TcpStream, time: Duration) -> std::io::Result<()> {
+pub async fn work<S: AsyncRead + Unpin>(stream: &mut S, time: Duration) -> std::io::Result<()> {
     let mut byte = [0];
     match timeout(time, stream.read(&mut byte)).await {
         Err(_) => Ok(()),
@@ -121,7 +121,11 @@ async fn serve(mut stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()>
     }
 }
 
-async fn answer(stream: &mut TcpStream, line: &str) -> std::io::Result<()> {
+/// Answers a request with this method and path.
+pub async fn answer<S>(stream: &mut S, line: &str) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (method, path) = line.split_once(' ').unwrap_or(("", line));
     if path.contains("/never") {
         work(stream, Duration::from_mins(10)).await?;

@@ -1,5 +1,7 @@
-//! Child processes: free ports for them, signals to them, and how much memory they take.
+//! Child processes: free ports for them, signals to them, how much memory they take, and what they
+//! have open.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -44,4 +46,19 @@ pub fn resident(pid: u32) -> u64 {
         .and_then(|number| number.parse().ok())
         .expect("VmRSS is a number of kB");
     kilobytes * 1024
+}
+
+/// How many descriptors of each kind a process has open; files of one name and many numbers are one.
+pub fn descriptors(pid: u32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+    for entry in folder.flatten() {
+        // It may have been closed by now.
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let name = target.rsplit('/').next().unwrap_or_default();
+        let kind = name.split([':', '-', '.']).next().unwrap_or_default().to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
 }

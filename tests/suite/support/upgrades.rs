@@ -1,6 +1,7 @@
 //! A sidecar as a service: one process after another, with the same file and the same ports, while
 //! clients are at work.
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,23 @@ const LONG_ENOUGH: Duration = Duration::from_secs(30);
 /// Which names clients read and write.
 const NAMES: usize = 4;
 
+/// Lines of a service's file.
+pub struct Lines {
+    /// Of `[listen]`.
+    pub listen: String,
+    /// Of `[upstream]`.
+    pub upstream: String,
+    /// Further tables.
+    pub rules: String,
+}
+
+impl Lines {
+    fn of(app: SocketAddr, rules: &str) -> Self {
+        let upstream = format!("url = \"http://{app}\"");
+        Self { listen: String::new(), upstream, rules: rules.to_owned() }
+    }
+}
+
 /// The service. Dropping it kills its processes.
 pub struct Service {
     /// Where it answers clients.
@@ -41,28 +59,27 @@ pub struct Service {
 impl Service {
     /// A service that binds its ports itself.
     pub async fn start(app: SocketAddr, rules: &str) -> Self {
-        Self::start_with(app, rules, None, None).await
+        Self::start_with(&Lines::of(app, rules), None, None).await
+    }
+
+    /// The same with these lines, whose socket the service manager holds if it is to.
+    pub async fn with_lines(lines: &Lines, activated: bool) -> Self {
+        let socket = activated.then(managed_socket);
+        Self::start_with(lines, socket, None).await
     }
 
     /// The same, which tells a service manager at this socket of its changes.
     pub async fn notifying(app: SocketAddr, rules: &str, manager: &Path) -> Self {
-        Self::start_with(app, rules, None, Some(manager)).await
+        Self::start_with(&Lines::of(app, rules), None, Some(manager)).await
     }
 
     /// A service whose socket the service manager holds.
     pub async fn activated(app: SocketAddr, rules: &str) -> Self {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let socket = socket.expect("a socket can be made");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        socket.set_reuse_address(true).expect("an option");
-        socket.bind(&address.into()).expect("the port is free");
-        socket.listen(4096).expect("a bound socket listens");
-        Self::start_with(app, rules, Some(socket.into()), None).await
+        Self::start_with(&Lines::of(app, rules), Some(managed_socket()), None).await
     }
 
     async fn start_with(
-        app: SocketAddr,
-        rules: &str,
+        lines: &Lines,
         activated: Option<TcpListener>,
         manager: Option<&Path>,
     ) -> Self {
@@ -73,8 +90,9 @@ impl Service {
         }
         let directory = TempDir::new().expect("a temporary directory can be made");
         let text = format!(
-            "[listen]\naddress = \"{address}\"\ndrain = \"20s\"\nstream_drain = \"1s\"\n\
-             [upstream]\nurl = \"http://{app}\"\n[admin]\naddress = \"{admin}\"\n{rules}\n"
+            "[listen]\naddress = \"{address}\"\ndrain = \"20s\"\nstream_drain = \"1s\"\n{}\n\
+             [upstream]\n{}\n[admin]\naddress = \"{admin}\"\n{}\n",
+            lines.listen, lines.upstream, lines.rules
         );
         std::fs::write(directory.path().join("proxy.toml"), text).expect("it can be written to");
         let child = run(&directory, (activated.as_ref(), manager), 0, &[]);
@@ -100,6 +118,22 @@ impl Service {
         std::fs::read_to_string(file).expect("it logs to a file")
     }
 
+    /// How many bytes the process of this number has logged.
+    pub fn logged(&self, number: usize) -> u64 {
+        let file = self.directory.path().join(format!("log-{number}"));
+        file.metadata().expect("it logs to a file").len()
+    }
+
+    /// What the process of this number has logged after so many bytes.
+    pub fn said_after(&self, number: usize, bytes: u64) -> String {
+        let path = self.directory.path().join(format!("log-{number}"));
+        let mut file = std::fs::File::open(path).expect("it logs to a file");
+        file.seek(SeekFrom::Start(bytes)).expect("a file has positions");
+        let mut said = Vec::new();
+        file.read_to_end(&mut said).expect("it can be read");
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
     /// What the process that was started last has logged.
     pub fn last_said(&self) -> String {
         self.said(self.started - 1)
@@ -123,9 +157,25 @@ impl Service {
     pub async fn restart(&mut self) {
         signal(self.child.id(), "TERM");
         assert_eq!(end(&mut self.child).await.code(), Some(0), "the old process has drained");
+        self.begin().await;
+    }
+
+    /// Kills the process, and starts another one.
+    pub async fn crash(&mut self) {
+        signal(self.child.id(), "KILL");
+        end(&mut self.child).await;
+        self.begin().await;
+    }
+
+    async fn begin(&mut self) {
         self.child = run(&self.directory, (self.activated.as_ref(), None), self.started, &[]);
         self.started += 1;
         self.serving().await;
+    }
+
+    /// How many processes there have been.
+    pub fn started(&self) -> usize {
+        self.started
     }
 
     /// Returns when the process that was started last serves.
@@ -162,6 +212,17 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A socket as a service manager binds it.
+fn managed_socket() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket can be made");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    socket.set_reuse_address(true).expect("an option");
+    socket.bind(&address.into()).expect("the port is free");
+    socket.listen(4096).expect("a bound socket listens");
+    socket.into()
 }
 
 /// How a process ends.
@@ -310,12 +371,7 @@ async fn work(address: SocketAddr, number: usize, stop: Arc<AtomicBool>, state: 
         let (method, path) =
             if write { ("PUT", format!("/w/n{name}")) } else { ("GET", format!("/v/n{name}")) };
         let mut reply = client.try_send(method, &path, &[], "").await;
-        if reply
-            .as_ref()
-            .is_err_and(|error| format!("{error:?}").contains("GoAway(b\"\", NO_ERROR"))
-        {
-            // The server said it as the client began the request: it is for another connection (RFC
-            // 9113 6.8).
+        if reply.as_ref().is_err_and(goes_away) {
             client = connect();
             reply = client.try_send(method, &path, &[], "").await;
         }
@@ -336,6 +392,12 @@ async fn work(address: SocketAddr, number: usize, stop: Arc<AtomicBool>, state: 
         // The pace of a client.
         sleep(Duration::from_millis(40)).await;
     }
+}
+
+/// Whether the server said, as the client began the request, that it is for another connection (RFC
+/// 9113 6.8).
+pub fn goes_away(error: &std::io::Error) -> bool {
+    format!("{error:?}").contains("GoAway(b\"\", NO_ERROR")
 }
 
 async fn listen(address: SocketAddr, stop: Arc<AtomicBool>, state: Arc<Shared>) {

@@ -16,7 +16,7 @@ use super::verdict::{Ended, HITS, Round, WRITES_IN_FAULT};
 use crate::support::child::ChildSidecar;
 use crate::support::history::{History, Kind, Log, Operation};
 use crate::support::origin::versioned;
-use crate::support::{Client, Fault, FaultProxy, Origin, RedisServer, eventually};
+use crate::support::{Client, Fault, FaultProxy, Origin, RedisServer, eventually, soak_time};
 
 /// How many sidecars share the Redis.
 pub const SIDECARS: usize = 3;
@@ -133,10 +133,7 @@ impl Stage {
     /// Stages the fault once, or again and again for a soak, and returns when it is healed, the
     /// clients are still, and all is looked at.
     pub async fn run(mut self, fault: impl AsyncFn(&mut Self)) -> Ended {
-        let soak = std::env::var("SIDECACHE_SOAK")
-            .ok()
-            .map(|seconds| seconds.parse().expect("SIDECACHE_SOAK is a number of seconds"));
-        let until = Instant::now() + Duration::from_secs(soak.unwrap_or(0));
+        let until = Instant::now() + soak_time();
         let mut rounds = Vec::new();
         loop {
             let begun = Instant::now();
