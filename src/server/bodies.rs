@@ -172,6 +172,33 @@ impl StreamEnd {
     }
 }
 
+/// How long an error waits, so that what came before it is written: hyper drops what it has not
+/// written yet when a body fails, the head among it.
+const LAST_WORDS: Duration = Duration::from_millis(10);
+
+/// The error in which a response's body ends, until what came before it is on its way.
+struct HeldError {
+    error: BodyError,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl HeldError {
+    fn new(error: BodyError) -> Box<Self> {
+        Box::new(Self { error, timer: Box::pin(tokio::time::sleep(LAST_WORDS)) })
+    }
+
+    /// Ready when the client had time to read what was there. One that does not read is closed by
+    /// the limit of a write.
+    fn poll_written(&mut self, busy: &BusyGuard, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.timer.as_mut().poll(cx));
+        while busy.is_blocked() {
+            self.timer.as_mut().reset(tokio::time::Instant::now() + LAST_WORDS);
+            ready!(self.timer.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
 /// A response's body. It is a type of its own, because a wrapper inside [`Body`] would cost an
 /// allocation for each response.
 pub(super) struct ResponseBody {
@@ -181,20 +208,34 @@ pub(super) struct ResponseBody {
     /// Counts it if it is dropped before its end.
     cut: Option<Arc<Counter>>,
     stream: Option<Box<StreamEnd>>,
-    _busy: BusyGuard,
+    failed: Option<Box<HeldError>>,
+    busy: BusyGuard,
 }
 
 impl ResponseBody {
     pub(super) fn new(body: Body, busy: BusyGuard, cut: &Arc<Counter>) -> Self {
         // What is at hand as a whole is for hyper to send.
         let cut = if body.buffered_len().is_some() { None } else { Some(Arc::clone(cut)) };
-        Self { body, ended: false, cut, stream: None, _busy: busy }
+        Self { body, ended: false, cut, stream: None, failed: None, busy }
     }
 
     /// The same, which a drain may end.
     pub(super) fn ending(mut self, stream: Option<Box<StreamEnd>>) -> Self {
         self.stream = stream;
         self
+    }
+}
+
+impl ResponseBody {
+    /// The end of a response that broke off.
+    fn poll_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(failed) = &mut self.failed else { return Poll::Ready(None) };
+        ready!(failed.poll_written(&self.busy, cx));
+        let failed = self.failed.take();
+        Poll::Ready(failed.map(|failed| Err(failed.error)))
     }
 }
 
@@ -218,7 +259,21 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.failed.is_some() {
+            return this.poll_failed(cx);
+        }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let polled = match polled {
+            Poll::Ready(Some(Err(error))) => {
+                // What has failed may look like one that was read to its end.
+                if let Some(cut) = this.cut.take() {
+                    cut.inc();
+                }
+                this.failed = Some(HeldError::new(error));
+                return this.poll_failed(cx);
+            }
+            polled => polled,
+        };
         this.ended |= matches!(polled, Poll::Ready(None));
         let Some(stream) = &mut this.stream else { return polled };
         if polled.is_ready() {
@@ -240,7 +295,7 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.failed.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
