@@ -38,10 +38,10 @@ impl BrokenUpload {
                 Some(InvalidData | InvalidInput) => return Self::Malformed,
                 // What an I/O error wraps is not its source.
                 _ => {
-                    next = io_error.and_then(io::Error::get_ref).map_or(error.source(), |inner| {
-                        let inner: &(dyn Error + 'static) = inner;
-                        Some(inner)
-                    })
+                    next = match io_error.and_then(io::Error::get_ref) {
+                        Some(inner) => Some(inner),
+                        None => error.source(),
+                    };
                 }
             }
         }

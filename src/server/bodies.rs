@@ -174,7 +174,7 @@ impl StreamEnd {
 
 /// How long an error waits, so that what came before it is written: hyper drops what it has not
 /// written yet when a body fails, the head among it.
-const LAST_WORDS: Duration = Duration::from_millis(10);
+const HOLD_TIME: Duration = Duration::from_millis(10);
 
 /// The error in which a response's body ends, until what came before it is on its way.
 struct HeldError {
@@ -183,8 +183,8 @@ struct HeldError {
 }
 
 impl HeldError {
-    fn new(error: BodyError) -> Box<Self> {
-        Box::new(Self { error, timer: Box::pin(tokio::time::sleep(LAST_WORDS)) })
+    fn new(error: BodyError) -> Self {
+        Self { error, timer: Box::pin(tokio::time::sleep(HOLD_TIME)) }
     }
 
     /// Ready when the client had time to read what was there. One that does not read is closed by
@@ -192,7 +192,7 @@ impl HeldError {
     fn poll_written(&mut self, busy: &BusyGuard, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.timer.as_mut().poll(cx));
         while busy.is_blocked() {
-            self.timer.as_mut().reset(tokio::time::Instant::now() + LAST_WORDS);
+            self.timer.set(tokio::time::sleep(HOLD_TIME));
             ready!(self.timer.as_mut().poll(cx));
         }
         Poll::Ready(())
@@ -269,7 +269,7 @@ impl HttpBody for ResponseBody {
                 if let Some(cut) = this.cut.take() {
                     cut.inc();
                 }
-                this.failed = Some(HeldError::new(error));
+                this.failed = Some(Box::new(HeldError::new(error)));
                 return this.poll_failed(cx);
             }
             polled => polled,

@@ -21,7 +21,7 @@ async fn got_over_http2(sidecar: &Sidecar, path: &str) -> Option<usize> {
     let mut response = client.open("GET", path, &[], "").await.ok()?;
     let mut length = 0;
     while let Some(Ok(frame)) = response.body_mut().frame().await {
-        length += frame.data_ref().map_or(0, |bytes| bytes.len());
+        length += frame.data_ref().map_or(0, bytes::Bytes::len);
     }
     Some(length)
 }
