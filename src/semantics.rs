@@ -2,6 +2,7 @@
 //! neither routes nor Redis.
 
 pub mod body;
+pub mod broken_upload;
 pub mod cache_control;
 pub mod cache_status;
 pub mod conditional;

@@ -40,9 +40,11 @@ use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
+use crate::semantics::broken_upload::BrokenUpload;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
 use crate::telemetry::log::LogText;
+use crate::upstream::UpstreamError;
 
 mod answer;
 mod body;
@@ -74,7 +76,7 @@ pub(super) async fn mutate(
         Err(ReadFailure::Broken(error)) => {
             tracing::debug!(%error, "an upload broke off before it was forwarded");
             resources.counters.uploads_unsent.inc();
-            return failed(Reason::BadRequest, outcome);
+            return unanswered(resources, &UpstreamError::RequestBody(error), &outcome);
         }
     };
     let ReadBody { fields, body, is_whole, permit } = read;
@@ -117,13 +119,23 @@ pub(super) async fn mutate(
         Ok(MutationResult::Response { response, purged, is_ready }) => {
             mutation_response(context, response, &purged, is_ready, outcome)
         }
-        Ok(MutationResult::Failed(error)) => {
-            ProxyResponse::upstream_failure(&error, &outcome, None)
-        }
+        Ok(MutationResult::Failed(error)) => unanswered(resources, &error, &outcome),
         Ok(MutationResult::Refused) => failed(Reason::WriteRefused, outcome),
         // The task panicked, and its panic was logged.
         Err(_) => failed(Reason::UpstreamProtocolError, outcome),
     }
+}
+
+/// There is no response, perhaps because the request's own body broke off.
+fn unanswered(resources: &Resources, error: &UpstreamError, outcome: &Outcome) -> ProxyResponse {
+    if let UpstreamError::RequestBody(error) = error {
+        match BrokenUpload::of(error) {
+            BrokenUpload::Left => resources.counters.abandoned.inc(),
+            BrokenUpload::Malformed => resources.counters.refused.inc(),
+            BrokenUpload::Ended | BrokenUpload::Late | BrokenUpload::Other => {}
+        }
+    }
+    ProxyResponse::upstream_failure(error, outcome, None)
 }
 
 fn failed(reason: Reason, outcome: Outcome) -> ProxyResponse {

@@ -172,15 +172,31 @@ impl StreamEnd {
     }
 }
 
-/// How long what came before an error may take to leave for the client. hyper drops what it has not
-/// written when a body fails. A client that had no byte of a response might take its request for
-/// one that was never served, and send it again.
-const LAST_BYTES: Duration = Duration::from_millis(20);
+/// How long an error waits, so that what came before it is written: hyper drops what it has not
+/// written yet when a body fails, the head among it.
+const HOLD_TIME: Duration = Duration::from_millis(10);
 
-/// An error that waits until what came before it is written.
-struct BrokenOff {
-    error: Option<BodyError>,
+/// The error in which a response's body ends, until what came before it is on its way.
+struct HeldError {
+    error: BodyError,
     timer: Pin<Box<Sleep>>,
+}
+
+impl HeldError {
+    fn new(error: BodyError) -> Self {
+        Self { error, timer: Box::pin(tokio::time::sleep(HOLD_TIME)) }
+    }
+
+    /// Ready when the client had time to read what was there. One that does not read is closed by
+    /// the limit of a write.
+    fn poll_written(&mut self, busy: &BusyGuard, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.timer.as_mut().poll(cx));
+        while busy.is_blocked() {
+            self.timer.set(tokio::time::sleep(HOLD_TIME));
+            ready!(self.timer.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
 }
 
 /// A response's body. It is a type of its own, because a wrapper inside [`Body`] would cost an
@@ -189,13 +205,13 @@ pub(super) struct ResponseBody {
     body: Body,
     /// Its end was read.
     ended: bool,
-    /// The bytes that are still to be read, where that is known. hyper does not read on after them.
+    /// How many bytes are left to read, if that is known.
     left: Option<u64>,
     /// Counts it if it is dropped before its end.
     cut: Option<Arc<Counter>>,
     stream: Option<Box<StreamEnd>>,
-    broken: Option<Box<BrokenOff>>,
-    _busy: BusyGuard,
+    failed: Option<Box<HeldError>>,
+    busy: BusyGuard,
 }
 
 impl ResponseBody {
@@ -205,7 +221,7 @@ impl ResponseBody {
             Some(_) => (None, None),
             None => (Some(Arc::clone(cut)), body.size_hint().exact()),
         };
-        Self { body, ended: false, left, cut, stream: None, broken: None, _busy: busy }
+        Self { body, ended: false, left, cut, stream: None, failed: None, busy }
     }
 
     /// The same, which a drain may end.
@@ -213,25 +229,18 @@ impl ResponseBody {
         self.stream = stream;
         self
     }
-
-    /// Breaks off with this error, once the bytes before it have left.
-    fn break_off(
-        &mut self,
-        error: BodyError,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Whatever the body holds at the origin is free at once.
-        (self.body, self.stream) = (Body::empty(), None);
-        let timer = Box::pin(tokio::time::sleep(LAST_BYTES));
-        let broken = self.broken.insert(Box::new(BrokenOff { error: Some(error), timer }));
-        broken.poll(cx)
-    }
 }
 
-impl BrokenOff {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(self.error.take().map(Err))
+impl ResponseBody {
+    /// The end of a response that broke off.
+    fn poll_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(failed) = &mut self.failed else { return Poll::Ready(None) };
+        ready!(failed.poll_written(&self.busy, cx));
+        let failed = self.failed.take();
+        Poll::Ready(failed.map(|failed| Err(failed.error)))
     }
 }
 
@@ -240,7 +249,7 @@ impl Drop for ResponseBody {
         if let Some(cut) = &self.cut
             && !self.ended
             && self.left != Some(0)
-            && !self.is_end_stream()
+            && !self.body.is_end_stream()
         {
             cut.inc();
         }
@@ -256,19 +265,28 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some(broken) = &mut this.broken {
-            return broken.poll(cx);
+        if this.failed.is_some() {
+            return this.poll_failed(cx);
         }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
-        match polled {
-            Poll::Ready(None) => this.ended = true,
-            Poll::Ready(Some(Err(error))) => return this.break_off(error, cx),
-            Poll::Ready(Some(Ok(ref frame))) => {
-                let read = frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.left = this.left.map(|left| left.saturating_sub(read));
+        let polled = match polled {
+            Poll::Ready(Some(Err(error))) => {
+                // What has failed may look like one that was read to its end.
+                if let Some(cut) = this.cut.take() {
+                    cut.inc();
+                }
+                // Whatever the body holds at the origin is free at once.
+                (this.body, this.stream) = (Body::empty(), None);
+                this.failed = Some(Box::new(HeldError::new(error)));
+                return this.poll_failed(cx);
             }
-            Poll::Pending => {}
+            polled => polled,
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let read = frame.data_ref().map_or(0, |data| data.len() as u64);
+            this.left = this.left.map(|left| left.saturating_sub(read));
         }
+        this.ended |= matches!(polled, Poll::Ready(None));
         let Some(stream) = &mut this.stream else { return polled };
         if polled.is_ready() {
             stream.last = stream.clock.now();
@@ -289,7 +307,7 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.body.is_end_stream()
+        self.failed.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -93,6 +93,13 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) struct BusyGuard(Arc<ConnectionState>);
 
+impl BusyGuard {
+    /// Whether the client does not read, and something waits to be written to it.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.blocked.load(Relaxed)
+    }
+}
+
 impl ConnectionState {
     /// Records a request. Called on the connection's own task only, so that plain stores are enough
     /// for what no other task writes.

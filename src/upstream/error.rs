@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::counters::UpstreamCounters;
 use crate::outcome::Reason;
 use crate::semantics::body::BodyError;
+use crate::semantics::broken_upload::BrokenUpload;
 use crate::telemetry::log::printable;
 
 /// The longest cause, in bytes.
@@ -78,7 +79,7 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// The reason to show.
     #[must_use]
-    pub const fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => Reason::UpstreamUnreachable,
             Self::Busy => Reason::UpstreamBusy,
@@ -88,7 +89,10 @@ impl UpstreamError {
             Self::Unsent(_) | Self::Broken(_) | Self::InterimResponses => {
                 Reason::UpstreamProtocolError
             }
-            Self::RequestBody(_) => Reason::BadRequest,
+            Self::RequestBody(error) => match BrokenUpload::of(error) {
+                BrokenUpload::Left => Reason::ClientGone,
+                _ => Reason::BadRequest,
+            },
         }
     }
 
@@ -108,8 +112,9 @@ impl UpstreamError {
 
     /// What to say beside the reason, if it says too little.
     #[must_use]
-    pub const fn detail(&self) -> Option<&'static str> {
+    pub fn detail(&self) -> Option<&'static str> {
         match self {
+            Self::RequestBody(error) => BrokenUpload::of(error).why(),
             Self::InterimResponses => Some("too many interim responses"),
             Self::Connect(_)
             | Self::ConnectTimeout
@@ -118,8 +123,7 @@ impl UpstreamError {
             | Self::GivenUp
             | Self::Unsent(_)
             | Self::FirstByteTimeout
-            | Self::Broken(_)
-            | Self::RequestBody(_) => None,
+            | Self::Broken(_) => None,
         }
     }
 

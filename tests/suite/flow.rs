@@ -23,6 +23,7 @@ mod regressions_connections;
 mod regressions_cookies;
 mod regressions_dark;
 mod regressions_departures;
+mod regressions_field;
 mod regressions_fill;
 mod regressions_heads;
 mod regressions_shares;
