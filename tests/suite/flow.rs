@@ -25,6 +25,7 @@ mod regressions_dark;
 mod regressions_departures;
 mod regressions_fill;
 mod regressions_heads;
+mod regressions_restarts;
 mod regressions_shares;
 mod regressions_snapshot;
 mod regressions_stale;
