@@ -143,23 +143,21 @@ async fn open(
             why: error.to_string(),
         })
     };
-    let proxy = match passed.clients {
-        Some(listener) => adopt(listener, "clients")?.into(),
-        None => {
-            let address = &config.server.address;
-            bind_after(succeeds, folder, || server::listen(address))
-                .await
-                .map_err(|error| not_bound(config, (address, "listen"), folder, &error))?
-        }
+    let proxy = if let Some(listener) = passed.clients {
+        adopt(listener, "clients")?.into()
+    } else {
+        let address = &config.server.address;
+        bind_after(succeeds, folder, || server::listen(address))
+            .await
+            .map_err(|error| not_bound(config, (address, "listen"), folder, &error))?
     };
-    let admin = match passed.admin {
-        Some(listener) => adopt(listener, "operators")?,
-        None => {
-            let address = config.admin.address;
-            bind_after(succeeds, folder, || server::bind(address))
-                .await
-                .map_err(|error| not_bound(config, (&address.into(), "admin"), folder, &error))?
-        }
+    let admin = if let Some(listener) = passed.admin {
+        adopt(listener, "operators")?
+    } else {
+        let address = config.admin.address;
+        bind_after(succeeds, folder, || server::bind(address))
+            .await
+            .map_err(|error| not_bound(config, (&address.into(), "admin"), folder, &error))?
     };
     Ok((proxy, admin))
 }
