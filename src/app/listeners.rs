@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -14,6 +15,11 @@ use crate::app::service_manager::PassedSockets;
 use crate::config::Config;
 use crate::error::SetupError;
 use crate::server::{self, ListenAddress, Listener};
+
+/// How long a process that takes over waits for the ports of one that is about to be gone.
+const DYING: Duration = Duration::from_secs(2);
+/// How often it looks.
+const DYING_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The bound listeners. They are bound before anything is served, so that a taken port fails the
 /// start.
@@ -41,8 +47,8 @@ impl BoundListeners {
     /// Binds the addresses of the config. Port 0 takes a free port. Another process cannot take
     /// over from such a sidecar.
     pub fn bind(config: &Config) -> Result<Self, SetupError> {
-        let proxy = bind_clients(config, None)?;
-        let admin = bind_admin(config, None)?;
+        let proxy = bind_clients(config)?;
+        let admin = bind_admin(config)?;
         Ok(Self { proxy, admin, restart: None })
     }
 
@@ -70,14 +76,14 @@ impl BoundListeners {
             let admin = if address == config.admin.address.to_string() {
                 admin
             } else {
-                bind_admin(config, None)?
+                bind_admin(config)?
             };
             (proxy, admin, Some((socket, taking)))
         } else {
             if succeeds {
                 tracing::info!("no process serves at this address; starting without a hand-over");
             }
-            let (proxy, admin) = open(config, passed, folder.as_ref())?;
+            let (proxy, admin) = open(config, passed, folder.as_ref(), succeeds).await?;
             (proxy, admin, None)
         };
         let restart = match folder.map(|folder| parts(config, folder, handed)) {
@@ -96,11 +102,36 @@ impl BoundListeners {
     }
 }
 
+/// Binds. The kernel closes the sockets of a process that dies one after the other: whoever takes
+/// over waits a moment for its ports.
+async fn bind_after<T>(
+    succeeds: bool,
+    folder: Option<&HandoverFolder>,
+    bind: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match bind() {
+            Err(error)
+                if succeeds
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && waited < DYING
+                    && !folder.is_some_and(HandoverFolder::is_served) =>
+            {
+                tokio::time::sleep(DYING_INTERVAL).await;
+                waited += DYING_INTERVAL;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// The sockets that were passed, and the others bound.
-fn open(
+async fn open(
     config: &Config,
     passed: PassedSockets,
     folder: Option<&HandoverFolder>,
+    succeeds: bool,
 ) -> Result<(Listener, TcpListener), SetupError> {
     if passed.clients.is_some() && folder.is_some_and(HandoverFolder::is_served) {
         let what = format!("serving {}", config.server.address);
@@ -112,13 +143,21 @@ fn open(
             why: error.to_string(),
         })
     };
-    let proxy = match passed.clients {
-        Some(listener) => adopt(listener, "clients")?.into(),
-        None => bind_clients(config, folder)?,
+    let proxy = if let Some(listener) = passed.clients {
+        adopt(listener, "clients")?.into()
+    } else {
+        let address = &config.server.address;
+        bind_after(succeeds, folder, || server::listen(address))
+            .await
+            .map_err(|error| not_bound(config, (address, "listen"), folder, &error))?
     };
-    let admin = match passed.admin {
-        Some(listener) => adopt(listener, "operators")?,
-        None => bind_admin(config, folder)?,
+    let admin = if let Some(listener) = passed.admin {
+        adopt(listener, "operators")?
+    } else {
+        let address = config.admin.address;
+        bind_after(succeeds, folder, || server::bind(address))
+            .await
+            .map_err(|error| not_bound(config, (&address.into(), "admin"), folder, &error))?
     };
     Ok((proxy, admin))
 }
@@ -126,15 +165,15 @@ fn open(
 const SERVED: &str = "another sidecar serves there; stop it first, or replace it without a pause \
                       by `sidecache --take-over`";
 
-fn bind_clients(config: &Config, folder: Option<&HandoverFolder>) -> Result<Listener, SetupError> {
+fn bind_clients(config: &Config) -> Result<Listener, SetupError> {
     let address = &config.server.address;
-    server::listen(address).map_err(|error| not_bound(config, (address, "listen"), folder, &error))
+    server::listen(address).map_err(|error| not_bound(config, (address, "listen"), None, &error))
 }
 
-fn bind_admin(config: &Config, folder: Option<&HandoverFolder>) -> Result<TcpListener, SetupError> {
+fn bind_admin(config: &Config) -> Result<TcpListener, SetupError> {
     let address = config.admin.address;
     server::bind(address)
-        .map_err(|error| not_bound(config, (&address.into(), "admin"), folder, &error))
+        .map_err(|error| not_bound(config, (&address.into(), "admin"), None, &error))
 }
 
 fn not_bound(

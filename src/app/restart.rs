@@ -20,6 +20,9 @@ use crate::server::{DrainSignals, Listener};
 /// How often to look whether a predecessor has answered its last write.
 const PREDECESSOR_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long the end waits for the giver to remove its socket. It may be in a hand-over.
+const GIVER_END: Duration = Duration::from_millis(200);
+
 /// The part that a process takes in restarts.
 #[derive(Debug)]
 pub(super) struct RestartRole {
@@ -36,6 +39,7 @@ struct Parts {
     others: OtherWriters,
     writer: Option<WriterLock>,
     taking: Option<TakeOver>,
+    giving: Option<JoinHandle<()>>,
     releasing: Option<JoinHandle<()>>,
 }
 
@@ -45,7 +49,8 @@ impl RestartRole {
         let parts = parts.map(|parts| {
             let RestartParts { folder, socket, writer, taking } = parts;
             let (socket, others) = (Some(socket), writer.others());
-            Parts { folder, socket, others, writer: Some(writer), taking, releasing: None }
+            let (giving, releasing) = (None, None);
+            Parts { folder, socket, others, writer: Some(writer), taking, giving, releasing }
         });
         Self { proxy: Arc::clone(proxy), parts, superseded: CancellationToken::new() }
     }
@@ -98,7 +103,8 @@ impl RestartRole {
                 Ok(giver) => {
                     let giver = giver.telling(self.superseded.clone());
                     let proxy = Arc::clone(&self.proxy);
-                    tokio::spawn(give(giver, proxy, signals.shutdown.clone()));
+                    let giving = give(giver, proxy, signals.shutdown.clone());
+                    parts.giving = Some(tokio::spawn(giving));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no other process can take over from this one");
@@ -123,6 +129,9 @@ impl RestartRole {
             releasing.abort();
             // The lock goes with the task.
             let _ = releasing.await;
+        }
+        if let Some(giving) = parts.giving.take() {
+            let _ = tokio::time::timeout(GIVER_END, giving).await;
         }
         drop((parts.writer.take(), parts.socket.take()));
         parts.folder.remove_if_empty();

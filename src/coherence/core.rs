@@ -51,7 +51,8 @@ use crate::coherence::message::{Message, OperationId, Process};
 pub use state::Core;
 pub use types::{
     CoherenceStatus, CoreCommand, CoreEvent, HeartbeatReply, LeaseSettings, LeaseState,
-    MonotonicTime, Phase, RegisteredPeer, Registration, Released, ReplayBatch, Subscribers, Truth,
+    MonotonicTime, PeerEnd, Phase, RegisteredPeer, Registration, Released, ReplayBatch,
+    Subscribers, Truth,
 };
 
 use state::{AckWait, PeerState};
@@ -277,6 +278,13 @@ impl Core {
         if gone {
             self.absent.remove(&of);
             self.peers.remove(&of);
+            if self
+                .registrations
+                .iter()
+                .any(|(peer, evicted)| peer.process == of && evicted.is_none())
+            {
+                self.left.insert(of);
+            }
         } else if let Some(peer) = self.peers.get_mut(&of) {
             peer.registered = false;
         }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{RUNNING_STEP, wait_while_running};
-use crate::coherence::core::{CoreCommand, CoreEvent, MonotonicTime, Phase, ReplayBatch};
+use crate::coherence::core::{CoreCommand, CoreEvent, MonotonicTime, PeerEnd, Phase, ReplayBatch};
 use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::coherence::redis_records::{RecordStore, ServerRole};
 use crate::coherence::{Coherence, CoherenceMode};
@@ -127,7 +127,12 @@ impl Coherence {
                     shared.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }).await,
                 );
             }
-            CoreCommand::Evict(peer) => {
+            CoreCommand::Evict(peer, PeerEnd::Left) => {
+                tracing::debug!(%peer, "a peer has ended");
+                // Fail open: as below.
+                let _ = self.evict_peer(shared, peer).await;
+            }
+            CoreCommand::Evict(peer, PeerEnd::Silent) => {
                 tracing::warn!(
                     %peer,
                     "a peer is silent for longer than its lease; its pending mutations count as \

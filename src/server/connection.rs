@@ -297,6 +297,7 @@ async fn serve_requests<S: Service>(
             if let Some(next) = phase.next(&server.draining, &state) {
                 phase = next;
                 timer.restart();
+                state.await_word();
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
@@ -313,6 +314,7 @@ async fn serve_requests<S: Service>(
                 TimerAction::Retire => {
                     phase = ConnectionPhase::Retired;
                     server.counters.idle_closed.inc();
+                    state.await_word();
                     connection.as_mut().graceful_shutdown();
                 }
                 TimerAction::Close(overdue) => {

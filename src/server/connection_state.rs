@@ -34,6 +34,8 @@ pub(super) struct ConnectionState {
     unblocked: AtomicU32,
     /// The server's side is closed; the client's last bytes are discarded.
     lingering: AtomicBool,
+    /// Whether an HTTP/2 client has sent anything since it was told that the connection ends.
+    heard: AtomicBool,
     /// The socket has to check whether the client has gone.
     probe: AtomicBool,
     /// Since when the client reads none of what waits for it.
@@ -240,6 +242,20 @@ impl ConnectionState {
 
     pub(super) fn set_lingering(&self) {
         self.lingering.store(true, Relaxed);
+    }
+
+    /// The client is told that the connection ends, and asked whether it is there.
+    pub(super) fn await_word(&self) {
+        self.heard.store(false, Relaxed);
+    }
+
+    /// Bytes have come that are not scanned.
+    pub(super) fn note_word(&self) {
+        self.heard.store(true, Relaxed);
+    }
+
+    pub(super) fn has_word(&self) -> bool {
+        self.heard.load(Relaxed)
     }
 
     pub(super) fn ask_probe(&self) {

@@ -156,6 +156,7 @@ impl Socket {
             return None;
         }
         if self.position == StreamPosition::Opaque || self.state.is_opaque() {
+            self.state.note_word();
             return None;
         }
         let scan = self.scanner.feed(bytes);

@@ -17,6 +17,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// it had begun when the shutdown started.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long an HTTP/2 client without a request has to answer the ping that comes with a GOAWAY. One
+/// that does not is gone, and nothing is in flight.
+const WORD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeoutLimits {
@@ -90,11 +94,11 @@ impl ConnectionTimer {
             self.mark = mark;
             self.since = now;
         }
-        let limit = self.limit(leaving);
+        let limit = self.limit(state, leaving);
         let deadline = self.since + limit;
         if deadline <= now {
             self.since = now;
-            return self.on_timeout(leaving);
+            return self.on_timeout(state, leaving);
         }
         if is_due || deadline < self.deadline {
             self.deadline = deadline;
@@ -111,12 +115,13 @@ impl ConnectionTimer {
         self.needs_timer = true;
     }
 
-    fn limit(&self, leaving: bool) -> Duration {
+    fn limit(&self, state: &ConnectionState, leaving: bool) -> Duration {
         let limits = &self.limits;
         match self.mark.stage {
             ConnectionStage::Head if leaving => limits.head.min(LINGER_TIMEOUT),
             ConnectionStage::Head => limits.head,
             ConnectionStage::Idle if leaving => LINGER_TIMEOUT,
+            ConnectionStage::Quiet if leaving && !state.has_word() => WORD_TIMEOUT,
             // An HTTP/2 connection that got a GOAWAY may still be sending what a small window holds
             // back.
             ConnectionStage::Quiet if leaving => CHECK_INTERVAL,
@@ -128,12 +133,13 @@ impl ConnectionTimer {
         }
     }
 
-    const fn on_timeout(&self, leaving: bool) -> TimerAction {
+    fn on_timeout(&self, state: &ConnectionState, leaving: bool) -> TimerAction {
         match self.mark.stage {
             ConnectionStage::Head => TimerAction::Close(Timeout::Head),
             ConnectionStage::Idle if leaving => TimerAction::Close(Timeout::Idle),
             ConnectionStage::Idle => TimerAction::Retire,
             ConnectionStage::Quiet if !leaving => TimerAction::Retire,
+            ConnectionStage::Quiet if !state.has_word() => TimerAction::Close(Timeout::Idle),
             ConnectionStage::Quiet | ConnectionStage::Busy => TimerAction::Probe,
             ConnectionStage::Blocked => TimerAction::Close(Timeout::Write),
             ConnectionStage::HalfClosed => TimerAction::Close(Timeout::HalfClosed),
@@ -244,5 +250,22 @@ mod tests {
         assert!(matches!(timer.next_action(&state, true, false), TimerAction::SetTimer(_)));
         clock.advance(Duration::from_secs(61));
         assert_eq!(timer.next_action(&state, true, false), TimerAction::Close(Timeout::Write));
+    }
+
+    #[test]
+    fn an_http2_client_that_leaves_has_to_say_a_word() {
+        let (mut timer, state, clock) = timer();
+        state.set_position(StreamPosition::Opaque);
+        timer.restart();
+        state.await_word();
+        assert!(matches!(timer.next_action(&state, true, true), TimerAction::SetTimer(_)));
+        state.note_word();
+        for _ in 0..100 {
+            clock.advance(CHECK_INTERVAL);
+            assert_eq!(timer.next_action(&state, true, true), TimerAction::Probe, "it is slow");
+        }
+        state.await_word();
+        clock.advance(WORD_TIMEOUT);
+        assert_eq!(timer.next_action(&state, true, true), TimerAction::Close(Timeout::Idle));
     }
 }

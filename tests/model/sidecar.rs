@@ -282,7 +282,7 @@ impl World {
                     Err(failure) => self.record_result(n, &failure, notes),
                 }
             }
-            CoreCommand::Evict(peer) => {
+            CoreCommand::Evict(peer, _) => {
                 notes.insert(Note::Evicted);
                 let _ = self.take_over(n, peer, notes);
             }

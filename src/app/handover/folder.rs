@@ -20,8 +20,22 @@ pub(crate) struct HandoverFolder(PathBuf);
 #[derive(Debug)]
 pub(crate) struct HandoverSocket {
     pub(super) listener: UnixListener,
-    /// None where another process has it now.
-    path: Option<PathBuf>,
+    /// The file of this process. None where another process has it now.
+    file: Option<OwnSocketFile>,
+}
+
+/// The file of a socket, and which one it is: another process may have put its own in its place.
+#[derive(Debug)]
+struct OwnSocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OwnSocketFile {
+    fn find(path: PathBuf) -> io::Result<Self> {
+        let found = fs::symlink_metadata(&path)?;
+        Ok(Self { path, identity: (found.dev(), found.ino()) })
+    }
 }
 
 impl HandoverFolder {
@@ -36,6 +50,11 @@ impl HandoverFolder {
         let path = root.path.join(format!("listen-{name}"));
         own_folder(&path, true)?;
         Ok(Self(path))
+    }
+
+    /// Makes it anew, where another process has removed it.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        own_folder(&self.0, true)
     }
 
     /// Where it is.
@@ -62,17 +81,17 @@ impl HandoverFolder {
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(HandoverSocket { listener, path: Some(path) })
+        Ok(HandoverSocket { listener, file: Some(OwnSocketFile::find(path)?) })
     }
 
     /// The socket of another process, which that has until it has handed over.
     pub(super) const fn borrow(listener: UnixListener) -> HandoverSocket {
-        HandoverSocket { listener, path: None }
+        HandoverSocket { listener, file: None }
     }
 
     /// The other process has handed the socket over.
     pub(crate) fn own(&self, socket: &mut HandoverSocket) {
-        socket.path = Some(self.socket_path());
+        socket.file = OwnSocketFile::find(self.socket_path()).ok();
     }
 
     /// Removes the folder, if nobody uses it.
@@ -84,14 +103,16 @@ impl HandoverFolder {
 impl HandoverSocket {
     /// It was handed over: it stays.
     pub(super) fn keep(&mut self) {
-        self.path = None;
+        self.file = None;
     }
 }
 
 impl Drop for HandoverSocket {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
+        let Some(own) = &self.file else { return };
+        let found = OwnSocketFile::find(own.path.clone());
+        if found.is_ok_and(|found| found.identity == own.identity) {
+            let _ = fs::remove_file(&own.path);
         }
     }
 }
@@ -178,5 +199,17 @@ mod tests {
         socket.keep();
         drop(socket);
         assert!(folder.socket_path().exists());
+    }
+
+    #[tokio::test]
+    async fn r844_the_socket_of_the_next_process_stays() {
+        let top = tempfile::TempDir::new().expect("a folder");
+        let folder = HandoverFolder(top.path().to_owned());
+        let old = folder.listen().expect("a socket");
+        let next = folder.listen().expect("its port was free");
+        drop(old);
+        assert!(folder.is_served(), "the next process can be taken over from");
+        drop(next);
+        assert!(!folder.socket_path().exists());
     }
 }

@@ -51,6 +51,8 @@ pub(crate) async fn request(
             {
                 return Ok(None);
             }
+            // It has died with this connection in its queue.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
             Err(error) => {
                 return Err(failed(format!("{}: {error}", folder.socket_path().display())));
             }

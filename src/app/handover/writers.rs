@@ -38,7 +38,15 @@ impl WriterLock {
         let name = format!("{PREFIX}{kind}-{:016x}", rand::random::<u64>());
         let path = folder.path().join(&name);
         let new = folder.path().join(format!("new-{name}"));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
+        let file = match create() {
+            // The process before has removed the folder as it ended. With a file in it, it stays.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                folder.renew()?;
+                create()?
+            }
+            created => created?,
+        };
         file.try_lock().map_err(io::Error::from)?;
         fs::rename(&new, &path)?;
         Ok(Self { folder: folder.clone(), path, kind, _file: file })
@@ -132,5 +140,17 @@ mod tests {
         drop((two, three));
         folder.remove_if_empty();
         assert!(!folder.path().exists());
+    }
+
+    #[test]
+    fn r843_a_process_that_ends_meanwhile_may_remove_the_folder() {
+        let folder =
+            HandoverFolder::open(&format!("gone of {}", std::process::id())).expect("a folder");
+        folder.remove_if_empty();
+        assert!(!folder.path().exists());
+        let lock = WriterLock::new(&folder, None).expect("a lock");
+        assert_eq!(lock.others().all().ok(), Some(0));
+        drop(lock);
+        folder.remove_if_empty();
     }
 }

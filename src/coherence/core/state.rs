@@ -39,6 +39,8 @@ pub struct Core {
     pub(super) planned: Option<MonotonicTime>,
     /// The registered ids of peers; for an evicted one, when the eviction was first seen.
     pub(super) registrations: BTreeMap<PeerId, Option<MonotonicTime>>,
+    /// Who has told that its process ends, until it is evicted for it.
+    pub(super) left: BTreeSet<Process>,
     pub(super) waits: BTreeMap<OperationId, AckWait>,
     pub(super) journal: ReplayBatch,
     pub(super) replaying: bool,
@@ -77,6 +79,7 @@ impl Core {
             last_contact: None,
             planned: None,
             registrations: BTreeMap::new(),
+            left: BTreeSet::new(),
             waits: BTreeMap::new(),
             journal: ReplayBatch { tags: BTreeSet::new(), everything: false },
             replaying: false,

@@ -292,7 +292,7 @@ fn a_silent_peer_is_evicted_once_and_forgotten_a_lease_later() {
                         ),
                     );
                 }
-                CoreCommand::Evict(peer) | CoreCommand::Forget(peer) => {
+                CoreCommand::Evict(peer, _) | CoreCommand::Forget(peer) => {
                     seen.push((second, peer.process));
                 }
                 _ => {}

@@ -2,7 +2,7 @@
 //! expired, and operations that have waited long enough.
 
 use super::state::{AckWait, Core, Heartbeat};
-use super::types::{CoreCommand, MonotonicTime, Phase, Released};
+use super::types::{CoreCommand, MonotonicTime, PeerEnd, Phase, Released};
 use crate::coherence::message::Process;
 
 /// How many heartbeats may be in flight.
@@ -152,7 +152,12 @@ impl Core {
             match evicted_at {
                 None if !self.peers.contains_key(&peer.process) => {
                     *evicted_at = Some(now);
-                    commands.push(CoreCommand::Evict(*peer));
+                    let end = if self.left.remove(&peer.process) {
+                        PeerEnd::Left
+                    } else {
+                        PeerEnd::Silent
+                    };
+                    commands.push(CoreCommand::Evict(*peer, end));
                 }
                 Some(since) if now >= settings.forgotten_at(*since) => {
                     // If the list still has the id after another lease, it is forgotten once more.

@@ -158,6 +158,15 @@ pub enum CoreEvent {
     Replayed(ReplayBatch, bool),
 }
 
+/// How a peer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerEnd {
+    /// It has told that its process ends.
+    Left,
+    /// It is silent for longer than its lease.
+    Silent,
+}
+
 /// What the core wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CoreCommand {
@@ -180,7 +189,7 @@ pub enum CoreCommand {
     /// Release the response that waits for this operation.
     Release(OperationId, Released),
     /// Evict this peer, and treat its pending mutations as committed.
-    Evict(PeerId),
+    Evict(PeerId, PeerEnd),
     /// Treat the pending mutations of this peer as committed, and forget its id.
     Forget(PeerId),
     /// Withdraw this id of our own, and publish that nobody needs to wait for it.

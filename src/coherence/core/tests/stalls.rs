@@ -12,7 +12,7 @@ fn watchful(now: MonotonicTime, absence: MonotonicTime) -> Core {
 }
 
 fn evicts(commands: &[CoreCommand]) -> bool {
-    commands.iter().any(|command| matches!(command, CoreCommand::Evict(_)))
+    commands.iter().any(|command| matches!(command, CoreCommand::Evict(..)))
 }
 
 fn published(core: &mut Core, now: MonotonicTime, id: OperationId) -> Option<Released> {
@@ -222,4 +222,19 @@ fn as_many_silent_peers_as_fit_are_remembered() {
     assert_eq!(core.absent.len(), MAX_PEERS);
     core.remember_absent(at(9), Process(9_999));
     assert!(core.absent.values().any(|until| *until == at(69)), "the latest prolongs the wait");
+}
+
+#[test]
+fn r845_a_peer_that_has_said_goodbye_is_not_reported_as_silent() {
+    let mut core = watchful(at(40), at(0));
+    let gone = CoreEvent::Message(Message::Leave { of: OTHER, gone: true });
+    let commands = core.handle(at(40), gone);
+    let ends: Vec<PeerEnd> = commands
+        .iter()
+        .filter_map(|command| match command {
+            CoreCommand::Evict(_, end) => Some(*end),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, [PeerEnd::Left], "{commands:?}");
 }
