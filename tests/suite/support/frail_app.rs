@@ -7,6 +7,7 @@
 //! `/events` and `/ws` are those of the patient app.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -340,12 +341,12 @@ where
     let chunked = crc32fast::hash(path.as_bytes()).is_multiple_of(2) && method != "HEAD";
     let mut head = format!("HTTP/1.1 200 OK\r\nX-Upload: {}\r\n", digest(&asked.body));
     if path.starts_with("/v/") {
-        head += &format!("ETag: \"{version}\"\r\n");
+        let _ = write!(head, "ETag: \"{version}\"\r\n");
     }
     if chunked {
         head += "Transfer-Encoding: chunked\r\n\r\n";
     } else {
-        head += &format!("Content-Length: {}\r\n\r\n", body.len());
+        let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
     }
     if state.cuts(Mood::CutsHeads) {
         stream.write_all(&head.as_bytes()[..head.len() / 2]).await?;
@@ -425,8 +426,9 @@ pub fn content(path: &str, version: u64) -> Vec<u8> {
 pub fn check(path: &str, body: &[u8], whole: bool) -> Result<Option<u64>, String> {
     let text = || String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
     let Some(line) = body.iter().position(|byte| *byte == b'\n') else {
-        let is_begin = !whole && path.as_bytes().starts_with(body)
-            || !whole && body.starts_with(format!("{path} ").as_bytes());
+        let is_begin = !whole
+            && (path.as_bytes().starts_with(body)
+                || body.starts_with(format!("{path} ").as_bytes()));
         return if is_begin { Ok(None) } else { Err(format!("{path}: {:?}", text())) };
     };
     let line = String::from_utf8_lossy(&body[..line]);
