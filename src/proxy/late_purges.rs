@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::coherence::{Coherence, PurgeKind};
 use crate::policy::tag::Tag;
 use crate::semantics::body::Body;
+use crate::shares::Departure;
 use crate::telemetry::metrics::Counter;
 
 /// How many purges at the ends of responses run at once. One that waits for a sidecar that has died
@@ -28,10 +29,19 @@ const MAX_RUNNING: usize = 4;
 const MAX_TAGS: usize = 100_000;
 
 /// How long the rest of a response is read whose client has left.
-const READ_OUT: Duration = Duration::from_secs(30);
+pub(crate) const READ_OUT: Duration = Duration::from_secs(30);
 
 /// How many such responses are read at once.
 const MAX_READING: usize = 64;
+
+/// How a response ended that was read in place of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOut {
+    /// The origin has ended it.
+    Whole,
+    /// It was broken off: the origin may have more to commit.
+    BrokenOff,
+}
 
 /// The purges after the responses of mutations have begun.
 #[derive(Debug)]
@@ -132,21 +142,30 @@ impl LatePurges {
         }
     }
 
-    /// Reads the rest of a response whose client has left, and then does this. It takes so long at
-    /// most, and beyond a number of such responses nothing is read.
+    /// Reads the rest of a response whose client has left, and then says whether it has come. It
+    /// takes so long at most, ends when another request needs the place at the origin, and beyond a
+    /// number of such responses nothing is read.
     pub(crate) fn read_out(
         &self,
         runtime: &Handle,
         mut rest: Body,
-        then: impl FnOnce() + Send + 'static,
+        departure: Arc<Departure>,
+        then: impl FnOnce(ReadOut) + Send + 'static,
     ) {
-        let Ok(permit) = Arc::clone(&self.reading).try_acquire_owned() else { return then() };
+        let Ok(permit) = Arc::clone(&self.reading).try_acquire_owned() else {
+            return then(ReadOut::BrokenOff);
+        };
         self.tasks.spawn_on(
             async move {
+                departure.leave();
                 let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
-                let _ = tokio::time::timeout(READ_OUT, reading).await;
+                let end = tokio::select! {
+                    () = reading => ReadOut::Whole,
+                    () = departure.until_cut() => ReadOut::BrokenOff,
+                    () = tokio::time::sleep(READ_OUT) => ReadOut::BrokenOff,
+                };
                 drop((rest, permit));
-                then();
+                then(end);
             },
             runtime,
         );

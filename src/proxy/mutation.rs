@@ -43,6 +43,7 @@ use crate::semantics::body::Body;
 use crate::semantics::broken_upload::BrokenUpload;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
+use crate::shares::Requester;
 use crate::telemetry::log::LogText;
 use crate::upstream::UpstreamError;
 
@@ -101,7 +102,8 @@ pub(super) async fn mutate(
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields)
         .lasting(write);
     let request = config.origin.request(parts, body, peer, None);
-    let via = (context.connection.choice.clone(), requester);
+    let departure = Some(Arc::clone(&begun.departure));
+    let via = (context.connection.choice.clone(), Requester { departure, ..requester });
     let request =
         MutationRequest { request, is_whole, via, mutation, context: begun, host, post, permit };
     let (sender, receiver) = oneshot::channel();

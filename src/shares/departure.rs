@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 pub struct Departure {
     /// Nothing but a response is lost if the present request is given up.
     expendable: AtomicBool,
+    /// It is about the response as well, once that has begun.
+    of_response: bool,
     /// Another request gets its place.
     cut: AtomicBool,
     state: Mutex<DepartureState>,
@@ -56,6 +58,17 @@ pub(super) trait ClaimOwner: Send + Sync {
 }
 
 impl Departure {
+    /// Of a request that is not given up before its response has begun, but then may be.
+    #[must_use]
+    pub fn from_response() -> Self {
+        Self { of_response: true, ..Self::default() }
+    }
+
+    /// Whether it is about the response as well, once that has begun.
+    pub(super) const fn is_of_response(&self) -> bool {
+        self.of_response
+    }
+
     /// A new request begins on the same connection.
     pub fn begin(&self) {
         self.expendable.store(false, Relaxed);

@@ -165,8 +165,16 @@ impl FairPermit {
         self.departure = Some(Arc::clone(departure));
     }
 
-    /// The response has begun: from here on the request is not given up for others.
+    /// The response has begun: from here on the request is not given up for others, unless its
+    /// departure says so.
     pub fn settle(&mut self) {
+        if self.departure.as_ref().is_some_and(|departure| !departure.is_of_response()) {
+            self.withdraw();
+        }
+    }
+
+    /// Nobody is offered it any more.
+    fn withdraw(&mut self) {
         let Some(departure) = self.departure.take() else { return };
         if departure.release(Claim { id: self.id, waits: false }) {
             self.shared.table.lock().table.withdraw(self.id);
@@ -181,7 +189,7 @@ impl FairPermit {
 
 impl Drop for FairPermit {
     fn drop(&mut self) {
-        self.settle();
+        self.withdraw();
         let next = self.shared.table.lock().table.release(self.peer, self.id);
         if let Some((peer, id, sender)) = next {
             let permit = Self { shared: Arc::clone(&self.shared), peer, id, departure: None };

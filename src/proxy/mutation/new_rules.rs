@@ -18,6 +18,7 @@ use crate::proxy::active_config::{ActiveConfig, LiveConfig};
 use crate::proxy::context::{RequestContext, request_view};
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
+use crate::shares::Departure;
 
 /// What the rules have seen of a mutation, for those that are in force when it ends.
 pub(super) struct MutationContext {
@@ -29,6 +30,8 @@ pub(super) struct MutationContext {
     has_body: bool,
     effective: Method,
     fields: Option<BodyFields>,
+    /// Left once nothing but the end of its response is awaited, and its client is gone.
+    pub(super) departure: Arc<Departure>,
     /// The mutation lasts at least as long as this.
     _write: Option<TaskTrackerToken>,
 }
@@ -58,6 +61,7 @@ impl MutationContext {
             has_body,
             effective,
             fields,
+            departure: Arc::new(Departure::from_response()),
             _write: None,
         }
     }

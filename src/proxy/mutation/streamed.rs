@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::policy::tag::Tag;
+use crate::proxy::late_purges::{READ_OUT, ReadOut};
 use crate::proxy::mutation::new_rules::{MutationContext, NewRulePurges};
 use crate::proxy::resources::Resources;
 use crate::semantics::body::{Body, BodyError};
@@ -134,10 +135,16 @@ impl EndPurge {
 
 impl EndPurge {
     /// Makes the purge when the rest of the response has come.
-    fn make_after(self, rest: Body) {
+    fn make_after(mut self, rest: Body) {
         let late = Arc::clone(&self.resources.late_purges);
-        let runtime = self.runtime.clone();
-        late.read_out(&runtime, rest, move || drop(self.make()));
+        let (runtime, departure) = (self.runtime.clone(), Arc::clone(&self.context.departure));
+        late.read_out(&runtime, rest, departure, move |end| {
+            if end == ReadOut::BrokenOff {
+                // What the origin commits after all is found by this one.
+                self.repurge_after.push(READ_OUT);
+            }
+            drop(self.make());
+        });
     }
 }
 

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use sidecache::app::Clock;
+use tokio::io::AsyncReadExt as _;
 
-use crate::support::patient_app::{half_close, read, reset, sent};
+use crate::support::patient_app::{PatientApp, half_close, read, reset, sent};
 use crate::support::{
     Bodies, Client, RawOrigin, RawRequest, RawResponse, Sidecar, eventually, metric,
 };
@@ -123,4 +125,34 @@ async fn r821_an_upload_that_breaks_off_is_told_in_words() {
     assert_eq!(counted("sidecache_requests_refused_total").await, 4);
     assert_eq!(counted("sidecache_requests_abandoned_total").await, 2);
     assert_eq!(counted("sidecache_uploads_unsent_total").await, 4);
+}
+
+/// 822. A streamed reply to a write was read to its end for 30 s in the place of a client that had
+///      left, whoever waited: as many such writes as there are places at the app, each sent and
+///      reset, and everybody else got 503. The write is purged for when its place goes to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r822_a_reply_to_a_write_whose_client_has_left_gives_its_place_to_who_waits() {
+    let app = PatientApp::start().await;
+    let rules = format!("{}[[purges]]\npath = \"/w/{{*rest}}\"\ntags = [\"all\"]\n", {
+        route("tags = [\"all\"]")
+    });
+    let places = [("[upstream]", "max_connections = 4\nmax_tunnels = 1")];
+    let sidecar = Sidecar::start_with(Clock::system(), app.address, &places, &rules).await;
+    let post = "POST /w/trickle HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\n{}";
+    for _ in 0..4 {
+        let mut client = sent(sidecar.address, post).await;
+        let mut head = [0; 16];
+        client.read_exact(&mut head).await.expect("the reply has begun");
+        reset(client);
+    }
+    eventually("the clients are gone", Duration::from_secs(20), || async {
+        metric(sidecar.admin, "sidecache_connections_open").await == 0
+    })
+    .await;
+    assert_eq!(metric(sidecar.admin, "sidecache_upstream_open").await, 4, "all places are taken");
+    let mut client = Client::new(sidecar.address);
+    for path in ["/a/1", "/pass/2", "/a/3", "/pass/4"] {
+        let reply = client.get(path, &[]).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+    }
 }

@@ -2,7 +2,8 @@
 //! only their own half.
 //!
 //! What the app does stands in the path: `/never` gets no response, `/late` one after a while,
-//! `/drip` a body in pieces, `/events` one event and then silence, `/ws` a tunnel that echoes; all
+//! `/drip` a body in pieces, `/events` one event and then silence, `/trickle`
+//! the same as lines of JSON, `/ws` a tunnel that echoes; all
 //! else is answered at once. It notices when a peer closes while it works.
 
 use std::net::SocketAddr;
@@ -141,6 +142,11 @@ where
     } else if path.contains("/events") {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                     Transfer-Encoding: chunked\r\n\r\n8\r\ndata:1\n\n\r\n";
+        stream.write_all(head.as_bytes()).await?;
+        return work(stream, Duration::from_mins(10)).await;
+    } else if path.contains("/trickle") {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n";
         stream.write_all(head.as_bytes()).await?;
         return work(stream, Duration::from_mins(10)).await;
     } else if path.contains("/ws") {
