@@ -37,7 +37,7 @@ const LISTEN: &str = "half_closed = \"200ms\"";
 /// Whoever waits for a place gets one, however slow the machine is. What hangs does so for longer
 /// than `first_byte_timeout`.
 const UPSTREAM: &str = "max_connections = 8\nwait_timeout = \"1m\"\nfirst_byte_timeout = \"8s\"\n\
-                        keep_alive = \"1s\"\nmax_age = \"10s\"";
+                        keep_alive = \"300ms\"\nmax_age = \"10s\"";
 const RULES: &str = r#"
 [memory]
 size = "4MiB"
@@ -105,7 +105,7 @@ pub enum Event {
     AppCutsHeads,
     /// The app breaks off in bodies.
     AppCutsBodies,
-    /// The app is restarted, three times.
+    /// The app is restarted, in a soak three times.
     AppRestarts,
     /// A successor takes over.
     Upgrade,
@@ -243,7 +243,7 @@ impl Stage {
                 self.app.set(Mood::Well);
             }
             Event::AppRestarts => {
-                for _ in 0..3 {
+                for _ in 0..if soak_time().is_zero() { 1 } else { 3 } {
                     self.restart_app().await;
                     goes_on(ledger).await;
                 }
@@ -281,7 +281,7 @@ impl Stage {
             })
             .await;
         } else {
-            sleep(Duration::from_secs(2)).await;
+            sleep(Duration::from_secs(1)).await;
         }
         self.app.set(Mood::Well);
     }
