@@ -327,9 +327,10 @@ impl Stage {
         }
     }
 
-    /// Returns when no gauge is above zero.
-    async fn gauges(&self) {
+    /// Returns when no gauge is above zero: how long that took, and which ones were the last.
+    async fn gauges(&self) -> (Duration, Vec<&'static str>) {
         let since = Instant::now();
+        let mut last = Vec::new();
         loop {
             let counts = self.counts().await;
             let above: Vec<_> = GAUGES
@@ -338,8 +339,9 @@ impl Stage {
                 .filter(|(_, value)| *value > 0)
                 .collect();
             if above.is_empty() {
-                return;
+                return (since.elapsed(), last);
             }
+            last = above.iter().map(|(name, _)| **name).collect();
             assert!(since.elapsed() < LONG_ENOUGH, "above zero: {above:?}");
             sleep(Duration::from_millis(50)).await;
         }
@@ -347,7 +349,7 @@ impl Stage {
 
     /// Compares what the sidecar, the clients and the app have counted.
     async fn compare(&mut self, event: Event, mark: &Mark, ledger: &Ledger) {
-        self.gauges().await;
+        let (waited, last) = self.gauges().await;
         let process = self.service.child.id();
         let mut found = ledger.wrongs();
         let counts = self.counts().await;
@@ -374,7 +376,8 @@ impl Stage {
         self.memory.push((self.begun.elapsed(), memory));
         let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         println!(
-            "{:>4} s {event:?}: {} requests, {} excused, {} tunnels, {} left, {} hits, {} MiB",
+            "{:>4} s {event:?}: {} requests, {} excused, {} tunnels, {} left, {} hits, {} MiB, \
+             still after {waited:?} ({last:?})",
             self.begun.elapsed().as_secs(),
             count(&ledger.requests),
             count(&ledger.excused),
