@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -215,11 +216,17 @@ pub(super) struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: Body, busy: BusyGuard, cut: &Arc<Counter>) -> Self {
+    /// The body of a response with these headers.
+    pub(super) fn new(
+        headers: &HeaderMap,
+        body: Body,
+        busy: BusyGuard,
+        cut: &Arc<Counter>,
+    ) -> Self {
         // What is at hand as a whole is for hyper to send.
         let (cut, left) = match body.buffered_len() {
             Some(_) => (None, None),
-            None => (Some(Arc::clone(cut)), body.size_hint().exact()),
+            None => (Some(Arc::clone(cut)), body.size_hint().exact().or(stated_length(headers))),
         };
         Self { body, ended: false, left, cut, stream: None, failed: None, busy }
     }
@@ -229,6 +236,11 @@ impl ResponseBody {
         self.stream = stream;
         self
     }
+}
+
+/// How long a response says that it is: hyper reads no further, and may never see the body's end.
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl ResponseBody {

@@ -412,7 +412,9 @@ async fn respond<S: Service>(
     let server = &context.server;
     let stream =
         StreamEnd::of(&response, (&server.streams, &server.clock, &server.counters.streams_ended));
-    Ok(response.map(|body| ResponseBody::new(body_for(is_head, body), busy, cut).ending(stream)))
+    let (head, body) = response.into_parts();
+    let body = ResponseBody::new(&head.headers, body_for(is_head, body), busy, cut);
+    Ok(Response::from_parts(head, body.ending(stream)))
 }
 
 /// A body without a length ends with its connection in HTTP/1.0. hyper would promise to keep it

@@ -37,7 +37,7 @@ const LISTEN: &str = "half_closed = \"200ms\"";
 /// Whoever waits for a place gets one, however slow the machine is. What hangs does so for longer
 /// than `first_byte_timeout`.
 const UPSTREAM: &str = "max_connections = 8\nwait_timeout = \"1m\"\nfirst_byte_timeout = \"8s\"\n\
-                        keep_alive = \"1s\"\nmax_age = \"10s\"";
+                        keep_alive = \"300ms\"\nmax_age = \"10s\"";
 const RULES: &str = r#"
 [memory]
 size = "4MiB"
@@ -105,7 +105,7 @@ pub enum Event {
     AppCutsHeads,
     /// The app breaks off in bodies.
     AppCutsBodies,
-    /// The app is restarted, three times.
+    /// The app is restarted, in a soak three times.
     AppRestarts,
     /// A successor takes over.
     Upgrade,
@@ -243,7 +243,7 @@ impl Stage {
                 self.app.set(Mood::Well);
             }
             Event::AppRestarts => {
-                for _ in 0..3 {
+                for _ in 0..if soak_time().is_zero() { 1 } else { 3 } {
                     self.restart_app().await;
                     goes_on(ledger).await;
                 }
@@ -281,7 +281,7 @@ impl Stage {
             })
             .await;
         } else {
-            sleep(Duration::from_secs(2)).await;
+            sleep(Duration::from_secs(1)).await;
         }
         self.app.set(Mood::Well);
     }
@@ -327,9 +327,10 @@ impl Stage {
         }
     }
 
-    /// Returns when no gauge is above zero.
-    async fn gauges(&self) {
+    /// Returns when no gauge is above zero: how long that took, and which ones were the last.
+    async fn gauges(&self) -> (Duration, Vec<&'static str>) {
         let since = Instant::now();
+        let mut last = Vec::new();
         loop {
             let counts = self.counts().await;
             let above: Vec<_> = GAUGES
@@ -338,8 +339,9 @@ impl Stage {
                 .filter(|(_, value)| *value > 0)
                 .collect();
             if above.is_empty() {
-                return;
+                return (since.elapsed(), last);
             }
+            last = above.iter().map(|(name, _)| **name).collect();
             assert!(since.elapsed() < LONG_ENOUGH, "above zero: {above:?}");
             sleep(Duration::from_millis(50)).await;
         }
@@ -347,7 +349,7 @@ impl Stage {
 
     /// Compares what the sidecar, the clients and the app have counted.
     async fn compare(&mut self, event: Event, mark: &Mark, ledger: &Ledger) {
-        self.gauges().await;
+        let (waited, last) = self.gauges().await;
         let process = self.service.child.id();
         let mut found = ledger.wrongs();
         let counts = self.counts().await;
@@ -374,7 +376,8 @@ impl Stage {
         self.memory.push((self.begun.elapsed(), memory));
         let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         println!(
-            "{:>4} s {event:?}: {} requests, {} excused, {} tunnels, {} left, {} hits, {} MiB",
+            "{:>4} s {event:?}: {} requests, {} excused, {} tunnels, {} left, {} hits, {} MiB, \
+             still after {waited:?} ({last:?})",
             self.begun.elapsed().as_secs(),
             count(&ledger.requests),
             count(&ledger.excused),
