@@ -25,6 +25,8 @@ macro_rules! faults {
     ($($name:ident: $cause:literal, $remedy:literal;)+) => {
         /// What is wrong with a Redis, or with what the file says of it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        // The causes name sections of the file in brackets, which are no links.
+        #[allow(rustdoc::broken_intra_doc_links)]
         pub enum FaultKind { $(#[doc = $cause] $name,)+ }
 
         impl FaultKind {
