@@ -63,6 +63,7 @@ async fn large_bodies_stay_within_the_memory_tiers_size() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute of all processors: `tests/run --all` runs it"]
 async fn heavy_a_million_tiny_bodies_stay_within_the_memory_tiers_size() {
     stays_within_its_size(1_000_000, b"tiny".to_vec()).await;
 }

@@ -68,6 +68,7 @@ async fn upgrades_by_take_over_lose_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes all processors for a while: `tests/run --all` runs it"]
 async fn heavy_ten_upgrades_by_take_over_lose_no_request() {
     upgrades(10).await;
 }
@@ -78,6 +79,7 @@ async fn restarts_with_a_socket_of_the_service_manager_lose_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes all processors for a while: `tests/run --all` runs it"]
 async fn heavy_ten_restarts_with_a_socket_of_the_service_manager_lose_no_request() {
     restarts(10).await;
 }
