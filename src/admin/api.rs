@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,7 +16,7 @@ use super::auth::{AccessDenied, AdminAuth};
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
-use super::{events, openapi, stats};
+use super::{dashboard, events, openapi, stats};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -27,7 +27,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 15] = [
+pub(super) const PATHS: [&str; 14] = [
     "/",
     "/live",
     "/ready",
@@ -41,8 +41,7 @@ pub(super) const PATHS: [&str; 15] = [
     "/check",
     "/shadow",
     "/openapi.json",
-    "/dashboard.css",
-    "/dashboard.js",
+    "/dashboard/{file}",
 ];
 
 /// The state that the handlers share.
@@ -54,20 +53,8 @@ pub(super) struct ApiContext {
 /// The whole API.
 pub(super) fn router(context: Arc<ApiContext>) -> Router {
     Router::new()
-        .route(
-            "/",
-            get(async || page("text/html; charset=utf-8", include_str!("dashboard/index.html"))),
-        )
-        .route(
-            "/dashboard.css",
-            get(async || page("text/css; charset=utf-8", include_str!("dashboard/dashboard.css"))),
-        )
-        .route(
-            "/dashboard.js",
-            get(async || {
-                page("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js"))
-            }),
-        )
+        .route("/", get(async || dashboard::page()))
+        .route("/dashboard/{file}", get(dashboard_file))
         .route("/live", get(async || content(StatusCode::OK, "text/plain; charset=utf-8", "live")))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
@@ -139,8 +126,8 @@ fn access_denied(refusal: AccessDenied) -> Response {
     response
 }
 
-fn page(content_type: &'static str, text: &'static str) -> Response {
-    content(StatusCode::OK, content_type, text)
+async fn dashboard_file(Path(name): Path<String>) -> Response {
+    dashboard::file(&name).unwrap_or_else(not_found)
 }
 
 fn not_found() -> Response {

@@ -10,7 +10,9 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 const PAGES = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../src/admin/dashboard')
-const FILES = { '/': ['index.html', 'text/html'], '/dashboard.css': ['dashboard.css', 'text/css'], '/dashboard.js': ['dashboard.js', 'text/javascript'] }
+const TYPES = { '.css': 'text/css', '.js': 'text/javascript' }
+const FILES = { '/': ['index.html', 'text/html'] }
+for (const file of fs.readdirSync(PAGES)) if (path.extname(file) in TYPES) FILES[`/dashboard/${file}`] = [file, TYPES[path.extname(file)]]
 const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
 

@@ -108,7 +108,15 @@ fn curl(path: &str, method: &str, operation: &Value) -> String {
         let example = &operation["requestBody"]["content"]["application/json"]["example"];
         let _ = write!(line, " -H 'Content-Type: application/json' \\\n  -d '{example}' \\\n ");
     }
-    format!("{line} {ADDRESS}{path}")
+    format!("{line} {ADDRESS}{}", filled(path, operation))
+}
+
+/// The path with the examples of its parameters.
+fn filled(path: &str, operation: &Value) -> String {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    parameters.filter(|parameter| parameter["in"] == "path").fold(path.to_owned(), |path, one| {
+        path.replace(&format!("{{{}}}", text(&one["name"])), text(&one["example"]))
+    })
 }
 
 /// The fields of an object, including those of nested objects and lists.

@@ -1,0 +1,56 @@
+//! The files of the dashboard, as they are: no build step, no request to another host.
+
+use axum::response::Response;
+use http::StatusCode;
+
+use super::response::content;
+
+const STYLE: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The files below `/dashboard/`: name, type and text.
+const FILES: &[(&str, &str, &str)] = &[
+    ("dashboard.css", STYLE, include_str!("dashboard/dashboard.css")),
+    ("api.js", SCRIPT, include_str!("dashboard/api.js")),
+    ("charts.js", SCRIPT, include_str!("dashboard/charts.js")),
+    ("dashboard.js", SCRIPT, include_str!("dashboard/dashboard.js")),
+    ("events.js", SCRIPT, include_str!("dashboard/events.js")),
+    ("explain.js", SCRIPT, include_str!("dashboard/explain.js")),
+    ("findings.js", SCRIPT, include_str!("dashboard/findings.js")),
+    ("numbers.js", SCRIPT, include_str!("dashboard/numbers.js")),
+    ("overview.js", SCRIPT, include_str!("dashboard/overview.js")),
+    ("page.js", SCRIPT, include_str!("dashboard/page.js")),
+    ("polling.js", SCRIPT, include_str!("dashboard/polling.js")),
+    ("purge.js", SCRIPT, include_str!("dashboard/purge.js")),
+    ("reload.js", SCRIPT, include_str!("dashboard/reload.js")),
+    ("routes.js", SCRIPT, include_str!("dashboard/routes.js")),
+    ("state.js", SCRIPT, include_str!("dashboard/state.js")),
+    ("tags.js", SCRIPT, include_str!("dashboard/tags.js")),
+];
+
+/// The page itself.
+pub(super) fn page() -> Response {
+    content(StatusCode::OK, "text/html; charset=utf-8", include_str!("dashboard/index.html"))
+}
+
+/// A file of the page; `None` if there is no such file.
+pub(super) fn file(name: &str) -> Option<Response> {
+    let (_, content_type, text) = FILES.iter().find(|(own, ..)| *own == name)?;
+    Some(content(StatusCode::OK, content_type, *text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_that_another_one_imports_is_served() {
+        let scripts = FILES.iter().filter(|(_, content_type, _)| *content_type == SCRIPT);
+        for (name, _, text) in scripts {
+            for import in text.split(" from './").skip(1) {
+                let (imported, _) = import.split_once('\'').expect("a quoted name");
+                assert!(file(imported).is_some(), "{name} imports {imported}");
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// Events, streamed while the page is visible.
+
+import { count, moment, plural } from './numbers.js'
+import { $, clean, make, put, set, stamp } from './page.js'
+import { BACK_OFF_MS, poll } from './polling.js'
+
+const MAX_EVENTS = 100
+const REPLAY = 50
+
+const events = { source: null, seen: new Set(), waiting: [], timer: 0, failures: 0 }
+
+export function openEvents () {
+  clearTimeout(events.timer)
+  if (events.source || document.hidden) return
+  events.source = new EventSource(`events?last=${REPLAY}`)
+  events.source.addEventListener('open', () => {
+    events.failures = 0
+    put($('events-state'), '')
+  })
+  for (const kind of ['purge', 'reload', 'state', 'finding']) {
+    events.source.addEventListener(kind, (message) => {
+      if (events.waiting.length === 0) requestAnimationFrame(showEvents)
+      events.waiting.push({ kind, ...JSON.parse(message.data) })
+    })
+  }
+  events.source.addEventListener('error', () => {
+    put($('events-state'), 'interrupted; reconnecting')
+    // A browser reconnects by itself, but not after a response that is not a stream.
+    if (events.source?.readyState !== EventSource.CLOSED) return
+    closeEvents()
+    events.timer = setTimeout(openEvents, BACK_OFF_MS[Math.min(events.failures, BACK_OFF_MS.length - 1)])
+    events.failures += 1
+  })
+}
+
+export function closeEvents () {
+  events.source?.close()
+  events.source = null
+}
+
+function showEvents () {
+  // Replayed events come again after each interruption; ids restart with the sidecar.
+  const fresh = events.waiting.filter((event) => {
+    const key = `${event.id} ${event.at_ms}`
+    return !events.seen.has(key) && events.seen.add(key)
+  })
+  events.waiting = []
+  // Drops the oldest; dropped events are older than replayed ones.
+  for (const key of events.seen) {
+    if (events.seen.size <= 10 * MAX_EVENTS) break
+    events.seen.delete(key)
+  }
+  const list = $('events')
+  for (const event of fresh.slice(-MAX_EVENTS)) list.prepend(eventLine(event))
+  while (list.children.length > MAX_EVENTS) list.lastElementChild.remove()
+  $('no-events').hidden = list.children.length > 0
+  // Update the numbers at once.
+  if (fresh.some((event) => event.kind === 'reload' || event.kind === 'state')) poll()
+}
+
+function eventLine (event) {
+  const parts = stamp('t-event')
+  put(parts.time, moment(event.at_ms))
+  parts.time.dateTime = new Date(event.at_ms).toISOString()
+  const { label, tone = '', text, tags = [], more = 0 } = EVENT_WORDS[event.kind](event)
+  put(parts.kind, label)
+  set(parts.kind, 'data-tone', tone)
+  put(parts.text, clean(text))
+  for (const tag of tags) parts.chips.append(make('code', clean(tag)))
+  if (more) parts.chips.append(`and ${count(more)} more`)
+  return parts.root
+}
+
+const EVENT_WORDS = {
+  purge: (e) => ({
+    label: e.soft ? 'soft purge' : 'purge',
+    text: [e.by === 'write' ? [e.method, e.path].filter(Boolean).join(' ') : 'admin', e.everything ? 'everything' : ''].filter(Boolean).join(': '),
+    tags: e.everything ? [] : e.tags,
+    more: e.more_tags
+  }),
+  reload: (e) => e.ok
+    ? { label: 'reload', tone: 'good', text: e.changes ? plural(e.changes, 'change') : 'nothing changed' }
+    : { label: 'reload failed', tone: 'bad', text: e.error ?? '' },
+  state: (e) => ({ label: e.status, tone: { ready: 'good', degraded: 'warn' }[e.status] ?? 'bad', text: e.reasons.join('; ') }),
+  finding: (e) => ({ label: `finding: ${e.finding}`, tone: 'warn', text: `${e.route}: ${e.text}` })
+}

@@ -1,0 +1,53 @@
+// Findings of shadow mode and audits.
+
+import { count, milliseconds, moment, percent, plural, span } from './numbers.js'
+import { $, clean, copy, fileOf, keyed, make, NONE, put, stamp } from './page.js'
+import { findingsOf, state } from './state.js'
+
+export function showFindings (report) {
+  $('findings').hidden = report.routes.length + report.advice.length === 0
+  const { findings } = findingsOf(state.stats)
+  put($('findings-count'), findings ? plural(findings, 'finding') : 'no findings so far')
+  $('advice-part').hidden = report.advice.length === 0
+  keyed($('advice'), report.advice, (one) => `${one.route}\n${one.toml}`, () => {
+    const item = stamp('t-advice')
+    item.copy.addEventListener('click', () => copy(item.toml.textContent, item.copy))
+    return item
+  }, (item, one) => {
+    put(item.route, clean(one.route))
+    put(item.place, one.line ? `${fileOf(state.stats)}:${one.line}` : '')
+    put(item.why, clean(one.why))
+    item.code.hidden = !one.toml
+    put(item.toml, clean(one.diff ?? one.toml))
+  })
+  keyed($('shadow-rows'), report.routes, (one) => one.route, () => stamp('t-shadow'), showShadow)
+  const examples = report.routes.flatMap(exampleLines)
+  $('examples-part').hidden = examples.length === 0
+  keyed($('examples'), examples, (line) => line, () => ({ root: make('li') }), ({ root }, line) => put(root, clean(line)))
+}
+
+function showShadow (row, one) {
+  put(row.route, clean(one.route))
+  put(row.mode, one.mode)
+  put(row.requests, count(one.requests))
+  put(row.hits, percent(one.hit_rate))
+  put(row.stale, count(one.stale.count))
+  put(row.scope, count(one.scope.count))
+  put(row.audit, one.audit.asked ? `${count(one.audit.stale)} of ${count(one.audit.asked)}` : NONE)
+  put(row.languages, languagesOf(one.languages))
+  put(row.unstored, one.not_stored.length ? one.not_stored.map(({ reason, count: n }) => `${clean(reason)} ${count(n)}`).join(', ') : NONE)
+}
+
+function languagesOf ({ finding, pages, languages, differing, vary }) {
+  if (finding === 'never') return `never differ: ${plural(pages, 'page')} in ${languages.map(clean).join(', ')}`
+  if (finding === 'differs') return `differ on ${plural(differing, 'page')}`
+  return vary ? 'named in Vary' : NONE
+}
+
+function exampleLines ({ stale, scope }) {
+  const after = (list) => list.length ? `after ${list.map((write) => `${write.method} ${write.path} ${milliseconds(write.ms_before)} before`).join(', ')}` : 'after no write that was seen'
+  return [
+    ...stale.examples.map((e) => `${moment(e.at_ms)} ${e.path}: changed, ${span(e.age_s)} after it would have been stored, ${after(e.after)}`),
+    ...scope.examples.map((e) => `${moment(e.at_ms)} ${e.path}: ${e.evidence === 'refusal' ? 'refused to a caller' : 'another body for another credential'}, though the scope is ${scope.scope}`)
+  ]
+}
