@@ -19,7 +19,8 @@
 //!    them. [`LeaseState::session`] changes whenever a message may have been missed; what the table
 //!    said in another session proves nothing.
 //! 3. *A purge waits for every peer.* [`CoreEvent::Published`] lists the peers that were registered
-//!    in the very step of the purge; peers that were heard recently are added. The purge is
+//!    in the very step of the purge; peers that were heard recently, before the purge itself came
+//!    back over the bus, are added. (Who is heard later was subscribed later, or got it.) The purge is
 //!    released when all of them have acknowledged it, or when one lease has passed: a peer that has
 //!    not acknowledged by then no longer holds a lease from before the purge, and cannot get a new
 //!    one without receiving the purge first. A primary that was just promoted may not know all
@@ -81,19 +82,22 @@ impl Core {
                 self.listening_since = Some(now);
                 self.next_heartbeat = now;
                 // An acknowledgement sent before the subscription may have been missed.
-                commands.extend(
-                    self.waits
-                        .iter()
-                        .filter(|(_, wait)| wait.missing_acks.is_some())
-                        .map(|(id, _)| CoreCommand::RequestAck(*id)),
-                );
+                for (id, wait) in &mut self.waits {
+                    if wait.missing_acks.is_some() {
+                        commands.push(CoreCommand::RequestAck(*id));
+                    } else {
+                        wait.must_ask_again = true;
+                    }
+                }
             }
             CoreEvent::Lagged => self.on_lagged(&mut commands),
             CoreEvent::HeartbeatReply(number, reply) => {
                 self.on_heartbeat_reply(now, number, reply, &mut commands);
             }
             CoreEvent::Message(message) => self.on_message(now, message, &mut commands),
-            CoreEvent::Published(id, subscribers) => self.on_published(now, id, &subscribers),
+            CoreEvent::Published(id, subscribers) => {
+                self.on_published(now, id, &subscribers, &mut commands);
+            }
             CoreEvent::PublishFailed(id, batch) => self.on_publish_failed(now, id, batch),
             CoreEvent::Replayed(batch, done) => self.on_replayed(now, batch, done),
         }
@@ -260,8 +264,12 @@ impl Core {
                 if by != self.me.process {
                     commands.push(CoreCommand::Invalidate(tags));
                     commands.push(CoreCommand::Ack(by, id));
-                } else if let Some(wait) = self.waits.get_mut(&id) {
-                    wait.echoed = true;
+                } else if let Some(wait) = self.waits.get(&id).filter(|wait| !wait.echoed) {
+                    let heard = self.exposed_peers(now, wait.leases_only);
+                    self.waits.entry(id).and_modify(|wait| {
+                        wait.echoed = true;
+                        wait.heard_before = Some(heard);
+                    });
                 }
             }
             Message::Leave { of, gone } => self.on_leave(of, gone),
@@ -332,18 +340,29 @@ impl Core {
         self.waits.insert(id, AckWait { leases_only: true, ..AckWait::default() });
     }
 
-    fn on_published(&mut self, now: MonotonicTime, id: OperationId, subscribers: &Subscribers) {
+    /// The peers that may serve what an operation of now invalidates, as far as the bus tells:
+    /// those that may hold a lease, and where silent peers are not forgotten, all that are known.
+    fn exposed_peers(&self, now: MonotonicTime, leases_only: bool) -> BTreeSet<Process> {
+        if leases_only || self.settings.absence.is_zero() {
+            let may_hold_lease = |peer: &PeerState| {
+                peer.registered && now < self.settings.lease_expiry(peer.last_heard)
+            };
+            let peers = self.peers.iter().filter(|(_, peer)| may_hold_lease(peer));
+            return peers.map(|(process, _)| *process).collect();
+        }
+        // Also those that gave up their leases: they may have been cut off since.
+        let absent = self.absent.iter().filter(|(_, until)| now < **until);
+        self.peers.keys().chain(absent.map(|(process, _)| process)).copied().collect()
+    }
+
+    fn on_published(
+        &mut self,
+        now: MonotonicTime,
+        id: OperationId,
+        subscribers: &Subscribers,
+        commands: &mut Vec<CoreCommand>,
+    ) {
         self.update_peers(now, &subscribers.peers);
-        let others = subscribers
-            .peers
-            .iter()
-            .map(|entry| entry.peer.process)
-            .filter(|process| *process != self.me.process);
-        let mut missing_acks: BTreeSet<Process> = others.collect();
-        let recently_heard = self.peers.iter().filter(|(_, peer)| {
-            peer.registered && now < self.settings.lease_expiry(peer.last_heard)
-        });
-        missing_acks.extend(recently_heard.map(|(process, _)| *process));
         if self.registered && !subscribers.peers.iter().any(|entry| entry.peer == self.me) {
             self.unknown_peers_until = self.settings.lease_expiry(now);
         }
@@ -352,24 +371,33 @@ impl Core {
             // There are more peers than can be remembered: only time helps.
             MAX_PEERS.. => usize::MAX,
             // Any subscriber may hold a lease under a registration that was lost.
-            _ if incomplete => {
-                subscribers.listeners.saturating_sub(usize::from(self.listening_since.is_some()))
-            }
+            _ if incomplete => subscribers.listeners,
             _ => 0,
         };
         self.absent.retain(|_, until| now < *until);
-        if let Some(wait) = self.waits.get_mut(&id) {
-            let mut until = self.settings.lease_expiry(now);
-            if !wait.leases_only && !self.settings.absence.is_zero() {
-                // Also those that gave up their leases: they may have been cut off since.
-                missing_acks.extend(self.peers.keys().chain(self.absent.keys()));
-                until = self.settings.exposure_expiry(now);
-            }
+        let Some(wait) = self.waits.get(&id) else { return };
+        // Who was first heard after the message came back has registered after it: what is published
+        // in one step with it arrives before it, or not at all.
+        let mut missing_acks = match &wait.heard_before {
+            Some(heard) => heard.clone(),
+            None => self.exposed_peers(now, wait.leases_only),
+        };
+        let others = subscribers.peers.iter().map(|entry| entry.peer.process);
+        missing_acks.extend(others.filter(|process| *process != self.me.process));
+        let until = if wait.leases_only || self.settings.absence.is_zero() {
+            self.settings.lease_expiry(now)
+        } else {
+            self.settings.exposure_expiry(now)
+        };
+        self.waits.entry(id).and_modify(|wait| {
             wait.missing_acks = Some(missing_acks);
             wait.min_acks = min_acks;
             wait.not_before = self.unregistered_until;
             wait.until = Some((until, Released::LeaseExpired));
-        }
+            if wait.must_ask_again {
+                commands.push(CoreCommand::RequestAck(id));
+            }
+        });
     }
 
     fn on_publish_failed(&mut self, now: MonotonicTime, id: OperationId, batch: ReplayBatch) {

@@ -206,7 +206,12 @@ pub(super) struct AckWait {
     pub(super) early_acks: BTreeSet<Process>,
     /// Peers that have to acknowledge; `None` until that is known.
     pub(super) missing_acks: Option<BTreeSet<Process>>,
-    /// How many acknowledgements are needed at least, where the list of peers may be incomplete.
+    /// The exposed peers when the message came back over the bus.
+    pub(super) heard_before: Option<BTreeSet<Process>>,
+    /// Whether acknowledgements may have been missed before it is known who has to send them.
+    pub(super) must_ask_again: bool,
+    /// How many subscribers must have got it, where the list of peers may be incomplete. This
+    /// sidecar is one of them if the message came back.
     pub(super) min_acks: usize,
     /// Until then acknowledgements do not suffice: a peer may hold a lease from another primary.
     pub(super) not_before: MonotonicTime,

@@ -114,7 +114,8 @@ impl Core {
     fn outcome(&self, wait: &AckWait, now: MonotonicTime) -> Option<Released> {
         if let Some(missing) = &wait.missing_acks {
             let mut left = missing.difference(&wait.early_acks).peekable();
-            let enough = wait.early_acks.len() >= wait.min_acks && now >= wait.not_before;
+            let acks = wait.early_acks.len() + usize::from(wait.echoed);
+            let enough = acks >= wait.min_acks && now >= wait.not_before;
             if enough && left.peek().is_none() {
                 return Some(Released::Acknowledged);
             }

@@ -12,6 +12,11 @@ fn publish(
     released(&core.handle(now, CoreEvent::Published(id, who.clone())))
 }
 
+/// The message of this sidecar, back over the bus.
+fn own(id: OperationId) -> CoreEvent {
+    CoreEvent::Message(Message::Invalidate { by: ME, id, tags: Some(tags(&["a"])) })
+}
+
 #[test]
 fn a_purge_waits_for_registered_peers_and_for_peers_heard_recently() {
     let mut core = leased(at(40), &[OTHER, THIRD]);
@@ -105,6 +110,7 @@ fn any_subscriber_may_hold_a_lease_when_the_registrations_were_lost() {
         None,
         "not even this sidecar is registered"
     );
+    assert_eq!(released(&core.handle(at(40), own(OperationId(7)))), None);
     assert_eq!(
         released(&core.handle(at(41), ack(OperationId(7), OTHER))),
         Some(Released::Acknowledged)
@@ -125,8 +131,11 @@ fn a_promoted_primary_makes_purges_wait_a_lease_for_unregistered_peers() {
             at(0),
             CoreEvent::HeartbeatReply(number, Some(reply(Registration::New, &[registered(ME)]))),
         );
+        core.expect(OperationId(7));
+        core.handle(at(1), own(OperationId(7)));
+        let named = subscribers(&[registered(ME)], 1);
         assert_eq!(
-            publish(&mut core, at(1), OperationId(7), &subscribers(&[registered(ME)], 1)),
+            released(&core.handle(at(1), CoreEvent::Published(OperationId(7), named))),
             immediately,
             "a peer may still trust the primary before this one"
         );
@@ -181,4 +190,79 @@ fn a_purge_waits_for_the_longest_lease_of_all() {
     );
     assert_eq!(released(&core.handle(at(71), CoreEvent::Tick)), None);
     assert_eq!(released(&core.handle(at(72), CoreEvent::Tick)), Some(Released::LeaseExpired));
+}
+
+/// It took a lease to be found out: the newcomer had subscribed after the purge, and never got it.
+#[test]
+fn r882_a_peer_that_is_first_heard_after_the_purge_came_back_is_not_waited_for() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.expect(OperationId(7));
+    core.handle(at(40), own(OperationId(7)));
+    core.handle(at(40), heartbeat_of(THIRD, 1));
+    let named = subscribers(&[registered(ME), registered(OTHER)], 2);
+    core.handle(at(40), CoreEvent::Published(OperationId(7), named));
+    assert_eq!(
+        released(&core.handle(at(40), ack(OperationId(7), OTHER))),
+        Some(Released::Acknowledged)
+    );
+}
+
+#[test]
+fn a_peer_that_was_heard_before_the_purge_came_back_is_waited_for() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.expect(OperationId(7));
+    core.handle(at(40), heartbeat_of(THIRD, 1));
+    core.handle(at(40), own(OperationId(7)));
+    let named = subscribers(&[registered(ME), registered(OTHER)], 3);
+    core.handle(at(40), CoreEvent::Published(OperationId(7), named));
+    assert_eq!(released(&core.handle(at(40), ack(OperationId(7), OTHER))), None);
+    assert_eq!(
+        released(&core.handle(at(40), ack(OperationId(7), THIRD))),
+        Some(Released::Acknowledged)
+    );
+}
+
+/// Redis has lost its list of peers: every subscriber counts, and this sidecar is one of them when
+/// its own message has come back, not when it says so.
+#[test]
+fn r883_this_sidecar_counts_as_a_subscriber_when_its_message_came_back() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.expect(OperationId(7));
+    let named = subscribers(&[registered(OTHER)], 3);
+    core.handle(at(40), CoreEvent::Published(OperationId(7), named));
+    assert_eq!(released(&core.handle(at(40), ack(OperationId(7), OTHER))), None);
+    assert_eq!(released(&core.handle(at(40), own(OperationId(7)))), None, "two of three");
+    assert_eq!(
+        released(&core.handle(at(40), ack(OperationId(7), THIRD))),
+        Some(Released::Acknowledged)
+    );
+}
+
+#[test]
+fn r883_a_subscriber_is_not_taken_for_this_sidecar_that_was_not_subscribed() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.handle(at(40), CoreEvent::Lagged);
+    core.expect(OperationId(7));
+    core.handle(at(40), CoreEvent::Listening);
+    core.unknown_peers_until = at(50);
+    // Published while this sidecar was not subscribed: both listeners are others.
+    let named = subscribers(&[registered(OTHER)], 2);
+    core.handle(at(40), CoreEvent::Published(OperationId(7), named));
+    assert_eq!(released(&core.handle(at(40), ack(OperationId(7), OTHER))), None);
+}
+
+#[test]
+fn r884_acknowledgements_missed_before_the_reply_of_redis_are_asked_for_again() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.handle(at(40), CoreEvent::Lagged);
+    core.expect(OperationId(7));
+    // The peer acknowledged meanwhile, and this sidecar did not hear it.
+    assert!(
+        !core
+            .handle(at(40), CoreEvent::Listening)
+            .contains(&CoreCommand::RequestAck(OperationId(7)))
+    );
+    let named = subscribers(&[registered(OTHER)], 1);
+    let commands = core.handle(at(40), CoreEvent::Published(OperationId(7), named));
+    assert!(commands.contains(&CoreCommand::RequestAck(OperationId(7))), "{commands:?}");
 }
