@@ -20,8 +20,9 @@
 //!    said in another session proves nothing.
 //! 3. *A purge waits for every peer.* [`CoreEvent::Published`] lists the peers that were registered
 //!    in the very step of the purge; peers that were heard recently, before the purge itself came
-//!    back over the bus, are added. (Who is heard later was subscribed later, or got it.) The purge is
-//!    released when all of them have acknowledged it, or when one lease has passed: a peer that has
+//!    back over the bus, are added. (Who is first heard later has registered later.) A peer that
+//!    may have subscribed too late gets the purge again. The purge is released when all of
+//!    them have acknowledged it, or when one lease has passed: a peer that has
 //!    not acknowledged by then no longer holds a lease from before the purge, and cannot get a new
 //!    one without receiving the purge first. A primary that was just promoted may not know all
 //!    peers: acknowledgements do not suffice until one lease after it was found.
@@ -256,8 +257,12 @@ impl Core {
                 self.renew_lease();
             }
             Message::Heartbeat { of, registered, .. } => {
+                let was_registered = self.peers.get(&of).is_some_and(|peer| peer.registered);
                 if let Some(peer) = self.peer(now, of) {
                     *peer = PeerState { last_heard: now, registered };
+                }
+                if registered && !was_registered {
+                    self.resend_to(of, commands);
                 }
             }
             Message::Invalidate { by, id, tags } => {
@@ -265,10 +270,13 @@ impl Core {
                     commands.push(CoreCommand::Invalidate(tags));
                     commands.push(CoreCommand::Ack(by, id));
                 } else if let Some(wait) = self.waits.get(&id).filter(|wait| !wait.echoed) {
-                    let heard = self.exposed_peers(now, wait.leases_only);
+                    let heard = wait
+                        .missing_acks
+                        .is_none()
+                        .then(|| self.exposed_peers(now, wait.leases_only));
                     self.waits.entry(id).and_modify(|wait| {
                         wait.echoed = true;
-                        wait.heard_before = Some(heard);
+                        wait.heard_before = heard;
                     });
                 }
             }
@@ -279,6 +287,15 @@ impl Core {
                 }
             }
             Message::Ack { .. } => {}
+        }
+    }
+
+    /// Sends operations again to a peer that has registered since.
+    fn resend_to(&mut self, peer: Process, commands: &mut Vec<CoreCommand>) {
+        for (id, wait) in &mut self.waits {
+            if wait.unlisted.remove(&peer) {
+                commands.push(CoreCommand::RequestAck(*id));
+            }
         }
     }
 
@@ -375,29 +392,35 @@ impl Core {
             _ => 0,
         };
         self.absent.retain(|_, until| now < *until);
-        let Some(wait) = self.waits.get(&id) else { return };
-        // Who was first heard after the message came back has registered after it: what is published
-        // in one step with it arrives before it, or not at all.
-        let mut missing_acks = match &wait.heard_before {
-            Some(heard) => heard.clone(),
-            None => self.exposed_peers(now, wait.leases_only),
-        };
+        let Some(mut wait) = self.waits.remove(&id) else { return };
+        // Who is first heard after the message came back has registered after it.
+        let heard = wait.heard_before.take();
+        let mut missing_acks = heard.unwrap_or_else(|| self.exposed_peers(now, wait.leases_only));
         let others = subscribers.peers.iter().map(|entry| entry.peer.process);
-        missing_acks.extend(others.filter(|process| *process != self.me.process));
+        let listed: BTreeSet<Process> =
+            others.filter(|process| *process != self.me.process).collect();
+        // What is listed was subscribed. The others may not have got the message, and get it again
+        // as soon as they are.
+        let mut unlisted: BTreeSet<Process> = missing_acks.difference(&listed).copied().collect();
+        unlisted.retain(|process| !wait.early_acks.contains(process));
+        let before = unlisted.len();
+        unlisted.retain(|process| self.peers.get(process).is_none_or(|peer| !peer.registered));
+        wait.must_ask_again |= unlisted.len() < before;
+        wait.unlisted = unlisted;
+        missing_acks.extend(listed);
         let until = if wait.leases_only || self.settings.absence.is_zero() {
             self.settings.lease_expiry(now)
         } else {
             self.settings.exposure_expiry(now)
         };
-        self.waits.entry(id).and_modify(|wait| {
-            wait.missing_acks = Some(missing_acks);
-            wait.min_acks = min_acks;
-            wait.not_before = self.unregistered_until;
-            wait.until = Some((until, Released::LeaseExpired));
-            if wait.must_ask_again {
-                commands.push(CoreCommand::RequestAck(id));
-            }
-        });
+        if std::mem::take(&mut wait.must_ask_again) && !missing_acks.is_subset(&wait.early_acks) {
+            commands.push(CoreCommand::RequestAck(id));
+        }
+        wait.missing_acks = Some(missing_acks);
+        wait.min_acks = min_acks;
+        wait.not_before = self.unregistered_until;
+        wait.until = Some((until, Released::LeaseExpired));
+        self.waits.insert(id, wait);
     }
 
     fn on_publish_failed(&mut self, now: MonotonicTime, id: OperationId, batch: ReplayBatch) {

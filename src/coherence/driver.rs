@@ -121,11 +121,11 @@ impl Coherence {
             }
             CoreCommand::Ack(to, id) => self.acknowledge(shared, to, id).await,
             CoreCommand::RequestAck(id) => {
-                let by = self.core().core.me().process;
-                // Fail open: the operation is then released when the leases of the peers expire.
-                let _ = self.record_result(
-                    shared.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }).await,
-                );
+                let message = self.core().waiters.get(&id).map(|waiter| waiter.message.clone());
+                if let Some(message) = message.flatten() {
+                    // Fail open: the operation is then released when the peers' leases expire.
+                    let _ = self.record_result(shared.publish(&message).await);
+                }
             }
             CoreCommand::Evict(peer, PeerEnd::Left) => {
                 tracing::debug!(%peer, "a peer has ended");

@@ -25,6 +25,7 @@ use crate::coherence::message::{Message, OperationId, PeerId};
 use crate::coherence::purge_kind::PurgeKind;
 use crate::coherence::redis_records::{MAX_BATCH_TAGS, RecordStore};
 use crate::coherence::tag_table::TagGuard as TableGuard;
+use crate::coherence::waiters::Waiter;
 use crate::coherence::{AbandonedMark, Coherence, CoherenceMode};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, WritePolicy};
@@ -424,7 +425,7 @@ impl Coherence {
         let (sender, release) = oneshot::channel();
         let mut guarded = self.core();
         expect(&mut guarded.core, id);
-        guarded.waiters.insert(id, sender);
+        guarded.waiters.insert(id, Waiter::new(sender));
         drop(guarded);
         ReleaseWait { coherence: self, id, release }
     }
@@ -446,6 +447,10 @@ impl Coherence {
     ) -> Result<ReleaseWait<'a>, CallError> {
         let by = self.core().core.me().process;
         let message = Message::Invalidate { by, id: wait.id, tags: tags.map(<[Tag]>::to_vec) };
+        self.core()
+            .waiters
+            .entry(wait.id)
+            .and_modify(|waiter| waiter.message = Some(message.clone()));
         let subscribers = self.record_result(send(message).await)?;
         self.handle(CoreEvent::Published(wait.id, subscribers));
         Ok(wait)

@@ -5,13 +5,27 @@ use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use crate::coherence::core::{Core, Released};
-use crate::coherence::message::OperationId;
+use crate::coherence::message::{Message, OperationId};
+
+/// Who waits for an operation.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    sender: oneshot::Sender<Released>,
+    /// What is published, for peers that subscribe too late to get it.
+    pub(super) message: Option<Message>,
+}
+
+impl Waiter {
+    pub(super) const fn new(sender: oneshot::Sender<Released>) -> Self {
+        Self { sender, message: None }
+    }
+}
 
 /// The core, and who waits for what it releases.
 #[derive(Debug)]
 pub(super) struct CoreWithWaiters {
     pub(super) core: Core,
-    pub(super) waiters: HashMap<OperationId, oneshot::Sender<Released>>,
+    pub(super) waiters: HashMap<OperationId, Waiter>,
 }
 
 impl CoreWithWaiters {
@@ -22,7 +36,7 @@ impl CoreWithWaiters {
     pub(super) fn release(&mut self, id: OperationId, how: Released) {
         if let Some(waiter) = self.waiters.remove(&id) {
             // Ignore the error: the receiver is dropped when the caller has timed out.
-            let _ = waiter.send(how);
+            let _ = waiter.sender.send(how);
         }
     }
 }

@@ -210,6 +210,8 @@ pub(super) struct AckWait {
     pub(super) heard_before: Option<BTreeSet<Process>>,
     /// Whether acknowledgements may have been missed before it is known who has to send them.
     pub(super) must_ask_again: bool,
+    /// Those of them that were not registered, and may have subscribed too late to get the message.
+    pub(super) unlisted: BTreeSet<Process>,
     /// How many subscribers must have got it, where the list of peers may be incomplete. This
     /// sidecar is one of them if the message came back.
     pub(super) min_acks: usize,

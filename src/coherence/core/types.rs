@@ -183,8 +183,8 @@ pub enum CoreCommand {
     Invalidate(Option<Vec<Tag>>),
     /// Acknowledge that this was done. Only after the commands before it.
     Ack(Process, OperationId),
-    /// Publish this once more, to be acknowledged: a peer that acknowledges it has also done what
-    /// was published before.
+    /// Publish this once more, whole: an acknowledgement may have been missed, or a peer has
+    /// subscribed too late to get it.
     RequestAck(OperationId),
     /// Release the response that waits for this operation.
     Release(OperationId, Released),

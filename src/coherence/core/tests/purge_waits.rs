@@ -266,3 +266,23 @@ fn r884_acknowledgements_missed_before_the_reply_of_redis_are_asked_for_again() 
     let commands = core.handle(at(40), CoreEvent::Published(OperationId(7), named));
     assert!(commands.contains(&CoreCommand::RequestAck(OperationId(7))), "{commands:?}");
 }
+
+/// A peer that is heard before it has subscribed may be waited for, and does not get the purge.
+#[test]
+fn r885_a_peer_that_subscribes_while_it_is_waited_for_is_sent_the_purge() {
+    let mut core = leased(at(40), &[OTHER]);
+    core.settings.absence = at(60);
+    let unregistered = Message::Heartbeat { of: THIRD, number: 1, registered: false };
+    core.handle(at(40), CoreEvent::Message(unregistered));
+    core.expect(OperationId(7));
+    let named = subscribers(&[registered(ME), registered(OTHER)], 2);
+    core.handle(at(40), CoreEvent::Published(OperationId(7), named));
+    core.handle(at(40), ack(OperationId(7), OTHER));
+    let again = CoreCommand::RequestAck(OperationId(7));
+    assert!(core.handle(at(41), heartbeat_of(THIRD, 2)).contains(&again));
+    assert!(!core.handle(at(42), heartbeat_of(THIRD, 3)).contains(&again), "once is enough");
+    assert_eq!(
+        released(&core.handle(at(42), ack(OperationId(7), THIRD))),
+        Some(Released::Acknowledged)
+    );
+}
