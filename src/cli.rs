@@ -16,6 +16,7 @@ use crate::app::BoundListeners;
 use crate::config::{self, Config};
 use crate::server::{self, Drained};
 use crate::telemetry::log;
+use crate::telemetry::version::SHOWN;
 
 mod advise;
 mod api_types;
@@ -31,12 +32,13 @@ mod reload;
 mod remote;
 mod rules;
 mod stats;
+mod version;
 mod warm;
 
 #[derive(Debug, Parser)]
 #[command(
     name = "sidecache",
-    version,
+    version = SHOWN,
     about = "A caching sidecar: makes a legacy web app fast without ever making it wrong"
 )]
 struct Cli {
@@ -111,6 +113,9 @@ enum CliCommand {
     /// Make the running sidecar reload its file. Stored entries of unchanged routes stay.
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::ReloadArgs),
+    /// Print the version, the commit that it was built from, and how it was built.
+    #[command(after_help = version::EXAMPLES)]
+    Version(version::VersionArgs),
     /// Print the JSON Schema of proxy.toml, which editors use for completion and validation.
     Schema,
     /// Print, write or compare the reference pages of the manual.
@@ -162,6 +167,7 @@ pub fn main() -> ExitCode {
         CliCommand::Warm(args) => warm::run(&path, &args),
         CliCommand::Advise(args) => advise::run(&path, &args),
         CliCommand::Reload(args) => reload::run(&path, &args),
+        CliCommand::Version(args) => Ok(version::run(&args)),
         CliCommand::Schema => Ok(print(&config::json_schema())),
         CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
         CliCommand::Completions { shell } => Ok(print(&completions(shell))),

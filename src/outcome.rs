@@ -97,6 +97,32 @@ pub struct OriginCall {
     pub cause: Option<Box<str>>,
 }
 
+/// Whose word a response's freshness lifetime is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LifetimeSource {
+    /// The origin's: `max-age`, `s-maxage`, `Expires`, `no-cache`.
+    Origin,
+    /// The route's `ttl`.
+    Route,
+    /// Nobody's: it is estimated from `Last-Modified` (RFC 9111 4.2.2).
+    Heuristic,
+}
+
+impl LifetimeSource {
+    /// All sources, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Origin, Self::Route, Self::Heuristic];
+
+    /// The word in the admin API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Route => "ttl",
+            Self::Heuristic => "heuristic",
+        }
+    }
+}
+
 /// Where a stored response was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tier {

@@ -320,7 +320,8 @@ fn count(table: &RouteTable, answered: &mut ProxyResponse, duration: Duration, i
     let &Outcome { disposition, reason, saved, .. } = &answered.outcome;
     let status = answered.response.status();
     table.request(route, &RequestRecord { disposition, reason, status, duration, saved });
-    let (body, source) = (answered.response.body_mut(), BodySource::from_disposition(disposition));
+    let source = BodySource::from_outcome(&answered.outcome);
+    let body = answered.response.body_mut();
     match body.buffered_len() {
         // The response to a HEAD has no body (RFC 9110 9.3.2), whatever it is made with.
         _ if is_head => {}

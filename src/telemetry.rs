@@ -9,3 +9,4 @@ pub mod metrics;
     allow(dead_code, reason = "without the exporter nothing begins a span")
 )]
 pub mod trace;
+pub mod version;

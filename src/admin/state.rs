@@ -202,10 +202,13 @@ impl AdminState {
     pub(super) async fn explain(&self, question: &ExplainRequest) -> Result<Value, String> {
         let request = question.read()?;
         let live = self.proxy.active_config();
-        let explained = explain::explain(&live.rules, &request);
+        let mut explained = explain::explain(&live.rules, &request);
         let asked = request.view(&live.rules);
         let stored = match live.rules.plan(&asked) {
-            Plan::Lookup(lookup) => self.proxy.inspect(&lookup, asked.headers).await,
+            Plan::Lookup(lookup) => {
+                explained.add_lifetime(live.table.lifetime(Some(lookup.route.id)));
+                self.proxy.inspect(&lookup, asked.headers).await
+            }
             _ => None,
         };
         Ok(json!({ "request": explained.request, "lines": explained.lines, "stored": stored }))

@@ -13,8 +13,10 @@ use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
+use crate::semantics::storability::OriginRule;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
+use crate::telemetry::version::BUILD;
 
 /// How many tags are reported.
 const MAX_TAGS: usize = 20;
@@ -49,7 +51,8 @@ pub(super) fn stats(state: &AdminState) -> Value {
         .collect();
     let memory = &proxy.store.memory;
     json!({
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": BUILD.version,
+        "commit": BUILD.commit,
         "started_ms": state.started.0,
         "now_ms": now.0,
         "uptime_s": now.since(state.started).as_secs_f64(),
@@ -125,6 +128,7 @@ fn totals(rows: &[RowView]) -> Value {
     value["time_saved_s"] = json!(rows.iter().map(|row| row.saved).sum::<Duration>().as_secs_f64());
     value["bytes_from_cache"] = json!(rows.iter().map(|row| row.bytes_from_cache).sum::<u64>());
     value["bytes_from_app"] = json!(rows.iter().map(|row| row.bytes_from_origin).sum::<u64>());
+    value["bytes_from_sidecar"] = json!(rows.iter().map(|row| row.bytes_from_sidecar).sum::<u64>());
     value["latency"] =
         json!({ "hit": latency(&hit), "miss": latency(&miss), "app": latency(&app) });
     value
@@ -138,10 +142,15 @@ fn request_totals(count: &dyn Fn(Disposition) -> u64) -> Value {
         .collect();
     let served = count(Disposition::Hit) + count(Disposition::Stale);
     let useful = served + count(Disposition::Revalidated);
-    let asked = useful + count(Disposition::Miss);
+    let cacheable = useful + count(Disposition::Miss);
     #[allow(clippy::cast_precision_loss, reason = "a ratio for people to read")]
-    let ratio = (asked > 0).then(|| useful as f64 / asked as f64);
-    json!({ "requests": requests, "hit_ratio": ratio, "app_requests_saved": served })
+    let ratio_of = |all: u64| (all > 0).then(|| useful as f64 / all as f64);
+    json!({
+        "requests": requests,
+        "hit_ratio": ratio_of(cacheable),
+        "hit_ratio_all": ratio_of(cacheable + count(Disposition::Bypass)),
+        "app_requests_saved": served,
+    })
 }
 
 fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>) -> Value {
@@ -152,10 +161,12 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
     value["scope"] = json!(route.map(|route| route.spec.scope.as_str()));
     value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl)));
+    value["freshness"] = json!(route.map(|route| freshness(route, row)));
     value["learned_headers"] = json!(route.map_or_else(Vec::new, learned));
     value["time_saved_s"] = json!(row.map_or(0.0, |row| row.saved.as_secs_f64()));
     value["bytes_from_cache"] = json!(row.map_or(0, |row| row.bytes_from_cache));
     value["bytes_from_app"] = json!(row.map_or(0, |row| row.bytes_from_origin));
+    value["bytes_from_sidecar"] = json!(row.map_or(0, |row| row.bytes_from_sidecar));
     let of = |read: fn(&RowView) -> &Latency| row.and_then(|row| latency(read(row)));
     value["latency"] = json!({
         "hit": of(|row| &row.hit),
@@ -164,6 +175,22 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     });
     value["reasons"] = json!(row.map_or_else(Vec::new, |row| reasons(state, route, row)));
     value
+}
+
+/// Who decides how long responses are fresh, and what that was last.
+fn freshness(route: &Route, row: Option<&RowView>) -> Value {
+    let spec = &route.spec;
+    let decided_by = match (spec.origin, spec.ttl) {
+        (OriginRule::Ignore, Some(_)) => "ttl",
+        (OriginRule::Respect, Some(_)) => "origin_else_ttl",
+        (_, None) => "origin",
+    };
+    let last = row.and_then(|row| row.lifetime);
+    json!({
+        "decided_by": decided_by,
+        "last_s": last.map(|(lifetime, _)| lifetime.as_secs_f64()),
+        "last_from": last.map(|(_, from)| from.as_str()),
+    })
 }
 
 /// Why requests were not served from the cache, the most frequent reason first.

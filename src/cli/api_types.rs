@@ -32,6 +32,7 @@ api_types! {
     /// `GET /stats`.
     ApiStats {
         version: String,
+        commit: Option<String>,
         now_ms: u64,
         uptime_s: f64,
         mode: String,
@@ -50,19 +51,24 @@ api_types! {
     ApiTotals {
         requests: BTreeMap<String, u64>,
         hit_ratio: Option<f64>,
+        hit_ratio_all: Option<f64>,
         app_requests: u64,
         app_requests_saved: u64,
         time_saved_s: f64,
         bytes_from_cache: u64,
         bytes_from_app: u64,
+        bytes_from_sidecar: u64,
         latency: ApiLatency,
     }
     ApiRoute {
         path: String,
         line: Option<u64>,
         mode: String,
+        ttl_s: Option<f64>,
+        freshness: ApiFreshness,
         requests: BTreeMap<String, u64>,
         hit_ratio: Option<f64>,
+        hit_ratio_all: Option<f64>,
         app_requests_saved: u64,
         bytes_from_cache: u64,
         bytes_from_app: u64,
@@ -70,6 +76,7 @@ api_types! {
         reasons: Vec<ApiReason>,
         learned_headers: Vec<String>,
     }
+    ApiFreshness { last_s: Option<f64>, last_from: String, decided_by: String, }
     ApiReason {
         disposition: String,
         reason: String,

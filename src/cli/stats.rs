@@ -11,7 +11,8 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{
-    ApiApp, ApiLanguageRoutes, ApiMemory, ApiReady, ApiReason, ApiRedis, ApiRoute, ApiStats, ApiTag,
+    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiReady, ApiReason, ApiRedis, ApiRoute,
+    ApiStats, ApiTag,
 };
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
@@ -117,8 +118,9 @@ fn text(stats: &ApiStats) -> String {
 fn overview(stats: &ApiStats) -> String {
     let totals = &stats.totals;
     let mut text = format!(
-        "sidecache {}, up for {}, mode {}, {}\n",
+        "sidecache {}{}, up for {}, mode {}, {}\n",
         clean(&stats.version),
+        commit(stats.commit.as_deref()),
         seconds(stats.uptime_s),
         clean(&stats.mode),
         readiness(&stats.ready)
@@ -127,7 +129,10 @@ fn overview(stats: &ApiStats) -> String {
         let _ = writeln!(text, "  {name:<10} {}", clean(value));
     };
     add("requests", &requests(&totals.requests));
-    add("hit ratio", &percent(totals.hit_ratio));
+    let all =
+        totals.hit_ratio_all.map(|ratio| format!(", {} of all requests", percent(Some(ratio))));
+    let ratio = percent(totals.hit_ratio);
+    add("hit ratio", &format!("{ratio} of cacheable requests{}", all.unwrap_or_default()));
     let saved = format!(
         "{} saved, and {}",
         counted(totals.app_requests_saved, "request"),
@@ -137,14 +142,12 @@ fn overview(stats: &ApiStats) -> String {
     if let Some(why) = app(&stats.app, stats.now_ms) {
         add("app", &why);
     }
-    add(
-        "bodies",
-        &format!(
-            "{} from the cache, {} from the origin",
-            size(totals.bytes_from_cache),
-            size(totals.bytes_from_app)
-        ),
-    );
+    let own = match totals.bytes_from_sidecar {
+        0 => String::new(),
+        own => format!(", {} of the sidecar's own pages", size(own)),
+    };
+    let (cache, origin) = (size(totals.bytes_from_cache), size(totals.bytes_from_app));
+    add("bodies", &format!("{cache} from the cache, {origin} from the origin{own}"));
     add("memory", &memory(&stats.memory));
     add(
         "redis",
@@ -254,8 +257,10 @@ fn route_table(routes: &[&ApiRoute]) -> String {
     let head = [
         "ROUTE",
         "MODE",
+        "TTL",
         "REQUESTS",
-        "HIT RATIO",
+        "HITS/CACHEABLE",
+        "HITS/ALL",
         "HIT P50",
         "ORIGIN P50",
         "SAVED",
@@ -269,8 +274,10 @@ fn route_table(routes: &[&ApiRoute]) -> String {
         [
             route.path.clone(),
             if route.line.is_some() { route.mode.clone() } else { "-".to_owned() },
+            if route.line.is_some() { fresh_for(route) } else { "-".to_owned() },
             sum(&route.requests).to_string(),
             percent(route.hit_ratio),
+            percent(route.hit_ratio_all),
             p50(&route.latency.hit),
             p50(&route.latency.app),
             route.app_requests_saved.to_string(),
@@ -278,7 +285,29 @@ fn route_table(routes: &[&ApiRoute]) -> String {
             size(route.bytes_from_app),
         ]
     });
-    table(head, &[2, 3, 4, 5, 6, 7, 8], rows)
+    table(head, &[3, 4, 5, 6, 7, 8, 9, 10], rows)
+}
+
+/// How long its responses are fresh: the route's `ttl`, or what the origin has said last, which
+/// outranks it.
+fn fresh_for(route: &ApiRoute) -> String {
+    let ApiFreshness { last_s, last_from, decided_by } = &route.freshness;
+    let last = last_s.map(seconds).unwrap_or_default();
+    match (route.ttl_s.map(seconds), last_from.as_str()) {
+        (Some(ttl), _) if decided_by == "ttl" => ttl,
+        (_, "origin") => format!("origin's, last {last}"),
+        (_, "heuristic") => format!("estimated, last {last}"),
+        (Some(ttl), "ttl") => ttl,
+        (Some(ttl), _) => format!("{ttl} or origin's"),
+        (None, _) => "origin's".to_owned(),
+    }
+}
+
+/// The commit of the sidecar, as short as people write it.
+fn commit(commit: Option<&str>) -> String {
+    commit.map_or_else(String::new, |commit| {
+        format!(" ({})", clean(commit.get(..12).unwrap_or(commit)))
+    })
 }
 
 /// The lines to change, with what they do and risk; or what the reason means.

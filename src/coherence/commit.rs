@@ -79,16 +79,48 @@ impl Coherence {
         if unread && self.table.seq() != read.seq {
             return None;
         }
-        // Counted from before the origin got the request: a write through another sidecar may have
-        // followed at once.
-        let until = match self.mode() {
-            CoherenceMode::Degraded => Some(self.own_table_until(read.at)),
-            _ => None,
-        };
+        let until = self.trusted_until(read);
         let proof = LocalProof { epoch: read.epoch, generation: read.generation, states, until };
         match self.validate_local(&proof) {
             Ok(()) | Err(Reason::MutationPending) => Some(proof),
             Err(_) => None,
+        }
+    }
+
+    /// When trust ends in what is stored after this read, while Redis is lost. Counted from before
+    /// the origin got the request: a write through another sidecar may have followed at once.
+    fn trusted_until(&self, read: &LocalTagSnapshot) -> Option<Instant> {
+        (self.mode() == CoherenceMode::Degraded).then(|| self.own_table_until(read.at))
+    }
+
+    /// The rest of the freshness of a stored response, of which its own times say that it is
+    /// `ttl_ms`, in milliseconds: less where trust in it ends before, because Redis is lost.
+    #[must_use]
+    pub fn limit_ttl_ms(&self, proof: &Proof, ttl_ms: i64) -> i64 {
+        match proof {
+            Proof::Local(LocalProof { until: Some(until), .. }) => ttl_ms.min(self.ms_to(*until)),
+            Proof::Local(_) | Proof::Shared(_) => ttl_ms,
+        }
+    }
+
+    /// The same for a response that is about to be stored after this read.
+    #[must_use]
+    pub fn limit_new_ttl_ms(&self, read: &TagSnapshot, ttl_ms: i64) -> i64 {
+        match read {
+            TagSnapshot::Local(local) => {
+                self.trusted_until(local).map_or(ttl_ms, |until| ttl_ms.min(self.ms_to(until)))
+            }
+            TagSnapshot::Shared(..) | TagSnapshot::Unverifiable => ttl_ms,
+        }
+    }
+
+    /// Milliseconds until then; negative after it.
+    fn ms_to(&self, then: Instant) -> i64 {
+        let now = self.clock.now();
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        match then.checked_duration_since(now) {
+            Some(left) => ms(left),
+            None => -ms(now.duration_since(then)),
         }
     }
 

@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Reason;
+use crate::outcome::{LifetimeSource, Reason};
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
@@ -19,8 +19,12 @@ use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::semantics::forward::{self, ClientPeer};
+use crate::semantics::storability::OriginRule;
 
 mod fill;
+
+/// The name of the line on freshness.
+const FRESH_FOR: &str = "fresh for";
 
 /// A request to explain, as the operator wrote it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -66,6 +70,23 @@ pub struct Explanation {
     pub request: String,
     /// The lines.
     pub lines: Vec<ExplainLine>,
+}
+
+impl Explanation {
+    /// Adds how long the last response of the route was stored for, and by whose word, after what
+    /// the rules say of it.
+    pub fn add_lifetime(&mut self, last: Option<(Duration, LifetimeSource)>) {
+        let Some((lifetime, from)) = last else { return };
+        let by = match from {
+            LifetimeSource::Origin => "by the origin's own word",
+            LifetimeSource::Route => "by `ttl`",
+            LifetimeSource::Heuristic => "estimated from its Last-Modified",
+        };
+        let value = format!("{} {by}, for the response that was stored last", seconds(lifetime));
+        let at = self.lines.iter().position(|line| line.name == FRESH_FOR);
+        let line = ExplainLine { name: "last stored".to_owned(), value };
+        self.lines.insert(at.map_or(self.lines.len(), |at| at + 1), line);
+    }
 }
 
 impl ExplainRequest {
@@ -282,18 +303,19 @@ fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
             let less = if spec.jitter.is_zero() {
                 String::new()
             } else {
-                format!(", less a random time of up to {},", seconds(spec.jitter))
+                format!(", less a random time of up to {}", seconds(spec.jitter))
             };
-            format!(
-                "{}{less} where the origin gives none (origin = {:?})",
-                seconds(ttl),
-                spec.origin
-            )
-            .to_lowercase()
+            let ttl = format!("{}{less}", seconds(ttl));
+            match spec.origin {
+                OriginRule::Respect => {
+                    format!("as the origin says, else {ttl} (origin = respect)")
+                }
+                OriginRule::Ignore => format!("{ttl}, whatever the origin says (origin = ignore)"),
+            }
         }
         None => "as the origin says".to_owned(),
     };
-    lines.line("fresh for", freshness);
+    lines.line(FRESH_FOR, freshness);
     let windows = [
         (spec.stale_while_revalidate, "while it is refreshed"),
         (spec.stale_if_error, "in place of an error of the origin"),

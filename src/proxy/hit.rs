@@ -29,7 +29,7 @@ pub(super) fn hit(
     }
     let outcome = Outcome {
         tier: Some(tier),
-        ttl: Some(cached.entry.times.ttl_ms(now) / 1000),
+        ttl: Some(resources.ttl_ms(cached, now) / 1000),
         saved: Some(cached.entry.fetch_duration),
         ..Outcome::new(Disposition::Hit)
     };
@@ -81,7 +81,7 @@ pub(super) fn serve_cluster_fill(
     resources.fills.counters.collapsed.inc();
     let outcome = Outcome {
         collapsed: true,
-        ttl: Some(entry.times.ttl_ms(now).div_euclid(1000)),
+        ttl: Some(resources.ttl_ms(cached, now).div_euclid(1000)),
         fwd_status: Some(entry.status.as_u16()),
         ..Outcome::miss(miss_reason)
     };

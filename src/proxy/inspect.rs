@@ -65,8 +65,11 @@ pub(super) async fn inspect(
     let names =
         lookup.tags().into_iter().chain(entry.response_tags.iter().cloned()).collect::<Vec<_>>();
     let tags = resources.coherence.current_tags(proof, &names).await;
-    let left =
-        candidate.as_ref().map_or_else(|| entry.times.ttl_ms(now), |found| found.ttl_ms(now));
+    let left = match &candidate {
+        // A soft purge may have ended it before.
+        Some(found) => found.ttl_ms(now).min(resources.ttl_ms(&cached, now)),
+        None => resources.ttl_ms(&cached, now),
+    };
     #[allow(clippy::cast_precision_loss, reason = "seconds for people to read")]
     let ttl_s = left as f64 / 1e3;
     Some(Inspected {

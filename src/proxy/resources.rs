@@ -10,7 +10,8 @@ use tokio_util::task::TaskTracker;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::cache::store::Store;
-use crate::clock::Clock;
+use crate::cache::store::memory::CachedEntry;
+use crate::clock::{Clock, Wall};
 use crate::coherence::Coherence;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
@@ -84,4 +85,12 @@ pub struct Resources {
     pub(crate) late_purges: Arc<LatePurges>,
     /// Counts of what the flow does.
     pub(crate) counters: ProxyCounters,
+}
+
+impl Resources {
+    /// The rest of a stored response's freshness in milliseconds; negative after its end. While
+    /// Redis is lost, trust in it ends before its own times do.
+    pub(super) fn ttl_ms(&self, cached: &CachedEntry, now: Wall) -> i64 {
+        self.coherence.limit_ttl_ms(&cached.proof, cached.entry.times.ttl_ms(now))
+    }
 }

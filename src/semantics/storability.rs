@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, EXPIRES, HeaderMap, HeaderName, SET_COOKIE};
 
 use crate::clock::Wall;
-use crate::outcome::Reason;
+use crate::outcome::{LifetimeSource, Reason};
 use crate::semantics::cache_control::CacheControl;
 use crate::semantics::freshness;
 use crate::semantics::freshness::MAX_LIFETIME;
@@ -89,10 +89,24 @@ pub struct Exchange<'a> {
 pub struct StorePolicy {
     /// Its age and its freshness lifetime, which is zero if it must be revalidated before each use.
     pub times: Times,
+    /// Whose word the lifetime is.
+    pub lifetime_from: LifetimeSource,
     /// How it may be used once it is stale.
     pub leeway: Leeway,
     /// Which request headers it varies on.
     pub vary: VarySpec,
+}
+
+impl StorePolicy {
+    /// The freshness lifetime as its source states it. A route's `ttl` counts from arrival.
+    #[must_use]
+    pub fn stated_lifetime(&self) -> Duration {
+        let Times { lifetime, initial_age, .. } = self.times;
+        match self.lifetime_from {
+            LifetimeSource::Route => lifetime.saturating_sub(initial_age),
+            LifetimeSource::Origin | LifetimeSource::Heuristic => lifetime,
+        }
+    }
 }
 
 /// Decides whether a response may be stored.
@@ -120,16 +134,18 @@ pub fn store_policy(
     }
     let targeted = targeted_cache_control::directives(exchange.response, rules.targeted);
     let directives = targeted.unwrap_or_else(|| CacheControl::from_headers(exchange.response));
-    let (times, leeway, permits_sharing) =
+    let (times, lifetime_from, leeway, permits_sharing) =
         if let (OriginRule::Ignore, Some(ttl)) = (rules.origin, rules.ttl) {
             (
                 route_lifetime(ttl, exchange)?,
+                LifetimeSource::Route,
                 stale_windows(rules, None),
                 ignored_origin_permits_sharing(&directives),
             )
         } else {
-            let times = origin_lifetime(rules, &directives, targeted.is_some(), exchange)?;
-            (times, stale_windows(rules, Some(&directives)), origin_permits_sharing(&directives))
+            let (times, from) = origin_lifetime(rules, &directives, targeted.is_some(), exchange)?;
+            let leeway = stale_windows(rules, Some(&directives));
+            (times, from, leeway, origin_permits_sharing(&directives))
         };
     // SECURITY: RFC 9111 3.5. A response to one user's Authorization must not be shared unless the
     // origin allows it.
@@ -149,7 +165,7 @@ pub fn store_policy(
             Reason::StaleOnArrival
         });
     }
-    Ok(StorePolicy { times, leeway, vary })
+    Ok(StorePolicy { times, lifetime_from, leeway, vary })
 }
 
 /// `origin = "ignore"`: fresh for the route's `ttl`, counted from arrival.
@@ -171,7 +187,7 @@ fn origin_lifetime(
     directives: &CacheControl,
     targeted: bool,
     exchange: &Exchange<'_>,
-) -> Result<Times, Reason> {
+) -> Result<(Times, LifetimeSource), Reason> {
     // RFC 9111 5.2.2.3: with `must-understand`, a cache that does not know the status must not
     // store the response; a cache that does ignores `no-store`.
     if directives.must_understand && !is_understood(exchange.status) {
@@ -200,21 +216,28 @@ fn origin_lifetime(
     let may_be_stored = stated.is_some()
         || directives.public
         || freshness::is_heuristically_cacheable(exchange.status);
-    let lifetime = match (stated, rules.ttl) {
+    let (lifetime, from) = match (stated, rules.ttl) {
         _ if !may_be_stored => return Err(Reason::Status),
         (None, Some(_)) if exchange.status != StatusCode::OK => return Err(Reason::Status),
         // RFC 9111 5.2.2.4: to be revalidated at each use, whatever its lifetime.
-        _ if directives.no_cache => Duration::ZERO,
-        (Some(stated), _) => stated,
+        _ if directives.no_cache => (Duration::ZERO, LifetimeSource::Origin),
+        (Some(stated), _) => (stated, LifetimeSource::Origin),
         // The route's `ttl` counts from arrival, so that an origin with a slow clock does not
         // shorten it.
-        (None, Some(ttl)) => initial_age.saturating_add(ttl.min(MAX_LIFETIME)),
+        (None, Some(ttl)) => {
+            (initial_age.saturating_add(ttl.min(MAX_LIFETIME)), LifetimeSource::Route)
+        }
         (None, None) => {
-            freshness::heuristic(exchange.status, directives, exchange.response, exchange.dated)
-                .unwrap_or_default()
+            let estimated = freshness::heuristic(
+                exchange.status,
+                directives,
+                exchange.response,
+                exchange.dated,
+            );
+            (estimated.unwrap_or_default(), LifetimeSource::Heuristic)
         }
     };
-    Ok(Times { received: exchange.received, initial_age, lifetime })
+    Ok((Times { received: exchange.received, initial_age, lifetime }, from))
 }
 
 /// The statuses whose caching rules this cache implements.

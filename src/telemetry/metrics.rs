@@ -4,10 +4,12 @@
 //! never a path, a key, or anything else that clients could make grow. Must not know how requests
 //! are handled: code that counts holds a [`Counter`], and registers it here.
 
+mod buckets;
 mod counter;
 mod description;
 mod exposition;
 mod format;
+mod histogram;
 mod latency;
 mod row;
 mod table;
@@ -30,6 +32,7 @@ use self::row::{CLASSES, Row};
 use self::table::Rows;
 pub use self::table::{MAX_ROWS, Meter, NONE, RouteTable};
 use crate::outcome::{Disposition, Reason};
+use crate::telemetry::version::BUILD;
 
 /// All metrics of one sidecar.
 pub struct Metrics {
@@ -151,7 +154,8 @@ impl Metrics {
         let mut snapshot = self.snapshot_registered();
         snapshot.0.extend(route_families(&self.rows()));
         let build = [
-            ("version", env!("CARGO_PKG_VERSION")),
+            ("version", BUILD.version),
+            ("commit", BUILD.commit.unwrap_or("unknown")),
             ("os", std::env::consts::OS),
             ("arch", std::env::consts::ARCH),
         ];
@@ -257,9 +261,11 @@ fn route_families(rows: &[RowView]) -> [(&'static str, Family); 6] {
         if row.origin.count() > 0 {
             origin.insert(labels(&[]), Value::Latency(Box::new(row.origin.clone())));
         }
-        for (source, count) in
-            [(BodySource::Cache, row.bytes_from_cache), (BodySource::Origin, row.bytes_from_origin)]
-        {
+        for (source, count) in [
+            (BodySource::Cache, row.bytes_from_cache),
+            (BodySource::Origin, row.bytes_from_origin),
+            (BodySource::Sidecar, row.bytes_from_sidecar),
+        ] {
             if count > 0 {
                 bytes.insert(labels(&[("source", source.as_str())]), Value::Count(count));
             }
@@ -314,7 +320,8 @@ fn describe_families(
             "sidecache_response_bytes",
             family(
                 MetricKind::Counter,
-                "Bytes of response bodies, from the cache or from the origin",
+                "Bytes of response bodies, from the cache, from the origin, or written by the \
+                sidecar itself",
                 bytes,
             ),
         ),

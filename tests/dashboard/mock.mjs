@@ -41,7 +41,7 @@ function demoRoutes () {
     route('/api/v1/campaigns', 71, { scope: 'shared' }, 34, 0.94, [cold, unkeyed('x-account-id', 0.012)]),
     route('/api/v1/campaigns/{id}', 79, { scope: 'shared' }, 22, 0.88, [cold, reason('MISS', 'purged', null, 0.03, null, 'The stored response was purged. If it happens too often, use narrower tags.')]),
     route('/api/v1/forms/{*rest}', 88, {}, 11, 0.71, [cold, reason('MISS', 'expired', null, 0.12, 'ttl = "15m"', 'The stored response is no longer fresh. Set a longer `ttl` if writes purge the response anyway.')]),
-    route('/api/v1/dashboard', 103, { ttl_s: 30 }, 6, 0.52, [cold, unkeyed('x-forwarded-host', 0.2)]),
+    route('/api/v1/dashboard', 103, { ttl_s: 30, freshness: { decided_by: 'origin_else_ttl', last_s: 60, last_from: 'origin' } }, 6, 0.52, [cold, unkeyed('x-forwarded-host', 0.2)]),
     route('/api/v1/property-areas', 112, { scope: 'public', ttl_s: 600 }, 3, 0.99, []),
     route('/api/v1/reports/{year}/{month}/summary', 120, { mode: 'shadow', ttl_s: null }, 2, 0, [reason('BYPASS', 'missing field', 'tenant', 0.4, 'key = []', "The request lacks a field that the route's `key` or `tags` need. Let clients send the field, or take it out of the route.")])
   ]
@@ -111,7 +111,7 @@ export class Mock {
     const app = r.MISS + r.BYPASS + r.REVALIDATED
     const eligible = saved + r.REVALIDATED + r.MISS
     return {
-      requests: r, learned_headers: this.state === 'hostile' ? [HOSTILE] : [], hit_ratio: eligible ? (saved + r.REVALIDATED) / eligible : null, app_requests: app, app_requests_saved: saved, time_saved_s: saved * p50 / 1000, bytes_from_cache: saved * 4100, bytes_from_app: app * 4800,
+      requests: r, learned_headers: this.state === 'hostile' ? [HOSTILE] : [], hit_ratio: eligible ? (saved + r.REVALIDATED) / eligible : null, hit_ratio_all: app + saved ? (saved + r.REVALIDATED) / (app + saved) : null, app_requests: app, app_requests_saved: saved, time_saved_s: saved * p50 / 1000, bytes_from_cache: saved * 4100, bytes_from_app: app * 4800, bytes_from_sidecar: r.BYPASS * 90,
       latency: { hit: latency(saved, 0.31), miss: latency(r.MISS, p50 + 1.2), app: latency(app, p50) }
     }
   }
@@ -119,10 +119,10 @@ export class Mock {
   stats () {
     const total = zeros()
     for (const one of [...this.routes, this.unrouted]) for (const kind of KINDS) total[kind] += one.requests[kind]
-    const show = (one, n) => ({ path: one.path, line: one.line, mode: one.mode, scope: one.scope, ttl_s: one.ttl_s, ...this.numbers(one, 180 + 61 * (n % 9)), reasons: one.reasons.map(({ share, ...rest }) => rest) })
+    const show = (one, n) => ({ path: one.path, line: one.line, mode: one.mode, scope: one.scope, ttl_s: one.ttl_s, freshness: one.path === null ? null : one.freshness ?? { decided_by: one.ttl_s === null ? 'origin' : 'origin_else_ttl', last_s: one.ttl_s, last_from: one.ttl_s === null ? null : 'ttl' }, ...this.numbers(one, 180 + 61 * (n % 9)), reasons: one.reasons.map(({ share, ...rest }) => rest) })
     const lost = this.state === 'degraded'
     return {
-      version: '0.1.0', started_ms: this.started, now_ms: Date.now(), uptime_s: (Date.now() - this.started) / 1000, mode: 'on', totals: this.numbers({ requests: total }, 412),
+      version: '0.1.0', commit: '8658b63a1b2c4d5e', started_ms: this.started, now_ms: Date.now(), uptime_s: (Date.now() - this.started) / 1000, mode: 'on', totals: this.numbers({ requests: total }, 412),
       routes: this.routes.map(show), unrouted: show(this.unrouted, 0), tags: this.state === 'idle' || this.state === 'empty' ? [] : this.tags,
       memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
       redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? LOST : null },

@@ -26,6 +26,7 @@ mod regressions_departures;
 mod regressions_field;
 mod regressions_fill;
 mod regressions_heads;
+mod regressions_numbers;
 mod regressions_restarts;
 mod regressions_shares;
 mod regressions_snapshot;

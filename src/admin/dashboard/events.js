@@ -1,6 +1,6 @@
 // Events, streamed while the page is visible.
 
-import { count, moment, plural } from './numbers.js'
+import { count, plural, time } from './numbers.js'
 import { $, clean, make, put, set, stamp } from './page.js'
 import { BACK_OFF_MS, poll } from './polling.js'
 
@@ -60,7 +60,8 @@ function showEvents () {
 
 function eventLine (event) {
   const parts = stamp('t-event')
-  put(parts.time, moment(event.at_ms))
+  put(parts.time, time(event.at_ms))
+  parts.time.dateTime = new Date(event.at_ms).toISOString()
   parts.time.dateTime = new Date(event.at_ms).toISOString()
   const { label, tone = '', text, tags = [], more = 0 } = EVENT_WORDS[event.kind](event)
   put(parts.kind, label)

@@ -9,6 +9,8 @@ const short = new Intl.NumberFormat('en', { notation: 'compact', maximumFraction
 export const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
 const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' })
 
+const offset = new Intl.DateTimeFormat('en', { timeZoneName: 'shortOffset' })
+
 export const count = (n) => n < 1e6 ? whole.format(n) : short.format(n)
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`
 const digits = (n, most) => n.toFixed(n >= 100 ? 0 : n >= 10 ? Math.min(1, most) : most)
@@ -44,10 +46,23 @@ export function bytes (n) {
   return `${at ? digits(n, 1) : n} ${units[at]}`
 }
 
-export function moment (ms) {
+// Pages that the sidecar has written itself, such as errors.
+export const ownPages = ({ bytes_from_sidecar: own }) => own ? `, ${bytes(own)} of the sidecar’s own pages` : ''
+
+// The browser's offset from UTC at that time, `UTC+1` for example.
+export function zone (ms = Date.now()) {
+  const part = offset.formatToParts(ms).find((one) => one.type === 'timeZoneName')
+  return (part?.value ?? 'local time').replace('GMT', 'UTC')
+}
+
+// For lists whose heading names the zone.
+export function time (ms) {
   return Date.now() - ms < 43_200_000 ? clock.format(ms) : day.format(ms)
 }
 
+export const moment = (ms) => `${time(ms)} ${zone(ms)}`
+
 export const served = (r) => r.HIT + r.STALE + r.REVALIDATED
 export const all = (r) => served(r) + r.MISS + r.BYPASS
+export const ratioOfAll = (r) => all(r) > 0 ? served(r) / all(r) : null
 export const ratioOf = (r) => served(r) + r.MISS > 0 ? served(r) / (served(r) + r.MISS) : null

@@ -1,6 +1,6 @@
 // The top, the alerts, the tiles and the state.
 
-import { all, bytes, count, milliseconds, moment, percent, plural, rate, ratioOf, span } from './numbers.js'
+import { all, bytes, count, milliseconds, moment, ownPages, percent, plural, rate, ratioOf, ratioOfAll, span, zone } from './numbers.js'
 import { $, banner, clean, fileOf, fill, NONE, onChange, put, set } from './page.js'
 import { reload } from './reload.js'
 import { samplePath } from './routes.js'
@@ -12,7 +12,8 @@ export function showTop (stats) {
   put($('status'), { ready: 'Ready', degraded: 'Degraded', unready: 'Not ready' }[status] ?? status)
   set($('link'), 'data-state', 'live')
   put($('link'), 'Live')
-  put($('version'), stats.version)
+  put($('version'), stats.commit ? `${clean(stats.version)} (${clean(stats.commit).slice(0, 12)})` : clean(stats.version))
+  for (const id of ['events-zone', 'chart-zone']) put($(id), zone())
   put($('top-config'), `${fileOf(stats)}, ${stats.config.loads > 1 ? 'reloaded' : 'loaded'} ${moment(stats.config.loaded_ms)}`)
   const title = stats.config.error ? 'Reload failed · Sidecache' : status === 'ready' ? 'Sidecache' : `${$('status').textContent} · Sidecache`
   if (document.title !== title) document.title = title
@@ -54,6 +55,8 @@ export function showTiles (stats) {
   put($('ratio-span'), seconds === 0 || Math.abs(seconds - 60) < 4 ? 'last minute' : `last ${span(seconds)}`)
   put($('ratio-minute'), percent(ratioOf(difference(last, minute))))
   put($('ratio-start'), percent(totals.hit_ratio))
+  put($('ratio-all-minute'), percent(ratioOfAll(difference(last, minute))))
+  put($('ratio-all-start'), percent(totals.hit_ratio_all))
   const recent = earlier(5500)
   put($('rps'), recent === last ? NONE : rate(all(difference(last, recent, (last.at - recent.at) / 1000))))
   put($('requests'), count(all(totals.requests)))
@@ -88,7 +91,7 @@ export function showState (stats) {
   set($('memory-bar'), 'data-level', used > 0.9 ? 'high' : 'fine')
   fill($('memory-bar'), used)
   put($('entries'), `${count(memory.entries)}, ${plural(memory.evictions, 'eviction')}`)
-  put($('bytes'), `${bytes(totals.bytes_from_cache)} from the cache, ${bytes(totals.bytes_from_app)} from the origin`)
+  put($('bytes'), `${bytes(totals.bytes_from_cache)} from the cache, ${bytes(totals.bytes_from_app)} from the origin${ownPages(totals)}`)
   put($('mode'), { on: 'On', off: 'Off: everything goes to the origin', shadow: 'Shadow: everything goes to the origin' }[stats.mode] ?? stats.mode)
   put($('uptime'), span(stats.uptime_s < 1 ? 1 : Math.floor(stats.uptime_s)))
   put($('config-loaded'), `${clean(config.file ?? 'no file')}, ${moment(config.loaded_ms)}${config.loads > 1 ? `, loaded ${config.loads} times` : ''}`)

@@ -3,7 +3,7 @@
 import { ask, Refused, Unreachable } from './api.js'
 import { showCharts } from './charts.js'
 import { showFindings } from './findings.js'
-import { clock } from './numbers.js'
+import { moment } from './numbers.js'
 import { showAlerts, showState, showTiles, showTop } from './overview.js'
 import { $, banner, put, say } from './page.js'
 import { showRoutes } from './routes.js'
@@ -80,7 +80,7 @@ function lost (error) {
   link.dataset.state = 'lost'
   put(link, 'Connection lost')
   if (state.failures > 1) return
-  banner($('alert-lost'), 'bad', `Connection lost at ${clock.format(Date.now())}: ${error.message}.`, { text: 'The numbers below are from that time. This page keeps trying.', button: ['Try now', poll] })
+  banner($('alert-lost'), 'bad', `Connection lost at ${moment(Date.now())}: ${error.message}.`, { text: 'The numbers below are from that time. This page keeps trying.', button: ['Try now', poll] })
 }
 
 function recovered () {

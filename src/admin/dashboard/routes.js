@@ -1,13 +1,13 @@
 // The table of routes, with their reasons and policies.
 
-import { all, bytes, count, KINDS, milliseconds, percent, plural, span } from './numbers.js'
+import { all, bytes, count, KINDS, milliseconds, ownPages, percent, plural, span } from './numbers.js'
 import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
 import { state } from './state.js'
 
 const REORDER_MS = 5000
 const MANY_ROUTES = 8
 
-const NOTHING = { requests: Object.fromEntries(KINDS.map((kind) => [kind, 0])), hit_ratio: null, app_requests_saved: 0, time_saved_s: 0, bytes_from_cache: 0, bytes_from_app: 0, latency: { hit: null, miss: null, app: null }, reasons: [], learned_headers: [] }
+const NOTHING = { requests: Object.fromEntries(KINDS.map((kind) => [kind, 0])), hit_ratio: null, app_requests_saved: 0, time_saved_s: 0, bytes_from_cache: 0, bytes_from_app: 0, bytes_from_sidecar: 0, hit_ratio_all: null, freshness: null, latency: { hit: null, miss: null, app: null }, reasons: [], learned_headers: [] }
 
 const ORDERS = {
   file: (a, b) => (a.line ?? Infinity) - (b.line ?? Infinity),
@@ -69,7 +69,7 @@ function showRoute (row, route, stats) {
   put(row.where, route.line ? `${row.file}:${route.line}` : route.path === null ? 'requests that no route matches' : '')
   word(row.mode, route.path === null ? NONE : route.mode)
   put(row.scope, route.path === null ? NONE : clean(route.scope))
-  put(row.ttl, route.path === null ? NONE : route.ttl_s === null ? 'origin’s' : span(route.ttl_s))
+  put(row.ttl, route.path === null ? NONE : freshFor(route))
   put(row.requests, count(all(route.requests)))
   put(row.ratio, percent(route.hit_ratio))
   fill(row.bar, route.hit_ratio)
@@ -77,6 +77,16 @@ function showRoute (row, route, stats) {
   put(row.app, milliseconds(route.latency.app?.p50_ms))
   put(row.saved, route.time_saved_s ? span(route.time_saved_s) : NONE)
   if (!row.more.hidden) showMore(row)
+}
+
+// The route's ttl; or what the origin has said last, which outranks it.
+function freshFor ({ ttl_s: ttl, freshness }) {
+  const { decided_by: decidedBy, last_s: last, last_from: from } = freshness ?? {}
+  if (decidedBy === 'ttl') return span(ttl)
+  if (from === 'origin') return `origin’s, last ${span(last)}`
+  if (from === 'heuristic') return `estimated, last ${span(last)}`
+  if (ttl === null) return 'origin’s'
+  return from === 'ttl' ? span(ttl) : `${span(ttl)} or origin’s`
 }
 
 function showMore (row) {
@@ -88,8 +98,9 @@ function showMore (row) {
   const latency = (one) => one && one.count ? `${milliseconds(one.p50_ms)} p50, ${milliseconds(one.p95_ms)} p95, ${milliseconds(one.p99_ms)} p99` : 'none yet'
   facts(row.numbers, [
     ...KINDS.map((kind) => [kind, count(route.requests[kind])]),
+    ['Hits of cacheable requests', percent(route.hit_ratio)], ['Hits of all requests', percent(route.hit_ratio_all)],
     ['Hit latency', latency(route.latency.hit)], ['Miss latency', latency(route.latency.miss)], ['Origin latency', latency(route.latency.app)],
-    ['Origin saved', plural(route.app_requests_saved, 'request')], ['Bodies', `${bytes(route.bytes_from_cache)} from the cache, ${bytes(route.bytes_from_app)} from the origin`]
+    ['Origin saved', plural(route.app_requests_saved, 'request')], ['Bodies', `${bytes(route.bytes_from_cache)} from the cache, ${bytes(route.bytes_from_app)} from the origin${ownPages(route)}`]
   ])
   const policy = route.path === null ? null : state.policies.get(route.path)
   row['policy-title'].hidden = !policy

@@ -24,7 +24,8 @@ pub(super) fn page(mut command: Command) -> String {
     let mut page = Page::new("Commands");
     page.paragraph(
         "`sidecache` without a command runs the sidecar. `--help` after any command prints its \
-         help, and `sidecache --version` the version.",
+         help, and `sidecache --version` the version with its commit; `sidecache version` tells \
+         more of the build.",
     );
     page.code("sh", &usage(&mut command));
     page.section("Options of every command");

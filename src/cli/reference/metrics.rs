@@ -28,7 +28,7 @@ const SETTINGS: [(&str, &str, &str); 4] = [
 ];
 
 /// Labels whose values are not listed beside each family.
-const OPEN_LABELS: [(&str, &str); 5] = [
+const OPEN_LABELS: [(&str, &str); 6] = [
     (
         "route",
         "The `path` of a route; `none` for requests without a route; `other` for all routes beyond \
@@ -36,6 +36,11 @@ const OPEN_LABELS: [(&str, &str); 5] = [
     ),
     ("reason", "A metric label of the page on reasons, or `none`."),
     ("version", "The version of Sidecache."),
+    (
+        "commit",
+        "The commit that it was built from; `unknown` for a build without a repository. See \
+         `sidecache version`.",
+    ),
     ("os", "The operating system, `linux` for example."),
     ("arch", "The processor, `x86_64` for example."),
 ];
@@ -133,7 +138,7 @@ fn count_everything(metrics: &Metrics) {
         }
     }
     table.origin(Some(0), took);
-    for source in [BodySource::Cache, BodySource::Origin] {
+    for source in BodySource::ALL {
         table.bytes(Some(0), source, 1);
     }
 }

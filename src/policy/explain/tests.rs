@@ -121,8 +121,7 @@ fn the_times_of_a_route_are_shown_if_they_are_set() {
     let shown = explain_get("", keys);
     assert_eq!(
         lines(&shown, "fresh for"),
-        ["300s, less a random time of up to 30s, where the origin gives none (origin = \
-            respect)"]
+        ["as the origin says, else 300s, less a random time of up to 30s (origin = respect)"]
     );
     assert_eq!(
         lines(&shown, "stale"),
@@ -138,9 +137,30 @@ fn the_times_of_a_route_are_shown_if_they_are_set() {
 #[test]
 fn a_route_without_times_has_one_line() {
     let shown = explain_get("", "ttl = \"5m\"");
-    assert_eq!(lines(&shown, "fresh for"), ["300s where the origin gives none (origin = respect)"]);
+    assert_eq!(lines(&shown, "fresh for"), ["as the origin says, else 300s (origin = respect)"]);
     for name in ["stale", "refresh", "collapse"] {
         assert_eq!(lines(&shown, name), [""; 0], "{shown:?}");
+    }
+    let ignored = explain_get("", "ttl = \"5m\"\norigin = \"ignore\"");
+    assert_eq!(lines(&ignored, "fresh for"), ["300s, whatever the origin says (origin = ignore)"]);
+}
+
+#[test]
+fn what_was_stored_last_follows_what_the_rules_say() {
+    for (from, expected) in [
+        (LifetimeSource::Origin, "60s by the origin's own word"),
+        (LifetimeSource::Route, "60s by `ttl`"),
+        (LifetimeSource::Heuristic, "60s estimated from its Last-Modified"),
+    ] {
+        let lines_before = explain_get("", "ttl = \"5m\"");
+        let mut shown = Explanation { request: "GET /a".to_owned(), lines: lines_before };
+        shown.add_lifetime(None);
+        assert_eq!(lines(&shown.lines, "last stored"), [""; 0]);
+        shown.add_lifetime(Some((Duration::from_mins(1), from)));
+        let expected = format!("{expected}, for the response that was stored last");
+        assert_eq!(lines(&shown.lines, "last stored"), [expected]);
+        let at = |name| shown.lines.iter().position(|line| line.name == name);
+        assert_eq!(at("last stored"), at("fresh for").map(|at| at + 1));
     }
 }
 

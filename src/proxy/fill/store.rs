@@ -60,7 +60,7 @@ pub(crate) async fn stream_and_store(
     let now = resources.clock.date();
     let call = response.extensions().get().cloned();
     let ((status, headers), mut body) = prepare_head(&request.route, response, revalidated, now);
-    let ttl = decision.policy.times.ttl_ms(decision.received).div_euclid(1000);
+    let ttl = note_freshness(resources, &request, &decision);
     let shared_body =
         SharedBody::new(resources.store.largest(), UNSTORED_WINDOW, &resources.fills.budget);
     let writer = BodyWriter(shared_body.clone());
@@ -125,6 +125,16 @@ pub(crate) async fn stream_and_store(
             resources.counters.store_aborted.count(reason, &route);
         }
     }
+}
+
+/// Notes how long such a response is fresh, and returns for how many seconds this one will be
+/// served; negative if it is stale already.
+fn note_freshness(resources: &Resources, request: &FillRequest, decision: &StoreDecision) -> i64 {
+    let policy = &decision.policy;
+    let (route, from) = (Some(request.route.id), policy.lifetime_from);
+    request.config.table.stored(route, policy.stated_lifetime(), from);
+    let ttl = policy.times.ttl_ms(decision.received);
+    resources.coherence.limit_new_ttl_ms(&request.snapshot, ttl).div_euclid(1000)
 }
 
 /// Lets the followers read along, where the response is fresh.
@@ -236,7 +246,7 @@ pub(super) async fn store_response(
     let response_tags = decision.response_tags.into();
     let StoreDecision {
         key,
-        policy: StorePolicy { times, leeway, vary },
+        policy: StorePolicy { times, leeway, vary, lifetime_from: _ },
         tags,
         received,
         revalidated,

@@ -1,39 +1,10 @@
-//! Durations: the buckets of histograms, and the statistics that can be derived from their counts.
+//! A snapshot of a histogram of durations, and the statistics that can be derived from it.
 //!
 //! Knows neither what is measured nor where the counts are kept while they grow.
 
 use std::time::Duration;
 
-/// The buckets' upper bounds in nanoseconds, inclusive. They range from a hit in memory to an
-/// origin that hangs.
-pub(super) const BOUNDS: [u64; 16] = [
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-];
-
-/// One bucket for each bound, and one for longer durations.
-pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
-
-/// The bucket of a duration. A linear search: most responses of a busy cache are in the first
-/// bucket.
-#[inline]
-pub(super) fn bucket(nanos: u64) -> usize {
-    BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len())
-}
+use super::buckets::{BOUND_BUCKETS, BOUNDS, range};
 
 /// A duration in whole nanoseconds.
 #[inline]
@@ -42,22 +13,27 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 }
 
 /// A snapshot of a histogram of durations.
+///
+/// Percentiles are within 1.6 % of the duration that had that rank (within 16 ns below a
+/// microsecond). Durations of more than 73 minutes count as that. A snapshot takes 16 bytes for
+/// each bucket that is not empty, of which there are about a thousand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// One count for each bucket, not cumulative.
-    counts: [u64; BUCKETS],
+    /// The buckets that are not empty, in order, with their counts, not cumulative.
+    counts: Vec<(u16, u64)>,
     sum: Duration,
 }
 
 impl Latency {
-    pub(super) const fn new(counts: [u64; BUCKETS], sum: Duration) -> Self {
+    /// The counts of buckets above 0, in order.
+    pub(super) const fn new(counts: Vec<(u16, u64)>, sum: Duration) -> Self {
         Self { counts, sum }
     }
 
     /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().map(|(_, count)| count).sum()
     }
 
     /// The sum of the durations.
@@ -75,48 +51,63 @@ impl Latency {
 
     /// The duration that a share `q` (0 to 1) of them did not exceed. `None` if there are none.
     ///
-    /// An estimate: durations are assumed to be spread evenly within their bucket, as in
-    /// Prometheus' `histogram_quantile`. For a quantile beyond the last bound it returns that
-    /// bound, because nothing more is known.
+    /// The middle of the bucket that it lies in.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        let count = self.count();
-        if count == 0 {
-            return None;
-        }
-        let rank = q.clamp(0.0, 1.0) * as_f64(count);
-        let (mut below, mut lower) = (0, 0);
-        for (here, upper) in self.counts.into_iter().zip(BOUNDS) {
-            if here > 0 && as_f64(below + here) >= rank {
-                let within = ((rank - as_f64(below)) / as_f64(here)).clamp(0.0, 1.0);
-                return Some(
-                    Duration::from_nanos(lower)
-                        + Duration::from_nanos(upper - lower).mul_f64(within),
-                );
-            }
-            (below, lower) = (below + here, upper);
-        }
-        Some(Duration::from_nanos(lower))
+        let rank = q.clamp(0.0, 1.0) * as_f64(self.count());
+        let mut up_to = 0;
+        let reached = |(_, count): &&(u16, u64)| {
+            up_to += *count;
+            as_f64(up_to) >= rank
+        };
+        // The last one, if rounding has made the rank greater than the number of durations.
+        let (bucket, _) = self.counts.iter().find(reached).or(self.counts.last())?;
+        let (shortest, longest) = range(usize::from(*bucket))?;
+        let is_open = longest == u64::MAX;
+        Some(Duration::from_nanos(if is_open { shortest } else { shortest.midpoint(longest) }))
     }
 
     /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
-            *mine += theirs;
-        }
         self.sum = self.sum.saturating_add(other.sum);
+        self.counts.extend(&other.counts);
+        // Fast on two sorted runs.
+        self.counts.sort_by_key(|(bucket, _)| *bucket);
+        self.counts.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 = kept.1.saturating_add(next.1);
+            }
+            same
+        });
     }
 
-    /// Each bound in seconds, with the number of durations that did not exceed it. The last bound
-    /// is infinity.
+    /// The durations that were counted after an earlier snapshot of the same histogram. A count
+    /// that has fallen, as after a restart, is taken for none.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut before = earlier.counts.iter().peekable();
+        let left = |(bucket, count): &(u16, u64)| {
+            while before.next_if(|(other, _)| other < bucket).is_some() {}
+            let gone = before.next_if(|(other, _)| other == bucket).map_or(0, |(_, gone)| *gone);
+            let left = count.saturating_sub(gone);
+            (left > 0).then_some((*bucket, left))
+        };
+        let counts = self.counts.iter().filter_map(left).collect();
+        Self { counts, sum: self.sum.saturating_sub(earlier.sum) }
+    }
+
+    /// Each bound of `/metrics` in seconds, with the exact number of durations that did not exceed
+    /// it. The last bound is infinity.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        let bounds = BOUNDS
-            .into_iter()
-            .map(|bound| Duration::from_nanos(bound).as_secs_f64())
-            .chain([f64::INFINITY]);
-        bounds.zip(self.counts).scan(0, |below, (bound, here)| {
-            *below += here;
-            Some((bound, *below))
+        let (mut rest, mut below) = (self.counts.iter().peekable(), 0);
+        let bounds = BOUNDS.into_iter().map(|bound| Duration::from_nanos(bound).as_secs_f64());
+        let buckets = bounds.zip(BOUND_BUCKETS).chain([(f64::INFINITY, usize::MAX)]);
+        buckets.map(move |(bound, last)| {
+            while let Some((_, count)) = rest.next_if(|(at, _)| usize::from(*at) <= last) {
+                below += count;
+            }
+            (bound, below)
         })
     }
 }
@@ -129,23 +120,23 @@ const fn as_f64(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
-    fn of(durations: &[u64]) -> Latency {
-        let mut counts = [0; BUCKETS];
-        for micros in durations {
-            counts[bucket(micros * 1000)] += 1;
+    use super::*;
+    use crate::telemetry::metrics::histogram::Histogram;
+
+    fn of(micros: &[u64]) -> Latency {
+        let histogram = Histogram::default();
+        for micros in micros {
+            histogram.count(micros * 1000);
         }
-        Latency::new(counts, Duration::from_micros(durations.iter().sum()))
+        let counts = Histogram::sum(std::slice::from_ref(&histogram));
+        Latency::new(counts, Duration::from_micros(micros.iter().sum()))
     }
 
-    #[test]
-    fn a_bound_belongs_to_its_own_bucket() {
-        assert!(BOUNDS.is_sorted());
-        for (at, bound) in BOUNDS.into_iter().enumerate() {
-            assert_eq!((bucket(bound), bucket(bound + 1)), (at, at + 1));
-        }
-        assert_eq!((bucket(0), bucket(u64::MAX)), (0, BOUNDS.len()));
+    fn assert_near(found: Option<Duration>, expected: Duration) {
+        let off = found.expect("there are durations").abs_diff(expected);
+        assert!(off * 60 <= expected, "{found:?} instead of {expected:?}");
     }
 
     #[test]
@@ -155,32 +146,78 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_lies_within_its_bucket_by_its_rank() {
-        // Four in (5, 10] ms, and one in (50, 100] ms.
+    fn a_quantile_is_the_duration_of_that_rank() {
         let latency = of(&[6_000, 7_000, 8_000, 9_000, 60_000]);
         assert_eq!((latency.count(), latency.sum()), (5, Duration::from_millis(90)));
         assert_eq!(latency.mean(), Some(Duration::from_millis(18)));
-        assert_eq!(latency.quantile(0.4), Some(Duration::from_micros(7_500)));
-        assert_eq!(latency.quantile(0.8), Some(Duration::from_millis(10)));
-        assert_eq!(latency.quantile(0.9), Some(Duration::from_millis(75)));
-        assert_eq!(latency.quantile(1.0), Some(Duration::from_millis(100)));
-        // Not the lower bound of an empty bucket.
-        assert_eq!(latency.quantile(0.0), Some(Duration::from_millis(5)));
+        for (q, ms) in [(0.0, 6), (0.2, 6), (0.21, 7), (0.5, 8), (0.8, 9), (0.81, 60), (1.0, 60)] {
+            assert_near(latency.quantile(q), Duration::from_millis(ms));
+        }
     }
 
     #[test]
-    fn a_quantile_beyond_the_last_bound_is_that_bound() {
-        let latency = of(&[60_000_000]);
-        assert_eq!((latency.quantile(0.5), latency.count()), (Some(Duration::from_secs(10)), 1));
+    fn a_quantile_beyond_the_last_bucket_is_its_beginning() {
+        let latency = of(&[7_200_000_000]);
+        let (shown, hour) = (latency.quantile(0.5).unwrap(), Duration::from_hours(1));
+        assert!(shown > hour && shown < hour * 2, "{shown:?}");
         assert_eq!(latency.cumulative().last(), Some((f64::INFINITY, 1)));
     }
 
     #[test]
     fn histograms_add_up() {
         let mut all = of(&[50, 6_000]);
-        all.add(&of(&[7_000]));
-        assert_eq!((all.clone(), all.count()), (of(&[50, 6_000, 7_000]), 3));
+        all.add(&of(&[7_000, 6_000]));
+        assert_eq!((all.clone(), all.count()), (of(&[50, 6_000, 6_000, 7_000]), 4));
         let counts: Vec<u64> = all.cumulative().map(|(_, count)| count).collect();
-        assert_eq!((counts[0], counts[4], counts[6], counts[16]), (1, 1, 3, 3));
+        assert_eq!((counts.len(), counts[0], counts[4], counts[6], counts[16]), (17, 1, 1, 4, 4));
+    }
+
+    #[test]
+    fn a_snapshot_tells_what_was_counted_since_an_earlier_one() {
+        let earlier = of(&[50, 6_000]);
+        let mut later = earlier.clone();
+        let since = of(&[20, 6_000, 9_000]);
+        later.add(&since);
+        assert_eq!(later.since(&earlier), since);
+        assert_eq!(later.since(&later), Latency::default());
+        assert_eq!(earlier.since(&later), Latency::default(), "after a restart");
+        assert_eq!(later.since(&Latency::default()), later);
+    }
+
+    proptest! {
+        #[test]
+        fn quantiles_are_within_three_percent(
+            // From a microsecond to ten minutes.
+            micros in prop::collection::vec((0_u32..30, 1_u64..600).prop_map(|(power, n)| {
+                (n << power).min(600_000_000)
+            }), 1..60),
+            percent in 1_usize..=100,
+        ) {
+            let (latency, mut sorted) = (of(&micros), micros);
+            sorted.sort_unstable();
+            let rank = (sorted.len() * percent).div_ceil(100);
+            let expected = Duration::from_micros(sorted[rank - 1]);
+            #[allow(clippy::cast_precision_loss, reason = "a small number")]
+            let found = latency.quantile(percent as f64 / 100.0).unwrap();
+            prop_assert!(found.abs_diff(expected) * 100 <= expected * 3, "{found:?} {expected:?}");
+        }
+
+        #[test]
+        fn counts_for_prometheus_are_exact(
+            micros in prop::collection::vec(
+                (0_u32..24, 1_u64..20).prop_map(|(power, n)| n << power),
+                0..60,
+            ),
+            bounds in prop::collection::vec(0..BOUNDS.len(), 0..8),
+        ) {
+            // The bounds themselves as well, which are whole microseconds.
+            let bounds = bounds.into_iter().map(|at| BOUNDS[at] / 1000);
+            let micros: Vec<u64> = micros.into_iter().chain(bounds).collect();
+            for (bound, count) in of(&micros).cumulative() {
+                let seconds = |micros: &u64| Duration::from_micros(*micros).as_secs_f64();
+                let exact = micros.iter().filter(|micros| seconds(micros) <= bound).count();
+                prop_assert_eq!(count, exact as u64, "up to {} s", bound);
+            }
+        }
     }
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::counter::{STRIPES, stripe};
-use super::latency::{BUCKETS, Latency, bucket, nanos};
-use crate::outcome::{Disposition, Reason};
+use super::histogram::Histogram;
+use super::latency::{Latency, nanos};
+use crate::outcome::{Disposition, LifetimeSource, Outcome, Reason};
 
 /// What is counted of a request.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +36,10 @@ pub struct RequestRecord {
 pub enum BodySource {
     /// A stored response.
     Cache,
-    /// The origin, or the sidecar itself in its place.
+    /// The origin.
     Origin,
+    /// The sidecar itself: a page that says what is wrong.
+    Sidecar,
 }
 
 impl BodySource {
@@ -46,15 +49,21 @@ impl BodySource {
         match self {
             Self::Cache => "cache",
             Self::Origin => "app",
+            Self::Sidecar => "sidecar",
         }
     }
 
-    /// Where the body of a response of this disposition came from.
+    /// All sources, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Cache, Self::Origin, Self::Sidecar];
+
+    /// Where the body of the response with this outcome came from. Where nothing was stored and
+    /// the origin has not answered, the sidecar has written it.
     #[must_use]
-    pub const fn from_disposition(disposition: Disposition) -> Self {
-        match disposition {
+    pub const fn from_outcome(outcome: &Outcome) -> Self {
+        match outcome.disposition {
             Disposition::Hit | Disposition::Stale | Disposition::Revalidated => Self::Cache,
-            Disposition::Miss | Disposition::Bypass => Self::Origin,
+            Disposition::Miss | Disposition::Bypass if outcome.fwd_status.is_some() => Self::Origin,
+            Disposition::Miss | Disposition::Bypass => Self::Sidecar,
         }
     }
 }
@@ -73,6 +82,8 @@ pub(super) enum TimedAs {
 }
 
 impl TimedAs {
+    const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::Bypass, Self::Origin];
+
     const fn from_disposition(disposition: Disposition) -> Self {
         match disposition {
             Disposition::Hit | Disposition::Stale => Self::Hit,
@@ -82,8 +93,6 @@ impl TimedAs {
     }
 }
 
-/// The columns of one histogram: its buckets, then the sum in nanoseconds.
-const HISTOGRAM: usize = BUCKETS + 1;
 /// The classes of statuses, in order.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The columns of one disposition: without a reason, one for each class of statuses, so that a hit
@@ -91,10 +100,11 @@ pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const REASONS: usize = CLASSES.len() + Reason::ALL.len();
 /// The first column of each kind of number. The numbers that a hit increments come first, so that
 /// they lie close together.
-const SAVED: usize = 4 * HISTOGRAM;
+/// The sums of the four histograms, in nanoseconds, are the first.
+const SAVED: usize = TimedAs::ALL.len();
 const BYTES: usize = SAVED + 1;
 /// Classes of statuses of requests with a reason.
-const STATUSES: usize = BYTES + 2;
+const STATUSES: usize = BYTES + BodySource::ALL.len();
 const COUNTS: usize = STATUSES + CLASSES.len();
 const COLUMNS: usize = COUNTS + Disposition::ALL.len() * REASONS;
 /// The distance from one stripe to the next: the columns, and a gap of two cache lines, so that two
@@ -102,13 +112,22 @@ const COLUMNS: usize = COUNTS + Disposition::ALL.len() * REASONS;
 const STRIDE: usize = (COLUMNS + 16).next_multiple_of(16);
 
 /// The counts of one route. About 3 KiB for each stripe; there are at most as many stripes as
-/// cores.
+/// cores. Besides, a quarter of a KiB for each power of two of durations that has occurred, of each
+/// kind; of hits, in each stripe.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) name: Arc<str>,
     stripes: usize,
     // Ordered by stripe, then by column.
     numbers: Box<[AtomicU64]>,
+    /// By stripe.
+    hits: Box<[Histogram]>,
+    /// By [`TimedAs`], of what is not a hit. Threads share them: a request to the origin takes
+    /// so long that contention for a cache line is nothing beside it.
+    others: [Histogram; 3],
+    /// See [`RowView::lifetime`]: 0 if nothing was stored; else the milliseconds times the number
+    /// of sources, plus the source, plus 1.
+    lifetime: AtomicU64,
 }
 
 /// A snapshot of the counts of one route.
@@ -133,6 +152,10 @@ pub struct RowView {
     pub bytes_from_cache: u64,
     /// Bytes of bodies that came from the origin.
     pub bytes_from_origin: u64,
+    /// Bytes of bodies that the sidecar itself has written.
+    pub bytes_from_sidecar: u64,
+    /// How long the response that was stored last is fresh, and by whose word.
+    pub lifetime: Option<(Duration, LifetimeSource)>,
     /// The time that hits would have taken at the origin.
     pub saved: Duration,
 }
@@ -152,13 +175,21 @@ impl Row {
     }
 
     fn with_stripes(name: Arc<str>, stripes: usize) -> Self {
-        Self { name, stripes, numbers: (0..stripes * STRIDE).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            name,
+            stripes,
+            numbers: (0..stripes * STRIDE).map(|_| AtomicU64::new(0)).collect(),
+            hits: (0..stripes).map(|_| Histogram::default()).collect(),
+            others: Default::default(),
+            lifetime: AtomicU64::new(0),
+        }
     }
 
     /// Counts a request.
     #[inline]
     pub(super) fn request(&self, record: &RequestRecord) {
-        let lane = self.lane();
+        let stripe = self.stripe();
+        let lane = self.lane(stripe);
         let (first, class) = (COUNTS + record.disposition as usize * REASONS, class(record.status));
         match record.reason {
             None => add(lane, first + class, 1),
@@ -167,7 +198,7 @@ impl Row {
                 add(lane, STATUSES + class, 1);
             }
         }
-        time(lane, TimedAs::from_disposition(record.disposition), record.duration);
+        self.time(stripe, TimedAs::from_disposition(record.disposition), record.duration);
         if let Some(saved) = record.saved {
             add(lane, SAVED, nanos(saved));
         }
@@ -176,13 +207,28 @@ impl Row {
     /// Counts a response of the origin.
     #[inline]
     pub(super) fn origin(&self, duration: Duration) {
-        time(self.lane(), TimedAs::Origin, duration);
+        self.time(self.stripe(), TimedAs::Origin, duration);
     }
 
     /// Counts bytes of a response's body.
     #[inline]
     pub(super) fn bytes(&self, source: BodySource, bytes: u64) {
-        add(self.lane(), BYTES + source as usize, bytes);
+        add(self.lane(self.stripe()), BYTES + source as usize, bytes);
+    }
+
+    /// Notes how long a response that is being stored is fresh.
+    pub(super) fn stored(&self, lifetime: Duration, from: LifetimeSource) {
+        let sources = LifetimeSource::ALL.len() as u64;
+        let millis = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        let seen = millis.saturating_mul(sources).saturating_add(from as u64 + 1);
+        self.lifetime.store(seen, Ordering::Relaxed);
+    }
+
+    pub(super) fn lifetime(&self) -> Option<(Duration, LifetimeSource)> {
+        let seen = self.lifetime.load(Ordering::Relaxed).checked_sub(1)?;
+        let sources = LifetimeSource::ALL.len() as u64;
+        let from = LifetimeSource::ALL.into_iter().find(|from| *from as u64 == seen % sources)?;
+        Some((Duration::from_millis(seen / sources), from))
     }
 
     /// How many requests ended in this disposition.
@@ -219,16 +265,35 @@ impl Row {
             origin: self.latency(TimedAs::Origin),
             bytes_from_cache: self.sum(BYTES + BodySource::Cache as usize),
             bytes_from_origin: self.sum(BYTES + BodySource::Origin as usize),
+            bytes_from_sidecar: self.sum(BYTES + BodySource::Sidecar as usize),
+            lifetime: self.lifetime(),
             saved: Duration::from_nanos(self.sum(SAVED)),
         }
     }
 
     fn latency(&self, timed: TimedAs) -> Latency {
-        let first = timed as usize * HISTOGRAM;
-        Latency::new(
-            std::array::from_fn(|at| self.sum(first + at)),
-            Duration::from_nanos(self.sum(first + BUCKETS)),
-        )
+        let histograms = match timed {
+            TimedAs::Hit => &*self.hits,
+            other => std::slice::from_ref(self.shared(other)),
+        };
+        let sum = Duration::from_nanos(self.sum(timed as usize));
+        Latency::new(Histogram::sum(histograms), sum)
+    }
+
+    /// The histogram of something that is not a hit.
+    #[inline]
+    fn shared(&self, timed: TimedAs) -> &Histogram {
+        &self.others[timed as usize - 1]
+    }
+
+    #[inline]
+    fn time(&self, stripe: usize, timed: TimedAs, duration: Duration) {
+        let nanos = nanos(duration);
+        match timed {
+            TimedAs::Hit => self.hits[stripe].count(nanos),
+            other => self.shared(other).count(nanos),
+        }
+        add(self.lane(stripe), timed as usize, nanos);
     }
 
     fn sum(&self, column: usize) -> u64 {
@@ -239,8 +304,13 @@ impl Row {
 
     /// The stripe that the calling thread counts in.
     #[inline]
-    fn lane(&self) -> &[AtomicU64] {
-        let first = stripe() % self.stripes * STRIDE;
+    fn stripe(&self) -> usize {
+        stripe() % self.stripes
+    }
+
+    #[inline]
+    fn lane(&self, stripe: usize) -> &[AtomicU64] {
+        let first = stripe * STRIDE;
         &self.numbers[first..first + COLUMNS]
     }
 }
@@ -256,140 +326,5 @@ fn add(lane: &[AtomicU64], column: usize, n: u64) {
     lane[column].fetch_add(n, Ordering::Relaxed);
 }
 
-#[inline]
-fn time(lane: &[AtomicU64], timed: TimedAs, duration: Duration) {
-    let (first, nanos) = (timed as usize * HISTOGRAM, nanos(duration));
-    add(lane, first + bucket(nanos), 1);
-    add(lane, first + BUCKETS, nanos);
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(stripes: usize) -> Row {
-        Row::with_stripes("/a".into(), stripes)
-    }
-
-    fn record(disposition: Disposition, reason: Option<Reason>) -> RequestRecord {
-        let (status, duration) = (StatusCode::OK, Duration::from_micros(10));
-        RequestRecord { disposition, reason, status, duration, saved: None }
-    }
-
-    #[test]
-    fn discriminants_are_positions_in_all() {
-        // `request` uses the discriminant, `view` the position.
-        assert!(
-            Disposition::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, disposition)| *disposition as usize == at)
-        );
-        assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
-    }
-
-    #[test]
-    fn every_combination_has_a_column_of_its_own() {
-        let row = row(2);
-        let reasons = || std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some));
-        let all: Vec<_> = Disposition::ALL
-            .into_iter()
-            .flat_map(|disposition| reasons().map(move |reason| (disposition, reason)))
-            .collect();
-        for (times, (disposition, reason)) in all.iter().enumerate() {
-            for _ in 0..=times {
-                row.request(&record(*disposition, *reason));
-            }
-        }
-        let expected: Vec<_> = (1..)
-            .zip(all)
-            .map(|(times, (disposition, reason))| (disposition, reason, times))
-            .collect();
-        let view = row.view();
-        assert_eq!(view.requests, expected);
-        assert_eq!(view.count(Disposition::Stale), row.count(Disposition::Stale));
-        assert_eq!(
-            (view.saved, view.bytes_from_cache, view.bytes_from_origin, view.origin.count()),
-            (Duration::ZERO, 0, 0, 0)
-        );
-    }
-
-    #[test]
-    fn every_response_has_a_class_with_a_reason_or_without() {
-        let row = row(2);
-        for (status, times) in [(101, 1), (204, 2), (304, 3), (404, 4), (599, 5), (999, 6)] {
-            for reason in [None, Some(Reason::NoRoute)] {
-                let status = StatusCode::from_u16(status).unwrap();
-                for _ in 0..times {
-                    row.request(&RequestRecord { status, ..record(Disposition::Bypass, reason) });
-                }
-            }
-        }
-        let view = row.view();
-        assert_eq!(view.classes, [2, 4, 6, 8, 22]);
-        let by_reason = |reason| (Disposition::Bypass, reason, 21);
-        assert_eq!(view.requests, [by_reason(None), by_reason(Some(Reason::NoRoute))]);
-    }
-
-    #[test]
-    fn durations_are_counted_by_disposition() {
-        let row = row(1);
-        for (ms, disposition) in (1..).zip(Disposition::ALL) {
-            row.request(&RequestRecord {
-                duration: Duration::from_millis(ms),
-                ..record(disposition, None)
-            });
-        }
-        row.origin(Duration::from_secs(20));
-        let view = row.view();
-        let summary = |latency: &Latency| (latency.count(), latency.sum());
-        assert_eq!(summary(&view.hit), (2, Duration::from_millis(1 + 2)), "HIT and STALE");
-        assert_eq!(summary(&view.miss), (2, Duration::from_millis(3 + 4)), "REVALIDATED and MISS");
-        assert_eq!(summary(&view.bypass), (1, Duration::from_millis(5)));
-        assert_eq!(summary(&view.origin), (1, Duration::from_secs(20)));
-    }
-
-    #[test]
-    fn bytes_and_savings_add_up() {
-        let row = row(2);
-        row.bytes(BodySource::Cache, 1000);
-        row.bytes(BodySource::Origin, 30);
-        row.bytes(BodySource::Cache, 1);
-        row.request(&RequestRecord {
-            saved: Some(Duration::from_millis(250)),
-            ..record(Disposition::Hit, None)
-        });
-        row.request(&RequestRecord {
-            saved: Some(Duration::from_millis(500)),
-            ..record(Disposition::Hit, None)
-        });
-        let view = row.view();
-        assert_eq!(
-            (view.bytes_from_cache, view.bytes_from_origin, view.saved),
-            (1001, 30, Duration::from_millis(750))
-        );
-    }
-
-    #[test]
-    fn no_increment_of_many_threads_is_lost() {
-        let row = Arc::new(row(2));
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let row = Arc::clone(&row);
-                thread::spawn(move || {
-                    (0..1000).for_each(|_| row.request(&record(Disposition::Hit, None)));
-                })
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        assert_eq!((row.count(Disposition::Hit), row.view().hit.count()), (4000, 4000));
-    }
-
-    #[test]
-    fn a_route_costs_little_memory() {
-        let per_stripe = STRIDE * size_of::<AtomicU64>();
-        assert!(per_stripe <= 4096, "{per_stripe} bytes per route and stripe");
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::row::{BodySource, RequestRecord, Row};
+use crate::outcome::LifetimeSource;
 
 /// The most routes that have a row of their own in the life of a process. Further routes share one
 /// row, named `other`.
@@ -84,6 +85,17 @@ impl RouteTable {
     #[inline]
     pub fn origin(&self, route: Option<usize>, duration: Duration) {
         self.row(route).origin(duration);
+    }
+
+    /// Notes how long a response that is being stored is fresh, and by whose word.
+    pub fn stored(&self, route: Option<usize>, lifetime: Duration, from: LifetimeSource) {
+        self.row(route).stored(lifetime, from);
+    }
+
+    /// How long the response that was stored last is fresh, and by whose word; `None` if none was.
+    #[must_use]
+    pub fn lifetime(&self, route: Option<usize>) -> Option<(Duration, LifetimeSource)> {
+        self.row(route).lifetime()
     }
 
     /// Counts the bytes of a response body that is in memory.

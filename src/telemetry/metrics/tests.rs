@@ -58,8 +58,9 @@ fn requests_are_sorted_and_series_of_zero_are_left_out() {
 fn the_build_is_a_gauge_in_text_and_an_info_in_open_metrics() {
     let metrics = Metrics::new();
     let labels = format!(
-        r#"version="{}",os="{}",arch="{}""#,
+        r#"version="{}",commit="{}",os="{}",arch="{}""#,
         env!("CARGO_PKG_VERSION"),
+        BUILD.commit.unwrap_or("unknown"),
         std::env::consts::OS,
         std::env::consts::ARCH
     );

@@ -177,7 +177,7 @@ async fn numbers_move_with_traffic_and_name_the_line_that_would_mend() {
         route["requests"],
         json!({ "HIT": 1, "STALE": 0, "REVALIDATED": 0, "MISS": 1, "BYPASS": 2 })
     );
-    assert_eq!(route["hit_ratio"], 0.5);
+    assert_eq!((&route["hit_ratio"], &route["hit_ratio_all"]), (&json!(0.5), &json!(0.25)));
     let line = scene
         .sidecar
         .with_rules(RULES)

@@ -7,10 +7,11 @@ use crate::support::command::Said;
 use crate::support::{CommandLine, Origin};
 
 const STATS: &str = r#"{
- "version":"0.1.0","started_ms":1000,"now_ms":65000,"uptime_s":64.0,"mode":"on",
- "totals":{"requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"app_requests":32,"app_requests_saved":80,
-  "time_saved_s":3.28,"bytes_from_cache":2048000,"bytes_from_app":4096,"latency":{"hit":null,"miss":null,"app":null}},
+ "version":"0.1.0","commit":"8658b63a1b2c4d5e6f70","started_ms":1000,"now_ms":65000,"uptime_s":64.0,"mode":"on",
+ "totals":{"requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"hit_ratio_all":0.714,"app_requests":32,"app_requests_saved":80,
+  "time_saved_s":3.28,"bytes_from_cache":2048000,"bytes_from_app":4096,"bytes_from_sidecar":512,"latency":{"hit":null,"miss":null,"app":null}},
  "routes":[{"path":"/api/v1/campaigns","line":42,"mode":"on","scope":"shared","ttl_s":300,
+  "freshness":{"decided_by":"origin_else_ttl","last_s":60,"last_from":"origin"},"hit_ratio_all":0.714,
   "requests":{"HIT":80,"STALE":0,"REVALIDATED":0,"MISS":20,"BYPASS":12},"hit_ratio":0.8,"app_requests_saved":80,"time_saved_s":3.28,
   "bytes_from_cache":2048000,"bytes_from_app":4096,"learned_headers":["user-agent","dnt"],
   "latency":{"hit":{"count":80,"mean_ms":0.05,"p50_ms":0.042,"p95_ms":0.1,"p99_ms":0.2},"miss":null,"app":{"count":20,"mean_ms":41,"p50_ms":41.2,"p95_ms":50,"p99_ms":60}},
@@ -44,9 +45,10 @@ async fn stats_are_tables_that_name_what_mends() {
     contains_all(
         &said.out,
         &[
-            "sidecache 0.1.0, up for 1m 4s, mode on, degraded: redis is lost: timed out",
+            "sidecache 0.1.0 (8658b63a1b2c), up for 1m 4s, mode on, degraded: redis is lost: timed out",
             "112: HIT 80, MISS 20, BYPASS 12",
-            "80.0%",
+            "80.0% of cacheable requests, 71.4% of all requests",
+            "2.0 MiB from the cache, 4.0 KiB from the origin, 512 B of the sidecar's own pages",
             "2 purges in the journal",
             "1 entry, 4.0 KiB of 256.0 MiB",
             "loaded 1m 0s ago",
@@ -74,8 +76,10 @@ async fn stats_are_tables_that_name_what_mends() {
         [
             "/api/v1/campaigns",
             "on",
+            "origin's, last 1m 0s",
             "112",
             "80.0%",
+            "71.4%",
             "0.042 ms",
             "41 ms",
             "80",
