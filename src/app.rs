@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
 pub(crate) use crate::app::handover::upgrade::start_on_sigusr2 as start_successors;
+use crate::app::history::HistoryRecorder;
 pub use crate::app::listeners::BoundListeners;
 use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
 use crate::app::restart::RestartRole;
@@ -48,6 +49,7 @@ use crate::upstream;
 
 pub mod descriptors;
 mod handover;
+mod history;
 mod listen_error;
 mod listener_metrics;
 mod listeners;
@@ -85,6 +87,7 @@ pub struct Sidecar {
     /// Reloads the config file.
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
+    upstream_counters: upstream::UpstreamCounters,
     snapshot: Arc<SnapshotKeeper>,
     trace: TraceExport,
 }
@@ -147,6 +150,7 @@ impl Sidecar {
             hot_tags: HotTags::default(),
             tracer,
             events: Arc::default(),
+            history: Arc::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             clock,
             tasks,
@@ -173,8 +177,10 @@ impl Sidecar {
         reload_metrics::register(&reloader, &proxy.metrics);
         upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
+        history::register(&proxy);
         publish_findings(&proxy);
-        Ok(Self { proxy, reloader, server_counters, snapshot: keeper, trace })
+        let snapshot = keeper;
+        Ok(Self { proxy, reloader, server_counters, upstream_counters, snapshot, trace })
     }
 }
 
@@ -240,7 +246,7 @@ pub async fn serve_with(
             };
         }
     }
-    let state = spawn_watchers(&sidecar);
+    let state = spawn_watchers(&sidecar, restart.takes_over());
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     let admin_state = Arc::new(AdminState::new(
@@ -282,7 +288,7 @@ pub async fn serve_with(
 }
 
 /// Starts what watches the file, the signals and the state.
-fn spawn_watchers(sidecar: &Sidecar) -> Arc<AppReadiness> {
+fn spawn_watchers(sidecar: &Sidecar, takes_over: bool) -> Arc<AppReadiness> {
     let (proxy, reloader) = (&sidecar.proxy, &sidecar.reloader);
     tokio::spawn(Arc::clone(reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
@@ -293,7 +299,11 @@ fn spawn_watchers(sidecar: &Sidecar) -> Arc<AppReadiness> {
         draining: AtomicBool::new(false),
     });
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
-    tokio::spawn(publish_state_changes(Arc::clone(proxy), readiness));
+    tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
+    history::mark_start(proxy, takes_over);
+    let recorder =
+        HistoryRecorder::new(Arc::clone(proxy), readiness, sidecar.upstream_counters.clone());
+    tokio::spawn(recorder.run());
     tokio::spawn(tell_suppressed_lines(proxy.stop.clone()));
     tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
     let coherence = Arc::clone(&proxy.coherence);

@@ -13,6 +13,7 @@ use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
+use crate::telemetry::history::{MAX_HISTORY_BYTES, MAX_MARKS};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 
@@ -64,6 +65,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "limit_bytes": memory.limit(),
             "evictions": memory.evicted.get(),
         },
+        "history": history(state),
         "redis": redis(state),
         "app": app(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
@@ -80,6 +82,17 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "requests": live.cookie_use.requests(),
             "unseen": live.cookie_use.unseen(),
         },
+    })
+}
+
+/// What the history takes in memory.
+fn history(state: &AdminState) -> Value {
+    let history = state.proxy.history.lock();
+    json!({
+        "bytes": history.bytes(),
+        "limit_bytes": MAX_HISTORY_BYTES,
+        "events": history.marks(),
+        "limit_events": MAX_MARKS,
     })
 }
 

@@ -107,6 +107,15 @@ impl Latency {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
+    /// What was counted since an earlier snapshot of the same histogram. No count is below zero.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            counts: std::array::from_fn(|at| self.counts[at].saturating_sub(earlier.counts[at])),
+            sum: self.sum.saturating_sub(earlier.sum),
+        }
+    }
+
     /// Each bound in seconds, with the number of durations that did not exceed it. The last bound
     /// is infinity.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
@@ -173,6 +182,15 @@ mod tests {
         let latency = of(&[60_000_000]);
         assert_eq!((latency.quantile(0.5), latency.count()), (Some(Duration::from_secs(10)), 1));
         assert_eq!(latency.cumulative().last(), Some((f64::INFINITY, 1)));
+    }
+
+    #[test]
+    fn a_difference_is_what_came_in_between() {
+        let (earlier, between) = (of(&[50, 6_000]), of(&[7_000, 8_000]));
+        let mut later = earlier.clone();
+        later.add(&between);
+        assert_eq!(later.since(&earlier), between);
+        assert_eq!(earlier.since(&later).count(), 0, "no count is below zero");
     }
 
     #[test]
