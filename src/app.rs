@@ -101,7 +101,7 @@ impl Sidecar {
     /// The same, perhaps beside a process that still has the journal.
     fn beside(config: &mut Config, clock: Clock, beside: bool) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
-        let snapshot = ConfigSnapshot::from_config(config);
+        let in_force = ConfigSnapshot::from_config(config);
         let shared = match &config.redis {
             Some(settings) => {
                 Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
@@ -168,18 +168,15 @@ impl Sidecar {
             counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
-        let keeper = Arc::new(SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy)));
-        keeper.register();
+        let snapshot = Arc::new(SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy)));
+        snapshot.register();
         let server_counters = server::ServerCounters::default();
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, snapshot)));
+            Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, in_force)));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         reload_metrics::register(&reloader, &proxy.metrics);
-        upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
-        history::register(&proxy);
         publish_findings(&proxy);
-        let snapshot = keeper;
         Ok(Self { proxy, reloader, server_counters, upstream_counters, snapshot, trace })
     }
 }

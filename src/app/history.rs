@@ -20,8 +20,9 @@ use crate::upstream::UpstreamCounters;
 /// How often to look whether a reading is due, and whether Redis or the app has come or gone.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long Redis may take to be joined for the first time before it counts as lost.
-const FIRST_JOIN_GRACE: Duration = Duration::from_secs(5);
+/// How long Redis may take to be joined for the first time, beside its `rejoin_grace`, before it
+/// counts as lost.
+const FIRST_JOIN_GRACE: Duration = Duration::from_secs(3);
 
 /// Registers the metrics of the history, and has events marked on it.
 pub(super) fn register(proxy: &Arc<Proxy>) {
@@ -107,7 +108,7 @@ impl HistoryRecorder {
         while stop.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
             self.mark_app();
             let elapsed = self.proxy.clock.now().saturating_duration_since(started);
-            self.mark_redis(elapsed >= FIRST_JOIN_GRACE);
+            self.mark_redis(elapsed);
             // At the ends of slots, so that each slot has one reading whatever a timer adds.
             let now = step(self.proxy.clock.wall());
             if now != last {
@@ -153,12 +154,11 @@ impl HistoryRecorder {
         }
     }
 
-    /// `may_be_lost`: whether Redis has had the time to be joined for the first time.
-    fn mark_redis(&mut self, may_be_lost: bool) {
+    /// `elapsed`: for how long Redis could have been joined for the first time.
+    fn mark_redis(&mut self, elapsed: Duration) {
         let coherence = &self.proxy.coherence;
-        if coherence.records().is_none() {
-            return;
-        }
+        let Some(records) = coherence.records() else { return };
+        let may_be_lost = elapsed >= records.client().settings().rejoin_grace + FIRST_JOIN_GRACE;
         let is_lost = coherence.mode() != CoherenceMode::Shared;
         self.has_joined |= !is_lost;
         if is_lost != self.is_redis_lost && (self.has_joined || may_be_lost) {

@@ -1,5 +1,5 @@
-//! The history of the numbers: one hour in steps of 5 seconds, seven days in steps of 5 minutes, and
-//! what happened meanwhile, so that whoever looks after an incident sees it.
+//! The history of the numbers: one hour in steps of 5 seconds, seven days in steps of 5 minutes,
+//! and what happened meanwhile, so that whoever looks after an incident sees it.
 //!
 //! Owns the rings and the marks, which have fixed limits ([`MAX_HISTORY_BYTES`] in all). The time
 //! is an argument. Must not know where the numbers come from: it is given readings of counters, and
