@@ -79,6 +79,11 @@ fn numbers(view: &Value, series: &str) -> Vec<(usize, f64)> {
     column(view, series).iter().enumerate().filter_map(known).collect()
 }
 
+/// Whether all of them are this one.
+fn are(numbers: &[(usize, f64)], expected: f64) -> bool {
+    numbers.iter().all(|(_, number)| (number - expected).abs() < 1e-9)
+}
+
 fn kinds(view: &Value) -> Vec<String> {
     let events = view["events"].as_array().unwrap();
     events.iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
@@ -127,8 +132,8 @@ fn a_day_with_an_incident_is_there_the_day_after() {
     assert_eq!(numbers(&week, "requests/HIT")[0].0, 6 * 288, "and none before the start");
     let hour = one.view(HistoryRange::Hour);
     assert_eq!((numbers(&hour, "requests/HIT").len(), kinds(&hour).len()), (720, 0));
-    assert_eq!(numbers(&hour, "requests/HIT")[719].1, 15.0);
-    assert_eq!(numbers(&hour, "covered_ms")[719].1, 5000.0);
+    assert_eq!(numbers(&hour, "requests/HIT")[719], (719, 15.0));
+    assert_eq!(numbers(&hour, "covered_ms")[719], (719, 5000.0));
     assert_eq!(numbers(&one.view(HistoryRange::FiveMinutes), "requests/MISS").len(), 60);
     assert_eq!(numbers(&one.view(HistoryRange::SixHours), "requests/MISS").len(), 72);
 }
@@ -199,7 +204,7 @@ fn a_process_that_was_stopped_has_a_gap_and_no_spike() {
     one.quiet(24);
     let view = one.view(HistoryRange::FiveMinutes);
     let all = numbers(&view, "requests/HIT");
-    assert!(all.iter().all(|(_, count)| *count == 15.0), "neither a spike nor a zero: {all:?}");
+    assert!(are(&all, 15.0), "neither a spike nor a zero: {all:?}");
     let gap: Vec<usize> = (0..60).filter(|at| all.iter().all(|(known, _)| known != at)).collect();
     assert_eq!(gap, (12..36).collect::<Vec<_>>(), "two minutes without numbers");
     assert_eq!(kinds(&view), ["gap"]);
@@ -222,7 +227,7 @@ fn a_clock_that_jumps_leaves_a_gap() {
     let week = one.view(HistoryRange::Week);
     let all = numbers(&week, "requests/HIT");
     assert_eq!(all.len(), 24, "two hours of steps");
-    assert!(all.iter().all(|(_, count)| *count == 900.0), "{all:?}");
+    assert!(are(&all, 900.0), "{all:?}");
     assert_eq!(all[12].0 - all[11].0, 3 * 288 + 1);
     // Back by two hours: that time is lived through again, and what was noted of it is gone.
     one.requests(Disposition::Hit, 9_999, 1);
@@ -235,7 +240,7 @@ fn a_clock_that_jumps_leaves_a_gap() {
     assert_eq!(kinds(&one.view(HistoryRange::Week)), ["gap", "gap"]);
     one.quiet(2 * 720);
     let hour = one.view(HistoryRange::Hour);
-    assert!(numbers(&hour, "requests/HIT").iter().all(|(_, count)| *count == 15.0));
+    assert!(are(&numbers(&hour, "requests/HIT"), 15.0));
 }
 
 #[test]
