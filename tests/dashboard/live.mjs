@@ -56,7 +56,7 @@ async function whoComesLaterSeesIt ({ page, context }) {
   }, (hits) => hits > 40) && await context.newPage()
   await later.goto(page.url())
   const peak = () => later.locator('#chart-rates').getAttribute('aria-label')
-  await until('the traffic of before is there', peak, (label) => Number(/at most ([\d.]+)/.exec(label)?.[1]) > 3)
+  await until('the traffic of before is there', peak, (label) => Number(/at most (\d+(?:\.\d+)?)/.exec(label)?.[1]) > 3)
   await until('with the start', () => later.locator('#marks li').allInnerTexts(), ([one]) => /Restart/.test(one))
   await later.getByLabel('7 days', { exact: true }).check()
   await until('and in the week', () => later.locator('#chart-rates path.is-HIT').getAttribute('d'), (d) => d?.startsWith('M'))
