@@ -101,16 +101,16 @@ impl HistoryRecorder {
     /// Runs until the sidecar stops.
     pub(super) async fn run(mut self) {
         let stop = self.proxy.stop.clone();
-        let step = |now: Wall| now.0 / millis(FINE_STEP);
+        let slot_at = |now: Wall| now.0 / millis(FINE_STEP);
         let started = self.proxy.clock.now();
-        let mut last = step(self.proxy.clock.wall());
+        let mut last = slot_at(self.proxy.clock.wall());
         self.take_reading().await;
         while stop.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
             self.mark_app();
             let elapsed = self.proxy.clock.now().saturating_duration_since(started);
             self.mark_redis(elapsed);
             // At the ends of slots, so that each slot has one reading whatever a timer adds.
-            let now = step(self.proxy.clock.wall());
+            let now = slot_at(self.proxy.clock.wall());
             if now != last {
                 last = now;
                 self.take_reading().await;
