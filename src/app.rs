@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, Ready};
 pub(crate) use crate::app::handover::upgrade::start_on_sigusr2 as start_successors;
+use crate::app::history::HistoryRecorder;
 pub use crate::app::listeners::BoundListeners;
 use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
 use crate::app::restart::RestartRole;
@@ -48,6 +49,7 @@ use crate::upstream;
 
 pub mod descriptors;
 mod handover;
+mod history;
 mod listen_error;
 mod listener_metrics;
 mod listeners;
@@ -85,6 +87,7 @@ pub struct Sidecar {
     /// Reloads the config file.
     pub reloader: Arc<Reloader>,
     server_counters: server::ServerCounters,
+    upstream_counters: upstream::UpstreamCounters,
     snapshot: Arc<SnapshotKeeper>,
     trace: TraceExport,
 }
@@ -98,7 +101,7 @@ impl Sidecar {
     /// The same, perhaps beside a process that still has the journal.
     fn beside(config: &mut Config, clock: Clock, beside: bool) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
-        let snapshot = ConfigSnapshot::from_config(config);
+        let in_force = ConfigSnapshot::from_config(config);
         let shared = match &config.redis {
             Some(settings) => {
                 Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
@@ -147,6 +150,7 @@ impl Sidecar {
             hot_tags: HotTags::default(),
             tracer,
             events: Arc::default(),
+            history: Arc::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             clock,
             tasks,
@@ -164,17 +168,16 @@ impl Sidecar {
             counters,
         };
         let proxy = Arc::new(Proxy::new(active, resources));
-        let keeper = Arc::new(SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy)));
-        keeper.register();
+        let snapshot = Arc::new(SnapshotKeeper::new(config, &hasher, Arc::clone(&proxy)));
+        snapshot.register();
         let server_counters = server::ServerCounters::default();
         let reloader =
-            Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, snapshot)));
+            Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, in_force)));
         metrics::register(&proxy, &server_counters, &upstream_counters);
         reload_metrics::register(&reloader, &proxy.metrics);
-        upload_metrics::register(&proxy);
         unseen_cookies::register(&proxy, &proxy.metrics);
         publish_findings(&proxy);
-        Ok(Self { proxy, reloader, server_counters, snapshot: keeper, trace })
+        Ok(Self { proxy, reloader, server_counters, upstream_counters, snapshot, trace })
     }
 }
 
@@ -240,7 +243,7 @@ pub async fn serve_with(
             };
         }
     }
-    let state = spawn_watchers(&sidecar);
+    let state = spawn_watchers(&sidecar, restart.takes_over());
     let admin_stop = CancellationToken::new();
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
     let admin_state = Arc::new(AdminState::new(
@@ -282,7 +285,7 @@ pub async fn serve_with(
 }
 
 /// Starts what watches the file, the signals and the state.
-fn spawn_watchers(sidecar: &Sidecar) -> Arc<AppReadiness> {
+fn spawn_watchers(sidecar: &Sidecar, takes_over: bool) -> Arc<AppReadiness> {
     let (proxy, reloader) = (&sidecar.proxy, &sidecar.reloader);
     tokio::spawn(Arc::clone(reloader).watch(proxy.stop.clone()));
     #[cfg(unix)]
@@ -293,7 +296,11 @@ fn spawn_watchers(sidecar: &Sidecar) -> Arc<AppReadiness> {
         draining: AtomicBool::new(false),
     });
     let readiness: Arc<dyn Readiness> = Arc::<AppReadiness>::clone(&state);
-    tokio::spawn(publish_state_changes(Arc::clone(proxy), readiness));
+    tokio::spawn(publish_state_changes(Arc::clone(proxy), Arc::clone(&readiness)));
+    history::mark_start(proxy, takes_over);
+    let recorder =
+        HistoryRecorder::new(Arc::clone(proxy), readiness, sidecar.upstream_counters.clone());
+    tokio::spawn(recorder.run());
     tokio::spawn(tell_suppressed_lines(proxy.stop.clone()));
     tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
     let coherence = Arc::clone(&proxy.coherence);

@@ -307,6 +307,13 @@ impl Coherence {
         self.round_trips.least()
     }
 
+    /// The mean of what Redis took to reply to the last heartbeats: also of replies that this
+    /// process read late. `None` before the first reply, and while Redis is not in use.
+    #[must_use]
+    pub fn mean_redis_round_trip(&self) -> Option<Duration> {
+        (self.mode() == CoherenceMode::Shared).then(|| self.round_trips.mean()).flatten()
+    }
+
     /// Whether hits from memory can skip Redis.
     #[must_use]
     pub fn has_lease(&self) -> bool {

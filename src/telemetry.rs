@@ -1,6 +1,7 @@
-//! What operators see: the log, live events, the busiest tags, metrics, and spans.
+//! What operators see: the log, live events, the busiest tags, metrics, their history, and spans.
 
 pub mod events;
+pub mod history;
 pub mod hot_tags;
 pub mod log;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,10 +14,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
+use super::history::HistoryQuery;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
-use super::{dashboard, events, openapi, stats};
+use super::{dashboard, events, history, openapi, stats};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -27,12 +29,13 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 14] = [
+pub(super) const PATHS: [&str; 15] = [
     "/",
     "/live",
     "/ready",
     "/metrics",
     "/stats",
+    "/history",
     "/routes",
     "/purge",
     "/explain",
@@ -81,6 +84,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
         .route("/events", get(events))
+        .route("/history", get(traffic_history))
         .route("/purge", post(purge))
         .route("/explain", post(explain))
         .route("/reload", post(reload))
@@ -176,7 +180,7 @@ struct EventsQuery {
 
 async fn events(
     State(context): State<Arc<ApiContext>>,
-    last: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
+    last: Result<Query<EventsQuery>, QueryRejection>,
     request: Request,
 ) -> Response {
     let Ok(Query(EventsQuery { last })) = last else {
@@ -184,6 +188,13 @@ async fn events(
             .into_response();
     };
     events::stream(&context.state, last, request.extensions())
+}
+
+async fn traffic_history(
+    State(context): State<Arc<ApiContext>>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Response {
+    history::answer(&context.state, query.ok().as_deref())
 }
 
 async fn purge(

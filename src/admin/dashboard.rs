@@ -12,11 +12,15 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const FILES: &[(&str, &str, &str)] = &[
     ("dashboard.css", STYLE, include_str!("dashboard/dashboard.css")),
     ("api.js", SCRIPT, include_str!("dashboard/api.js")),
+    ("axis.js", SCRIPT, include_str!("dashboard/axis.js")),
     ("charts.js", SCRIPT, include_str!("dashboard/charts.js")),
     ("dashboard.js", SCRIPT, include_str!("dashboard/dashboard.js")),
     ("events.js", SCRIPT, include_str!("dashboard/events.js")),
     ("explain.js", SCRIPT, include_str!("dashboard/explain.js")),
     ("findings.js", SCRIPT, include_str!("dashboard/findings.js")),
+    ("history.js", SCRIPT, include_str!("dashboard/history.js")),
+    ("marks.js", SCRIPT, include_str!("dashboard/marks.js")),
+    ("multiples.js", SCRIPT, include_str!("dashboard/multiples.js")),
     ("numbers.js", SCRIPT, include_str!("dashboard/numbers.js")),
     ("overview.js", SCRIPT, include_str!("dashboard/overview.js")),
     ("page.js", SCRIPT, include_str!("dashboard/page.js")),
@@ -25,7 +29,9 @@ const FILES: &[(&str, &str, &str)] = &[
     ("reload.js", SCRIPT, include_str!("dashboard/reload.js")),
     ("routes.js", SCRIPT, include_str!("dashboard/routes.js")),
     ("state.js", SCRIPT, include_str!("dashboard/state.js")),
+    ("table.js", SCRIPT, include_str!("dashboard/table.js")),
     ("tags.js", SCRIPT, include_str!("dashboard/tags.js")),
+    ("timeline.js", SCRIPT, include_str!("dashboard/timeline.js")),
 ];
 
 /// The page itself.

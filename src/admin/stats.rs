@@ -14,6 +14,7 @@ use crate::policy::route::{QueryRule, Route};
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
+use crate::telemetry::history::{MAX_HISTORY_BYTES, MAX_MARKS};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 use crate::telemetry::version::BUILD;
@@ -67,6 +68,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "limit_bytes": memory.limit(),
             "evictions": memory.evicted.get(),
         },
+        "history": history(state),
         "redis": redis(state),
         "app": app(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
@@ -83,6 +85,17 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "requests": live.cookie_use.requests(),
             "unseen": live.cookie_use.unseen(),
         },
+    })
+}
+
+/// What the history takes in memory.
+fn history(state: &AdminState) -> Value {
+    let history = state.proxy.history.lock();
+    json!({
+        "bytes": history.bytes(),
+        "limit_bytes": MAX_HISTORY_BYTES,
+        "events": history.marks(),
+        "limit_events": MAX_MARKS,
     })
 }
 

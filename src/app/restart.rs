@@ -62,6 +62,11 @@ impl RestartRole {
         })
     }
 
+    /// Whether this process takes over from one that serves.
+    pub(super) fn takes_over(&self) -> bool {
+        self.parts.as_ref().is_some_and(|parts| parts.taking.is_some())
+    }
+
     /// Returns when this process may accept connections: if it takes over, when the one that serves
     /// has handed over. Until all others have answered their last writes, it does not cache.
     ///

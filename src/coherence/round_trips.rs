@@ -42,12 +42,23 @@ impl LatestRoundTrips {
     fn least(&self) -> Option<Duration> {
         self.latest.iter().take(self.count).min().copied()
     }
+
+    fn mean(&self) -> Option<Duration> {
+        let count = self.count.min(ROUND_TRIPS);
+        let sum: Duration = self.latest.iter().take(count).sum();
+        sum.checked_div(u32::try_from(count).unwrap_or(u32::MAX))
+    }
 }
 
 impl RoundTrips {
     /// The least of the latest; `None` before the first.
     pub(super) fn least(&self) -> Option<Duration> {
         self.0.lock().least()
+    }
+
+    /// The mean of the latest; `None` before the first.
+    pub(super) fn mean(&self) -> Option<Duration> {
+        self.0.lock().mean()
     }
 
     /// Why nothing that needs Redis is a hit, if every reply takes longer than this.
@@ -144,6 +155,20 @@ mod tests {
             assert_eq!(trips.record(ms(400), DEADLINE), None);
         }
         assert_eq!(trips.record(ms(400), DEADLINE), Some(SlownessChange::Began(ms(400))));
+    }
+
+    #[test]
+    fn the_mean_is_that_of_the_last_eight() {
+        let trips = RoundTrips::default();
+        assert_eq!(trips.mean(), None);
+        assert_eq!(trips.record(ms(900), DEADLINE), None);
+        assert_eq!(trips.mean(), Some(ms(900)));
+        for _ in 0..7 {
+            assert_eq!(trips.record(ms(20), DEADLINE), None);
+        }
+        assert_eq!((trips.mean(), trips.least()), (Some(ms(130)), Some(ms(20))));
+        assert_eq!(trips.record(ms(20), DEADLINE), None);
+        assert_eq!(trips.mean(), Some(ms(20)));
     }
 
     #[test]

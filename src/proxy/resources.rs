@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ use crate::proxy::upload_budget::UploadBudget;
 use crate::shadow::Shadow;
 use crate::shares::FairSemaphore;
 use crate::telemetry::events::Events;
+use crate::telemetry::history::TrafficHistory;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Tracer;
@@ -55,6 +57,8 @@ pub struct Resources {
     pub(crate) tracer: Option<Tracer>,
     /// Events for operators.
     pub events: Arc<Events>,
+    /// The numbers of the last hour and the last seven days, and what happened.
+    pub history: Arc<Mutex<TrafficHistory>>,
     /// Time.
     pub(crate) clock: Clock,
     /// Fills, mutations and tunnels. A drain waits for them.

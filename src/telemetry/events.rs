@@ -5,8 +5,9 @@
 //! numbers.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -122,12 +123,21 @@ pub fn truncate(text: &str) -> String {
     printable(text, MAX_EVENT_TEXT).into_owned()
 }
 
+/// What is called with each event.
+type Observer = Box<dyn Fn(&OperatorEvent) + Send + Sync>;
+
 /// Publishes events to subscribers.
-#[derive(Debug)]
 pub struct Events {
     sender: broadcast::Sender<Arc<OperatorEvent>>,
     recent: Mutex<VecDeque<Arc<OperatorEvent>>>,
     next: AtomicU64,
+    observer: OnceLock<Observer>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("listeners", &self.listeners()).finish_non_exhaustive()
+    }
 }
 
 impl Default for Events {
@@ -136,11 +146,19 @@ impl Default for Events {
             sender: broadcast::Sender::new(LISTENER_BACKLOG),
             recent: Mutex::default(),
             next: AtomicU64::new(1),
+            observer: OnceLock::new(),
         }
     }
 }
 
 impl Events {
+    /// Calls this with each event from now on, in order; it must not block, nor publish. Unlike a
+    /// subscriber it misses none. Only the first observer counts.
+    pub fn observe(&self, observer: impl Fn(&OperatorEvent) + Send + Sync + 'static) {
+        // Ignore the error: there is one already.
+        let _ = self.observer.set(Box::new(observer));
+    }
+
     /// Publishes an event to all subscribers, and keeps it among the recent ones.
     pub fn publish(&self, at: Wall, what: EventKind) {
         // One lock covers both steps, so that a new subscriber gets each event exactly once: among
@@ -155,6 +173,9 @@ impl Events {
             recent.pop_front();
         }
         recent.push_back(Arc::clone(&event));
+        if let Some(observer) = self.observer.get() {
+            observer(&event);
+        }
         // Ignore the error: there are no subscribers.
         let _ = self.sender.send(event);
     }
@@ -204,6 +225,19 @@ mod tests {
         events.publish(Wall(8), purge(&["b"]));
         assert_eq!(more.try_recv().expect("one more").id, last + 1);
         assert!(more.try_recv().is_err(), "each event comes once");
+    }
+
+    #[test]
+    fn an_observer_gets_every_event_in_order() {
+        let (events, seen) = (Events::default(), Arc::new(Mutex::new(Vec::new())));
+        events.publish(Wall(7), purge(&["a"]));
+        let ids = Arc::clone(&seen);
+        events.observe(move |event| ids.lock().push(event.id));
+        for _ in 0..LISTENER_BACKLOG * 2 {
+            events.publish(Wall(8), purge(&["a"]));
+        }
+        let last = LISTENER_BACKLOG as u64 * 2 + 1;
+        assert_eq!(*seen.lock(), (2..=last).collect::<Vec<_>>());
     }
 
     #[test]

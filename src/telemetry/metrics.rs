@@ -13,6 +13,7 @@ mod histogram;
 mod latency;
 mod row;
 mod table;
+mod totals;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use self::row::{BodySource, RequestRecord, RowView};
 use self::row::{CLASSES, Row};
 use self::table::Rows;
 pub use self::table::{MAX_ROWS, Meter, NONE, RouteTable};
+pub use self::totals::TrafficTotals;
 use crate::outcome::{Disposition, Reason};
 use crate::telemetry::version::BUILD;
 
@@ -77,6 +79,17 @@ impl Metrics {
     #[must_use]
     pub fn rows(&self) -> Vec<RowView> {
         self.all_rows().iter().map(|row| row.view()).collect()
+    }
+
+    /// The counts of all routes together. Reads one route after the other, so that many routes take
+    /// no more memory than one.
+    #[must_use]
+    pub fn totals(&self) -> TrafficTotals {
+        let mut totals = TrafficTotals::default();
+        for row in self.all_rows() {
+            totals.add_row(&row.view());
+        }
+        totals
     }
 
     /// How many requests ended in this disposition, with or without a route.

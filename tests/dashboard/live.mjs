@@ -60,6 +60,21 @@ async function numbersMove ({ page, scene }) {
   await until('the chart is drawn', () => area.getAttribute('d'), (d) => d?.startsWith('M'))
 }
 
+// A page that is opened later has not seen what happened.
+async function whoComesLaterSeesIt ({ page, context }) {
+  const later = await until('the server has a slot', async () => {
+    const history = await page.evaluate(async () => (await fetch('history?range=5m')).json())
+    return history.series.requests.HIT.reduce((sum, hits) => sum + (hits ?? 0), 0)
+  }, (hits) => hits > 40) && await context.newPage()
+  await later.goto(page.url())
+  const peak = () => later.locator('#chart-rates').getAttribute('aria-label')
+  await until('the traffic of before is there', peak, (label) => Number(/at most (\d+(?:\.\d+)?)/.exec(label)?.[1]) > 3)
+  await until('with the start', () => later.locator('#marks li').allInnerTexts(), ([one]) => /Restart/.test(one))
+  await later.getByLabel('7 days', { exact: true }).check()
+  await until('and in the week', () => later.locator('#chart-rates path.is-HIT').getAttribute('d'), (d) => d?.startsWith('M'))
+  await later.close()
+}
+
 async function reasonsNameTheLine ({ page, scene }) {
   for (let n = 0; n < 3; n += 1) assert.equal(await scene.ask(CAMPAIGNS, { headers: { 'x-theme': '7' } }), 'BYPASS')
   const route = row(page, CAMPAIGNS)
@@ -220,6 +235,7 @@ async function lossIsShownAndEnds ({ page, scene }) {
 export const LIVE = {
   'without traffic it says what to do': idleSaysWhatToDo,
   'numbers move with traffic': numbersMove,
+  'who comes later sees what was before': whoComesLaterSeesIt,
   'reasons name the line that would mend them': reasonsNameTheLine,
   'a purge by tag asks first and empties': purgeByTag,
   'a purge by keyboard alone': purgeByKeyboard,

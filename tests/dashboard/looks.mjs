@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 
 import { inspect, open, text, until } from './browser.mjs'
-import { HOSTILE, Mock, serve } from './mock.mjs'
+import { HOSTILE, INCIDENT, Mock, serve } from './mock.mjs'
 
 async function withMock (chromium, mock, settings, check) {
   const served = await serve(mock, settings)
@@ -32,6 +32,7 @@ async function strangersTextIsText (chromium) {
     const toggle = page.getByRole('button', { name: /onerror/ }).first()
     await toggle.click()
     await until('it is among the events', () => text(page, '#events'), (told) => told.includes('onerror'))
+    await until('and on the axis', () => text(page, '#marks'), (told) => told.includes('onerror'))
     assert.equal(await page.locator('img').count(), 0)
     assert.equal(await page.title(), 'Sidecache')
     assert.ok(!(await page.evaluate(() => document.body.textContent)).includes('\u202e'), 'what turns text around is shown by its number')
@@ -170,6 +171,92 @@ async function findingsAreShown (chromium) {
   })
 }
 
+// Where the path of a chart begins, how far it goes, and of how many pieces it is.
+async function extent (page, selector) {
+  const path = await page.locator(selector).getAttribute('d') ?? ''
+  const x = [...path.matchAll(/[ML](-?[\d.]+) /g)].map(([, at]) => Number(at))
+  const { width } = await page.locator(selector).evaluate((node) => node.ownerSVGElement.getBoundingClientRect())
+  return { from: Math.min(...x) / width, to: Math.max(...x) / width, pieces: path.split('M').length - 1 }
+}
+
+const kindsOf = (page, chart) => page.locator(`${chart} .mark`).evaluateAll((nodes) => nodes.map((node) => node.dataset.kind))
+
+async function theIncidentIsThereAfterwards (chromium) {
+  const options = { timezoneId: 'Asia/Tokyo' }
+  await withMock(chromium, new Mock('incident'), { options, moves: false }, async (opened) => {
+    const { page } = opened
+    // What was before the page was opened is there at once: this page has seen a few seconds.
+    const live = await until('five minutes are there', () => extent(page, '#chart-rates path.is-HIT'), ({ from, to }) => from < 0.1 && to > 0.9)
+    assert.equal(live.pieces, 1, 'without a gap')
+    assert.equal(await text(page, '#chart-when'), 'now')
+    assert.match(await text(page, '#chart-zone'), /^Times are in this browser's zone, Asia\/Tokyo \(UTC\+0?9(:00)?\)\.$/)
+    assert.ok(await page.locator('#marks-part').isHidden(), 'nothing happened in these minutes')
+
+    await page.getByLabel('24 h', { exact: true }).check()
+    const rows = page.locator('#marks li')
+    const told = await until('what happened is told', () => rows.allInnerTexts(), (all) => all.length === INCIDENT.events.length)
+    for (const [at, pattern] of [[0, /App back/], [1, /Redis back/], [2, /Redis lost .*connection broke/], [3, /App down .*does not accept connections/], [4, /Everything purged .*by admin/], [5, /Reload failed .*is not a duration.*; 14 times, last at/], [7, /No numbers before .*suspended/], [8, /Restart .*version 0\.1\.0 started/]]) {
+      assert.match(told[at].replace(/\s+/g, ' '), pattern)
+    }
+    assert.match(await text(page, '#marks-dropped'), /^7 earlier ones are no longer kept\.$/)
+    for (const chart of ['#chart-rates', '#chart-ratio', '#multiple-app svg']) assert.deepEqual(await kindsOf(page, chart), INCIDENT.events, chart)
+    const names = await page.locator('#chart-rates .mark title').allTextContents()
+    assert.ok(names.every((name) => /^[A-Z][\w ]+, /.test(name)), names.join(' | '))
+    const hits = await extent(page, '#chart-rates path.is-HIT')
+    assert.equal(hits.pieces, 2, 'the night is a gap, neither zero nor a line')
+    assert.ok(hits.from > 0.15, 'and nothing is drawn before the start')
+    assert.match(await text(page, '#chart-note'), /^There are no numbers from before the start of this process, /)
+    assert.equal((await extent(page, '#multiple-memory path.line-1')).pieces, 2)
+    assert.equal((await extent(page, '#multiple-redis path.line-1')).pieces, 3, 'Redis has one more')
+    assert.equal(await page.locator('#chart-rates .state.is-degraded').count(), 1)
+    assert.match(await page.locator('#chart-rates').getAttribute('aria-label'), /over the last 1 d: now .*, at most .* 9 events are listed below\./)
+    assert.match(await page.locator('#multiple-app svg').getAttribute('aria-label'), /^Latency, origin: p50 latest 181 ms, highest 2\.90 s; p95 latest 430 ms, highest 9\.80 s\.$/)
+    assert.equal(await page.locator('.multiple').locator('visible=true').count(), 7)
+
+    // At the pointer: the numbers of that time, and the mark's name.
+    const box = await page.locator('#chart-rates .mark[data-kind=app_down] line').boundingBox()
+    await page.mouse.move(box.x, box.y + box.height / 2)
+    await until('the mark is told', () => text(page, '#chart-when'), (one) => /^App down, .*does not accept connections/.test(one))
+    await page.mouse.move(box.x + 12, box.y + box.height / 2)
+    await until('and the numbers', () => text(page, '#multiple-app .legend'), (one) => /p95\s+9\.80 s/.test(one))
+    await page.mouse.move(0, 0)
+
+    await page.locator('#chart-table summary').click()
+    const table = page.locator('#chart-rows tr')
+    const lines = await until('the table has the whole day', () => table.allInnerTexts(), (all) => all.length === 24)
+    assert.ok(lines.some((line) => /no numbers/.test(line)), 'with its gaps')
+    assert.ok(lines.some((line) => /App down/.test(line) && /9\.80 s/.test(line)), lines.join('\n'))
+    await inspect(opened, 'a day with an incident')
+
+    await page.getByLabel('24 h', { exact: true }).focus()
+    await page.keyboard.press('ArrowRight')
+    await until('seven days by keyboard', () => page.locator('#chart-rates').getAttribute('aria-label'), (label) => /over the last 7 d/.test(label))
+    const week = await page.locator('#chart-rates text').allTextContents()
+    assert.ok(week.filter((label) => /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) \d+$/.test(label)).length >= 6, week.join(' '))
+    assert.equal(await table.count(), 28)
+    await page.getByLabel('5 min', { exact: true }).check()
+    await until('and back', () => text(page, '#chart-when'), (one) => one === 'now')
+    await until('the list goes with the range', () => page.locator('#marks-part').isHidden(), (hidden) => hidden)
+  })
+}
+
+async function withoutHistoryItIsLive (chromium) {
+  const mock = new Mock('busy')
+  mock.failsHistory = true
+  await withMock(chromium, mock, { allowed: [/status of 500/] }, async ({ page }) => {
+    await until('it is told', () => text(page, '#chart-note'), (told) => told === 'The history could not be fetched: out of order.')
+    await polls(page, 4)
+    assert.match(await page.locator('#chart-rates path.is-HIT').getAttribute('d'), /^M/)
+    assert.equal(await text(page, '#link'), 'Live')
+    await page.getByLabel('6 h', { exact: true }).check()
+    await until('a range without numbers says so', () => page.locator('#chart-empty').isVisible(), (visible) => visible)
+    mock.failsHistory = false
+    await page.getByLabel('1 h', { exact: true }).check()
+    await until('and it comes back', () => text(page, '#chart-note'), (told) => told === '')
+    await until('with numbers', () => extent(page, '#chart-rates path.is-HIT'), ({ from }) => from < 0.1)
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -177,5 +264,7 @@ export const LOOKS = {
   'a hidden page rests': hiddenItRests,
   'degraded, and a file that does not load': troubleIsPlain,
   'no routes, no traffic, no Redis': littleToShow,
-  'findings and advice': findingsAreShown
+  'findings and advice': findingsAreShown,
+  'an incident is there afterwards': theIncidentIsThereAfterwards,
+  'without the history the page is live': withoutHistoryItIsLive
 }

@@ -16,7 +16,7 @@ for (const file of fs.readdirSync(PAGES)) if (path.extname(file) in TYPES) FILES
 const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
 
-export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile']
+export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile', 'incident']
 
 // Text as strangers write it: markup, a change of direction, no space to break at.
 export const HOSTILE = '<img src=x onerror="document.title=1">\u202egnp.exe\u202c' + 'x'.repeat(300)
@@ -60,11 +60,20 @@ function routesOf (name) {
 
 const latency = (count, p50) => count ? { count, mean_ms: p50 * 1.2, p50_ms: p50, p95_ms: p50 * 2.4, p99_ms: p50 * 4.1 } : null
 
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const RANGES = { '5m': [5000, 60], '1h': [5000, 720], '6h': [5 * MINUTE, 72], '24h': [5 * MINUTE, 288], '7d': [5 * MINUTE, 2016] }
+
+// The incident of the state of that name, in hours before now: the app is down for half an hour, Redis for a part of it; at night the machine slept.
+export const INCIDENT = { slept: [12, 11], down: [6, 5.5], lost: [5.9, 5.7], events: ['restart', 'gap', 'reload', 'reload_failed', 'purge_everything', 'app_down', 'redis_lost', 'redis_back', 'app_back'] }
+
 // One sidecar that only exists in numbers.
 export class Mock {
   constructor (state = 'busy') {
     this.state = state
-    this.started = Date.now() - 8_000_000
+    this.began = Date.now()
+    this.started = this.began - (state === 'incident' ? 20 * HOUR : 8_000_000)
+    this.failsHistory = false
     this.routes = routesOf(state)
     this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path. Add a route for these paths if they should be cached.'), reason('BYPASS', 'method', null, 0.2, null, 'The method is neither GET nor HEAD.')])
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
@@ -151,6 +160,49 @@ export class Mock {
     }
   }
 
+  // What `/history` answers: quiet days, but for the incident.
+  history (range) {
+    const [step, slots] = RANGES[range]
+    const now = Date.now()
+    const from = Math.floor(now / step) * step - slots * step
+    const isIncident = this.state === 'incident'
+    const during = ([since, until], at) => isIncident && at >= this.began - since * HOUR && at < this.began - until * HOUR
+    const times = Array.from({ length: slots }, (_, n) => from + (n + 0.5) * step)
+    const isKnown = (at) => at >= this.started && !during(INCIDENT.slept, at) && !['idle', 'empty'].includes(this.state)
+    const column = (read) => times.map((at) => isKnown(at) ? read(at, during(INCIDENT.down, at)) : null)
+    const counts = (rate, down) => column((at, isDown) => Math.round((isDown ? down : rate) * (1 + 0.3 * Math.sin(at / (2 * HOUR))) * step / 1000))
+    const noRedis = (at) => this.state === 'memory' || during(INCIDENT.lost, at)
+    return {
+      started_ms: this.started, range, from_ms: from, step_ms: step, slots, now_ms: now,
+      series: {
+        covered_ms: column(() => step),
+        requests: { HIT: counts(60, 20), STALE: counts(2, 9), REVALIDATED: counts(1, 0), MISS: counts(11, 40), BYPASS: counts(6, 6) },
+        hit_ratio: { cacheable: column((_, isDown) => isDown ? 0.42 : 0.851), all: column((_, isDown) => isDown ? 0.38 : 0.787) },
+        latency_ms: { hit: { p50: column(() => 0.31), p95: column((_, isDown) => isDown ? 1.4 : 0.74) }, app: { p50: column((_, isDown) => isDown ? 2900 : 181), p95: column((_, isDown) => isDown ? 9800 : 430) } },
+        bytes: { cache: counts(250_000, 80_000), app: counts(90_000, 20_000) },
+        memory: { bytes: column(() => 61_203_456), entries: column(() => 1284), evictions: counts(0, 3) },
+        redis_ms: column((at, isDown) => noRedis(at) ? null : isDown ? 41 : 0.42),
+        app_failures: counts(0, 3), server_errors: counts(0, 2),
+        status: column((_, isDown) => isDown ? 'degraded' : 'ready')
+      },
+      events: this.marks().filter((mark) => mark.until_ms >= from),
+      events_dropped: isIncident ? 7 : 0
+    }
+  }
+
+  marks () {
+    const one = (at, kind, text, times = 1, until = at) => ({ at_ms: at, until_ms: until, kind, times, text })
+    const ago = (hours) => Math.round(this.began - hours * HOUR)
+    const start = one(this.started, 'restart', 'version 0.1.0 started')
+    if (this.state === 'hostile') return [start, one(ago(0.01), 'reload_failed', HOSTILE), one(ago(0.005), HOSTILE, HOSTILE)]
+    if (this.state !== 'incident') return [start]
+    return [
+      start, one(ago(11), 'gap', 'no numbers for 3600 s: the process was stopped or got no processor, the machine was suspended, or its clock was set forward'),
+      one(ago(8), 'reload', '2 changes'), one(ago(7), 'reload_failed', `proxy.toml:72:9: error: ${BAD_TTL}`, 14, ago(6.9)), one(ago(6.2), 'purge_everything', 'by admin'),
+      one(ago(6), 'app_down', DOWN), one(ago(5.9), 'redis_lost', LOST), one(ago(5.7), 'redis_back', ''), one(ago(5.5), 'app_back', '')
+    ]
+  }
+
   explain ({ method, target, headers }) {
     return {
       request: `${method} ${target}`, lines: [{ name: 'route', value: '/api/v1/campaigns' }, { name: 'scope', value: 'shared' }, ...headers.map(([name, value]) => ({ name: `header ${name}`, value }))],
@@ -198,6 +250,9 @@ export class Mock {
     }
     switch (`${request.method} ${url.pathname}`) {
       case 'GET /stats': return json(this.stats())
+      case 'GET /history':
+        if (this.failsHistory) return json({ error: 'out of order' }, 500)
+        return json(this.history(url.searchParams.get('range')))
       case 'GET /routes': return json(this.policies())
       case 'GET /shadow': return json(this.shadow())
       case 'POST /purge': return json(this.purge(body))

@@ -1,38 +1,19 @@
-// Charts: five areas and a curve over one time axis.
+// The charts of requests and of the hit ratio, five areas and a curve, and the small ones below them.
 
-import { all, clock, KINDS, percent, rate, ratioOf, span } from './numbers.js'
-import { $, make, put, set, stamp } from './page.js'
-import { difference, earlier, HISTORY_MS, state } from './state.js'
+import { buildChart, ceiling, cross, drawMarks, drawStates, fit, frame, markTitle, when, zone } from './axis.js'
+import { showMarks } from './marks.js'
+import { buildMultiples, showMultiples } from './multiples.js'
+import { all, KINDS, moment, percent, rate, span } from './numbers.js'
+import { $, put, set, stamp } from './page.js'
+import { state } from './state.js'
+import { showChartTable } from './table.js'
+import { segments, slotsOf, timeline } from './timeline.js'
 
-const SHOWN_MS = { least: 60_000, most: HISTORY_MS }
 const DESCRIBE_MS = 10_000
+// How near to the pointer a mark is told, in pixels.
+const NEAR = 6
 
-const SVG = 'http://www.w3.org/2000/svg'
-const EDGE = { left: 44, right: 12, top: 8, bottom: 20 }
-const charts = { rates: null, ratio: null, legend: new Map(), cross: null }
-
-function shape (parent, tag, attributes = {}) {
-  const node = document.createElementNS(SVG, tag)
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value)
-  parent.append(node)
-  return node
-}
-
-function buildChart (svg, classes) {
-  const chart = { svg, rules: [], ticks: [], paths: [] }
-  for (let at = 0; at < 3; at += 1) {
-    chart.rules.push({ line: shape(svg, 'line', { class: 'rule' }), text: shape(svg, 'text', { 'text-anchor': 'end', x: EDGE.left - 8 }) })
-  }
-  for (let at = 0; at < 6; at += 1) chart.ticks.push(shape(svg, 'text', { 'text-anchor': 'middle' }))
-  for (const name of classes) chart.paths.push(shape(svg, 'path', { class: name }))
-  chart.cross = shape(svg, 'line', { class: 'cross', visibility: 'hidden' })
-  const follow = (event) => {
-    charts.cross = event.type === 'pointerleave' ? null : event.clientX - svg.getBoundingClientRect().left
-    showCharts()
-  }
-  for (const name of ['pointermove', 'pointerdown', 'pointerleave']) svg.addEventListener(name, follow)
-  return chart
-}
+const charts = { rates: null, ratio: null, legend: new Map(), at: null, end: 0 }
 
 export function buildCharts () {
   for (const kind of KINDS) {
@@ -42,132 +23,112 @@ export function buildCharts () {
     charts.legend.set(kind, parts.value)
     $('legend').append(parts.root)
   }
-  charts.rates = buildChart($('chart-rates'), KINDS.map((kind) => `area is-${kind}`))
-  charts.ratio = buildChart($('chart-ratio'), ['curve'])
-  new ResizeObserver(showCharts).observe($('chart-rates'))
+  const follow = (at) => {
+    charts.at = at
+    showCharts()
+  }
+  charts.rates = buildChart($('chart-rates'), KINDS.map((kind) => `area is-${kind}`), follow)
+  charts.ratio = buildChart($('chart-ratio'), ['curve'], follow)
+  buildMultiples(follow)
+  put($('chart-zone'), `Times are in this browser's zone, ${zone()}.`)
+  new ResizeObserver(() => showCharts()).observe($('chart-rates'))
   $('chart-table').addEventListener('toggle', () => showChartTable())
 }
 
-// The next larger number that reads well on an axis and can be halved.
-function ceiling (n) {
-  const size = 10 ** Math.floor(Math.log10(Math.max(n, 1)))
-  return [1, 2, 4, 6, 10].map((step) => step * size).find((step) => step >= n)
-}
-
 export function showCharts () {
-  const { samples } = state
-  const points = samples.filter((one) => one.rates)
-  const { width, height } = charts.rates.svg.getBoundingClientRect()
-  if (!points.length || width < 100) return
-  const end = points.at(-1).at
-  const range = Math.min(SHOWN_MS.most, Math.max(SHOWN_MS.least, end - samples[0].at))
-  const low = charts.ratio.svg.getBoundingClientRect().height
-  const most = ceiling(Math.max(...points.map((one) => all(one.rates))))
-  const x = (at) => EDGE.left + (width - EDGE.left - EDGE.right) * (1 - (end - at) / range)
-  const scale = (tall, top) => (value) => EDGE.top + (tall - EDGE.top - EDGE.bottom) * (1 - value / top)
-  frame(charts.rates, width, height, [0, most / 2, most].map(String), scale(height, 2), { x, end, range })
-  frame(charts.ratio, width, low, ['0 %', '50 %', '100 %'], scale(low, 2), { x, end, range })
-  const shown = points.filter((one) => one.at >= end - range)
-  drawAreas(shown, x, scale(height, most))
-  const smooth = shown.map((one) => ({ at: one.at, ratio: ratioAt(one) }))
-  set(charts.ratio.paths[0], 'd', curve(smooth, x, scale(low, 1)))
-  showMoment(shown, x)
-  describe(shown)
+  const time = timeline()
+  const { data } = state.history
+  $('chart-empty').hidden = time !== null && time.points.length > 0
+  if (!time || !fit(charts.rates, time) || !fit(charts.ratio, time)) return
+  const marks = data?.events ?? []
+  const most = ceiling(Math.max(0, ...time.points.map((one) => all(one.rates))))
+  frame(charts.rates, [0, most / 2, most].map(String), time)
+  frame(charts.ratio, ['0 %', '50 %', '100 %'], time)
+  const { scale } = charts.rates
+  drawAreas(segments(time.points), scale.x, scale.y(most))
+  set(charts.ratio.paths[0], 'd', curve(time.points, charts.ratio.scale.x, charts.ratio.scale.y(1)))
+  drawMarks(charts.rates, marks, time, true)
+  drawMarks(charts.ratio, marks, time, false)
+  drawStates(charts.rates, statesOf(data, time))
+  const at = charts.at === null ? null : Math.min(time.end, Math.max(time.from, charts.at))
+  showMoment(time, marks, at)
+  showMultiples(time, marks, at)
+  describe(time)
 }
 
-// The curve averages over ten seconds, because single seconds vary too much.
-function ratioAt (one) {
-  return ratioOf(difference(one, earlier(10_500, state.samples.indexOf(one))))
+function drawAreas (parts, x, y) {
+  const paths = KINDS.map(() => '')
+  for (const points of parts) {
+    let floor = points.map(() => 0)
+    KINDS.forEach((kind, at) => {
+      const roof = points.map((one, i) => floor[i] + one.rates[kind])
+      const line = (levels) => points.map((one, i) => `${x(one.at).toFixed(1)} ${y(levels[i]).toFixed(1)}`)
+      const isEmpty = roof.every((level, i) => level === floor[i])
+      if (!isEmpty) paths[at] += `M${line(roof).join('L')}L${line(floor).reverse().join('L')}Z`
+      floor = roof
+    })
+  }
+  KINDS.forEach((_, at) => set(charts.rates.paths[at], 'd', paths[at]))
 }
 
-function frame (chart, width, height, labels, y, { x, end, range }) {
-  set(chart.svg, 'viewBox', `0 0 ${width} ${height}`)
-  chart.rules.forEach(({ line, text }, at) => {
-    const level = y(at).toFixed(1)
-    for (const [name, value] of [['x1', EDGE.left], ['x2', width - EDGE.right], ['y1', level], ['y2', level]]) set(line, name, value)
-    set(text, 'y', Number(level) + 4)
-    put(text, labels[at])
-  })
-  const step = range <= 60_000 ? 15_000 : range <= 150_000 ? 30_000 : 60_000
-  chart.ticks.forEach((text, at) => {
-    const ago = at * step
-    put(text, ago > range ? '' : ago === 0 ? 'now' : ago % 60_000 ? `−${ago / 1000} s` : `−${ago / 60_000} min`)
-    set(text, 'x', Math.min(width - EDGE.right - 6, x(end - ago)).toFixed(1))
-    set(text, 'y', height - 4)
-  })
-}
-
-function drawAreas (points, x, y) {
-  let floor = points.map(() => 0)
-  KINDS.forEach((kind, at) => {
-    const roof = points.map((one, i) => floor[i] + one.rates[kind])
-    const up = points.map((one, i) => `${x(one.at).toFixed(1)} ${y(roof[i]).toFixed(1)}`)
-    const down = points.map((one, i) => `${x(one.at).toFixed(1)} ${y(floor[i]).toFixed(1)}`).reverse()
-    const isEmpty = roof.every((level, i) => level === floor[i])
-    set(charts.rates.paths[at], 'd', isEmpty ? '' : `M${up.join('L')}L${down.join('L')}Z`)
-    floor = roof
-  })
-}
-
-// Leaves a gap where there is no ratio.
+// Leaves a gap where there is no ratio, and where there are no numbers.
 function curve (points, x, y) {
-  let path = ''
-  let isDown = false
-  for (const { at, ratio } of points) {
-    if (ratio !== null) path += `${isDown ? 'L' : 'M'}${x(at).toFixed(1)} ${y(ratio).toFixed(1)}`
-    isDown = ratio !== null
-  }
-  return path
+  const known = points.filter((one) => one.ratio !== null)
+  return segments(known).map((part) => `M${part.map((one) => `${x(one.at).toFixed(1)} ${y(one.ratio).toFixed(1)}`).join('L')}`).join('')
 }
 
-// The numbers beside the chart: the current ones, or those at the pointer.
-function showMoment (points, x) {
-  const last = points.at(-1)
-  const nearest = (best, one) => Math.abs(x(one.at) - charts.cross) < Math.abs(x(best.at) - charts.cross) ? one : best
-  const one = charts.cross === null ? last : points.reduce(nearest, last)
-  for (const kind of KINDS) put(charts.legend.get(kind), rate(one.rates[kind]))
-  put($('chart-when'), one === last ? 'now' : `${span(Math.round((last.at - one.at) / 1000))} ago`)
-  put($('chart-ratio-now'), percent(ratioAt(one)))
-  for (const { cross } of [charts.rates, charts.ratio]) {
-    set(cross, 'visibility', charts.cross === null ? 'hidden' : 'visible')
-    for (const name of ['x1', 'x2']) set(cross, name, x(one.at).toFixed(1))
-    set(cross, 'y1', EDGE.top)
-    set(cross, 'y2', cross.ownerSVGElement.getBoundingClientRect().height - EDGE.bottom)
+// The times in which the sidecar was not ready.
+function statesOf (data, { from, end }) {
+  const states = []
+  for (const slot of data ? slotsOf(data) : []) {
+    const status = data.series.status[slot.at]
+    if (status === null || status === 'ready' || slot.until <= from || slot.from >= end) continue
+    const last = states.at(-1)
+    if (last?.status === status && last.until === slot.from) last.until = slot.until
+    else states.push({ status, from: slot.from, until: slot.until })
   }
+  return states
+}
+
+// The numbers beside the chart: the latest ones, or those at the pointer.
+function showMoment (time, marks, at) {
+  const last = time.points.at(-1)
+  if (!last) return
+  const nearest = (best, one) => Math.abs(one.at - at) < Math.abs(best.at - at) ? one : best
+  const near = at === null ? last : time.points.reduce(nearest, last)
+  // In a gap there is nothing to tell.
+  const one = at !== null && Math.abs(near.at - at) > Math.max(2000, near.step) ? null : near
+  for (const kind of KINDS) put(charts.legend.get(kind), one ? rate(one.rates[kind]) : '–')
+  put($('chart-ratio-now'), percent(one?.ratio ?? null))
+  const { x } = charts.rates.scale
+  const away = (mark) => Math.abs(x(mark.at_ms) - x(at))
+  const mark = at === null ? null : marks.filter((one) => away(one) <= NEAR).sort((one, other) => away(one) - away(other))[0]
+  const moment = at === null || near === last ? (time.isLive ? 'now' : 'latest') : when(one ? one.at : at, time)
+  put($('chart-when'), mark ? markTitle(mark) : one ? moment : `${moment}: no numbers`)
+  for (const chart of [charts.rates, charts.ratio]) cross(chart, at === null ? null : one ? one.at : at)
 }
 
 // The charts as text, for screen readers. Not a live region, and not updated each second.
-function describe (points) {
-  if (performance.now() - state.describedAt < DESCRIBE_MS) return
+function describe (time) {
+  const { data, range } = state.history
+  const key = `${range} ${time.isLive ? '' : data.now_ms}`
+  if (state.describedAs === key && performance.now() - state.describedAt < DESCRIBE_MS) return
   state.describedAt = performance.now()
-  const last = points.at(-1)
-  const reach = span(Math.max(1, Math.round((last.at - points[0].at) / 1000)))
-  const peak = Math.max(...points.map((one) => all(one.rates)))
-  const parts = KINDS.map((kind) => `${kind} ${rate(last.rates[kind])}`).join(', ')
-  set(charts.rates.svg, 'aria-label', `Requests per second over the last ${reach}: now ${rate(all(last.rates))} (${parts}), at most ${rate(peak)}. The table below has the same numbers.`)
-  const ratios = points.map(ratioAt).filter((ratio) => ratio !== null)
-  const extent = ratios.length ? `now ${percent(ratioAt(last))}, lowest ${percent(Math.min(...ratios))}, highest ${percent(Math.max(...ratios))}` : 'no cacheable requests'
+  state.describedAs = key
+  const { points } = time
+  const reach = span(Math.max(1, Math.round((time.end - time.from) / 1000)))
+  const marks = (data?.events ?? []).length
+  const events = marks ? ` ${marks === 1 ? '1 event is' : `${marks} events are`} listed below.` : ''
+  if (points.length) {
+    const last = points.at(-1)
+    const peak = points.reduce((best, one) => all(one.rates) > all(best.rates) ? one : best)
+    const parts = KINDS.map((kind) => `${kind} ${rate(last.rates[kind])}`).join(', ')
+    const top = time.isLive ? '' : ` at ${moment(peak.at)}`
+    set(charts.rates.svg, 'aria-label', `Requests per second over the last ${reach}: now ${rate(all(last.rates))} (${parts}), at most ${rate(all(peak.rates))}${top}.${events} The table below has the same numbers.`)
+  } else set(charts.rates.svg, 'aria-label', `Requests per second over the last ${reach}: no numbers.`)
+  const ratios = points.map((one) => one.ratio).filter((ratio) => ratio !== null)
+  const extent = ratios.length ? `now ${percent(points.at(-1).ratio)}, lowest ${percent(Math.min(...ratios))}, highest ${percent(Math.max(...ratios))}` : 'no cacheable requests'
   set(charts.ratio.svg, 'aria-label', `Hit ratio over the last ${reach}: ${extent}.`)
   showChartTable()
-}
-
-// The last two minutes in steps of ten seconds.
-function showChartTable () {
-  const { samples } = state
-  if (!$('chart-table').open || samples.length < 2) return
-  const rows = []
-  for (let at = samples.length - 1; at > 0 && rows.length < 12;) {
-    const [one, from] = [samples[at], earlier(10_500, at)]
-    const gone = difference(one, from)
-    rows.push([clock.format(one.at), ...KINDS.map((kind) => rate(gone[kind] * 1000 / (one.at - from.at))), percent(ratioOf(gone))])
-    at = samples.indexOf(from)
-  }
-  const line = ([time, ...cells]) => {
-    const row = make('tr')
-    const head = make('th', time)
-    head.scope = 'row'
-    row.append(head, ...cells.map((cell) => make('td', cell)))
-    return row
-  }
-  $('chart-rows').replaceChildren(...rows.map(line))
+  showMarks(data, time)
 }

@@ -4,6 +4,7 @@
 import { buildCharts } from './charts.js'
 import { closeEvents, openEvents } from './events.js'
 import { explain, hasBody } from './explain.js'
+import { buildRanges } from './history.js'
 import { $, copy, put, set } from './page.js'
 import { poll } from './polling.js'
 import { choosePurge, submitPurge } from './purge.js'
@@ -48,6 +49,7 @@ function wire () {
 }
 
 buildCharts()
+buildRanges()
 wire()
 poll()
 openEvents()

@@ -13,7 +13,7 @@ export function showTop (stats) {
   set($('link'), 'data-state', 'live')
   put($('link'), 'Live')
   put($('version'), stats.commit ? `${clean(stats.version)} (${clean(stats.commit).slice(0, 12)})` : clean(stats.version))
-  for (const id of ['events-zone', 'chart-zone']) put($(id), zone())
+  put($('events-zone'), zone())
   put($('top-config'), `${fileOf(stats)}, ${stats.config.loads > 1 ? 'reloaded' : 'loaded'} ${moment(stats.config.loaded_ms)}`)
   const title = stats.config.error ? 'Reload failed · Sidecache' : status === 'ready' ? 'Sidecache' : `${$('status').textContent} · Sidecache`
   if (document.title !== title) document.title = title

@@ -3,12 +3,14 @@
 import { ask, Refused, Unreachable } from './api.js'
 import { showCharts } from './charts.js'
 import { showFindings } from './findings.js'
+import { forgetHistory, pollHistory } from './history.js'
 import { moment } from './numbers.js'
 import { showAlerts, showState, showTiles, showTop } from './overview.js'
 import { $, banner, put, say } from './page.js'
 import { showRoutes } from './routes.js'
 import { findingsOf, HISTORY_MS, POLL_MS, sample, state } from './state.js'
 import { showTags } from './tags.js'
+import { LIVE } from './timeline.js'
 
 export const BACK_OFF_MS = [1000, 2000, 4000, 8000, 15000]
 const SHADOW_MS = 10_000
@@ -25,6 +27,7 @@ export async function poll () {
     const stats = await ask('stats')
     if (state.failures) recovered()
     accept(stats)
+    await pollHistory()
     await extras(stats)
   } catch (error) {
     // Bugs of this page must not look like a lost connection.
@@ -58,6 +61,7 @@ async function extras (stats) {
 function accept (stats) {
   if (state.stats && state.stats.started_ms !== stats.started_ms) {
     state.samples = []
+    forgetHistory()
     say('said', 'The sidecar has been restarted')
   }
   state.stats = stats
@@ -68,7 +72,7 @@ function accept (stats) {
   showTop(stats)
   showAlerts(stats)
   showTiles(stats)
-  showCharts()
+  if (state.history.range === LIVE) showCharts()
   showState(stats)
   showRoutes(stats)
   showTags(stats)

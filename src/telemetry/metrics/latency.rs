@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn a_difference_is_what_came_in_between() {
+        let (earlier, between) = (of(&[50, 6_000]), of(&[7_000, 8_000]));
+        let mut later = earlier.clone();
+        later.add(&between);
+        assert_eq!(later.since(&earlier), between);
+        assert_eq!(earlier.since(&later).count(), 0, "no count is below zero");
+    }
+
+    #[test]
     fn histograms_add_up() {
         let mut all = of(&[50, 6_000]);
         all.add(&of(&[7_000, 6_000]));
