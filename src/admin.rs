@@ -10,6 +10,7 @@ mod auth;
 mod connections;
 mod dashboard;
 mod events;
+mod modes;
 mod openapi;
 mod readiness;
 mod reload;

@@ -202,9 +202,11 @@ impl AdminState {
     pub(super) async fn explain(&self, question: &ExplainRequest) -> Result<Value, String> {
         let request = question.read()?;
         let live = self.proxy.active_config();
-        let explained = explain::explain(&live.rules, &request);
+        let mut explained = explain::explain(&live.rules, &request);
         let asked = request.view(&live.rules);
-        let stored = match live.rules.plan(&asked) {
+        let plan = live.rules.plan(&asked);
+        explained.lines.extend(plan.route().and_then(|route| self.explain_switch(route)));
+        let stored = match plan {
             Plan::Lookup(lookup) => self.proxy.inspect(&lookup, asked.headers).await,
             _ => None,
         };

@@ -278,7 +278,7 @@ impl Core {
                     wait.early_acks.insert(of);
                 }
             }
-            Message::Ack { .. } => {}
+            Message::Ack { .. } | Message::SwitchesChanged => {}
         }
     }
 
