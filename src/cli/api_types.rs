@@ -35,6 +35,7 @@ api_types! {
         now_ms: u64,
         uptime_s: f64,
         mode: String,
+        switches: Vec<ApiSwitch>,
         totals: ApiTotals,
         routes: Vec<ApiRoute>,
         unrouted: ApiRoute,
@@ -112,6 +113,10 @@ api_types! {
         took_ms: f64,
         unused: Vec<String>,
     }
+
+    /// `POST /mode`.
+    ApiModes { ended: u64, shared: bool, why: Option<String>, switches: Vec<ApiSwitch>, }
+    ApiSwitch { route: Option<String>, mode: String, by: String, left_s: f64, }
 
     /// `POST /explain`.
     ApiExplanation { request: String, lines: Vec<ExplainLine>, stored: Option<ApiStored>, }
