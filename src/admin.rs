@@ -11,6 +11,7 @@ mod connections;
 mod dashboard;
 mod events;
 mod history;
+mod modes;
 mod openapi;
 mod readiness;
 mod reload;

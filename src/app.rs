@@ -63,6 +63,7 @@ mod restart;
 mod service_manager;
 mod share_metrics;
 mod snapshot;
+mod switch_metrics;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -229,6 +230,8 @@ pub async fn serve_with(
     let driver = tokio::spawn(Arc::clone(&proxy.coherence).drive(proxy.stop.clone()));
     // Wait for a lease, so that the first writes need not wait for peers that are still unknown.
     let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.coherence.wait_for_lease()).await;
+    // The switches of the other sidecars hold from the first request on.
+    let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.switches.share()).await;
     sidecar.snapshot.restore().await;
     match shutdown.run_until_cancelled(restart.begin()).await {
         Some(Ok(())) => {}
@@ -303,6 +306,8 @@ fn spawn_watchers(sidecar: &Sidecar, takes_over: bool) -> Arc<AppReadiness> {
     tokio::spawn(recorder.run());
     tokio::spawn(tell_suppressed_lines(proxy.stop.clone()));
     tokio::spawn(unseen_cookies::warn(Arc::clone(proxy)));
+    let switched = Arc::clone(proxy);
+    tokio::spawn(async move { switched.switches.drive().await });
     let coherence = Arc::clone(&proxy.coherence);
     tokio::spawn(async move { coherence.adopt_journals().await });
     state

@@ -14,6 +14,7 @@ use self::output::{print, print_diagnostics, print_failure};
 use crate::app;
 use crate::app::BoundListeners;
 use crate::config::{self, Config};
+use crate::policy::mode_switch::SwitchMode;
 use crate::server::{self, Drained};
 use crate::telemetry::log;
 use crate::telemetry::version::SHOWN;
@@ -25,6 +26,7 @@ mod exit_codes;
 mod explain;
 mod format;
 mod http;
+mod modes;
 mod output;
 mod purge;
 mod reference;
@@ -103,6 +105,17 @@ enum CliCommand {
     /// Purge stored responses by tag, by URL, or all of them.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::PurgeArgs),
+    /// Switch off caching for a time, for one route or all, in all sidecars that share the Redis.
+    /// The file stays what it is.
+    #[command(after_help = modes::OFF_EXAMPLES)]
+    Off(modes::SwitchArgs),
+    /// Switch routes to shadow mode for a time: the cache takes no part, and notes what it would
+    /// have done.
+    #[command(after_help = modes::SHADOW_EXAMPLES)]
+    Shadow(modes::SwitchArgs),
+    /// End what `off` and `shadow` have switched.
+    #[command(after_help = modes::ON_EXAMPLES)]
+    On(modes::OnArgs),
     /// Request a list of URLs, or the most frequent URLs of an access log, so that their responses
     /// are stored before clients ask for them.
     #[command(after_help = warm::EXAMPLES)]
@@ -164,6 +177,9 @@ pub fn main() -> ExitCode {
         CliCommand::Explain(args) => explain::run(&path, &args),
         CliCommand::Stats(args) => stats::run(&path, &args),
         CliCommand::Purge(args) => purge::run(&path, &args),
+        CliCommand::Off(args) => modes::set(&path, &args, SwitchMode::Off),
+        CliCommand::Shadow(args) => modes::set(&path, &args, SwitchMode::Shadow),
+        CliCommand::On(args) => modes::end(&path, &args),
         CliCommand::Warm(args) => warm::run(&path, &args),
         CliCommand::Advise(args) => advise::run(&path, &args),
         CliCommand::Reload(args) => reload::run(&path, &args),

@@ -164,6 +164,8 @@ pub struct Coherence {
     wake: Notify,
     /// Tells that the lease state has changed.
     joined: Notify,
+    /// Tells that the switches in Redis may have changed.
+    pub(crate) switch_news: Notify,
     clock: Clock,
     /// What was counted so far.
     pub counters: CoherenceCounters,
@@ -197,6 +199,7 @@ impl Coherence {
             abandoned_marks: Mutex::default(),
             wake: Notify::new(),
             joined: Notify::new(),
+            switch_news: Notify::new(),
             clock,
             counters: CoherenceCounters::default(),
         }

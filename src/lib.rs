@@ -15,8 +15,8 @@
 //! - [`semantics`] implements RFC 9110 and RFC 9111, without I/O.
 //! - [`shares`] divides what is scarce among the addresses of clients.
 //! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`descriptors`],
-//!   [`input_file`], [`peer_address`], [`secret`] and [`units`] are leaves that every layer may
-//!   use.
+//!   [`input_file`], [`peer_address`], [`secret`], [`spelling`] and [`units`] are leaves that every
+//!   layer may use.
 
 mod admin;
 pub mod app;
@@ -38,6 +38,7 @@ mod semantics;
 mod server;
 mod shadow;
 mod shares;
+mod spelling;
 mod telemetry;
 mod units;
 mod upstream;

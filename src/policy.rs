@@ -17,6 +17,7 @@ pub mod glob;
 pub mod key;
 pub mod known_callers;
 pub mod loose_parameters;
+pub mod mode_switch;
 pub mod names;
 pub mod plan;
 pub mod purge_rule;

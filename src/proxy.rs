@@ -23,6 +23,7 @@ use crate::proxy::active_config::LiveConfig;
 use crate::proxy::client::ConnectionDemand;
 use crate::proxy::context::{LookupContext, RequestContext, request_view};
 use crate::proxy::inspect::Inspected;
+use crate::proxy::mode_switches::ModeSwitches;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
@@ -63,6 +64,7 @@ mod late_keys;
 mod late_purges;
 mod lookup;
 mod miss;
+pub mod mode_switches;
 mod mutation;
 mod origin;
 mod overlap;
@@ -86,6 +88,8 @@ mod upload_budget;
 pub struct Proxy {
     live: Arc<LiveConfig>,
     resources: Arc<Resources>,
+    /// The switches that hold.
+    pub switches: ModeSwitches,
 }
 
 /// The rest of the process reads tiers, metrics and counts here.
@@ -101,7 +105,9 @@ impl Proxy {
     /// A flow with this configuration in force.
     #[must_use]
     pub fn new(config: ActiveConfig, resources: Resources) -> Self {
-        Self { live: Arc::new(LiveConfig::new(config)), resources: Arc::new(resources) }
+        let (live, resources) = (Arc::new(LiveConfig::new(config)), Arc::new(resources));
+        let switches = ModeSwitches::new(Arc::clone(&live), Arc::clone(&resources));
+        Self { live, resources, switches }
     }
 
     /// The configuration in force.
@@ -110,10 +116,10 @@ impl Proxy {
         self.live.load()
     }
 
-    /// Puts another configuration in force, at once and as a whole. Requests in flight go on by the
-    /// one that they began with.
+    /// Puts another configuration in force, at once and as a whole, with the switches that hold.
+    /// Requests in flight go on by the one that they began with.
     pub fn activate(&self, config: ActiveConfig) {
-        self.live.replace(config);
+        self.switches.activate(config);
     }
 
     /// Answers a request. It never fails: failures are responses. `flaw` is what the server has

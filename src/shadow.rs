@@ -378,8 +378,8 @@ impl Shadow {
         for route in rules.routes.iter() {
             let findings =
                 known.get(route.name()).map(|route| route.findings().clone()).unwrap_or_default();
-            let watched = route.spec.mode == RouteMode::Shadow
-                || (route.spec.mode == RouteMode::On && route.spec.audit > 0.0);
+            let watched = route.mode() == RouteMode::Shadow
+                || (route.mode() == RouteMode::On && route.spec.audit > 0.0);
             if watched || findings.stale > 0 || findings.scope > 0 {
                 subjects.push(Subject { route, findings, line: line(route.name()) });
             }
@@ -388,7 +388,7 @@ impl Shadow {
             let spec = &subject.route.spec;
             RouteReport::new(
                 subject.route.name(),
-                spec.mode.as_str(),
+                subject.route.mode().as_str(),
                 spec.scope.as_str(),
                 &subject.findings,
             )

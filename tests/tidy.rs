@@ -37,7 +37,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("semantics", &["semantics"]),
     ("shares", &["shares"]),
     ("telemetry", &["telemetry"]),
-    ("leaves", &["outcome", "error", "clock", "descriptors", "input_file", "peer_address", "secret", "units"]),
+    ("leaves", &["outcome", "error", "clock", "descriptors", "input_file", "peer_address", "secret", "spelling", "units"]),
 ];
 
 /// The layers without I/O: values in, values out.

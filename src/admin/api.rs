@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
 use super::history::HistoryQuery;
+use super::modes::ModeRequest;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
@@ -29,7 +30,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 15] = [
+pub(super) const PATHS: [&str; 16] = [
     "/",
     "/live",
     "/ready",
@@ -42,6 +43,7 @@ pub(super) const PATHS: [&str; 15] = [
     "/events",
     "/reload",
     "/check",
+    "/mode",
     "/shadow",
     "/openapi.json",
     "/dashboard/{file}",
@@ -85,6 +87,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
         .route("/events", get(events))
         .route("/history", get(traffic_history))
+        .route("/mode", get(modes).post(order_mode))
         .route("/purge", post(purge))
         .route("/explain", post(explain))
         .route("/reload", post(reload))
@@ -140,8 +143,11 @@ fn not_found() -> Response {
 
 /// The 405 response.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
-    let takes_posts = matches!(uri.path(), "/purge" | "/explain" | "/reload" | "/check");
-    let allowed = if takes_posts { "POST" } else { "GET, HEAD" };
+    let allowed = match uri.path() {
+        "/purge" | "/explain" | "/reload" | "/check" => "POST",
+        "/mode" => "GET, HEAD, POST",
+        _ => "GET, HEAD",
+    };
     let refused = ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("this path does not accept {method}"),
@@ -218,6 +224,29 @@ async fn purge(
             "the purge failed with an internal error",
         )
         .hint("repeat the purge, and see the log")
+        .into_response(),
+    }
+}
+
+async fn modes(State(context): State<Arc<ApiContext>>) -> Response {
+    json_response(StatusCode::OK, &context.state.modes())
+}
+
+async fn order_mode(
+    State(context): State<Arc<ApiContext>>,
+    JsonBody(request): JsonBody<ModeRequest>,
+) -> Response {
+    // In a task of its own, so that the other sidecars are told although the caller leaves.
+    let state = Arc::clone(&context.state);
+    let ordering = async move { state.order_mode(&request).await };
+    match context.state.proxy.tasks.spawn(ordering).await {
+        Ok(Ok(done)) => json_response(StatusCode::OK, &done),
+        Ok(Err(refused)) => refused.into_response(),
+        Err(_) => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the switch failed with an internal error",
+        )
+        .hint("see `GET /mode` and the log")
         .into_response(),
     }
 }

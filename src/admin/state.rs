@@ -204,7 +204,9 @@ impl AdminState {
         let live = self.proxy.active_config();
         let mut explained = explain::explain(&live.rules, &request);
         let asked = request.view(&live.rules);
-        let stored = match live.rules.plan(&asked) {
+        let plan = live.rules.plan(&asked);
+        explained.lines.extend(plan.route().and_then(|route| self.explain_switch(route)));
+        let stored = match plan {
             Plan::Lookup(lookup) => {
                 explained.add_lifetime(live.table.lifetime(Some(lookup.route.id)));
                 self.proxy.inspect(&lookup, asked.headers).await

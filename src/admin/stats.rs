@@ -58,6 +58,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
         "now_ms": now.0,
         "uptime_s": now.since(state.started).as_secs_f64(),
         "mode": status.mode.as_str(),
+        "switches": state.switches(),
         "totals": totals(&rows),
         "routes": routes,
         "unrouted": route_stats(state, None, row(UNROUTED)),
@@ -172,6 +173,7 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     value["path"] = json!(route.map_or(UNROUTED, Route::name));
     value["line"] = json!(route.map(|route| route.spec.line));
     value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
+    value["switch"] = json!(route.and_then(|route| state.switch_of(route)));
     value["scope"] = json!(route.map(|route| route.spec.scope.as_str()));
     value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl)));
     value["freshness"] = json!(route.map(|route| freshness(route, row)));

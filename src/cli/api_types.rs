@@ -36,6 +36,7 @@ api_types! {
         now_ms: u64,
         uptime_s: f64,
         mode: String,
+        switches: Vec<ApiSwitch>,
         totals: ApiTotals,
         routes: Vec<ApiRoute>,
         unrouted: ApiRoute,
@@ -119,6 +120,10 @@ api_types! {
         took_ms: f64,
         unused: Vec<String>,
     }
+
+    /// `POST /mode`.
+    ApiModes { ended: u64, shared: bool, why: Option<String>, switches: Vec<ApiSwitch>, }
+    ApiSwitch { route: Option<String>, mode: String, by: String, left_s: f64, }
 
     /// `POST /explain`.
     ApiExplanation { request: String, lines: Vec<ExplainLine>, stored: Option<ApiStored>, }

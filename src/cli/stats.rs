@@ -128,6 +128,11 @@ fn overview(stats: &ApiStats) -> String {
     let mut add = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<10} {}", clean(value));
     };
+    for switch in &stats.switches {
+        let (route, left) =
+            (switch.route.as_deref().unwrap_or("all routes"), seconds(switch.left_s));
+        add("switched", &format!("{route}: {} for {left} more", switch.mode));
+    }
     add("requests", &requests(&totals.requests));
     let all =
         totals.hit_ratio_all.map(|ratio| format!(", {} of all requests", percent(Some(ratio))));

@@ -286,7 +286,7 @@ impl Core {
                     wait.early_acks.insert(of);
                 }
             }
-            Message::Ack { .. } => {}
+            Message::Ack { .. } | Message::SwitchesChanged => {}
         }
     }
 

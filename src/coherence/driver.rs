@@ -56,10 +56,19 @@ impl Coherence {
         shared.client().subscribe(shared.bus().to_owned(), move |event| {
             let Some(coherence) = coherence.upgrade() else { return };
             match event {
-                BusEvent::Listening => coherence.handle(CoreEvent::Listening),
-                BusEvent::Lagged => coherence.handle(CoreEvent::Lagged),
+                BusEvent::Listening => {
+                    coherence.switch_news.notify_one();
+                    coherence.handle(CoreEvent::Listening);
+                }
+                BusEvent::Lagged => {
+                    coherence.switch_news.notify_one();
+                    coherence.handle(CoreEvent::Lagged);
+                }
                 BusEvent::Message(bytes) => {
-                    if let Some(message) = Message::parse(&bytes) {
+                    let Some(message) = Message::parse(&bytes) else { return };
+                    if message == Message::SwitchesChanged {
+                        coherence.switch_news.notify_one();
+                    } else {
                         if let Some(records) = coherence.records() {
                             records.note_message(&message, &bytes);
                         }

@@ -100,6 +100,11 @@ pub enum Message {
         /// The process that acknowledges it.
         of: Process,
     },
+    /// The switches in Redis have changed: read them. A message says no more than this, so that a
+    /// forged one costs a read, of which there are few however many messages come. Versions that
+    /// do not know it ignore it, as they ignore whatever they cannot parse.
+    #[serde(rename = "modes")]
+    SwitchesChanged,
 }
 
 impl Message {
@@ -145,6 +150,7 @@ mod tests {
                 Message::Leave { of: Process(number), gone: number.is_multiple_of(2) },
                 Message::Invalidate { by: Process(1), id: OperationId(number), tags },
                 Message::Ack { to: Process(number), id: OperationId(2), of: Process(3) },
+                Message::SwitchesChanged,
             ] {
                 prop_assert_eq!(Message::parse(&message.to_bytes()), Some(message));
             }

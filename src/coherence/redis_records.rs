@@ -15,6 +15,7 @@ use crate::redis::{CallError, RedisClient, ReplyWait, ScriptReply};
 use crate::telemetry::metrics::Counter;
 
 pub use peers::ServerRole;
+pub use switches::{SharedSwitch, SwitchSent};
 
 use layout::{RecordKeys, RecordScripts};
 use record_seal::{RecordSeal, SealContext};
@@ -29,6 +30,7 @@ mod record_seal;
 mod redis_clock;
 mod replies;
 mod seen_records;
+mod switches;
 
 /// How long a record lives while no entry carries its tag: longer than any fill.
 const IDLE_RECORD: Duration = Duration::from_hours(1);

@@ -20,6 +20,7 @@ pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
 pub use self::value_table::ValueTable;
 pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
+pub use crate::spelling::nearest;
 
 /// Keys that are planned but not supported yet.
 const PLANNED_KEYS: [&str; 1] = ["jwt"];
@@ -219,14 +220,4 @@ pub const fn key_of(field: &'static str) -> &'static str {
         [b'r', b'#', ..] => field.split_at(2).1,
         _ => field,
     }
-}
-
-/// The known word that is closest to an unknown one, if any is close.
-#[must_use]
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let lower = word.to_lowercase();
-    let distance = |candidate: &str| strsim::osa_distance(&lower, candidate);
-    let close = known.iter().map(|&candidate| (distance(candidate), candidate)).min()?;
-    (close.0 <= 2.max(word.chars().count() / 3) && close.0 < close.1.chars().count())
-        .then_some(close.1)
 }

@@ -115,6 +115,7 @@ impl Reason {
             Self::NoRoute
             | Self::Method
             | Self::ModeOff
+            | Self::SwitchedOff
             | Self::Shadow
             | Self::MissingField
             | Self::UnkeyedHeader
@@ -186,9 +187,14 @@ reasons! {
     ModeOff = "mode off", [Bypass],
         meaning: "The `mode` of the route, or of the whole file, is `off`.",
         remedy: "Set `mode = \"on\"`.";
+    SwitchedOff = "switched off", [Bypass],
+        meaning: "The route, or every route, is switched off for a time, by `sidecache off`, the \
+                  dashboard or `POST /mode`. The file says otherwise.",
+        remedy: "Wait until the switch ends, or end it with `sidecache on`. `GET /mode` lists the \
+                 switches.";
     Shadow = "shadow", [Bypass],
-        meaning: "The `mode` of the route, or of the whole file, is `shadow`: the origin answers, \
-            and \
+        meaning: "The `mode` of the route, or of the whole file, is `shadow`, or a switch makes it \
+                  so for a time: the origin answers, and \
                   the sidecar notes what the cache would have done.",
         remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
     MissingField = "missing field", [Bypass],

@@ -177,6 +177,11 @@ impl AuthorizedClients {
         self.known.remove(&client.authorized_for(key));
     }
 
+    /// Forgets every authorization.
+    pub fn clear(&self) {
+        self.known.clear();
+    }
+
     /// Whether this client may be served what is stored under this key, which has this digest. The
     /// digest is not asked for where the authorization does not depend on it.
     #[must_use]

@@ -139,7 +139,7 @@ impl PolicyRules {
         // SECURITY: the operator has said what the origin does. If that is a mistake, it must not
         // give to many what the other reading's route gives to few, or caches not at all.
         let is_stricter = |(other, _): (&Arc<Route>, _)| {
-            other.spec.mode == RouteMode::Off || other.spec.scope.is_narrower(route.spec.scope)
+            other.mode() == RouteMode::Off || other.spec.scope.is_narrower(route.spec.scope)
         };
         route.spec.encoded_slash == EncodedSlash::Keep
             && !self.routes.find(&request_target::permissive_path(raw)).is_some_and(is_stricter)

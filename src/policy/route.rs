@@ -16,48 +16,16 @@ use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
+pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 
 pub(crate) mod headers;
+mod mode;
 mod path_rules;
 mod pattern;
 mod set_cookie;
-
-/// Whether a route caches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteMode {
-    /// It caches.
-    On,
-    /// It does not cache: every request goes to the origin.
-    Off,
-    /// It does not cache, and reports what it would have served, and where that would have been
-    /// wrong.
-    Shadow,
-}
-
-impl RouteMode {
-    /// The more careful of two modes: `off`, then `shadow`, then `on`.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Off, _) | (_, Self::Off) => Self::Off,
-            (Self::Shadow, _) | (_, Self::Shadow) => Self::Shadow,
-            (Self::On, Self::On) => Self::On,
-        }
-    }
-
-    /// The word in `proxy.toml`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::Off => "off",
-            Self::Shadow => "shadow",
-        }
-    }
-}
 
 /// Which query parameters are part of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +201,8 @@ pub struct Route {
     pub keyed_cookies: Box<[Box<str>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
+    /// What a switch makes of its mode for the time being.
+    pub switched: SwitchedMode,
 }
 
 impl Route {
@@ -270,6 +240,7 @@ impl Route {
             fields: fields.into(),
             keyed_cookies,
             keys_address,
+            switched: SwitchedMode::default(),
         }
     }
 
@@ -287,6 +258,12 @@ impl Route {
     #[must_use]
     pub fn has_identity_field(&self) -> bool {
         self.spec.key.iter().any(|field| matches!(field.source, FieldSource::Auth(_)))
+    }
+
+    /// Whether it caches now: the more careful of its mode in the file and that of a switch.
+    #[must_use]
+    pub fn mode(&self) -> RouteMode {
+        self.spec.mode.and(self.switched.get())
     }
 
     /// A path that it matches, as it stands in the key and in the request of a fill: the literal

@@ -67,7 +67,7 @@ pub(super) async fn prepare_post(
     // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender
     // may be given the response: the key holds its whole credential, and it has one.
     let is_same_target = (lookup.path(), lookup.query()) == (parts.uri.path(), parts.uri.query());
-    if lookup.route.spec.mode == RouteMode::Shadow
+    if lookup.route.mode() == RouteMode::Shadow
         || lookup.range
         || !lookup.unknown.is_empty()
         || !lookup.has_owner()

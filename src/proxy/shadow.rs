@@ -103,7 +103,7 @@ pub(super) fn shadow_request(
     parts: &Parts,
     plan: &Plan<'_>,
 ) -> Option<ShadowRequest> {
-    let in_shadow = |route: &Route| route.spec.mode == RouteMode::Shadow;
+    let in_shadow = |route: &Route| route.mode() == RouteMode::Shadow;
     match plan {
         Plan::Lookup(lookup) if in_shadow(lookup.route) => {
             let clients = &resources.shadow.authorized_clients;

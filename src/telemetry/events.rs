@@ -68,6 +68,8 @@ pub enum EventKind {
         /// What was found, in a sentence.
         text: String,
     },
+    /// A switch was set or has ended.
+    Mode(ModeEvent),
 }
 
 impl EventKind {
@@ -79,8 +81,24 @@ impl EventKind {
             Self::Reload { .. } => "reload",
             Self::State { .. } => "state",
             Self::Finding { .. } => "finding",
+            Self::Mode(_) => "mode",
         }
     }
+}
+
+/// What has become of a switch.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModeEvent {
+    /// `set` or `ended`.
+    pub change: &'static str,
+    /// `off` or `shadow`.
+    pub mode: &'static str,
+    /// The path of the route in the file; none for all of them.
+    pub route: Option<String>,
+    /// Who has set or ended it: `admin`, `peer`, `time` or `reload`.
+    pub by: &'static str,
+    /// What is left of its time, in seconds.
+    pub left_s: u64,
 }
 
 /// A purge.

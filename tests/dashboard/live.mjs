@@ -192,6 +192,37 @@ async function explains ({ page, scene }) {
   await until('nothing is stored for others', () => text(page, '#explained'), (one) => one.includes('No stored response'))
 }
 
+async function switchesOffAndOn ({ page, scene }) {
+  await scene.warm(CAMPAIGNS)
+  await scene.warm(FORM)
+  const route = row(page, CAMPAIGNS)
+  await route.getByRole('button', { name: 'Switch this route…' }).click()
+  const dialog = page.locator('dialog#switch[open]')
+  assert.match(await dialog.innerText(), new RegExp(`Switch this route\\?.*${CAMPAIGNS}`, 's'))
+  await page.keyboard.press('Escape')
+  assert.equal(await scene.ask(CAMPAIGNS), 'HIT', 'nothing is switched by a question')
+  await route.getByRole('button', { name: 'Switch this route…' }).click()
+  await dialog.getByLabel('For how long').selectOption('15m')
+  await dialog.getByRole('button', { name: 'Switch', exact: true }).click()
+  await until('it says so', () => said(page), (told) => told.includes(`${CAMPAIGNS}: off for 15m`))
+  assert.equal(await scene.ask(CAMPAIGNS), 'BYPASS')
+  assert.equal(await scene.ask(FORM), 'HIT', 'the others stay')
+  const mode = route.locator('td[data-label=Mode]')
+  await until('the countdown is on the route', () => mode.innerText(), (told) => /off\s+for 1[45] min/.test(told))
+  await until('and in the banner', () => text(page, '#switch-list'), (told) => told.includes(CAMPAIGNS) && /1[45] min/.test(told))
+  await expectEvent(page, /switched off admin: \/api\/v1\/campaigns for 15 min/)
+  await page.getByRole('button', { name: 'Switch all routes…' }).click()
+  await dialog.getByLabel('Shadow').check()
+  await dialog.getByRole('button', { name: 'Switch', exact: true }).click()
+  await until('all are', () => scene.ask(FORM), (cache) => cache === 'BYPASS')
+  await route.getByRole('button', { name: 'End the switch' }).click()
+  await until('one is ended', () => page.locator('#switch-list li').count(), (n) => n === 1)
+  await page.getByRole('button', { name: 'End all switches' }).click()
+  await until('none is left', () => page.locator('#switches').isHidden(), (hidden) => hidden)
+  for (const path of [CAMPAIGNS, FORM]) assert.equal(await scene.ask(path), 'HIT', path)
+  assert.equal(await mode.innerText(), 'on')
+}
+
 async function badReloadIsShown ({ page, scene }) {
   const open = row(page, CAMPAIGNS).locator('.more')
   assert.ok(await open.isVisible())
@@ -244,6 +275,7 @@ export const LIVE = {
   'a soft purge': softPurge,
   'writes show as they happen': writesShowAsTheyHappen,
   'requests are explained': explains,
+  'routes are switched off and on': switchesOffAndOn,
   'a bad reload is shown, and mended': badReloadIsShown,
   'light, dark, on a phone, for axe-core': looksWell,
   'a lost connection is shown, and ends': lossIsShownAndEnds

@@ -257,6 +257,42 @@ async function withoutHistoryItIsLive (chromium) {
   })
 }
 
+async function switchesCountDown (chromium) {
+  await withMock(chromium, new Mock('degraded'), { moves: false }, async (opened) => {
+    const { page, mock } = opened
+    assert.ok(await page.locator('#switches').isHidden())
+    mock.order({ mode: 'off', route: null, for: '5m' })
+    mock.order({ mode: 'shadow', route: '/api/v1/campaigns', for: '15m' })
+    const list = page.locator('#switch-list li')
+    await until('both are told', () => list.allInnerTexts(), (told) => told.length === 2 && /off All routes: every request goes to the origin, for 4 min 5\d s more/.test(told[0].replace(/\s+/g, ' ')) && /14 min \d+ s more/.test(told[1].replace(/\s+/g, ' ')))
+    await inspect(opened, 'switches')
+    const spoken = await text(page, '#switches-said')
+    assert.match(spoken, /^All routes: switched to off; .*campaigns: switched to shadow$/)
+    mock.order({ mode: 'off', route: null, for: '2s' })
+    await until('the one for all ends by itself', () => list.count(), (n) => n === 1)
+    assert.notEqual(await text(page, '#switches-said'), spoken)
+    await page.evaluate(() => {
+      window.spoken = 0
+      new MutationObserver(() => { window.spoken += 1 }).observe(document.getElementById('switches-said'), { childList: true, subtree: true, characterData: true })
+    })
+    await polls(page, 3)
+    assert.equal(await page.evaluate(() => window.spoken), 0, 'the countdown is not read out')
+    await page.getByRole('button', { name: 'Switch all routes…' }).click()
+    await inspect(opened, 'the question of a switch', { schemes: ['light', 'dark'] })
+    await page.locator('#switch-go').click()
+    await until('who may not know of it is told', () => text(page, '#said'), (told) => /All routes: off for 1h\. Other sidecars may not know of it: redis is lost/.test(told))
+    await page.getByRole('button', { name: 'End all switches' }).click()
+    await until('nothing is left', () => page.locator('#switches').isHidden(), (hidden) => hidden)
+    assert.deepEqual(mock.asked.slice(-2).map(({ mode, route }) => [mode, route]), [['off', null], ['on', null]])
+  })
+  await withMock(chromium, new Mock('hostile'), { moves: false }, async (opened) => {
+    opened.mock.order({ mode: 'off', route: `/${HOSTILE}`, for: '1h' })
+    await until('it is told', () => text(opened.page, '#switch-list'), (told) => told.includes('onerror'))
+    assert.equal(await opened.page.locator('img').count(), 0)
+    await inspect(opened, "a switch of strangers' text")
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -266,5 +302,6 @@ export const LOOKS = {
   'no routes, no traffic, no Redis': littleToShow,
   'findings and advice': findingsAreShown,
   'an incident is there afterwards': theIncidentIsThereAfterwards,
-  'without the history the page is live': withoutHistoryItIsLive
+  'without the history the page is live': withoutHistoryItIsLive,
+  'switches count down': switchesCountDown
 }

@@ -80,6 +80,7 @@ export class Mock {
     this.events = []
     this.streams = new Set()
     this.asked = []
+    this.switches = []
     this.nextId = 1
     this.config = { file: '/etc/sidecache/proxy.toml', loaded_ms: this.started, loads: 1, error: null, failed_ms: null, restart_needed: [] }
     if (state === 'failed') this.fail()
@@ -128,10 +129,12 @@ export class Mock {
   stats () {
     const total = zeros()
     for (const one of [...this.routes, this.unrouted]) for (const kind of KINDS) total[kind] += one.requests[kind]
-    const show = (one, n) => ({ path: one.path, line: one.line, mode: one.mode, scope: one.scope, ttl_s: one.ttl_s, freshness: one.path === null ? null : one.freshness ?? { decided_by: one.ttl_s === null ? 'origin' : 'origin_else_ttl', last_s: one.ttl_s, last_from: one.ttl_s === null ? null : 'ttl' }, ...this.numbers(one, 180 + 61 * (n % 9)), reasons: one.reasons.map(({ share, ...rest }) => rest) })
+    const switches = this.modes().switches
+    const heldBy = (path) => path === 'none' ? null : switches.find((one) => one.route === null) ?? switches.find((one) => one.route === path) ?? null
+    const show = (one, n) => ({ path: one.path, line: one.line, mode: one.mode, switch: heldBy(one.path), scope: one.scope, ttl_s: one.ttl_s, freshness: one.path === null ? null : one.freshness ?? { decided_by: one.ttl_s === null ? 'origin' : 'origin_else_ttl', last_s: one.ttl_s, last_from: one.ttl_s === null ? null : 'ttl' }, ...this.numbers(one, 180 + 61 * (n % 9)), reasons: one.reasons.map(({ share, ...rest }) => rest) })
     const lost = this.state === 'degraded'
     return {
-      version: '0.1.0', commit: '8658b63a1b2c4d5e', started_ms: this.started, now_ms: Date.now(), uptime_s: (Date.now() - this.started) / 1000, mode: 'on', totals: this.numbers({ requests: total }, 412),
+      version: '0.1.0', commit: '8658b63a1b2c4d5e', started_ms: this.started, now_ms: Date.now(), uptime_s: (Date.now() - this.started) / 1000, mode: 'on', switches, totals: this.numbers({ requests: total }, 412),
       routes: this.routes.map(show), unrouted: show(this.unrouted, 0), tags: this.state === 'idle' || this.state === 'empty' ? [] : this.tags,
       memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
       redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? LOST : null },
@@ -220,6 +223,24 @@ export class Mock {
     return `id: ${event.id}\nevent: ${event.kind}\ndata: ${JSON.stringify(event)}\n\n`
   }
 
+  // The switches that hold: the time of one that plays is as real as any.
+  modes () {
+    this.switches = this.switches.filter((one) => one.ends_ms > Date.now())
+    return { switches: this.switches.map((one) => ({ ...one, left_s: (one.ends_ms - Date.now()) / 1000 })), default_s: 3600, longest_s: 86400, most: 256 }
+  }
+
+  order ({ mode, route = null, for: time = '1h' }) {
+    this.asked.push({ mode, route, for: time })
+    const isMeant = (one) => one.route === route || (mode === 'on' && route === null)
+    const ended = this.switches.filter(isMeant).length
+    this.switches = this.switches.filter((one) => !isMeant(one))
+    const seconds = { s: 1, m: 60, h: 3600 }[time.at(-1)] * Number(time.slice(0, -1))
+    if (mode !== 'on') this.switches.push({ route, mode, by: 'admin', ends_ms: Date.now() + 1000 * seconds, shared: true })
+    this.switches.sort((a, b) => (a.route ?? '') < (b.route ?? '') ? -1 : 1)
+    this.tell({ kind: 'mode', change: mode === 'on' ? 'ended' : 'set', mode: mode === 'on' ? 'off' : mode, route, by: 'admin', left_s: mode === 'on' ? 0 : seconds })
+    return { mode, route, ended: mode === 'on' ? ended : 0, shared: this.state !== 'degraded', why: this.state === 'degraded' ? LOST : null, switches: this.modes().switches }
+  }
+
   purge (body) {
     this.asked.push(body)
     const event = { kind: 'purge', by: 'admin', method: null, path: null, tags: body.tags ?? (body.urls ?? []).map((url) => `uri:${url}`), more_tags: 0, everything: body.everything ?? false, soft: body.soft ?? false }
@@ -255,6 +276,8 @@ export class Mock {
         return json(this.history(url.searchParams.get('range')))
       case 'GET /routes': return json(this.policies())
       case 'GET /shadow': return json(this.shadow())
+      case 'GET /mode': return json(this.modes())
+      case 'POST /mode': return json(this.order(body))
       case 'POST /purge': return json(this.purge(body))
       case 'POST /explain': return json(this.explain(body))
       case 'POST /reload': return json(this.reload(), this.config.error ? 422 : 200)

@@ -5,4 +5,5 @@ mod commands;
 mod demo;
 mod first_mistakes;
 mod history;
+mod modes;
 mod warm;

@@ -12,6 +12,7 @@ mod languages;
 mod learned_headers;
 mod memory;
 mod metrics;
+mod mode_switches;
 mod mutations;
 mod protocols;
 mod regressions;

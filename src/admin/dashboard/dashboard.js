@@ -5,6 +5,7 @@ import { buildCharts } from './charts.js'
 import { closeEvents, openEvents } from './events.js'
 import { explain, hasBody } from './explain.js'
 import { buildRanges } from './history.js'
+import { askSwitch } from './mode.js'
 import { $, copy, put, set } from './page.js'
 import { poll } from './polling.js'
 import { choosePurge, submitPurge } from './purge.js'
@@ -18,6 +19,7 @@ function wire () {
   put($('first-route'), FIRST_ROUTE)
   for (const button of document.querySelectorAll('[data-copy]')) button.addEventListener('click', () => copy($(button.dataset.copy).textContent, button))
   $('reload').addEventListener('click', reload)
+  $('switch-all').addEventListener('click', () => askSwitch(null))
   $('route-filter').addEventListener('input', filterRoutes)
   $('route-order').addEventListener('change', () => {
     state.orderedAt = -Infinity

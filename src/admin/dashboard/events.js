@@ -1,6 +1,6 @@
 // Events, streamed while the page is visible.
 
-import { count, plural, time } from './numbers.js'
+import { count, plural, span, time } from './numbers.js'
 import { $, clean, make, put, set, stamp } from './page.js'
 import { BACK_OFF_MS, poll } from './polling.js'
 
@@ -17,7 +17,7 @@ export function openEvents () {
     events.failures = 0
     put($('events-state'), '')
   })
-  for (const kind of ['purge', 'reload', 'state', 'finding']) {
+  for (const kind of ['purge', 'reload', 'state', 'finding', 'mode']) {
     events.source.addEventListener(kind, (message) => {
       if (events.waiting.length === 0) requestAnimationFrame(showEvents)
       events.waiting.push({ kind, ...JSON.parse(message.data) })
@@ -55,7 +55,7 @@ function showEvents () {
   while (list.children.length > MAX_EVENTS) list.lastElementChild.remove()
   $('no-events').hidden = list.children.length > 0
   // Update the numbers at once.
-  if (fresh.some((event) => event.kind === 'reload' || event.kind === 'state')) poll()
+  if (fresh.some((event) => ['reload', 'state', 'mode'].includes(event.kind))) poll()
 }
 
 function eventLine (event) {
@@ -83,5 +83,10 @@ const EVENT_WORDS = {
     ? { label: 'reload', tone: 'good', text: e.changes ? plural(e.changes, 'change') : 'nothing changed' }
     : { label: 'reload failed', tone: 'bad', text: e.error ?? '' },
   state: (e) => ({ label: e.status, tone: { ready: 'good', degraded: 'warn' }[e.status] ?? 'bad', text: e.reasons.join('; ') }),
-  finding: (e) => ({ label: `finding: ${e.finding}`, tone: 'warn', text: `${e.route}: ${e.text}` })
+  finding: (e) => ({ label: `finding: ${e.finding}`, tone: 'warn', text: `${e.route}: ${e.text}` }),
+  mode: (e) => ({
+    label: e.change === 'set' ? `switched ${e.mode}` : 'switch ended',
+    tone: e.change === 'set' ? 'warn' : 'good',
+    text: `${e.by}: ${e.route ?? 'all routes'}${e.change === 'set' ? ` for ${span(e.left_s)}` : `, ${e.mode}`}`
+  })
 }

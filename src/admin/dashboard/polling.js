@@ -4,6 +4,7 @@ import { ask, Refused, Unreachable } from './api.js'
 import { showCharts } from './charts.js'
 import { showFindings } from './findings.js'
 import { forgetHistory, pollHistory } from './history.js'
+import { showSwitches } from './mode.js'
 import { moment } from './numbers.js'
 import { showAlerts, showState, showTiles, showTop } from './overview.js'
 import { $, banner, put, say } from './page.js'
@@ -50,7 +51,7 @@ async function extras (stats) {
     showRoutes(stats)
   }
   const { findings, audited } = findingsOf(stats)
-  const watched = stats.mode === 'shadow' || findings + audited > 0 || stats.routes.some((route) => route.mode === 'shadow')
+  const watched = stats.mode === 'shadow' || (stats.switches ?? []).some((one) => one.mode === 'shadow') || findings + audited > 0 || stats.routes.some((route) => route.mode === 'shadow')
   if (!watched) $('findings').hidden = true
   if (watched && performance.now() - state.shadowAt >= SHADOW_MS) {
     state.shadowAt = performance.now()
@@ -71,6 +72,7 @@ function accept (stats) {
   while (state.samples.length > 2 && state.samples[1].at < stats.now_ms - HISTORY_MS) state.samples.shift()
   showTop(stats)
   showAlerts(stats)
+  showSwitches(stats)
   showTiles(stats)
   if (state.history.range === LIVE) showCharts()
   showState(stats)

@@ -1,5 +1,6 @@
 // The table of routes, with their reasons and policies.
 
+import { askSwitch, endSwitch, left } from './mode.js'
 import { all, bytes, count, KINDS, milliseconds, ownPages, percent, plural, span } from './numbers.js'
 import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
 import { state } from './state.js'
@@ -53,6 +54,8 @@ function buildRoute () {
     row.toggle.setAttribute('aria-expanded', String(!row.more.hidden))
     if (!row.more.hidden) showMore(row)
   })
+  row.switch.addEventListener('click', () => askSwitch(row.route.path))
+  row.end.addEventListener('click', () => endSwitch(row.route.path))
   row.explain.addEventListener('click', () => {
     const { target } = $('explain').elements
     target.value = samplePath({ routes: [row.route] })
@@ -67,7 +70,9 @@ function showRoute (row, route, stats) {
   row.file = fileOf(stats)
   put(row.path, route.path === null ? 'No route' : clean(route.path))
   put(row.where, route.line ? `${row.file}:${route.line}` : route.path === null ? 'requests that no route matches' : '')
-  word(row.mode, route.path === null ? NONE : route.mode)
+  const held = strictest(route)
+  word(row.mode, route.path === null ? NONE : held?.mode ?? route.mode)
+  put(row.switched, held ? `for ${left(held)}` : '')
   put(row.scope, route.path === null ? NONE : clean(route.scope))
   put(row.ttl, route.path === null ? NONE : freshFor(route))
   put(row.requests, count(all(route.requests)))
@@ -89,6 +94,12 @@ function freshFor ({ ttl_s: ttl, freshness }) {
   return from === 'ttl' ? span(ttl) : `${span(ttl)} or origin’s`
 }
 
+// The switch of a route, if it makes it do less than the file says.
+function strictest ({ mode, switch: held }) {
+  const rank = { on: 0, shadow: 1, off: 2 }
+  return held && rank[held.mode] > rank[mode] ? held : null
+}
+
 function showMore (row) {
   const { route } = row
   const total = all(route.requests)
@@ -105,6 +116,8 @@ function showMore (row) {
   const policy = route.path === null ? null : state.policies.get(route.path)
   row['policy-title'].hidden = !policy
   row.explain.hidden = route.path === null
+  row.switch.hidden = route.path === null
+  row.end.hidden = !(route.switch && route.switch.route === route.path)
   facts(row.policy, policy ? policyFacts(policy, route.learned_headers) : [])
 }
 

@@ -17,6 +17,7 @@ pub(super) struct RecordKeys {
     pub(super) clock: Bytes,
     pub(super) marks: String,
     pub(super) bus: String,
+    pub(super) switches: Bytes,
 }
 
 impl RecordKeys {
@@ -30,6 +31,7 @@ impl RecordKeys {
             clock: format!("{{{namespace}}}:clock").into(),
             marks: format!("{{{namespace}}}:m:"),
             bus: format!("{{{namespace}}}:bus"),
+            switches: format!("{{{namespace}}}:modes").into(),
         }
     }
 
@@ -56,11 +58,18 @@ pub(super) struct RecordScripts {
     pub(super) forget: Script,
     pub(super) seed: Script,
     pub(super) commit: Script,
+    pub(super) switch_keep: Script,
+    pub(super) switch_end: Script,
+    pub(super) switch_read: Script,
 }
 
 impl Default for RecordScripts {
     fn default() -> Self {
         let script = |text: &str| Script::new(&[include_str!("../lua/lib.lua"), text]);
+        let switch_script = |text: &str| {
+            let libraries = [include_str!("../lua/lib.lua"), include_str!("../lua/switch_lib.lua")];
+            Script::new(&[libraries[0], libraries[1], text])
+        };
         Self {
             init: script(include_str!("../lua/init.lua")),
             role: script(include_str!("../lua/role.lua")),
@@ -74,6 +83,9 @@ impl Default for RecordScripts {
             forget: script(include_str!("../lua/forget.lua")),
             seed: script(include_str!("../lua/seed.lua")),
             commit: script(include_str!("../lua/commit.lua")),
+            switch_keep: switch_script(include_str!("../lua/switch_keep.lua")),
+            switch_end: switch_script(include_str!("../lua/switch_end.lua")),
+            switch_read: switch_script(include_str!("../lua/switch_read.lua")),
         }
     }
 }

@@ -343,8 +343,9 @@ impl Lookup<'_> {
 
 /// Why a request bypasses the cache, whatever its key.
 fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outcome> {
-    if route.spec.mode == RouteMode::Off {
-        return Err(Outcome::bypass(Reason::ModeOff));
+    if route.mode() == RouteMode::Off {
+        let by_file = route.spec.mode == RouteMode::Off;
+        return Err(Outcome::bypass(if by_file { Reason::ModeOff } else { Reason::SwitchedOff }));
     }
     if request.has_body {
         // SECURITY: the response to a GET with a body ("fat GET") may depend on the body, which is
