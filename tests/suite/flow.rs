@@ -44,3 +44,4 @@ mod streaming;
 mod suggestions;
 mod ttl;
 mod variants;
+mod varying_keys;
