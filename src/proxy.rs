@@ -59,6 +59,7 @@ mod fill;
 mod head;
 mod hit;
 pub mod inspect;
+mod key_watch;
 mod late_fill;
 mod late_keys;
 mod late_purges;

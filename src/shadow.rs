@@ -385,33 +385,32 @@ impl Shadow {
             }
         }
         let report_for = |subject: &Subject<'_>| {
-            let spec = &subject.route.spec;
-            RouteReport::new(
-                subject.route.name(),
-                subject.route.mode().as_str(),
-                spec.scope.as_str(),
-                &subject.findings,
-            )
+            let route = subject.route;
+            let (name, scope) = (route.name(), route.spec.scope.as_str());
+            RouteReport::new(name, route.mode().as_str(), scope, &subject.findings)
         };
         let mut advised = write_advice::write_advice(&self.mutations.answers, rules);
         advised.extend(advice::advise(&subjects));
         ShadowReport { routes: subjects.iter().map(report_for).collect(), advice: advised }
     }
 
+    /// How many requests of a route would have been hits in shadow.
+    #[must_use]
+    pub fn would_hit(&self, route: &str) -> u64 {
+        self.lock().get(route).map_or(0, |route| route.findings().hits)
+    }
+
     /// The numbers of findings, of audits, and of audits that found a stale response, over all
     /// routes.
     #[must_use]
     pub fn totals(&self) -> (u64, u64, u64) {
-        self.lock().values().map(|route| route.findings()).fold(
-            (0, 0, 0),
-            |(found, audited, stale), route| {
-                (
-                    found + route.stale + route.scope,
-                    audited + route.audited,
-                    stale + route.audited_stale,
-                )
-            },
-        )
+        let mut totals = (0, 0, 0);
+        for route in self.lock().values().map(|route| route.findings()) {
+            totals.0 += route.stale + route.scope;
+            totals.1 += route.audited;
+            totals.2 += route.audited_stale;
+        }
+        totals
     }
 
     /// Of how many routes bodies never depended on the language, and of how many they do.

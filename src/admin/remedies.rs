@@ -11,6 +11,7 @@
 //!    nothing.
 //! 2. *What the origin says of a response stands*: neither `origin = "ignore"` nor
 //!    `strip_set_cookie` is suggested, since a form or a login may be behind it.
+//!    Only cookies that are known to count visitors or to steer connections may be named there.
 //! 3. *Each change has an effect on the requests that it is suggested for.*
 
 use std::str::FromStr as _;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+pub(super) use self::causes::subjects;
+pub(super) use self::evidence::KeyEvidence;
+use self::proposal::Proposal;
 use super::reload::ReloadHandle;
 use crate::outcome::Reason;
 use crate::policy::edit::{Edit, EditValue, TriedEdits};
@@ -27,6 +31,12 @@ use crate::policy::route::headers::FROM_TRUSTED;
 use crate::policy::scope::Scope;
 use crate::semantics::storability::OriginRule;
 use crate::units::show_duration;
+
+mod causes;
+mod evidence;
+mod proposal;
+mod set_cookies;
+mod varying;
 
 /// How many unknown headers one suggestion speaks of.
 const MAX_HEADERS: usize = 16;
@@ -81,39 +91,65 @@ pub(super) struct RemedyChange {
     pub(super) risks: String,
 }
 
-/// A change that has not been tried.
-struct Proposal {
-    edits: Vec<Edit>,
-    does: String,
-    risks: String,
-}
-
 /// The remedy for a reason on a route. `subjects` are the names that the reason is about, the most
-/// frequent first.
+/// frequent first; `evidence` is what is known of the route's keys.
 pub(super) fn remedy(
     reason: Reason,
     subjects: &[String],
-    route: Option<&Route>,
+    route: Option<(&Route, &KeyEvidence)>,
     file: &dyn ReloadHandle,
 ) -> Remedy {
-    let words = [Some(reason.meaning()), reason.remedy()];
+    let seen = route.and_then(|(route, evidence)| causes::words(evidence, reason, route));
+    let words = [seen.as_deref(), Some(reason.meaning()), reason.remedy()];
     let why = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let proposals = route.map(|route| proposals(reason, subjects, route)).unwrap_or_default();
-    let change = proposals.into_iter().find_map(|proposal| {
+    let proposals = route.map(|(route, evidence)| proposals(reason, subjects, route, evidence));
+    Remedy { why, change: tried(proposals.unwrap_or_default(), file) }
+}
+
+/// What keeps requests of a route from the cache besides its rules, with the change that would
+/// help, if there is one. None if nothing is known.
+pub(super) fn key_remedies(
+    route: &Route,
+    evidence: &KeyEvidence,
+    file: &dyn ReloadHandle,
+) -> Vec<Remedy> {
+    let one = |reason: Reason| {
+        let why = causes::words(evidence, reason, route)?;
+        let change = tried(causes::proposal(evidence, reason, route), file);
+        Some(Remedy { why, change })
+    };
+    [Reason::NotStored, Reason::SetCookie].into_iter().filter_map(one).collect()
+}
+
+/// The first change that may be shown.
+fn tried(
+    proposals: impl IntoIterator<Item = Proposal>,
+    file: &dyn ReloadHandle,
+) -> Option<RemedyChange> {
+    proposals.into_iter().find_map(|proposal| {
         let tried = file.try_edits(&proposal.edits)?;
         Some(RemedyChange { tried, does: proposal.does, risks: proposal.risks })
-    });
-    Remedy { why, change }
+    })
 }
 
 /// The changes that may help, the best first.
-fn proposals(reason: Reason, subjects: &[String], route: &Route) -> Vec<Proposal> {
+fn proposals(
+    reason: Reason,
+    subjects: &[String],
+    route: &Route,
+    evidence: &KeyEvidence,
+) -> Vec<Proposal> {
     if reason != Reason::UnkeyedHeader {
-        return proposal(reason, route).into_iter().collect();
+        let own = causes::proposal(evidence, reason, route);
+        return own.into_iter().chain(proposal(reason, route)).collect();
     }
+    // What the route has learned from `Vary` meanwhile needs no change.
+    let learned = route.headers.learned();
+    let is_open = |name: &&String| !learned.iter().any(|known| known.as_str() == **name);
+    let subjects: Vec<String> = subjects.iter().filter(is_open).cloned().collect();
     // On a route for everybody, a header that names one caller has no place in the key.
-    let all = unkeyed(subjects, route, true);
-    let others = unkeyed(subjects, route, false);
+    let all = unkeyed(&subjects, route, true, evidence);
+    let others = unkeyed(&subjects, route, false, evidence);
     all.into_iter().chain(others).collect()
 }
 
@@ -176,17 +212,23 @@ struct HeaderPlaces {
     noise: Vec<String>,
     /// Those for which no rule of the route is right.
     left: Vec<String>,
+    /// Those whose value differs in each request.
+    varying: Vec<String>,
 }
 
 impl HeaderPlaces {
-    fn new(subjects: &[String], route: &Route, with_callers: bool) -> Self {
+    fn new(subjects: &[String], route: &Route, with_callers: bool, evidence: &KeyEvidence) -> Self {
         let mut places = Self::default();
         for name in subjects.iter().filter(|name| HeaderName::from_str(name).is_ok()) {
             if NOISE.contains(&name.as_str()) {
                 places.noise.push(name.clone());
                 continue;
             }
+            let varies = evidence.unkeyed.iter().any(|known| **known == **name);
             let list = match meaning(name) {
+                // In the key, a value that never comes again helps nobody.
+                None if varies => &mut places.varying,
+                Some(Meaning::Credential) if varies => &mut places.left,
                 // In scope `public` a credential would be withheld, and its owner be given what the
                 // app shows to strangers.
                 Some(Meaning::Credential) if route.spec.scope == Scope::Public => &mut places.left,
@@ -224,6 +266,14 @@ impl HeaderPlaces {
             let names = self.left.join(", ");
             does.push(format!("Requests with {names} bypass the cache as before."));
         }
+        if !self.varying.is_empty() {
+            does.push(format!(
+                "{} {} another value in each request, so that no key with it would ever repeat: \
+                 list it in `drop_headers` if no response depends on it.",
+                self.varying.join(", "),
+                has(&self.varying),
+            ));
+        }
         does.join(" ")
     }
 
@@ -251,9 +301,14 @@ impl HeaderPlaces {
 }
 
 /// One change for all headers that neither the key nor the route speaks of.
-fn unkeyed(subjects: &[String], route: &Route, with_callers: bool) -> Option<Proposal> {
+fn unkeyed(
+    subjects: &[String],
+    route: &Route,
+    with_callers: bool,
+    evidence: &KeyEvidence,
+) -> Option<Proposal> {
     let first = &subjects[..subjects.len().min(MAX_HEADERS)];
-    let places = HeaderPlaces::new(first, route, with_callers);
+    let places = HeaderPlaces::new(first, route, with_callers, evidence);
     let (does, risks) = (places.does(), places.risks());
     let HeaderPlaces { credentials, fields, noise, .. } = places;
     let mut edits = Vec::new();

@@ -11,18 +11,21 @@ use url::Url;
 
 use super::readiness::{Readiness, Ready};
 use super::reload::ReloadHandle;
+use super::remedies;
+use super::remedies::{KeyEvidence, Remedy};
 use super::response::ApiError;
 use crate::clock::Wall;
 use crate::coherence::PurgeKind;
 use crate::policy::explain;
-use crate::policy::explain::ExplainRequest;
+use crate::policy::explain::{ExplainLine, ExplainRequest};
 use crate::policy::glob::Glob;
 use crate::policy::plan::Plan;
 use crate::policy::purge_url::not_one_path;
 use crate::policy::request_target;
+use crate::policy::route::Route;
 use crate::policy::tag::Tag;
 use crate::proxy::Proxy;
-use crate::shadow::report::ShadowReport;
+use crate::shadow::report::{Advice, ShadowReport};
 use crate::telemetry::events::{EventKind, PurgeEvent};
 use crate::telemetry::hot_tags::TagEvent;
 use crate::telemetry::metrics::MetricsFormat;
@@ -117,7 +120,20 @@ impl AdminState {
             advice.diff = tried.map(|tried| tried.diff);
             advice.diff.is_some()
         });
+        for route in live.rules.routes.iter() {
+            let evidence = KeyEvidence::new(&self.proxy, &live, route);
+            let remedies = remedies::key_remedies(route, &evidence, &*self.reloader);
+            report.advice.extend(remedies.into_iter().map(|remedy| key_advice(route, remedy)));
+        }
         report
+    }
+
+    /// What is known of the keys of a route.
+    pub(super) fn key_evidence(&self, route: &Route) -> KeyEvidence {
+        let live = self.proxy.active_config();
+        // A reload may have come in between: then nothing is known yet.
+        let is_same = live.rules.routes.get(route.id).is_some_and(|own| own.name() == route.name());
+        if is_same { KeyEvidence::new(&self.proxy, &live, route) } else { KeyEvidence::default() }
     }
 
     pub(super) fn shadow_summary(&self) -> Value {
@@ -209,11 +225,30 @@ impl AdminState {
         let stored = match plan {
             Plan::Lookup(lookup) => {
                 explained.add_lifetime(live.table.lifetime(Some(lookup.route.id)));
+                let evidence = KeyEvidence::new(&self.proxy, &live, lookup.route);
+                let remedies = remedies::key_remedies(lookup.route, &evidence, &*self.reloader);
+                explained.lines.extend(remedies.into_iter().map(|remedy| ExplainLine {
+                    name: "seen on this route".to_owned(),
+                    value: remedy.why,
+                }));
                 self.proxy.inspect(&lookup, asked.headers).await
             }
             _ => None,
         };
         Ok(json!({ "request": explained.request, "lines": explained.lines, "stored": stored }))
+    }
+}
+
+/// Advice about what keeps requests of a route from the cache besides its rules.
+fn key_advice(route: &Route, remedy: Remedy) -> Advice {
+    let tried = remedy.change.map(|change| change.tried);
+    Advice {
+        route: route.name().to_owned(),
+        why: remedy.why,
+        toml: tried.as_ref().map(|tried| tried.lines.clone()).unwrap_or_default(),
+        line: Some(route.spec.line),
+        diff: tried.map(|tried| tried.diff),
+        edits: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use serde_json::{Value, json};
 
+use super::remedies;
 use super::remedies::remedy;
 use super::state::AdminState;
 use crate::coherence::CoherenceMode;
@@ -216,13 +217,18 @@ fn reasons(state: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Valu
         .filter_map(|(disposition, reason, count)| Some((*disposition, (*reason)?, *count)))
         .collect();
     reasons.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+    let evidence = route.map(|route| state.key_evidence(route));
+    let route = route.zip(evidence.as_ref());
     let one = |(disposition, reason, count): (Disposition, Reason, u64)| {
         let subjects = state.proxy.hot_tags.subjects(&row.name, reason.as_str());
         let most = subjects.first().map_or(0, |(_, count)| *count);
         // A name that hardly any request has is a stranger's, or a typing mistake.
         let usual = |(_, count): &(String, u64)| count.saturating_mul(RARITY) >= most;
-        let subjects: Vec<String> =
+        let mut subjects: Vec<String> =
             subjects.into_iter().filter(usual).map(|(name, _)| name).collect();
+        if let Some((_, evidence)) = route {
+            subjects.extend(remedies::subjects(evidence, reason));
+        }
         let remedy = remedy(reason, &subjects, route, &*state.reloader);
         let change = remedy.change.as_ref();
         json!({

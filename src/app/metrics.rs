@@ -127,6 +127,7 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     );
     limit("limits.refreshes", &flow.refreshes_rejected);
     limit("route.learned", &flow.headers_unlearned);
+    limit("route.key_parts", &flow.keys_unobserved);
     limit("credential.known", &flow.callers_unremembered);
     for (why, counter) in
         [("while_revalidate", &flow.while_revalidate), ("app_failed", &flow.stale_if_error)]

@@ -288,7 +288,7 @@ reasons! {
     NotStored = "not stored", [Lookup],
         meaning: "Nothing is stored under the key.",
         remedy: "If it does not go away, compare the keys of two requests with `sidecache \
-            explain`.";
+            explain`; what differs in each request is told by name, once that is known.";
     Expired = "expired", [Lookup],
         meaning: "The stored response is no longer fresh.",
         remedy: "If writes purge the response anyway, let the origin send a longer `max-age`, or \
@@ -345,7 +345,8 @@ reasons! {
     SetCookie = "set-cookie", [Store],
         meaning: "The response sets a cookie.",
         remedy: "Name the cookie in `strip_set_cookie` if nothing needs it: neither a login, nor a \
-                 form in the response.";
+                 form in the response. Never strip a session or the token of a form; let the app \
+                 set it only when it changes.";
     VaryStar = "vary *", [Store],
         meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
         remedy: "";

@@ -216,6 +216,12 @@ impl IgnoredCookies {
         Ok(Self { sets: sets.into(), names: names.into(), exempt: exempt.into(), first_bytes })
     }
 
+    /// Whether a cookie of this name is taken out of what is ignored, whatever else says so.
+    #[must_use]
+    pub fn exempts(&self, name: &[u8]) -> bool {
+        any_matches(&self.exempt, name)
+    }
+
     /// Whether a cookie of this name is ignored.
     #[must_use]
     pub fn ignores(&self, name: &[u8]) -> bool {

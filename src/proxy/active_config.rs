@@ -15,6 +15,8 @@ use arc_swap::ArcSwap;
 
 use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
+use crate::policy::rolling_cookies::RollingCookies;
+use crate::policy::varying_keys::VaryingKeys;
 use crate::proxy::cookie_use::CookieUse;
 use crate::proxy::origin::OriginClient;
 use crate::proxy::settings::ProxySettings;
@@ -38,6 +40,10 @@ pub struct ActiveConfig {
     pub table: Arc<RouteTable>,
     /// Which cookies of `[credential]` requests have carried.
     pub cookie_use: CookieUse,
+    /// Which parts of keys differ each time.
+    pub varying_keys: VaryingKeys,
+    /// Which cookies the origin replaces each time.
+    pub rolling_cookies: RollingCookies,
     /// The callers that the origin has lately accepted; none where no write depends on it.
     pub known_callers: Option<KnownCallers>,
 }

@@ -57,6 +57,9 @@ pub struct ProxyCounters {
     /// Headers that the origin named in `Vary`, and that are not in the key because the route has
     /// learned too many others.
     pub headers_unlearned: Arc<Counter>,
+    /// Misses that were not observed for what differs each time, because their keys have too many
+    /// parts.
+    pub keys_unobserved: Arc<Counter>,
     /// Callers that are not remembered as accepted, because there are too many.
     pub callers_unremembered: Arc<Counter>,
     /// Purges, by source and kind.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use crate::cache::fills::{FillKey, Leader};
@@ -24,6 +24,7 @@ use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCand
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
 use crate::proxy::fill::unwanted::fetch_while_wanted;
 use crate::proxy::hit;
+use crate::proxy::key_watch;
 use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -161,9 +162,10 @@ fn filled_outcome(
 /// Why a response that varies so is not for this request, if it is not. What the fill has withheld
 /// is learned.
 pub(super) fn withheld_outcome(lookup: &Lookup<'_>, vary: &VarySpec) -> Option<Outcome> {
-    let name = lookup.withheld_from(vary)?;
+    lookup.withheld_from(vary)?;
     // What there is no room for makes the request pass, which counts it.
     let _ = lookup.route.learn(vary, &lookup.withheld_names(), &lookup.roles);
+    let name = lookup.withheld_for_good(vary)?;
     Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
 }
 
@@ -228,7 +230,7 @@ pub(super) async fn run_fill(
         }
     };
     let status = origin.response.status();
-    request.record_refusal(&resources.authorized_clients, status, origin.response.headers());
+    record_head(resources, &request, status, origin.response.headers());
     if let Some(outcome) = request.passes_after(&origin.response) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
@@ -353,6 +355,20 @@ async fn drop_stale(
     let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
     if !same && supersedes {
         resources.store.forget(stale.key).await;
+    }
+}
+
+/// Records what the head of a response says of the caller, and of cookies.
+fn record_head(
+    resources: &Resources,
+    request: &FillRequest,
+    status: StatusCode,
+    headers: &HeaderMap,
+) {
+    request.record_refusal(&resources.authorized_clients, status, headers);
+    request.config.rolling_cookies.observe(&request.sent, headers);
+    if request.sets_cookie(headers) {
+        key_watch::record_set_cookies(resources, &request.route, headers);
     }
 }
 

@@ -17,14 +17,11 @@ use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
 use crate::proxy::serve::{ProofState, Serve, StoredState, allotted, may_serve};
-use crate::proxy::{audit, head, hit, late_fill, miss, pass, refresh};
+use crate::proxy::{audit, head, hit, key_watch, late_fill, miss, pass, refresh};
 
 /// How often a request repeats the lookup after the fill of another sidecar. Once as a rule; once
 /// more after a purge, or a fill that failed.
 const MAX_RETRIES: u8 = 2;
-
-/// How many unknown headers of a request are counted besides the one that its outcome names.
-const MAX_COUNTED: usize = 15;
 
 /// What earlier lookups of one request came to.
 #[derive(Debug, Default)]
@@ -90,12 +87,7 @@ pub(super) async fn serve_lookup(
     if let Some(reason) = context.directives.bypass {
         return Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(reason))).await;
     }
-    if let Some((name, others)) = context.lookup.unknown.split_first() {
-        // The outcome names one of them. Whoever has to do something about it needs all.
-        for other in others.iter().take(MAX_COUNTED) {
-            let (route, reason) = (context.lookup.route.name(), Reason::UnkeyedHeader.as_str());
-            resources.hot_tags.subject(route, reason, other.as_str());
-        }
+    if let Some(name) = context.lookup.unknown.first() {
         let outcome = Outcome::bypass_with(Reason::UnkeyedHeader, name.as_str());
         return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
     }
@@ -166,8 +158,11 @@ async fn lookup_once(
     let may_retry = attempts.may_retry();
     let fill_reason = FillReason { snapshot, reason, key, stale, for_others };
     let response = ask_origin(resources, context, fill_key, fill_reason, may_retry).await;
-    if response.is_none() {
-        attempts.retry(reason);
+    match &response {
+        Some(response) => {
+            key_watch::observe_miss(resources, context, reason, &response.outcome);
+        }
+        None => attempts.retry(reason),
     }
     response
 }

@@ -10,7 +10,9 @@ use hyper::upgrade::OnUpgrade;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::Lookup;
 use crate::policy::refusal::Refusal;
+use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, shared_client};
+use crate::proxy::key_watch;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
@@ -19,6 +21,9 @@ use crate::semantics::cache_status;
 use crate::semantics::forward;
 use crate::semantics::vary::VarySpec;
 use crate::upstream;
+
+/// How many unknown headers of a request are counted besides the one that its outcome names.
+const MAX_COUNTED: usize = 15;
 
 /// Forwards a request as it is.
 pub(super) async fn pass(
@@ -29,9 +34,22 @@ pub(super) async fn pass(
     outcome: Outcome,
     route: Option<usize>,
 ) -> ProxyResponse {
+    pass_and(resources, context, (parts, body), outcome, route, |_, _| {}).await
+}
+
+/// Forwards a request as it is. `settle` sees the head of the response before the outcome is told.
+async fn pass_and(
+    resources: &Arc<Resources>,
+    context: RequestContext<'_>,
+    (parts, body): (Parts, Body),
+    mut outcome: Outcome,
+    route: Option<usize>,
+    settle: impl FnOnce(&HeaderMap, &mut Outcome),
+) -> ProxyResponse {
     let upgrade = context.connection.upgrade.as_ref();
     let client = parts.extensions.get::<OnUpgrade>().cloned();
     let requester = context.requester(&parts);
+    let cookies = key_watch::cookies_of(&parts.headers);
     let request = context.config.origin.request(parts, body, context.peer, upgrade);
     let (choice, table) = (&context.connection.choice, &context.config.table);
     match context.config.origin.send_on(choice, &requester, request, table, route).await {
@@ -39,6 +57,8 @@ pub(super) async fn pass(
             // SECURITY: a protocol that was not offered is none that may be tunnelled.
             let accepted = |offered| forward::accepts_upgrade(offered, response.headers());
             let client = client.filter(|_| upgrade.is_some_and(accepted));
+            context.config.rolling_cookies.observe(&cookies, response.headers());
+            settle(response.headers(), &mut outcome);
             passed(resources, context, response, outcome, route, client)
         }
         Err(error) => ProxyResponse::upstream_failure(&error, &outcome, route),
@@ -71,11 +91,14 @@ async fn pass_parts(
     parts: Parts,
     outcome: Outcome,
 ) -> ProxyResponse {
-    let passed =
-        pass(resources, context.request, parts, Body::empty(), outcome, Some(context.route()))
-            .await;
+    let settle = |headers: &HeaderMap, outcome: &mut Outcome| {
+        resources.counters.headers_unlearned.add(learn_vary(context, headers));
+        blame(resources, context.request.config, context.lookup, outcome);
+    };
+    let route = Some(context.route());
+    let request = (parts, Body::empty());
+    let passed = pass_and(resources, context.request, request, outcome, route, settle).await;
     let (status, headers) = (passed.response.status(), passed.response.headers());
-    resources.counters.headers_unlearned.add(learn_vary(context, headers));
     let rules = &context.request.config.rules;
     let host = context.lookup.host();
     if Refusal::from_response(&rules.credential, host, status, headers).is_some() {
@@ -101,6 +124,23 @@ fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) -> u64 {
     let lookup = context.lookup;
     VarySpec::from_response(&context.parts.headers, response)
         .map_or(0, |vary| lookup.route.learn(&vary, &lookup.withheld_names(), &lookup.roles))
+}
+
+/// Names the header that is at fault among those that no key has seen: what the response has just
+/// shown to be covered by `Vary` is in the key from now on. The others are counted.
+fn blame(resources: &Resources, config: &ActiveConfig, lookup: &Lookup<'_>, outcome: &mut Outcome) {
+    if outcome.reason != Some(Reason::UnkeyedHeader) {
+        return;
+    }
+    let unlearned = lookup.unlearned();
+    let Some((name, others)) = unlearned.split_first() else { return };
+    key_watch::observe_unkeyed(config, lookup);
+    outcome.subject = Some(name.as_str().into());
+    // The outcome names one of them. Whoever has to do something about it needs all.
+    for other in others.iter().take(MAX_COUNTED) {
+        let (route, reason) = (lookup.route.name(), Reason::UnkeyedHeader.as_str());
+        resources.hot_tags.subject(route, reason, other.as_str());
+    }
 }
 
 /// Makes the origin's response ready for the client.

@@ -9,23 +9,24 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use sha2::{Digest as _, Sha256};
 
 use crate::coherence::local_snapshot::LocalSnapshot;
 use crate::coherence::{CoherenceMode, TagSnapshot};
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::{AuthorizationState, SharedClient};
 use crate::policy::key::{self, KeyHash};
-use crate::policy::plan::{Lookup, Plan};
+use crate::policy::plan::{KeyParts, Plan};
 use crate::policy::refusal::Refusal;
 use crate::policy::route::{Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, RequestContext, is_confirmed};
 use crate::proxy::fill::request::{FillReason, FillRequest};
+use crate::proxy::key_watch;
 use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
 use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
+use crate::proxy::shadow::digests::{credential_digest, others_digest, withheld_query_digest};
 use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digester;
@@ -39,6 +40,8 @@ use crate::shadow::{
     is_telling, unstorable,
 };
 use crate::upstream::ConnectionChoice;
+
+mod digests;
 
 /// A request of a route in shadow: what would become of it.
 pub(super) struct ShadowRequest {
@@ -67,6 +70,8 @@ struct ShadowWatch {
     /// Identifies what a fill would withhold, and the caller.
     others: u64,
     path: Box<str>,
+    /// What its key is made of, where it would be a miss.
+    parts: Option<KeyParts<'static>>,
 }
 
 /// A response whose head has come.
@@ -150,6 +155,7 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
         others: others_digest(caller, &withheld, &parts.headers),
         withheld,
         path: lookup.path().into(),
+        parts: key_watch::shadowed_parts(resources, context, may_store),
     };
     ShadowRequest {
         route: lookup.route.id,
@@ -205,6 +211,7 @@ pub(super) async fn pass_in_shadow(
     };
     let (origin, table) = (&context.config.origin, &context.config.table);
     let from = context.requester(&parts);
+    let cookies = key_watch::cookies_of(&parts.headers);
     let request = origin.request(parts, body, context.peer, None);
     let (requested, sent) = (resources.clock.wall(), resources.shadow.steps.next());
     let mut response =
@@ -225,6 +232,7 @@ pub(super) async fn pass_in_shadow(
     let times = (requested, received);
     let mut decision = decide_store(&resources.store, &watch.fill, &response, times, None);
     *response.status_mut() = status;
+    watch.observe_key(resources, &cookies, response.headers(), decision.as_ref().ok());
     if names_languages(response.headers()) {
         route_shadow.findings().languages.is_said = true;
     }
@@ -278,6 +286,25 @@ fn record_shadow_authorization(
 }
 
 impl ShadowWatch {
+    /// Observes what keeps such requests from the cache, as for those of a route that caches.
+    fn observe_key(
+        &self,
+        resources: &Resources,
+        cookies: &HeaderMap,
+        response: &HeaderMap,
+        decision: Option<&StoreDecision>,
+    ) {
+        let (config, route) = (&self.fill.config, &self.fill.route);
+        config.rolling_cookies.observe(cookies, response);
+        if self.fill.sets_cookie(response) {
+            key_watch::record_set_cookies(resources, route, response);
+        }
+        if let (Some(parts), Some(decision)) = (&self.parts, decision) {
+            let fresh_for = decision.policy.times.lifetime;
+            key_watch::observe_parts(resources, config, route, parts, fresh_for);
+        }
+    }
+
     /// Learns what the response varies on. Returns whether that is something that a fill would
     /// withhold.
     fn learn(&self, resources: &Resources, response: &HeaderMap) -> bool {
@@ -460,40 +487,4 @@ impl ShadowResponse {
             }
         }
     }
-}
-
-/// Names the caller's credential, in scope `public` too.
-fn credential_digest(fill: &FillRequest, headers: &HeaderMap) -> u64 {
-    let rules = &fill.config.rules;
-    let credential = rules.caller(headers);
-    credential
-        .and_then(|credential| credential.0.first_chunk().copied())
-        .map_or(0, u64::from_be_bytes)
-}
-
-/// Names the caller, and all of a request that a fill would withhold.
-fn others_digest(caller: Caller, withheld: &[HeaderName], headers: &HeaderMap) -> u64 {
-    let mut digest = Sha256::new();
-    digest.update(caller.credential.to_be_bytes());
-    digest.update(caller.withheld_query.to_be_bytes());
-    for name in withheld {
-        for value in headers.get_all(name) {
-            for bytes in [name.as_str().as_bytes(), value.as_bytes()] {
-                digest.update((bytes.len() as u64).to_be_bytes());
-                digest.update(bytes);
-            }
-        }
-    }
-    let digest: [u8; 32] = digest.finalize().into();
-    digest.first_chunk().copied().map_or(0, u64::from_be_bytes)
-}
-
-/// Names the query, where a fill would send the origin another one.
-fn withheld_query_digest(lookup: &Lookup<'_>, parts: &Parts) -> u64 {
-    let query = parts.uri.query().unwrap_or_default();
-    if lookup.query().unwrap_or_default() == query {
-        return 0;
-    }
-    let digest: [u8; 32] = Sha256::digest(query).into();
-    digest.first_chunk().copied().map_or(0, u64::from_be_bytes)
 }

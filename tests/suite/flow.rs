@@ -46,3 +46,4 @@ mod streaming;
 mod suggestions;
 mod ttl;
 mod variants;
+mod varying_keys;

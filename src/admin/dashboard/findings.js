@@ -9,7 +9,7 @@ export function showFindings (report) {
   const { findings } = findingsOf(state.stats)
   put($('findings-count'), findings ? plural(findings, 'finding') : 'no findings so far')
   $('advice-part').hidden = report.advice.length === 0
-  keyed($('advice'), report.advice, (one) => `${one.route}\n${one.toml}`, () => {
+  keyed($('advice'), report.advice, (one) => `${one.route}\n${one.toml || one.why.replace(/\d+/g, '')}`, () => {
     const item = stamp('t-advice')
     item.copy.addEventListener('click', () => copy(item.toml.textContent, item.copy))
     return item

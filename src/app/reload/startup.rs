@@ -8,6 +8,8 @@ use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
+use crate::policy::rolling_cookies::RollingCookies;
+use crate::policy::varying_keys::VaryingKeys;
 use crate::proxy::{self, ActiveConfig, CookieUse};
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
@@ -86,6 +88,7 @@ impl StartupSettings {
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);
+        let varying_keys = VaryingKeys::new(rules.routes.len());
         let known_callers = known_callers(&rules);
         ActiveConfig {
             rules: Arc::new(rules),
@@ -94,6 +97,8 @@ impl StartupSettings {
             settings,
             table,
             cookie_use,
+            varying_keys,
+            rolling_cookies: RollingCookies::default(),
             known_callers,
         }
     }

@@ -284,7 +284,7 @@ impl Lookup<'_> {
         CanonicalCookies::new(self.route, &self.rules.credential, &self.roles, headers)
     }
 
-    fn view(&self) -> FieldView<'_> {
+    pub(super) fn view(&self) -> FieldView<'_> {
         FieldView {
             headers: self.request.headers,
             host: &self.host,

@@ -118,6 +118,27 @@ impl Lookup<'_> {
         spec.names().find(|name| self.withholds(name)).cloned()
     }
 
+    /// The same, once the route has learned what it can of that `Vary`: the header that is in the
+    /// way still, if there is one, and not one that later requests have in their keys.
+    #[must_use]
+    pub fn withheld_for_good(&self, spec: &VarySpec) -> Option<HeaderName> {
+        let now = self.route.headers.context(self.roles.peer_is_trusted());
+        let is_learned =
+            |name: &&HeaderName| self.route.headers.role(name, &now) == HeaderRole::Implicit;
+        let withheld = || spec.names().filter(|name| self.withholds(name));
+        withheld().find(|name| !is_learned(name)).or_else(|| withheld().next()).cloned()
+    }
+
+    /// The headers of this request that no key had seen and that the route has not learned from
+    /// `Vary` meanwhile.
+    #[must_use]
+    pub fn unlearned(&self) -> Vec<&HeaderName> {
+        let now = self.route.headers.context(self.roles.peer_is_trusted());
+        let is_unknown =
+            |name: &&HeaderName| self.route.headers.role(name, &now) == HeaderRole::Unknown;
+        self.unknown.iter().filter(is_unknown).collect()
+    }
+
     /// The headers of this request that a fill withholds or replaces although a response might vary
     /// on them.
     #[must_use]

@@ -187,14 +187,19 @@ impl FillRequest {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
         // An origin that misses the client's session begins another one, which would replace it.
-        let sets_cookie = headers.contains_key(SET_COOKIE)
-            && !self.route.spec.strip_set_cookie.strips(headers, self.carries_credential);
-        if let Some(name) = self.withheld_credential.as_ref().filter(|_| sets_cookie) {
+        let withheld = self.withheld_credential.as_ref();
+        if let Some(name) = withheld.filter(|_| self.sets_cookie(headers)) {
             return Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()));
         }
         let vary = VarySpec::from_response(&self.sent, headers).ok()?;
         let name = self.route.substituted_in(&vary, &self.roles)?;
         Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
+    }
+
+    /// Whether a response sets a cookie that keeps it from being stored.
+    pub(crate) fn sets_cookie(&self, response: &HeaderMap) -> bool {
+        response.contains_key(SET_COOKIE)
+            && !self.route.spec.strip_set_cookie.strips(response, self.carries_credential)
     }
 
     /// The headers that tell the variants of its response apart; none where nobody else gets the

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::row::{BodySource, RequestRecord, Row};
-use crate::outcome::LifetimeSource;
+use crate::outcome::{Disposition, LifetimeSource};
 
 /// The most routes that have a row of their own in the life of a process. Further routes share one
 /// row, named `other`.
@@ -110,6 +110,12 @@ impl RouteTable {
         Meter { row: Arc::clone(self.row(route)), source }
     }
 
+    /// How many requests of a route ended in this disposition. Adds up a hundred numbers.
+    #[must_use]
+    pub fn total(&self, route: usize, disposition: Disposition) -> u64 {
+        self.row(Some(route)).count(disposition)
+    }
+
     #[inline]
     fn row(&self, route: Option<usize>) -> &Arc<Row> {
         route.and_then(|route| self.rows.get(route)).unwrap_or(&self.none)
@@ -134,7 +140,6 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Disposition;
 
     const HIT: RequestRecord = RequestRecord {
         disposition: Disposition::Hit,

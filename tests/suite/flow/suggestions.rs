@@ -2,6 +2,7 @@
 //! many callers, nobody gets what the app said to somebody else.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::prelude::*;
 use serde_json::{Value, json};
@@ -29,10 +30,25 @@ const IDENTITIES: [&str; 12] = [
 fn who_asks(request: &Request) -> Response {
     let seen = IDENTITIES.iter().filter_map(|name| request.header(name));
     let body = format!("for {};", seen.collect::<Vec<_>>().join(" "));
-    match request.header("x-private") {
+    let response = match request.header("x-private") {
         Some(_) => Response::ok(body).header("cache-control", "private"),
         None => Response::ok(body),
+    };
+    match request.path.as_str() {
+        "/b/2" => response.header("set-cookie", &format!("_ga=GA1.{}; Path=/", next())),
+        // A session that is renewed each time, whose token is in the body.
+        "/c/x/y" => {
+            let token = format!("session-of-{}-", next());
+            response.header("set-cookie", &format!("session={token}; HttpOnly"))
+        }
+        _ => response,
     }
+}
+
+/// A number that no other request has.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1_700_000_000_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A request of some caller, with values that nobody else has. The callers of a run have few kinds
@@ -49,7 +65,7 @@ fn random_headers(random: &mut StdRng, usual: &[&str]) -> Vec<(&'static str, Str
             name,
             match name {
                 "authorization" => format!("Bearer {value}"),
-                "cookie" => format!("sid={value}"),
+                "cookie" => format!("sid={value}; AWSALB=b{}; _gid={caller}", next()),
                 _ => value,
             },
         ));
@@ -72,9 +88,11 @@ fn random_rules(random: &mut StdRng) -> String {
     for path in ["/a", "/b/{id}", "/c/{*rest}"] {
         let scope = ["private", "shared", "public"].choose(random).expect("three");
         let key = ["", "key = [\"tenant\"]\n", "key = [\"tenant?\"]\n"].choose(random);
+        let query = ["", "query = [\"q\", \"_\"]\n"].choose(random).expect("two");
         let ttl = ["", "ttl = \"1m\"\n"].choose(random).expect("two");
         let key = key.expect("three");
         let _ = write!(rules, "[[routes]]\npath = \"{path}\"\nscope = \"{scope}\"\n{key}{ttl}");
+        rules.push_str(query);
     }
     rules
 }
@@ -84,16 +102,24 @@ fn random_rules(random: &mut StdRng) -> String {
 async fn traffic(scene: &Scene, random: &mut StdRng, usual: &[&str], requests: usize) -> usize {
     let mut hits = 0;
     for _ in 0..requests {
-        let path = ["/a", "/b/1", "/b/2", "/c/x/y", "/a?q=1"].choose(random).expect("five");
-        let headers = random_headers(random, usual);
+        let paths = ["/a", "/b/1", "/b/2", "/c/x/y", "/a?q=1", "/a?q=1&_="];
+        let mut path = (*paths.choose(random).expect("six")).to_owned();
+        if path.ends_with("_=") {
+            path += &next().to_string();
+        }
+        let path = path.as_str();
+        let mut headers = random_headers(random, usual);
+        if random.gen_bool(0.1) {
+            headers.push(("x-nonce", format!("n{}", next())));
+        }
         let sent: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let reply = scene.ask(path, &sent).await;
         hits += usize::from(reply.cache() == "HIT");
-        let said = reply.text().trim_start_matches("for ").trim_end_matches(';');
-        for word in said.split(' ').filter(|word| word.contains("-of-")) {
+        let said = reply.text().trim_start_matches("for ");
+        for word in said.split([' ', ';']).filter(|word| word.contains("-of-")) {
             assert!(
-                sent.iter().any(|(_, value)| value.split(' ').any(|own| own == word)),
+                sent.iter().any(|(_, value)| value.split([' ', ';']).any(|own| own == word)),
                 "{path} with {sent:?} got {said:?} ({})\n{}",
                 reply.cache_status(),
                 std::fs::read_to_string(&scene.sidecar.file).expect("the file")
@@ -104,7 +130,7 @@ async fn traffic(scene: &Scene, random: &mut StdRng, usual: &[&str], requests: u
 }
 
 /// What the file is after a unified diff of it.
-fn patched(text: &str, diff: &str) -> String {
+pub(super) fn patched(text: &str, diff: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let (mut out, mut at) = (Vec::new(), 0);
     for line in diff.lines().filter(|line| !line.starts_with("\\ ")) {
@@ -128,7 +154,7 @@ fn patched(text: &str, diff: &str) -> String {
 }
 
 /// Every change that is suggested now, as a diff.
-async fn suggested(sidecar: &Sidecar) -> Vec<String> {
+pub(super) async fn suggested(sidecar: &Sidecar) -> Vec<String> {
     let stats = sidecar.stats().await;
     let routes = stats["routes"].as_array().expect("routes").iter();
     let reasons = routes.flat_map(|route| route["reasons"].as_array().expect("reasons"));
