@@ -99,12 +99,8 @@ impl Sidecar {
     fn beside(config: &mut Config, clock: Clock, beside: bool) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
         let snapshot = ConfigSnapshot::from_config(config);
-        let shared = match &config.redis {
-            Some(settings) => {
-                Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
-            }
-            None => None,
-        };
+        let client = config.redis.clone().map(RedisClient::new).transpose()?;
+        let shared = client.map(|client| RecordStore::new(Arc::new(client), clock.clone()));
         let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal(beside)?);
         let store = Arc::new(Store::new(
             Memory::new(config.memory),
@@ -147,6 +143,7 @@ impl Sidecar {
             hot_tags: HotTags::default(),
             tracer,
             events: Arc::default(),
+            tail: Arc::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             clock,
             tasks,

@@ -16,7 +16,8 @@ use super::auth::{AccessDenied, AdminAuth};
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
-use super::{dashboard, events, openapi, stats};
+use super::tail::TailQuery;
+use super::{dashboard, events, openapi, stats, tail};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -27,7 +28,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 14] = [
+pub(super) const PATHS: [&str; 15] = [
     "/",
     "/live",
     "/ready",
@@ -37,6 +38,7 @@ pub(super) const PATHS: [&str; 14] = [
     "/purge",
     "/explain",
     "/events",
+    "/tail",
     "/reload",
     "/check",
     "/shadow",
@@ -81,6 +83,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
         .route("/events", get(events))
+        .route("/tail", get(live_tail))
         .route("/purge", post(purge))
         .route("/explain", post(explain))
         .route("/reload", post(reload))
@@ -184,6 +187,21 @@ async fn events(
             .into_response();
     };
     events::stream(&context.state, last, request.extensions())
+}
+
+async fn live_tail(
+    State(context): State<Arc<ApiContext>>,
+    query: Result<Query<TailQuery>, axum::extract::rejection::QueryRejection>,
+    request: Request,
+) -> Response {
+    match query {
+        Ok(Query(query)) => tail::stream(&context.state, &query, request.extensions()),
+        Err(_) => ApiError::bad_request(
+            "the query has an unknown name, or one twice",
+            "its names are `route`, `disposition`, `path`, `reason`, `status` and `rate`",
+        )
+        .into_response(),
+    }
 }
 
 async fn purge(

@@ -26,6 +26,7 @@ use crate::shares::FairSemaphore;
 use crate::telemetry::events::Events;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tail::Tail;
 use crate::telemetry::trace::Tracer;
 
 /// What all requests share.
@@ -54,6 +55,8 @@ pub struct Resources {
     pub(crate) tracer: Option<Tracer>,
     /// Events for operators.
     pub events: Arc<Events>,
+    /// Finished requests, for whoever listens.
+    pub(crate) tail: Arc<Tail>,
     /// Time.
     pub(crate) clock: Clock,
     /// Fills, mutations and tunnels. A drain waits for them.

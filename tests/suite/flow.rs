@@ -42,5 +42,6 @@ mod soak;
 mod soft_purge;
 mod streaming;
 mod suggestions;
+mod tail;
 mod ttl;
 mod variants;
