@@ -26,6 +26,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("routes.js", SCRIPT, include_str!("dashboard/routes.js")),
     ("state.js", SCRIPT, include_str!("dashboard/state.js")),
     ("tags.js", SCRIPT, include_str!("dashboard/tags.js")),
+    ("tail.js", SCRIPT, include_str!("dashboard/tail.js")),
 ];
 
 /// The page itself.

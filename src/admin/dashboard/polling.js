@@ -9,6 +9,7 @@ import { $, banner, put, say } from './page.js'
 import { showRoutes } from './routes.js'
 import { findingsOf, HISTORY_MS, POLL_MS, sample, state } from './state.js'
 import { showTags } from './tags.js'
+import { showTailRoutes } from './tail.js'
 
 export const BACK_OFF_MS = [1000, 2000, 4000, 8000, 15000]
 const SHADOW_MS = 10_000
@@ -72,6 +73,7 @@ function accept (stats) {
   showState(stats)
   showRoutes(stats)
   showTags(stats)
+  showTailRoutes(stats)
 }
 
 function lost (error) {
