@@ -4,4 +4,6 @@ mod admin_api;
 mod commands;
 mod demo;
 mod first_mistakes;
+mod tail;
+mod top;
 mod warm;
