@@ -1,4 +1,5 @@
-//! The admin listener: health, metrics, statistics, purges, events and the dashboard, over plain
+//! The admin listener: health, metrics, statistics, purges, events, requests as they
+//! happen and the dashboard, over plain
 //! HTTP/1.1.
 //!
 //! Owns access control and the paths of the API; [`AdminState`] holds the parts that it reads and
@@ -20,6 +21,7 @@ mod response;
 mod settings;
 mod state;
 mod stats;
+mod tail;
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -102,13 +102,9 @@ impl Sidecar {
     /// The same, perhaps beside a process that still has the journal.
     fn beside(config: &mut Config, clock: Clock, beside: bool) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
-        let in_force = ConfigSnapshot::from_config(config);
-        let shared = match &config.redis {
-            Some(settings) => {
-                Some(RecordStore::new(Arc::new(RedisClient::new(settings.clone())?), clock.clone()))
-            }
-            None => None,
-        };
+        let snapshot = ConfigSnapshot::from_config(config);
+        let client = config.redis.clone().map(RedisClient::new).transpose()?;
+        let shared = client.map(|client| RecordStore::new(Arc::new(client), clock.clone()));
         let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal(beside)?);
         let store = Arc::new(Store::new(
             Memory::new(config.memory),
@@ -152,6 +148,7 @@ impl Sidecar {
             tracer,
             events: Arc::default(),
             history: Arc::default(),
+            tail: Arc::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
             clock,
             tasks,

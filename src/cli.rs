@@ -34,6 +34,9 @@ mod reload;
 mod remote;
 mod rules;
 mod stats;
+mod tail;
+mod terminal;
+mod top;
 mod version;
 mod warm;
 
@@ -102,6 +105,13 @@ enum CliCommand {
     /// miss the cache.
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
+    /// Show requests as the running sidecar answers them: what became of each, and why.
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::TailArgs),
+    /// Show what the running sidecar does now, in a table that is kept up to date: requests a
+    /// second by route, hit ratio, latency, the busiest tags, memory, Redis and the app.
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArgs),
     /// Purge stored responses by tag, by URL, or all of them.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::PurgeArgs),
@@ -176,6 +186,8 @@ pub fn main() -> ExitCode {
         }
         CliCommand::Explain(args) => explain::run(&path, &args),
         CliCommand::Stats(args) => stats::run(&path, &args),
+        CliCommand::Tail(args) => tail::run(&path, &args),
+        CliCommand::Top(args) => top::run(&path, &args),
         CliCommand::Purge(args) => purge::run(&path, &args),
         CliCommand::Off(args) => modes::set(&path, &args, SwitchMode::Off),
         CliCommand::Shadow(args) => modes::set(&path, &args, SwitchMode::Shadow),

@@ -248,8 +248,8 @@ impl Proxy {
         let is_head = head.method == Some(Method::HEAD);
         count(&config.table, &mut answered, Duration::ZERO, is_head);
         self.record_subject(&config, &answered);
-        if config.settings.access_log {
-            let record = AccessRecord::from_unread(head, client.peer(&config));
+        let (peer, logged) = (client.peer(&config), config.settings.access_log);
+        if let Some(record) = AccessRecord::begin_unread(head, peer, logged, &self.resources) {
             record.write(&answered, &config.rules, Duration::ZERO, &self.resources);
         }
         answered.response

@@ -19,7 +19,8 @@ use super::modes::ModeRequest;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
-use super::{dashboard, events, history, openapi, stats};
+use super::tail::TailQuery;
+use super::{dashboard, events, history, openapi, stats, tail};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -30,7 +31,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 16] = [
+pub(super) const PATHS: [&str; 17] = [
     "/",
     "/live",
     "/ready",
@@ -41,6 +42,7 @@ pub(super) const PATHS: [&str; 16] = [
     "/purge",
     "/explain",
     "/events",
+    "/tail",
     "/reload",
     "/check",
     "/mode",
@@ -88,6 +90,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         .route("/events", get(events))
         .route("/history", get(traffic_history))
         .route("/mode", get(modes).post(order_mode))
+        .route("/tail", get(live_tail))
         .route("/purge", post(purge))
         .route("/explain", post(explain))
         .route("/reload", post(reload))
@@ -201,6 +204,21 @@ async fn traffic_history(
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Response {
     history::answer(&context.state, query.ok().as_deref())
+}
+
+async fn live_tail(
+    State(context): State<Arc<ApiContext>>,
+    query: Result<Query<TailQuery>, axum::extract::rejection::QueryRejection>,
+    request: Request,
+) -> Response {
+    match query {
+        Ok(Query(query)) => tail::stream(&context.state, &query, request.extensions()),
+        Err(_) => ApiError::bad_request(
+            "the query has an unknown name, or one twice",
+            "its names are `route`, `disposition`, `path`, `reason`, `status` and `rate`",
+        )
+        .into_response(),
+    }
 }
 
 async fn purge(

@@ -32,6 +32,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("state.js", SCRIPT, include_str!("dashboard/state.js")),
     ("table.js", SCRIPT, include_str!("dashboard/table.js")),
     ("tags.js", SCRIPT, include_str!("dashboard/tags.js")),
+    ("tail.js", SCRIPT, include_str!("dashboard/tail.js")),
     ("timeline.js", SCRIPT, include_str!("dashboard/timeline.js")),
 ];
 

@@ -16,15 +16,19 @@ use super::state::{AdminState, MAX_SUBSCRIBERS};
 use crate::telemetry::events::OperatorEvent;
 
 /// How often an idle stream sends a comment, to keep the connection alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Marks a connection as a stream of events, which may stay open for longer.
+/// Marks a connection as a stream of events or requests, which may stay open for longer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamPermit(Arc<AtomicBool>);
 
 impl StreamPermit {
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -38,7 +42,7 @@ pub(super) fn stream(state: &Arc<AdminState>, last: usize, extensions: &Extensio
         return refused.hint("close another dashboard or stream").into_response();
     };
     if let Some(connection) = extensions.get::<StreamPermit>() {
-        connection.0.store(true, Ordering::Relaxed);
+        connection.set();
     }
     let (recent, receiver) = state.proxy.events.listen(last);
     let first = stream::iter(recent.into_iter().map(|event| Ok(sse_event(&event))));

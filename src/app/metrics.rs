@@ -49,6 +49,7 @@ pub(super) fn register(
         "WARN and ERROR lines that were not logged, because there were too many of their kind",
         &log::SUPPRESSED_LINES,
     );
+    register_tail(proxy);
     register_cache(proxy);
     coherence::register(proxy);
     if let Some(shared) = proxy.coherence.records() {
@@ -140,6 +141,22 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
             Arc::clone(counter),
         );
     }
+}
+
+/// Registers the counters of the live tail.
+fn register_tail(proxy: &Arc<Proxy>) {
+    let registrar = MetricsRegistrar(&proxy.metrics);
+    let (counters, tail) = (&proxy.tail.counters, Arc::clone(&proxy.tail));
+    registrar.count("sidecache_tail_lines", "Requests told to clients of `/tail`", &counters.lines);
+    registrar.limit("tail.rate", &counters.beyond_rate);
+    registrar.limit("tail.backlog", &counters.lost);
+    registrar.limit("tail.subscribers", &counters.refused);
+    proxy.metrics.register_gauge(
+        "sidecache_tail_subscribers",
+        "Clients of `/tail`",
+        &[],
+        move || as_f64(tail.listeners()),
+    );
 }
 
 /// Registers the counters of purges, and of fills that did not end in a stored response.

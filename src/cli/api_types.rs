@@ -33,6 +33,7 @@ api_types! {
     ApiStats {
         version: String,
         commit: Option<String>,
+        started_ms: u64,
         now_ms: u64,
         uptime_s: f64,
         mode: String,
@@ -71,6 +72,7 @@ api_types! {
         hit_ratio: Option<f64>,
         hit_ratio_all: Option<f64>,
         app_requests_saved: u64,
+        time_saved_s: f64,
         bytes_from_cache: u64,
         bytes_from_app: u64,
         latency: ApiLatency,
@@ -89,7 +91,7 @@ api_types! {
         risks: Option<String>,
     }
     ApiLatency { hit: Option<ApiTimes>, app: Option<ApiTimes>, }
-    ApiTimes { p50_ms: f64, }
+    ApiTimes { p50_ms: f64, p95_ms: f64, }
     ApiTag { tag: String, stored: u64, hits: u64, purged: u64, }
     ApiMemory { entries: u64, bytes: u64, limit_bytes: u64, evictions: u64, }
     ApiRedis { state: String, lease: bool, peers: u64, journal: u64, why: Option<String>, }
@@ -111,6 +113,23 @@ api_types! {
         languages: ApiLanguageRoutes,
     }
     ApiLanguageRoutes { never: u64, differs: u64, }
+
+    /// An event `request` of `GET /tail`.
+    ApiTailLine {
+        at_ms: u64,
+        method: String,
+        path: String,
+        route: String,
+        status: u16,
+        disposition: String,
+        reason: Option<String>,
+        subject: Option<String>,
+        tier: Option<String>,
+        duration_ms: f64,
+        bytes: Option<u64>,
+    }
+    /// An event `missed` of `GET /tail`.
+    ApiTailMissed { more: u64, lost: u64, }
 
     /// `POST /purge`.
     ApiPurged {

@@ -1,6 +1,7 @@
 //! Formats numbers, tables and untrusted text for the terminal.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -17,6 +18,22 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
         if is_harmful(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     Cow::Owned(out)
+}
+
+/// Escapes the same characters of a JSON text, which stays JSON of the same value: they can only
+/// stand in its strings.
+pub(super) fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_harmful(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Like [`clean`], but keeps line breaks.
@@ -79,6 +96,12 @@ pub(super) fn millis(ms: f64) -> String {
         ms if ms < 999.5 => format!("{ms:.0} ms"),
         ms => seconds(ms / 1000.0),
     }
+}
+
+/// The time of day of milliseconds since the Unix epoch, in UTC.
+pub(super) fn time_of_day(ms: u64) -> String {
+    let (hours, minutes, seconds) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", ms % 1000)
 }
 
 /// Seconds: with one decimal below a minute, else in larger units.

@@ -151,7 +151,11 @@ impl fmt::Display for Endpoint {
 
 /// Runs a future on a runtime of its own.
 pub(super) fn block_on<F: Future>(conversation: F) -> io::Result<F::Output> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(conversation);
+    // A write to a pipe that nobody reads does not hold up the end.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -13,18 +13,23 @@ use clap::Args;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
 };
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use self::stream::EventStream;
 use super::error::CommandError;
 use super::format::{clean, clean_lines};
 use super::http::{Endpoint, block_on};
 use crate::config::Config;
 use crate::input_file::{self, MAX_TOKEN_BYTES};
 use crate::secret::Secret;
+
+pub(super) mod stream;
 
 /// How long a response may take, connecting included. A purge waits for the other sidecars, at most
 /// until their leases expire.
@@ -64,6 +69,15 @@ pub(super) struct Remote {
     /// Which setting gave the address, and how to set another one.
     named_by: String,
     token: Option<(HeaderValue, TokenSource)>,
+}
+
+/// Why a request has no response that can be used.
+#[derive(Debug)]
+pub(super) enum RemoteError {
+    /// Nobody answered, or nobody had a place: another try may succeed.
+    Unreachable(CommandError),
+    /// The sidecar does not want the request: another try would end the same way.
+    Refused(CommandError),
 }
 
 /// A complete response.
@@ -145,49 +159,77 @@ impl Remote {
         &self.endpoint
     }
 
-    /// Sends a request and waits for the whole response. Returns any status except 401 and 404,
-    /// which are errors for every request.
+    /// Sends a request and waits for the whole response, on a runtime of its own: see
+    /// [`Remote::ask`].
     pub(super) fn send(
         &self,
         method: &Method,
         path: &'static str,
         body: Option<&Value>,
     ) -> Result<RemoteReply, CommandError> {
-        let conversation = async {
-            timeout(DEADLINE, self.exchange(method, path, body)).await.unwrap_or_else(|_| {
-                Err(self.unreachable(path, &format!("no response within {} s", DEADLINE.as_secs())))
-            })
-        };
-        let reply =
-            block_on(conversation).map_err(|error| CommandError::Failed(error.to_string()))??;
-        match reply.status {
-            StatusCode::UNAUTHORIZED => Err(self.unauthorized()),
-            StatusCode::NOT_FOUND => Err(CommandError::Failed(format!(
-                "the sidecar at {} has no {path}: its version differs from this command's ({})",
-                self.endpoint,
-                env!("CARGO_PKG_VERSION"),
-            ))),
-            _ => Ok(reply),
-        }
+        block_on(self.ask(method, path, body))
+            .map_err(|error| CommandError::Failed(error.to_string()))?
+            .map_err(RemoteError::into_error)
     }
 
-    async fn exchange(
+    /// Sends a request and waits for the whole response. Returns any status except 401 and 404,
+    /// which are errors for every request.
+    pub(super) async fn ask(
         &self,
         method: &Method,
         path: &'static str,
         body: Option<&Value>,
-    ) -> Result<RemoteReply, CommandError> {
-        let unreachable = |error: &dyn fmt::Display| self.unreachable(path, error);
+    ) -> Result<RemoteReply, RemoteError> {
+        let reply = async {
+            let (_sender, response) = self.exchange(method, path, "application/json", body).await?;
+            self.whole(path, response).await
+        };
+        let reply = timeout(DEADLINE, reply).await.unwrap_or_else(|_| Err(self.late(path)))?;
+        self.known(path, reply.status)?;
+        Ok(reply)
+    }
+
+    /// Opens a stream of events. `query` begins with a question mark, or is empty.
+    pub(super) async fn open(
+        &self,
+        path: &'static str,
+        query: &str,
+    ) -> Result<EventStream, RemoteError> {
+        let target = format!("{path}{query}");
+        let opening = async {
+            let (sender, response) =
+                self.exchange(&Method::GET, &target, "text/event-stream", None).await?;
+            self.known(path, response.status())?;
+            if response.status().is_success() {
+                return Ok(EventStream::new(sender, response.into_body()));
+            }
+            let reply = self.whole(path, response).await?;
+            Err(RemoteError::from_status(reply.status, reply.failure()))
+        };
+        timeout(DEADLINE, opening).await.unwrap_or_else(|_| Err(self.late(path)))
+    }
+
+    /// Sends a request, and returns the head of the response. The sender keeps the connection.
+    async fn exchange(
+        &self,
+        method: &Method,
+        target: &str,
+        accept: &'static str,
+        body: Option<&Value>,
+    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), RemoteError> {
+        let path = target.split('?').next().unwrap_or_default();
+        let unreachable =
+            |error: &dyn fmt::Display| RemoteError::Unreachable(self.unreachable(path, error));
         let (mut sender, address) =
             self.endpoint.connect().await.map_err(|error| unreachable(&error))?;
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(target)
             // Send the resolved address: the listener rejects unknown names, because anyone can
             // point a name at it (DNS rebinding).
             .header(HOST, address)
             .header(USER_AGENT, concat!("sidecache/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, "application/json");
+            .header(ACCEPT, accept);
         if let Some((token, _)) = &self.token {
             request = request.header(AUTHORIZATION, token);
         }
@@ -196,19 +238,44 @@ impl Remote {
         }
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = request.body(Full::new(bytes)).map_err(|error| unreachable(&error))?;
-        let (head, answer) =
-            sender.send_request(request).await.map_err(|error| unreachable(&error))?.into_parts();
-        let whole = Limited::new(answer, MAX_RESPONSE)
-            .collect()
-            .await
-            .map_err(|error| unreachable(&error))?
-            .to_bytes();
+        let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+        Ok((sender, response))
+    }
+
+    /// Reads a response to its end.
+    async fn whole(
+        &self,
+        path: &'static str,
+        response: Response<Incoming>,
+    ) -> Result<RemoteReply, RemoteError> {
+        let (head, body) = response.into_parts();
+        let whole = Limited::new(body, MAX_RESPONSE).collect().await;
+        let whole =
+            whole.map_err(|error| RemoteError::Unreachable(self.unreachable(path, &error)))?;
         Ok(RemoteReply {
             status: head.status,
-            text: String::from_utf8_lossy(&whole).into_owned(),
+            text: String::from_utf8_lossy(&whole.to_bytes()).into_owned(),
             path,
             endpoint: self.endpoint.to_string(),
         })
+    }
+
+    /// Whether the sidecar knows the path and the token.
+    fn known(&self, path: &str, status: StatusCode) -> Result<(), RemoteError> {
+        match status {
+            StatusCode::UNAUTHORIZED => Err(RemoteError::Refused(self.unauthorized())),
+            StatusCode::NOT_FOUND => Err(RemoteError::Refused(CommandError::Failed(format!(
+                "the sidecar at {} has no {path}: its version differs from this command's ({})",
+                self.endpoint,
+                env!("CARGO_PKG_VERSION"),
+            )))),
+            _ => Ok(()),
+        }
+    }
+
+    fn late(&self, path: &str) -> RemoteError {
+        let why = format!("no response within {} s", DEADLINE.as_secs());
+        RemoteError::Unreachable(self.unreachable(path, &why))
     }
 
     fn unreachable(&self, path: &str, why: &dyn fmt::Display) -> CommandError {
@@ -234,6 +301,18 @@ impl Remote {
             "{why}\n  the token is read from --token-file FILE, else $SIDECACHE_ADMIN_TOKEN, else \
              `token` or `token_file` in `[admin]` of --config"
         ))
+    }
+}
+
+impl RemoteError {
+    pub(super) fn into_error(self) -> CommandError {
+        match self {
+            Self::Unreachable(error) | Self::Refused(error) => error,
+        }
+    }
+
+    fn from_status(status: StatusCode, error: CommandError) -> Self {
+        if status.is_server_error() { Self::Unreachable(error) } else { Self::Refused(error) }
     }
 }
 

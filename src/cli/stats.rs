@@ -71,7 +71,7 @@ fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
     Ok(ready_exit_code(reply.status).into())
 }
 
-fn readiness(ready: &ApiReady) -> String {
+pub(super) fn readiness(ready: &ApiReady) -> String {
     let reasons: Vec<_> = ready.reasons.iter().map(|reason| clean(reason)).collect();
     if reasons.is_empty() {
         clean(&ready.status).into_owned()
@@ -208,7 +208,7 @@ fn languages(routes: &ApiLanguageRoutes) -> Vec<String> {
         .collect()
 }
 
-fn memory(memory: &ApiMemory) -> String {
+pub(super) fn memory(memory: &ApiMemory) -> String {
     let (bytes, limit) = (size(memory.bytes), size(memory.limit_bytes));
     let entries = if memory.entries == 1 {
         "1 entry".to_owned()
@@ -219,7 +219,7 @@ fn memory(memory: &ApiMemory) -> String {
 }
 
 /// How the app fails, if it does.
-fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
+pub(super) fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
     let why = app.why.as_ref()?;
     let since = app.since_ms.unwrap_or(now_ms);
     let ago = seconds(Duration::from_millis(now_ms.saturating_sub(since)).as_secs_f64());
@@ -228,7 +228,7 @@ fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
     Some(format!("FAILS for {ago}, {failures} failed: {why}{advice}"))
 }
 
-fn redis(redis: &ApiRedis) -> String {
+pub(super) fn redis(redis: &ApiRedis) -> String {
     let lease = if redis.lease { "with a lease" } else { "without a lease" };
     let mut text = format!("{}, {lease}, {}", redis.state, counted(redis.peers, "other sidecar"));
     if redis.journal > 0 {
@@ -240,7 +240,7 @@ fn redis(redis: &ApiRedis) -> String {
     text
 }
 
-fn sum(requests: &BTreeMap<String, u64>) -> u64 {
+pub(super) fn sum(requests: &BTreeMap<String, u64>) -> u64 {
     requests.values().fold(0, |sum, count| sum.saturating_add(*count))
 }
 

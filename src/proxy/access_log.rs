@@ -1,8 +1,9 @@
-//! A request's line in the access log, and its span. What they need of the request is kept here
-//! from before the request is consumed.
+//! A request's line in the access log and in the live tail, and its span. What they need of the
+//! request is kept here from before the request is consumed.
 
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request};
 
 use crate::policy::plan::PolicyRules;
@@ -13,10 +14,12 @@ use crate::semantics::body::Body;
 use crate::semantics::forward::{ClientPeer, UnreadHead};
 use crate::telemetry::log;
 use crate::telemetry::log::AccessLine;
+use crate::telemetry::tail::FinishedRequest;
 use crate::telemetry::trace::{FinishedSpan, SpanStart, TraceParent};
 
 pub(super) struct AccessRecord {
     is_logged: bool,
+    is_tailed: bool,
     span: Option<SpanStart>,
     method: Method,
     path: String,
@@ -27,7 +30,8 @@ pub(super) struct AccessRecord {
 }
 
 impl AccessRecord {
-    /// Of a request that is logged or gets a span; none of another one.
+    /// Of a request that is logged, gets a span, or somebody listens to the live tail; none of
+    /// another one. Without a listener the tail costs one relaxed load.
     pub(super) fn begin(
         request: &Request<Body>,
         peer: ClientPeer,
@@ -37,8 +41,10 @@ impl AccessRecord {
         let tracer = resources.tracer.as_ref();
         let span = tracer
             .and_then(|tracer| tracer.begin(request.headers(), peer.trusted, &resources.clock));
-        (is_logged || span.is_some()).then(|| Self {
+        let is_tailed = resources.tail.is_heard();
+        (is_logged || is_tailed || span.is_some()).then(|| Self {
             is_logged,
+            is_tailed,
             span,
             ..Self::from_request(request, peer)
         })
@@ -49,7 +55,8 @@ impl AccessRecord {
             request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
         Self {
-            is_logged: true,
+            is_logged: false,
+            is_tailed: false,
             span: None,
             method: request.method().clone(),
             path: request_target::escaped_path(request.uri().path()).into_owned(),
@@ -60,12 +67,27 @@ impl AccessRecord {
         }
     }
 
-    /// Of a request whose head could not be read, as far as it is known.
-    pub(super) fn from_unread(head: &UnreadHead, peer: ClientPeer) -> Self {
+    /// Of a request whose head could not be read, as far as it is known; none where nobody is told.
+    pub(super) fn begin_unread(
+        head: &UnreadHead,
+        peer: ClientPeer,
+        is_logged: bool,
+        resources: &Resources,
+    ) -> Option<Self> {
+        let is_tailed = resources.tail.is_heard();
+        (is_logged || is_tailed).then(|| Self {
+            is_logged,
+            is_tailed,
+            ..Self::from_unread(head, peer)
+        })
+    }
+
+    fn from_unread(head: &UnreadHead, peer: ClientPeer) -> Self {
         // A dash is a token, so it is a method.
         let unknown = || Method::from_bytes(b"-").unwrap_or_default();
         Self {
-            is_logged: true,
+            is_logged: false,
+            is_tailed: false,
             span: None,
             method: head.method.clone().unwrap_or_else(unknown),
             path: head.target.clone().unwrap_or_else(|| "-".to_owned()),
@@ -76,7 +98,7 @@ impl AccessRecord {
         }
     }
 
-    /// Writes the line, and hands on the span.
+    /// Writes the lines, and hands on the span.
     pub(super) fn write(
         mut self,
         answered: &ProxyResponse,
@@ -88,6 +110,18 @@ impl AccessRecord {
         let route = route.map(|route| route.name());
         if self.is_logged {
             self.log(answered, route, duration);
+        }
+        if self.is_tailed {
+            let request = FinishedRequest {
+                method: &self.method,
+                path: &self.path,
+                route,
+                status: answered.response.status().as_u16(),
+                outcome: &answered.outcome,
+                bytes: length(answered),
+                duration,
+            };
+            resources.tail.tell(resources.clock.now(), resources.clock.wall(), &request);
         }
         if let (Some(tracer), Some(start)) = (&resources.tracer, self.span.take()) {
             tracer.finish(FinishedSpan {
@@ -106,7 +140,6 @@ impl AccessRecord {
     }
 
     fn log(&self, answered: &ProxyResponse, route: Option<&str>, duration: Duration) {
-        let length = answered.response.headers().get(http::header::CONTENT_LENGTH);
         let of_caller = self.trace.map(|caller| caller.trace_id);
         // A span without a caller begins a trace.
         let trace_id = self.span.as_ref().map(|span| span.trace_id).or(of_caller);
@@ -119,10 +152,15 @@ impl AccessRecord {
             route,
             status: answered.response.status().as_u16(),
             outcome: &answered.outcome,
-            bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            bytes: length(answered),
             duration,
             request_id: self.request_id.as_deref(),
             trace_id: trace_id.as_deref(),
         });
     }
+}
+
+/// The size of the body in bytes, if the head says it.
+fn length(answered: &ProxyResponse) -> Option<u64> {
+    answered.response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

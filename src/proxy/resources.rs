@@ -29,6 +29,7 @@ use crate::telemetry::events::Events;
 use crate::telemetry::history::TrafficHistory;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tail::Tail;
 use crate::telemetry::trace::Tracer;
 
 /// What all requests share.
@@ -59,6 +60,8 @@ pub struct Resources {
     pub events: Arc<Events>,
     /// The numbers of the last hour and the last seven days, and what happened.
     pub history: Arc<Mutex<TrafficHistory>>,
+    /// Finished requests, for whoever listens.
+    pub(crate) tail: Arc<Tail>,
     /// Time.
     pub(crate) clock: Clock,
     /// Fills, mutations and tunnels. A drain waits for them.

@@ -243,6 +243,35 @@ async function badReloadIsShown ({ page, scene }) {
   await expectEvent(page, /reload failed .*parsecs/)
 }
 
+async function requestsShowAsTheyHappen ({ page, scene }) {
+  const lines = page.locator('#tail-lines tr')
+  const told = async () => (await lines.allInnerTexts()).map((line) => line.replace(/\s+/g, ' '))
+  const form = page.locator('#tail-form')
+  await scene.ask(CAMPAIGNS)
+  assert.equal(await lines.count(), 0, 'nothing is streamed unasked')
+  await page.getByRole('button', { name: 'Start' }).click()
+  await until('it streams', () => text(page, '#tail-state'), (one) => one === 'Live')
+  await page.mouse.move(0, 0)
+  await scene.ask(`${CAMPAIGNS}?token=hunter2`, { headers: { 'x-theme': '7' } })
+  const first = await until('a request', told, (all) => all.length === 1)
+  assert.match(first[0], /BYPASS 200 GET \/api\/v1\/campaigns unkeyed header x-theme \/api\/v1\/campaigns [\d.]+ ms/)
+  assert.ok(!first[0].includes('hunter2'), first[0])
+  await form.getByLabel('X-Cache').selectOption('HIT')
+  await form.getByLabel('Route').selectOption(CAMPAIGNS)
+  await until('the list begins anew', () => text(page, '#tail-state'), (one) => one === 'Live')
+  assert.equal(await lines.count(), 0)
+  await scene.warm(FORM)
+  await scene.warm(CAMPAIGNS)
+  await scene.ask(CAMPAIGNS)
+  await until('hits of that route alone', told, (all) => all.length >= 1 && all.every((line) => /HIT 200 GET \/api\/v1\/campaigns /.test(line)))
+  await page.getByRole('button', { name: 'Pause' }).click()
+  await until('it is paused', () => text(page, '#tail-state'), (one) => one === 'Paused')
+  await until('the sidecar is rid of it', async () => (await fetch(`${scene.url}metrics`)).text(), (all) => all.includes('sidecache_tail_subscribers 0'))
+  await page.getByRole('button', { name: 'Clear' }).click()
+  await form.getByLabel('X-Cache').selectOption('')
+  await form.getByLabel('Route').selectOption('')
+}
+
 async function looksWell (opened) {
   const { page } = opened
   await inspect(opened, 'traffic')
@@ -277,6 +306,7 @@ export const LIVE = {
   'requests are explained': explains,
   'routes are switched off and on': switchesOffAndOn,
   'a bad reload is shown, and mended': badReloadIsShown,
+  'requests show as they happen': requestsShowAsTheyHappen,
   'light, dark, on a phone, for axe-core': looksWell,
   'a lost connection is shown, and ends': lossIsShownAndEnds
 }

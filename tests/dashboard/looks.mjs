@@ -293,6 +293,49 @@ async function switchesCountDown (chromium) {
   })
 }
 
+async function liveRequestsHoldStill (chromium) {
+  const mock = new Mock('hostile')
+  await withMock(chromium, mock, { moves: false }, async (opened) => {
+    const { page } = opened
+    const lines = page.locator('#tail-lines tr')
+    const send = (n, path = (at) => `/n/${at}`) => { for (let at = 0; at < n; at += 1) mock.request({ path: path(at), disposition: 'HIT', route: '/api/v1/dashboard' }) }
+    const start = page.getByRole('button', { name: 'Start' })
+    await start.focus()
+    await page.keyboard.press('Enter')
+    await until('it streams', () => text(page, '#tail-state'), (one) => one === 'Live')
+    send(300)
+    await until('the newest 200 are shown', () => lines.count(), (n) => n === 200)
+    assert.match(await lines.first().innerText(), /\/n\/299/, 'the newest is on top')
+    mock.request({ path: `/${HOSTILE}`, subject: HOSTILE, reason: HOSTILE, route: HOSTILE, disposition: 'MISS', status: 503 })
+    await until('text of strangers is text', () => lines.first().innerText(), (one) => one.includes('onerror'))
+    assert.equal(await page.locator('img').count(), 0)
+    assert.ok(!(await page.evaluate(() => document.body.textContent)).includes('\u202e'))
+    await inspect(opened, 'live requests')
+    await page.locator('#tail-scroll').focus()
+    send(7, (at) => `/late/${at}`)
+    mock.missed(12, 3)
+    await until('new ones wait while the list has the focus', () => text(page, '#tail-count'), (told) => told.startsWith('7 new lines') && told.includes('15 more'))
+    assert.ok(!(await lines.first().innerText()).includes('/late/'))
+    await page.locator('#tail-scroll').evaluate((node) => node.blur())
+    await until('they are shown after it', () => lines.first().innerText(), (told) => told.includes('/late/6'))
+    assert.equal(await page.locator('#tail-lines').evaluate((node) => node.closest('[aria-live], [role=log], [role=status]')), null, 'the list is read when it is asked for')
+    // A page that is hidden reads nothing; one that is shown again goes on.
+    const hide = (hidden) => page.evaluate((hidden) => {
+      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true })
+      document.dispatchEvent(new Event('visibilitychange'))
+    }, hidden)
+    await hide(true)
+    await until('it is closed', () => mock.tails.size, (n) => n === 0)
+    await hide(false)
+    await until('it is open again', () => mock.tails.size, (n) => n === 1)
+    await page.locator('#tail-form').getByLabel('Path').fill('a b&c')
+    await page.keyboard.press('Enter')
+    await until('the filter is sent', () => mock.tailed.at(-1), (query) => new URLSearchParams(query).get('path') === 'a b&c')
+    await page.getByRole('button', { name: 'Pause' }).click()
+    await until('nobody reads', () => mock.tails.size, (n) => n === 0)
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -303,5 +346,6 @@ export const LOOKS = {
   'findings and advice': findingsAreShown,
   'an incident is there afterwards': theIncidentIsThereAfterwards,
   'without the history the page is live': withoutHistoryItIsLive,
-  'switches count down': switchesCountDown
+  'switches count down': switchesCountDown,
+  'live requests hold still': liveRequestsHoldStill
 }

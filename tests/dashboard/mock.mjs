@@ -79,6 +79,8 @@ export class Mock {
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
     this.events = []
     this.streams = new Set()
+    this.tails = new Map()
+    this.tailed = []
     this.asked = []
     this.switches = []
     this.nextId = 1
@@ -241,6 +243,28 @@ export class Mock {
     return { mode, route, ended: mode === 'on' ? ended : 0, shared: this.state !== 'degraded', why: this.state === 'degraded' ? LOST : null, switches: this.modes().switches }
   }
 
+  // Tells readers of the tail of a request, as far as they want to know of it.
+  request (line) {
+    const whole = { at_ms: Date.now(), method: 'GET', path: '/', route: 'none', status: 200, disposition: 'MISS', reason: null, subject: null, tier: null, duration_ms: 1.5, app_ms: null, bytes: 2048, stored: false, collapsed: false, ...line }
+    for (const [stream, wanted] of this.tails) {
+      const isWanted = (name) => !wanted.get(name) || wanted.get(name) === whole[name]
+      if (isWanted('route') && isWanted('disposition') && whole.path.includes(wanted.get('path') ?? '')) stream.write(`event: request\ndata: ${JSON.stringify(whole)}\n\n`)
+    }
+  }
+
+  missed (more, lost) {
+    for (const stream of this.tails.keys()) stream.write(`event: missed\ndata: ${JSON.stringify({ more, lost })}\n\n`)
+  }
+
+  // Some requests, as the routes have them.
+  traffic () {
+    for (const one of this.routes.slice(0, 4)) {
+      const hit = this.random() < one.hitRate
+      const reason = hit ? null : one.reasons[0]
+      this.request({ path: one.path.replace('{id}', '7').replace('{*rest}', 'x'), route: one.path, disposition: hit ? 'HIT' : 'MISS', tier: hit ? 'memory' : null, reason: reason?.reason ?? null, subject: reason?.subject ?? null, duration_ms: hit ? 0.05 : 180 })
+    }
+  }
+
   purge (body) {
     this.asked.push(body)
     const event = { kind: 'purge', by: 'admin', method: null, path: null, tags: body.tags ?? (body.urls ?? []).map((url) => `uri:${url}`), more_tags: 0, everything: body.everything ?? false, soft: body.soft ?? false }
@@ -286,6 +310,12 @@ export class Mock {
         response.write(': events\n\n' + this.events.slice(-Number(url.searchParams.get('last') ?? 0)).map((event) => this.line(event)).join(''))
         this.streams.add(response)
         return response.on('close', () => this.streams.delete(response))
+      case 'GET /tail':
+        this.tailed.push(url.search)
+        response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
+        response.write(': tail\n\n')
+        this.tails.set(response, url.searchParams)
+        return response.on('close', () => this.tails.delete(response))
       default: return json({ error: 'unknown path', pages: Object.keys(FILES) }, 404)
     }
   }
@@ -300,7 +330,7 @@ export async function serve (mock, { port = 0, moves = true } = {}) {
   })
   await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve))
   const isQuiet = !moves || ['idle', 'empty'].includes(mock.state)
-  const timers = isQuiet ? [] : [setInterval(() => mock.step(0.25), 250), setInterval(() => mock.write(), 2300)]
+  const timers = isQuiet ? [] : [setInterval(() => mock.step(0.25), 250), setInterval(() => mock.traffic(), 500), setInterval(() => mock.write(), 2300)]
   const close = () => {
     timers.forEach(clearInterval)
     server.closeAllConnections()

@@ -6,4 +6,6 @@ mod demo;
 mod first_mistakes;
 mod history;
 mod modes;
+mod tail;
+mod top;
 mod warm;

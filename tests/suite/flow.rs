@@ -44,6 +44,7 @@ mod soak;
 mod soft_purge;
 mod streaming;
 mod suggestions;
+mod tail;
 mod ttl;
 mod variants;
 mod varying_keys;

@@ -23,6 +23,7 @@ pub mod redis_cluster;
 pub mod redis_kinds;
 pub mod redis_node;
 pub mod redis_sentinel;
+pub mod running;
 pub mod scene;
 pub mod sidecar;
 pub mod tls;

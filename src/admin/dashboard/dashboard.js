@@ -12,6 +12,7 @@ import { choosePurge, submitPurge } from './purge.js'
 import { reload } from './reload.js'
 import { filterRoutes, showRoutes } from './routes.js'
 import { state } from './state.js'
+import { closeTail, openTail, wireTail } from './tail.js'
 
 const FIRST_ROUTE = '[[routes]]\npath = "/api/v1/things/{*rest}"\nttl  = "1m"\ntags = ["things"]\n\n[[purges]]\npath = "/api/v1/things/{*rest}"\ntags = ["things"]\n'
 
@@ -37,15 +38,18 @@ function wire () {
   })
   purgeForm.addEventListener('change', () => choosePurge(purgeForm))
   choosePurge(purgeForm)
+  wireTail()
   document.addEventListener('visibilitychange', () => {
     if (document.hidden) {
       put($('link'), 'Paused')
       set($('link'), 'data-state', 'waiting')
       clearTimeout(state.timer)
       closeEvents()
+      closeTail()
     } else {
       poll()
       openEvents()
+      openTail()
     }
   })
 }

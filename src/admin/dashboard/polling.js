@@ -11,6 +11,7 @@ import { $, banner, put, say } from './page.js'
 import { showRoutes } from './routes.js'
 import { findingsOf, HISTORY_MS, POLL_MS, sample, state } from './state.js'
 import { showTags } from './tags.js'
+import { showTailRoutes } from './tail.js'
 import { LIVE } from './timeline.js'
 
 export const BACK_OFF_MS = [1000, 2000, 4000, 8000, 15000]
@@ -78,6 +79,7 @@ function accept (stats) {
   showState(stats)
   showRoutes(stats)
   showTags(stats)
+  showTailRoutes(stats)
 }
 
 function lost (error) {
