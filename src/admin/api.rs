@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
+use super::peers::PeerBoard;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
@@ -27,13 +28,14 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 14] = [
+pub(super) const PATHS: [&str; 15] = [
     "/",
     "/live",
     "/ready",
     "/metrics",
     "/stats",
     "/routes",
+    "/peers",
     "/purge",
     "/explain",
     "/events",
@@ -48,6 +50,7 @@ pub(super) const PATHS: [&str; 14] = [
 pub(super) struct ApiContext {
     pub(super) state: Arc<AdminState>,
     pub(super) auth: AdminAuth,
+    pub(super) peers: Arc<PeerBoard>,
 }
 
 /// The whole API.
@@ -71,6 +74,12 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
                     StatusCode::OK,
                     &stats::rules(&context.state.proxy.active_config().rules),
                 )
+            }),
+        )
+        .route(
+            "/peers",
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &context.peers.peers().await)
             }),
         )
         .route(
