@@ -38,8 +38,8 @@ use self::api::ApiContext;
 use self::auth::AdminAuth;
 use self::connections::{AdminConnection, AdminConnections};
 use self::events::StreamPermit;
-use self::peers::PeerBoard;
 pub(crate) use self::openapi::document as openapi_document;
+use self::peers::PeerBoard;
 
 pub use self::readiness::{Readiness, Ready, ReadyState};
 pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};

@@ -143,9 +143,10 @@ impl PeerBoard {
                 why: Some("there is no [redis], so this sidecar knows of no other".to_owned()),
                 ..OtherSidecars::default()
             },
-            Some(_) if !self.is_shared() => {
-                OtherSidecars { why: self.coherence().degraded_reason(), ..OtherSidecars::default() }
-            }
+            Some(_) if !self.is_shared() => OtherSidecars {
+                why: self.coherence().degraded_reason(),
+                ..OtherSidecars::default()
+            },
             Some(store) => self.others(store).await,
         };
         list::peers(self.process, &self.own(), others)

@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod host_key;
+mod peers;
 mod regressions_clocks;
 mod regressions_dark;
 mod regressions_logs;

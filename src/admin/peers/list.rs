@@ -35,9 +35,8 @@ pub(super) fn peers(process: Process, own: &PeerSummary, mut others: OtherSideca
     others.heard.sort_by(|a, b| (&a.summary.name, a.process).cmp(&(&b.summary.name, b.process)));
     let mut sidecars = vec![sidecar(process, own, own, None)];
     let listed = others.heard.iter();
-    sidecars.extend(
-        listed.map(|heard| sidecar(heard.process, &heard.summary, own, Some(heard.age))),
-    );
+    sidecars
+        .extend(listed.map(|heard| sidecar(heard.process, &heard.summary, own, Some(heard.age))));
     let silent = others.heard.iter().filter(|heard| is_silent(heard)).count();
     let notes: Vec<String> = rules_note(own, &others.heard).into_iter().collect();
     json!({
@@ -82,7 +81,7 @@ fn sidecar(
     json!({
         "id": process.to_string(),
         "name": summary.name,
-        "self": is_own,
+        "this": is_own,
         "age_s": age.as_secs_f64(),
         "silent": age > SILENT_AFTER,
         "differs": differs,
@@ -177,7 +176,7 @@ mod tests {
             heard(2, 1, sample("b")),
         ]);
         assert_eq!(all(&listed, "name"), ["m", "a", "z"]);
-        assert_eq!(all(&listed, "self"), [true, false, false]);
+        assert_eq!(all(&listed, "this"), [true, false, false]);
         assert_eq!(all(&listed, "silent"), [false, true, false]);
         assert_eq!(listed["silent"], 1);
     }
