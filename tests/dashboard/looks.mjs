@@ -176,7 +176,7 @@ async function allSidecarsAreOnOnePage (chromium) {
     const { page } = opened
     const rows = page.locator('#sidecars-table tbody')
     await until('three sidecars', () => rows.allInnerTexts(), (all) => all.length === 3)
-    const cells = (await rows.allInnerTexts()).map((one) => one.replace(/\s+/g, ' '))
+    const cells = (await rows.allInnerTexts()).map((one) => one.replace(/\s+/g, ' ').trim())
     assert.match(cells[0], /^web-1 127\.0\.0\.1:8080 this sidecar ready .* same$/)
     assert.match(cells[1], /degraded the app at 127\.0\.0\.1:8000 .* different$/)
     assert.match(cells[2], /last heard 1 min 35 s ago silent/)

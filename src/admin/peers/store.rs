@@ -29,6 +29,9 @@ pub const SUMMARY_TTL: Duration = Duration::from_mins(10);
 /// After how long without a new summary a sidecar counts as silent: three are missing then.
 pub const SILENT_AFTER: Duration = Duration::from_secs(15);
 
+/// How many slots one call reads, so that other calls to Redis do not wait for all of them.
+const SLOTS_AT_ONCE: usize = 64;
+
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -149,25 +152,33 @@ impl SummaryStore {
 
     /// Reads the summaries of all sidecars, our own among them.
     pub async fn read(&self) -> Result<SummaryReading, CallError> {
+        let mut reading = SummaryReading::default();
+        for slots in self.slots.chunks(SLOTS_AT_ONCE) {
+            self.read_slots(slots, &mut reading).await?;
+        }
+        Ok(reading)
+    }
+
+    async fn read_slots(
+        &self,
+        slots: &[Bytes],
+        reading: &mut SummaryReading,
+    ) -> Result<(), CallError> {
         let args = vec![MAX_SUMMARY_BYTES.to_string().into()];
-        let reply =
-            self.client.run_aside(&self.read, self.slots.clone(), args, CALL_TIMEOUT).await?;
+        let reply = self.client.run_aside(&self.read, slots.to_vec(), args, CALL_TIMEOUT).await?;
         let ScriptReply::Many(words) = reply else { return Err(unexpected()) };
         let [error, rest @ ..] = &words[..] else { return Err(unexpected()) };
         let [strange, pairs @ ..] = rest else {
             return Err(CallError::Reply(String::from_utf8_lossy(error).into_owned()));
         };
-        let mut reading = SummaryReading {
-            unreadable: number(strange).and_then(|count| count.try_into().ok()).unwrap_or(0),
-            ..SummaryReading::default()
-        };
-        for pair in pairs.chunks_exact(2).take(MAX_SIDECARS) {
+        reading.unreadable += number(strange).and_then(|count| count.try_into().ok()).unwrap_or(0);
+        for pair in pairs.chunks_exact(2).take(slots.len()) {
             match heard(&pair[0], &pair[1]) {
                 Some(heard) => reading.found.push(heard),
                 None => reading.unreadable += 1,
             }
         }
-        Ok(reading)
+        Ok(())
     }
 
     /// Withdraws our summary, because this sidecar ends.
