@@ -193,7 +193,7 @@ impl PeerBoard {
 /// What an operator can do about a failed reading.
 fn explained(error: &CallError) -> String {
     let text = format!("the other sidecars could not be read from Redis: {error}");
-    if text.contains("NOPERM") {
+    if ACL_REFUSALS.iter().any(|words| text.contains(words)) {
         // Only the words that are ours: those of a server may be long.
         return "the other sidecars could not be read: the ACL of Redis refuses it; give the user \
                 +getrange (see `an ACL user for Redis` in the manual)"
@@ -201,6 +201,9 @@ fn explained(error: &CallError) -> String {
     }
     crate::telemetry::log::printable(&text, MAX_WHY_BYTES).into_owned()
 }
+
+/// How Redis 6, 7.0 and later tell a script that the ACL forbids a command.
+const ACL_REFUSALS: [&str; 3] = ["NOPERM", "can't run this command", "ACL failure"];
 
 /// How much of an error of Redis is shown, in bytes.
 const MAX_WHY_BYTES: usize = 200;

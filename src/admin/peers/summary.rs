@@ -118,7 +118,7 @@ impl PeerSummary {
             text.len() <= most + CUT_MARK_BYTES && !text.chars().any(char::is_control)
         };
         let is_digest = |text: &str| {
-            text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+            text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         let spans = [self.uptime_s, self.rules_age_s, self.per_second];
         let latencies = [self.hit_ms, self.origin_ms].into_iter().flatten().flatten();
