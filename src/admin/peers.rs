@@ -164,7 +164,9 @@ impl PeerBoard {
             Some((at, Ok(reading))) => {
                 let since = now.saturating_duration_since(*at);
                 let mut heard = reading.found.clone();
-                heard.iter_mut().for_each(|one| one.age += since);
+                for one in &mut heard {
+                    one.age += since;
+                }
                 let unreadable = reading.unreadable;
                 OtherSidecars { shared: true, why: None, heard, unreadable }
             }

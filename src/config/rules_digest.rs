@@ -30,7 +30,9 @@ pub(super) fn rules_digest(file: &Table) -> String {
             ("routes" | "purges", Value::Array(rules)) => {
                 let mut digests: Vec<[u8; 32]> = rules.iter().map(digest).collect();
                 digests.sort_unstable();
-                digests.iter().for_each(|one| hash.update(one));
+                for one in &digests {
+                    hash.update(one);
+                }
             }
             (_, value) => hash.update(digest(value)),
         }
@@ -60,7 +62,9 @@ fn add(hash: &mut Sha256, value: &Value) {
         Value::Array(values) => {
             hash.update(b"[");
             hash.update((values.len() as u64).to_be_bytes());
-            values.iter().for_each(|value| add(hash, value));
+            for value in values {
+                add(hash, value);
+            }
         }
         other => {
             hash.update(b"=");

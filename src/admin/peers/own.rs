@@ -50,7 +50,9 @@ pub(super) fn summary(state: &AdminState, name: &str) -> PeerSummary {
 /// p50 and p95 in milliseconds; none if nothing was measured.
 fn percentiles(rows: &[RowView], read: impl Fn(&RowView) -> &Latency) -> Option<[f64; 2]> {
     let mut all = Latency::default();
-    rows.iter().for_each(|row| all.add(read(row)));
+    for row in rows {
+        all.add(read(row));
+    }
     let ms = |quantile| Some(Duration::as_secs_f64(&all.quantile(quantile)?) * 1e3);
     Some([ms(0.5)?, ms(0.95)?])
 }

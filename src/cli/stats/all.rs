@@ -50,9 +50,9 @@ pub(super) fn summary(peers: &ApiPeers) -> Option<String> {
     }
     let silent =
         if peers.silent > 0 { format!(", {} silent", peers.silent) } else { String::new() };
-    let notes: String = peers.notes.iter().map(|note| format!("; NOTE: {note}")).collect();
+    let notes: Vec<String> = peers.notes.iter().map(|note| format!("; NOTE: {note}")).collect();
     let others = counted(others, "other sidecar");
-    Some(format!("{others}{silent}: see `sidecache stats --all`{notes}"))
+    Some(format!("{others}{silent}: see `sidecache stats --all`{}", notes.concat()))
 }
 
 fn notes(peers: &ApiPeers) -> Vec<String> {
