@@ -14,6 +14,7 @@ mod events;
 mod history;
 mod modes;
 mod openapi;
+mod peers;
 mod readiness;
 mod reload;
 mod remedies;
@@ -42,6 +43,7 @@ use self::auth::AdminAuth;
 use self::connections::{AdminConnection, AdminConnections};
 use self::events::StreamPermit;
 pub(crate) use self::openapi::document as openapi_document;
+use self::peers::PeerBoard;
 
 pub use self::readiness::{Readiness, Ready, ReadyState};
 pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
@@ -72,13 +74,17 @@ pub async fn run(
     state: Arc<AdminState>,
     shutdown: CancellationToken,
 ) {
-    let AdminSettings { address, token, hosts } = settings;
+    let AdminSettings { address, token, hosts, name } = settings;
     let bound = listener.local_addr().unwrap_or(address);
+    let peers = Arc::new(PeerBoard::new(Arc::clone(&state), name.as_deref()));
+    let tasks = TaskTracker::new();
+    let (board, stop) = (Arc::clone(&peers), shutdown.clone());
+    tasks.spawn(async move { board.publish(stop).await });
     let router = api::router(Arc::new(ApiContext {
         state,
         auth: AdminAuth::new(bound.ip(), token.as_ref(), hosts),
+        peers,
     }));
-    let tasks = TaskTracker::new();
     shutdown.run_until_cancelled(accept(&listener, &router, &tasks, &shutdown)).await;
     drop(listener);
     tasks.close();

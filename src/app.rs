@@ -102,7 +102,7 @@ impl Sidecar {
     /// The same, perhaps beside a process that still has the journal.
     fn beside(config: &mut Config, clock: Clock, beside: bool) -> Result<Self, SetupError> {
         let (hasher, seal) = secret_keys(config);
-        let snapshot = ConfigSnapshot::from_config(config);
+        let in_force = ConfigSnapshot::from_config(config);
         let client = config.redis.clone().map(RedisClient::new).transpose()?;
         let shared = client.map(|client| RecordStore::new(Arc::new(client), clock.clone()));
         let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal(beside)?);
@@ -262,6 +262,7 @@ pub async fn serve_with(
     let routes = proxy.active_config().rules.routes.len();
     tracing::info!(%address, %origin, routes, "listening");
     let admin_address = config.admin.address.to_string();
+    config.admin.name.get_or_insert_with(|| sidecar_name(&bound.proxy.shown()));
     restart.serving((&bound.proxy, &bound.admin, &admin_address), &signals).await;
     let admin = admin::run(bound.admin, config.admin.clone(), admin_state, admin_stop.clone());
     let admin = tokio::spawn(admin);
@@ -282,6 +283,12 @@ pub async fn serve_with(
     let _ = tokio::join!(driver, admin);
     restart.end().await;
     Ok(drained)
+}
+
+/// What a sidecar is called that has no name: its host, and where it listens.
+fn sidecar_name(address: &str) -> Box<str> {
+    let host = rustix::system::uname();
+    format!("{} {address}", host.nodename().to_string_lossy()).into()
 }
 
 /// Starts what watches the file, the signals and the state.

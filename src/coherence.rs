@@ -131,6 +131,16 @@ pub struct CoherenceCounters {
     pub stalls: Arc<Counter>,
     /// Microseconds that these took.
     pub stalled_us: Arc<Counter>,
+    /// Summaries of this sidecar that were published.
+    pub summaries_published: Arc<Counter>,
+    /// Summaries that could not be published.
+    pub summaries_failed: Arc<Counter>,
+    /// Readings of the summaries of all sidecars.
+    pub summary_reads: Arc<Counter>,
+    /// Readings that failed.
+    pub summary_read_failures: Arc<Counter>,
+    /// Values in the place of summaries that are none.
+    pub summaries_unreadable: Arc<Counter>,
 }
 
 /// A mark that may be on its way although its mutation was given up.
@@ -243,6 +253,12 @@ impl Coherence {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.lease_state.epoch()
+    }
+
+    /// The id of this run of the sidecar.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        self.core().core.me().process
     }
 
     /// The clock.

@@ -28,6 +28,7 @@ pub use crate::redis::settings::{
     OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
 };
 
+mod aside;
 mod cluster;
 mod commands;
 mod error;

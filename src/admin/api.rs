@@ -16,6 +16,7 @@ use serde_json::json;
 use super::auth::{AccessDenied, AdminAuth};
 use super::history::HistoryQuery;
 use super::modes::ModeRequest;
+use super::peers::PeerBoard;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
@@ -31,7 +32,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 17] = [
+pub(super) const PATHS: [&str; 18] = [
     "/",
     "/live",
     "/ready",
@@ -39,6 +40,7 @@ pub(super) const PATHS: [&str; 17] = [
     "/stats",
     "/history",
     "/routes",
+    "/peers",
     "/purge",
     "/explain",
     "/events",
@@ -55,6 +57,7 @@ pub(super) const PATHS: [&str; 17] = [
 pub(super) struct ApiContext {
     pub(super) state: Arc<AdminState>,
     pub(super) auth: AdminAuth,
+    pub(super) peers: Arc<PeerBoard>,
 }
 
 /// The whole API.
@@ -78,6 +81,12 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
                     StatusCode::OK,
                     &stats::rules(&context.state.proxy.active_config().rules),
                 )
+            }),
+        )
+        .route(
+            "/peers",
+            get(async |State(context): State<Arc<ApiContext>>| {
+                json_response(StatusCode::OK, &context.peers.peers().await)
             }),
         )
         .route(

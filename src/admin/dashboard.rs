@@ -25,6 +25,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("numbers.js", SCRIPT, include_str!("dashboard/numbers.js")),
     ("overview.js", SCRIPT, include_str!("dashboard/overview.js")),
     ("page.js", SCRIPT, include_str!("dashboard/page.js")),
+    ("peers.js", SCRIPT, include_str!("dashboard/peers.js")),
     ("polling.js", SCRIPT, include_str!("dashboard/polling.js")),
     ("purge.js", SCRIPT, include_str!("dashboard/purge.js")),
     ("reload.js", SCRIPT, include_str!("dashboard/reload.js")),

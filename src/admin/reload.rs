@@ -40,6 +40,8 @@ pub struct ReloadStatus {
     pub file: Option<PathBuf>,
     /// The switch for all routes.
     pub mode: RouteMode,
+    /// The digest of the rules in force: the same in sidecars with the same rules.
+    pub rules_digest: String,
     /// When the rules in force were loaded.
     pub loaded: Wall,
     /// How often rules were loaded.

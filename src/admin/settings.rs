@@ -14,4 +14,6 @@ pub struct AdminSettings {
     /// Host names that requests may use, in lower case, besides localhost and the listener's
     /// addresses.
     pub hosts: Box<[Box<str>]>,
+    /// What this sidecar is called among those that share its Redis.
+    pub name: Option<Box<str>>,
 }

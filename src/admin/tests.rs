@@ -38,7 +38,8 @@ async fn start(token: Option<&str>) -> Running {
     let Sidecar { proxy, reloader, .. } = Sidecar::new(&mut config, Clock::system()).unwrap();
     let switch = Arc::new(Switch(Mutex::new(Ready { ready: true, degraded: vec![] })));
     let shutdown = CancellationToken::new();
-    let settings = AdminSettings { address, token: token.map(Secret::new), hosts: [].into() };
+    let settings =
+        AdminSettings { address, token: token.map(Secret::new), hosts: [].into(), name: None };
     let readiness: Arc<dyn Readiness> = switch.clone();
     let state = Arc::new(AdminState::new(
         proxy,

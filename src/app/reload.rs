@@ -88,6 +88,7 @@ impl Reloader {
         let status = ReloadStatus {
             file: config.file.clone(),
             mode: config.mode,
+            rules_digest: snapshot.rules_digest(),
             loaded: proxy.clock.wall(),
             loads: 1,
             refused: None,
@@ -197,6 +198,7 @@ impl Reloader {
             self.proxy.shadow.reset();
             super::metrics::watch_routes(&self.proxy);
         }
+        let rules_digest = snapshot.rules_digest();
         *current = snapshot;
         let now = self.proxy.clock.wall();
         {
@@ -204,6 +206,7 @@ impl Reloader {
             let (loads, restart_needed) = (status.loads + 1, report.restart_needed.clone());
             *status = ReloadStatus {
                 mode,
+                rules_digest,
                 loaded: now,
                 loads,
                 refused: None,

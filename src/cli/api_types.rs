@@ -130,6 +130,32 @@ api_types! {
     }
     /// An event `missed` of `GET /tail`.
     ApiTailMissed { more: u64, lost: u64, }
+    /// `GET /peers`.
+    ApiPeers {
+        why: Option<String>,
+        sidecars: Vec<ApiPeer>,
+        silent: u64,
+        unreadable: u64,
+        notes: Vec<String>,
+    }
+    ApiPeer {
+        name: String,
+        this: bool,
+        age_s: f64,
+        silent: bool,
+        differs: Vec<String>,
+        version: String,
+        uptime_s: f64,
+        mode: String,
+        status: String,
+        reasons: Vec<String>,
+        requests: BTreeMap<String, u64>,
+        per_second: f64,
+        hit_ratio: Option<f64>,
+        latency: ApiLatency,
+        bytes_from_cache: u64,
+        memory: ApiMemory,
+    }
 
     /// `POST /purge`.
     ApiPurged {

@@ -1,6 +1,7 @@
 //! Formats numbers, tables and untrusted text for the terminal.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -66,6 +67,11 @@ pub(super) fn table<const N: usize>(
         }
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// How many there are of all kinds.
+pub(super) fn sum(requests: &BTreeMap<String, u64>) -> u64 {
+    requests.values().fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 /// A number of bytes with a unit.

@@ -11,18 +11,21 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{
-    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiReady, ApiReason, ApiRedis, ApiRoute,
+    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiPeers, ApiReady, ApiReason, ApiRedis, ApiRoute,
     ApiStats, ApiTag,
 };
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
-use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, table};
+use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, sum, table};
 use super::output;
 use super::remote::{Remote, RemoteArgs};
+
+mod all;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache stats
+  sidecache stats --all          all sidecars that share this one's Redis
   sidecache stats --json | jq '.routes[] | {path, hit_ratio}'
   sidecache stats --ready        health check without curl: exits with 1 if traffic should go
                                  elsewhere";
@@ -39,6 +42,10 @@ pub(super) struct StatsArgs {
     /// degraded), with 1 if it is unready or does not respond. Needs no token.
     #[arg(long)]
     ready: bool,
+    /// Print a line for each sidecar that shares this one's Redis, with totals. The numbers of the
+    /// others are at most a few seconds old.
+    #[arg(long, conflicts_with = "ready")]
+    all: bool,
     /// Print the sidecar's JSON response instead of tables.
     #[arg(long)]
     json: bool,
@@ -51,11 +58,23 @@ pub(super) fn run(path: &Path, args: &StatsArgs) -> Result<ExitCode, CommandErro
     if args.ready {
         return ready(&remote, args.json);
     }
-    let reply = remote.send(&Method::GET, "/stats", None)?.error_for_status()?;
+    let path = if args.all { "/peers" } else { "/stats" };
+    let reply = remote.send(&Method::GET, path, None)?.error_for_status()?;
     if args.json {
         return Ok(output::print(reply.text.trim_end()));
     }
-    Ok(output::print(&text(&reply.read()?)))
+    if args.all {
+        return Ok(output::print(&all::text(&reply.read()?)));
+    }
+    let stats: ApiStats = reply.read()?;
+    let peers = if stats.redis.is_some() { peers(&remote) } else { None };
+    Ok(output::print(&text(&stats, peers.as_ref())))
+}
+
+/// The other sidecars; none if this one does not know: an earlier version has no such list.
+fn peers(remote: &Remote) -> Option<ApiPeers> {
+    let reply = remote.send(&Method::GET, "/peers", None).ok()?;
+    reply.error_for_status().ok()?.read().ok()
 }
 
 fn ready(remote: &Remote, as_json: bool) -> Result<ExitCode, CommandError> {
@@ -80,8 +99,8 @@ pub(super) fn readiness(ready: &ApiReady) -> String {
     }
 }
 
-fn text(stats: &ApiStats) -> String {
-    let mut text = overview(stats);
+fn text(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
+    let mut text = overview(stats, peers);
     let mut routes: Vec<&ApiRoute> = stats.routes.iter().collect();
     if sum(&stats.unrouted.requests) > 0 {
         routes.push(&stats.unrouted);
@@ -115,7 +134,7 @@ fn text(stats: &ApiStats) -> String {
     text
 }
 
-fn overview(stats: &ApiStats) -> String {
+fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
     let totals = &stats.totals;
     let mut text = format!(
         "sidecache {}{}, up for {}, mode {}, {}\n",
@@ -161,6 +180,9 @@ fn overview(stats: &ApiStats) -> String {
             .as_ref()
             .map_or_else(|| "none: entries are in this process's memory only".to_owned(), redis),
     );
+    if let Some(told) = peers.and_then(all::summary) {
+        add("sidecars", &told);
+    }
     let config = &stats.config;
     let age =
         seconds(Duration::from_millis(stats.now_ms.saturating_sub(config.loaded_ms)).as_secs_f64());

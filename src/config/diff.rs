@@ -9,6 +9,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::Config;
+use super::rules_digest::rules_digest;
 use super::sharing::SharingRules;
 
 /// The sections that are read at startup only.
@@ -112,6 +113,12 @@ impl ConfigSnapshot {
             policies,
             sharing: SharingRules::from_config(config),
         }
+    }
+
+    /// A digest of the rules in the file: equal digests, equal rules.
+    #[must_use]
+    pub fn rules_digest(&self) -> String {
+        rules_digest(&self.tree)
     }
 }
 

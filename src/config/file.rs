@@ -130,6 +130,13 @@ table! {
         /// listener's addresses. Scrapers need it.
         #[schemars(extend("examples" = [["sidecache", "sidecache.internal"]]))]
         hosts: TomlList<TomlString> = [],
+        /// What this sidecar is called where all those that share its Redis are listed. Without
+        /// this key it is the name of the host and the address of `[listen]`.
+        #[schemars(extend(
+            "pattern" = "^([A-Za-z0-9_.:@/-]{1,64}|.*\\$\\{.*)$",
+            "examples" = ["${POD_NAME}", "web-1"]
+        ))]
+        name: TomlString,
     }
 }
 

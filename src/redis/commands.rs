@@ -434,14 +434,19 @@ pub(super) async fn publish(
         .inspect_err(|error| session.record_error(error))
 }
 
-fn evaluate(name: &'static str, script: &str, keys: &[Bytes], args: &[Bytes]) -> RedisCommand {
+pub(super) fn evaluate(
+    name: &'static str,
+    script: &str,
+    keys: &[Bytes],
+    args: &[Bytes],
+) -> RedisCommand {
     let mut all: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());
     all.extend([Value::from(script), i64::try_from(keys.len()).unwrap_or(i64::MAX).into()]);
     all.extend(keys.iter().chain(args).cloned().map(Value::Bytes));
     RedisCommand::new(name, all)
 }
 
-fn script_reply(value: Value) -> ScriptReply {
+pub(super) fn script_reply(value: Value) -> ScriptReply {
     match value {
         Value::Null => ScriptReply::Nil,
         Value::Array(values) => {

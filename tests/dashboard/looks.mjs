@@ -31,6 +31,7 @@ async function strangersTextIsText (chromium) {
     mock.tell({ kind: 'finding', finding: 'stale', route: HOSTILE, text: HOSTILE })
     const toggle = page.getByRole('button', { name: /onerror/ }).first()
     await toggle.click()
+    await until('it is among the sidecars', () => text(page, '#sidecars-table'), (told) => told.includes('onerror'))
     await until('it is among the events', () => text(page, '#events'), (told) => told.includes('onerror'))
     await until('and on the axis', () => text(page, '#marks'), (told) => told.includes('onerror'))
     assert.equal(await page.locator('img').count(), 0)
@@ -336,6 +337,27 @@ async function liveRequestsHoldStill (chromium) {
   })
 }
 
+async function allSidecarsAreOnOnePage (chromium) {
+  await withMock(chromium, new Mock('fleet'), {}, async (opened) => {
+    const { page } = opened
+    const rows = page.locator('#sidecars-table tbody')
+    await until('three sidecars', () => rows.allInnerTexts(), (all) => all.length === 3)
+    const cells = (await rows.allInnerTexts()).map((one) => one.replace(/\s+/g, ' ').trim())
+    assert.match(cells[0], /^web-1 127\.0\.0\.1:8080 this sidecar ready .* same$/)
+    assert.match(cells[1], /degraded the app at 127\.0\.0\.1:8000 .* different$/)
+    assert.match(cells[2], /last heard 1 min 35 s ago silent/)
+    assert.equal(await text(page, '#sidecars-count'), '2 sidecars, 1 silent')
+    assert.equal(await text(page, '#sidecars-rate'), '100', 'a silent one counts for nothing')
+    assert.match(await text(page, '#sidecars-why'), /^2 values in Redis/)
+    assert.match(await text(page, '#alert-peers'), /^For 15 min, other rules than here are in force in web-2/)
+    await inspect(opened, 'all sidecars')
+  })
+  await withMock(chromium, new Mock('busy'), {}, async ({ page }) => {
+    await polls(page, 3)
+    assert.ok(await page.locator('#sidecars').isHidden(), 'one alone is no list')
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -347,5 +369,6 @@ export const LOOKS = {
   'an incident is there afterwards': theIncidentIsThereAfterwards,
   'without the history the page is live': withoutHistoryItIsLive,
   'switches count down': switchesCountDown,
-  'live requests hold still': liveRequestsHoldStill
+  'live requests hold still': liveRequestsHoldStill,
+  'all sidecars': allSidecarsAreOnOnePage
 }

@@ -16,7 +16,7 @@ for (const file of fs.readdirSync(PAGES)) if (path.extname(file) in TYPES) FILES
 const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
 
-export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile', 'incident']
+export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile', 'incident', 'fleet']
 
 // Text as strangers write it: markup, a change of direction, no space to break at.
 export const HOSTILE = '<img src=x onerror="document.title=1">\u202egnp.exe\u202c' + 'x'.repeat(300)
@@ -145,6 +145,29 @@ export class Mock {
       config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 },
       cookies: { requests: 532, unseen: lost ? ['sessoin'] : [] }
     }
+  }
+
+  // This one alone, or with others: of the same rules, of other rules for long, silent.
+  peers () {
+    const stats = this.stats()
+    const { totals, memory, redis } = stats
+    const own = {
+      id: '00000000000000a1', name: 'web-1 127.0.0.1:8080', this: true, age_s: 0, silent: false, differs: [], version: stats.version, uptime_s: stats.uptime_s, mode: stats.mode, status: stats.ready.status, reasons: stats.ready.reasons, number: 40,
+      requests: totals.requests, per_second: 82.4, hit_ratio: totals.hit_ratio, latency: totals.latency, bytes_from_cache: totals.bytes_from_cache, memory, redis: { lease: true, peers: redis?.peers ?? 0 }, app: { answers: true }, rules: { digest: '0123456789abcdef', age_s: 8000 }
+    }
+    const answer = { shared: redis !== null, why: redis === null ? 'there is no [redis], so this sidecar knows of no other' : null, sidecars: [own], silent: 0, unreadable: 0, notes: [], silent_after_s: 15, limit: 256 }
+    const other = (id, name, more) => ({ ...own, id, name, this: false, age_s: 2.5, per_second: 17.6, latency: { hit: null, app: null }, ...more })
+    if (this.state === 'fleet') {
+      answer.sidecars.push(
+        other('00000000000000a2', 'web-2 127.0.0.1:8080', { status: 'degraded', reasons: [DOWN], differs: ['rules', 'version'], version: '0.2.0', rules: { digest: 'f'.repeat(16), age_s: 900 } }),
+        other('00000000000000a3', 'web-3 127.0.0.1:8080', { silent: true, age_s: 95, per_second: 500 }))
+      Object.assign(answer, { silent: 1, unreadable: 2, notes: ['for 15 min, other rules than here are in force in web-2 127.0.0.1:8080: reload or correct the file that is behind'] })
+    }
+    if (this.state === 'hostile') {
+      answer.sidecars.push(other(HOSTILE, HOSTILE, { version: HOSTILE, reasons: [HOSTILE, HOSTILE, HOSTILE], status: HOSTILE, mode: HOSTILE, rules: { digest: HOSTILE, age_s: 1e9 }, per_second: 1e15, differs: ['rules', 'version'] }))
+      answer.notes = [HOSTILE]
+    }
+    return answer
   }
 
   policies () {
@@ -298,6 +321,7 @@ export class Mock {
       case 'GET /history':
         if (this.failsHistory) return json({ error: 'out of order' }, 500)
         return json(this.history(url.searchParams.get('range')))
+      case 'GET /peers': return json(this.peers())
       case 'GET /routes': return json(this.policies())
       case 'GET /shadow': return json(this.shadow())
       case 'GET /mode': return json(this.modes())

@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod host_key;
 mod mode_switches;
+mod peers;
 mod regressions_clocks;
 mod regressions_dark;
 mod regressions_logs;

@@ -8,6 +8,7 @@ import { showSwitches } from './mode.js'
 import { moment } from './numbers.js'
 import { showAlerts, showState, showTiles, showTop } from './overview.js'
 import { $, banner, put, say } from './page.js'
+import { pollPeers } from './peers.js'
 import { showRoutes } from './routes.js'
 import { findingsOf, HISTORY_MS, POLL_MS, sample, state } from './state.js'
 import { showTags } from './tags.js'
@@ -51,6 +52,7 @@ async function extras (stats) {
     state.policiesOf = rules
     showRoutes(stats)
   }
+  await pollPeers(stats)
   const { findings, audited } = findingsOf(stats)
   const watched = stats.mode === 'shadow' || (stats.switches ?? []).some((one) => one.mode === 'shadow') || findings + audited > 0 || stats.routes.some((route) => route.mode === 'shadow')
   if (!watched) $('findings').hidden = true

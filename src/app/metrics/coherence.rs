@@ -80,7 +80,38 @@ pub(super) fn register(proxy: &Arc<Proxy>) {
         &coherence.peers_evicted,
     );
     register_journal(proxy);
+    register_summaries(proxy);
     register_redis_client(proxy);
+}
+
+fn register_summaries(proxy: &Arc<Proxy>) {
+    let count = |name, help, counter| count(&proxy.metrics, name, help, counter);
+    let coherence = &proxy.coherence.counters;
+    count(
+        "sidecache_summaries_published",
+        "Summaries of this sidecar published in Redis for the lists of all sidecars",
+        &coherence.summaries_published,
+    );
+    count(
+        "sidecache_summaries_failed",
+        "Summaries of this sidecar that could not be published",
+        &coherence.summaries_failed,
+    );
+    count(
+        "sidecache_summary_reads",
+        "How often the summaries of all sidecars were read from Redis",
+        &coherence.summary_reads,
+    );
+    count(
+        "sidecache_summary_read_failures",
+        "How often they could not be read",
+        &coherence.summary_read_failures,
+    );
+    count(
+        "sidecache_summaries_unreadable",
+        "Values found in the place of summaries that no sidecar has written",
+        &coherence.summaries_unreadable,
+    );
 }
 
 fn register_journal(proxy: &Arc<Proxy>) {

@@ -230,7 +230,23 @@ pub fn admin(
     }
     let names = file.hosts.get().map_or(&[][..], |list| &list.0);
     let hosts = context.names(names, host_name).into();
-    Some(admin::AdminSettings { address, token: from_key.or(from_file), hosts })
+    let name = sidecar_name(&file.name, context);
+    Some(admin::AdminSettings { address, token: from_key.or(from_file), hosts, name })
+}
+
+/// What the sidecar is called in lists. Its text goes to other sidecars, so it is plain.
+fn sidecar_name(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
+    let given = slot.given()?;
+    let name = given.value.as_str();
+    let valid = (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:@/-".contains(&b));
+    if !valid {
+        let what = format!("`{}` is not a valid name of a sidecar", given.value.shown());
+        let allowed = Some("1 to 64 letters, digits, `_`, `.`, `:`, `@`, `/`, `-`");
+        let hint = "it is shown where sidecars are listed; write \"${HOSTNAME}\", or leave it out";
+        context.report.malformed(given, "a name of a sidecar", what, allowed, hint);
+    }
+    valid.then(|| name.into())
 }
 
 /// A host name without a port.

@@ -65,3 +65,18 @@ fn the_host_in_the_keys() {
         .unwrap_or_else(|problems| panic!("{problems}"));
     assert!(config.warnings.iter().any(|warning| warning.message.contains("reads the host")));
 }
+
+#[test]
+fn the_name_of_a_sidecar_is_plain() {
+    for bad in ["", "two words", "a\\u0007", "\u{e9}", &"a".repeat(65)] {
+        let text = format!("[upstream]\nurl = \"http://a\"\n[admin]\nname = \"{bad}\"\n");
+        let found = diagnostics(&text).to_string();
+        assert!(found.contains("proxy.toml:4:8") && found.contains("hint:"), "{bad}: {found}");
+    }
+    let named = |name: &str| {
+        let text = format!("[upstream]\nurl = \"http://a\"\n[admin]\nname = \"{name}\"\n");
+        parse(&text).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).admin.name
+    };
+    assert_eq!(named("web-1.eu:8080").as_deref(), Some("web-1.eu:8080"));
+    assert!(parse("[upstream]\nurl = \"http://a\"\n").is_ok_and(|file| file.admin.name.is_none()));
+}

@@ -91,6 +91,52 @@ async fn stats_are_tables_that_name_what_mends() {
     assert_eq!((said.code, said.out.trim_end()), (0, STATS));
 }
 
+const PEERS: &str = r#"{"shared":true,"why":null,"silent":1,"unreadable":2,"notes":["for 5 min, other rules than here are in force in b\u001b[2J"],"silent_after_s":15,"limit":256,
+ "sidecars":[
+ {"id":"1","name":"a 127.0.0.1:8080","this":true,"age_s":0,"silent":false,"differs":[],"version":"1.0.0","uptime_s":64,"mode":"on","status":"ready","reasons":[],
+  "requests":{"HIT":8,"MISS":2,"BYPASS":90},"per_second":1.5,"hit_ratio":0.8,"latency":{"hit":{"p50_ms":0.05,"p95_ms":1},"app":null},"bytes_from_cache":1,"memory":{"entries":1,"bytes":1024,"limit_bytes":2048,"evictions":0}},
+ {"id":"2","name":"b\u001b[2J","this":false,"age_s":2,"silent":false,"differs":["rules","version"],"version":"2.0.0","uptime_s":3,"mode":"off","status":"degraded","reasons":["redis is slow\u202e"],
+  "requests":{"HIT":18446744073709551615},"per_second":20.25,"hit_ratio":null,"latency":{"hit":null,"app":{"p50_ms":41,"p95_ms":50}},"memory":{"bytes":1024}},
+ {"id":"3","name":"c","silent":true,"age_s":95,"differs":[],"version":"1.0.0","mode":"on","status":"ready","reasons":["not shown"],"requests":{"HIT":7},"per_second":500,"memory":{"bytes":1024}}]}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_sidecars_are_a_table_with_totals_and_notes() {
+    let admin = Origin::scripted(&[("GET /peers", 200, PEERS), ("GET /stats", 200, STATS)]);
+    let said = told(&admin, &["stats", "--all"]).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    let cells = |name: &str| -> Vec<String> {
+        let line = said.out.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        let cells = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty());
+        cells.map(str::to_owned).collect()
+    };
+    let first = "a 127.0.0.1:8080 (this)|ready|1.0.0|1m 4s|100|1.5|80.0%|0.050 ms|-|1.0 KiB|same";
+    assert_eq!(cells("a 127").join("|"), first, "{}", said.out);
+    assert_eq!(cells("c ")[1..3], ["silent for 1m 35s", "1.0.0"]);
+    assert_eq!(cells("all 2"), ["all 2", "18446744073709551615", "22", "100.0%", "2.0 KiB"]);
+    contains_all(
+        &said.out,
+        &[
+            "degraded, off",
+            "2.0.0 (different)",
+            "b\\u{1b}[2J: redis is slow\\u{202e}",
+            "note: for 5 min, other rules than here are in force in b\\u{1b}[2J",
+            "note: 2 values in Redis, in the place of summaries, that no sidecar wrote",
+        ],
+    );
+    assert!(!said.out.contains("not shown") && !said.out.contains('\u{1b}'), "{}", said.out);
+    let said = told(&admin, &["stats", "--all", "--json"]).await;
+    assert_eq!((said.code, said.out.trim_end()), (0, PEERS));
+    let said = told(&admin, &["stats"]).await;
+    contains_all(
+        &said.out,
+        &["sidecars   2 other sidecars, 1 silent: see `sidecache stats --all`; NOTE: for 5 min"],
+    );
+    assert_eq!(told(&admin, &["stats", "--all", "--ready"]).await.code, 64);
+    let earlier = Origin::scripted(&[("GET /stats", 200, STATS)]);
+    let said = told(&earlier, &["stats"]).await;
+    assert_eq!((said.code, said.out.contains("sidecars ")), (0, false), "{}", said.out);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_is_a_line_and_an_exit_code() {
     for (status, answer, code, line) in [

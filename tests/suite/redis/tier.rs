@@ -165,7 +165,7 @@ async fn redis_with_a_password_is_used_and_a_wrong_one_costs_nothing() {
 
 /// What an ACL user of the sidecar needs, and no more (docs/src/how-to/several-sidecars.md).
 const ACL: &str = "~sidecache:* ~{sidecache}:* resetchannels &{sidecache}:* -@all +select +ping \
-    +client|id +info +time +mget +get +set +incr +del +unlink \
+    +client|id +info +time +mget +get +getrange +set +incr +del +unlink \
     +type +pttl +pexpire +hget +hset +hdel +hexists +hgetall +publish +subscribe +eval +evalsha";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,6 +191,11 @@ async fn acl_user_needs_the_namespace_and_a_few_commands_only() {
     assert!(other.get("/long/a", &[]).await.header("cache-status").ends_with("detail=redis"));
     // Redis would be lost if any of this had been refused.
     pair.share().await;
+    eventually("each lists the other", Duration::from_secs(30), || async {
+        let listed = pair.first.admin_get("/peers").await.json();
+        listed["why"].is_null() && listed["sidecars"].as_array().map(Vec::len) == Some(2)
+    })
+    .await;
     // Of another namespace it sees nothing, and goes on without.
     let other = format!(
         "[redis]\nurl = \"redis://sidecar:secret@127.0.0.1:{}/0\"\nnamespace = \"other\"\n",
@@ -555,8 +560,15 @@ async fn cost(redis: &RedisServer, client: &mut Client, tag: &str) -> BTreeMap<S
     must(redis, "CONFIG RESETSTAT");
     assert_eq!(client.send("POST", &format!("/purge/{tag}"), &[], "").await.status, 200);
     let mut stats = stats(redis);
+    // A summary may have been published meanwhile, by a script that looks at a slot and sets it.
+    let published = stats.remove("getrange").unwrap_or_default();
+    if let Some(sets) = stats.get_mut("set") {
+        *sets -= published;
+    }
+    stats.retain(|name, calls| name != "set" || *calls > 0);
     let scripts = stats.get("evalsha").copied().unwrap_or_default()
-        + stats.get("eval").copied().unwrap_or_default();
+        + stats.get("eval").copied().unwrap_or_default()
+        - published;
     assert!((2..=4).contains(&scripts), "a mark and a purge: {stats:?}");
     stats.retain(|name, _| {
         !["evalsha", "eval", "info", "time", "config|resetstat", "ping"].contains(&name.as_str())

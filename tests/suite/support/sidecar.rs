@@ -123,6 +123,21 @@ impl Sidecar {
         .await
     }
 
+    /// The real binary with these lines in tables that it writes itself, such as `[admin]`.
+    pub async fn spawn_with(app: SocketAddr, more: &[(&str, &str)], rules: &str) -> Self {
+        let (address, admin) = addresses();
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let mut text = tables(address, admin, app, rules);
+        for (table, lines) in more {
+            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
+        }
+        let file = write_config(&directory, &text);
+        let running = Running::Child(run_child(&file, Stdio::inherit()));
+        let sidecar = Self { address, admin, file, app, running, _directory: directory };
+        sidecar.accepting().await;
+        sidecar
+    }
+
     /// What a sidecar that was started with [`Sidecar::spawn_logged`] has logged.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.file.with_extension("log")).expect("it was spawned with a log")
