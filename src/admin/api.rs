@@ -217,7 +217,7 @@ async fn traffic_history(
 
 async fn live_tail(
     State(context): State<Arc<ApiContext>>,
-    query: Result<Query<TailQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<TailQuery>, QueryRejection>,
     request: Request,
 ) -> Response {
     match query {

@@ -11,7 +11,7 @@ use crate::app::metrics_registrar::as_f64;
 use crate::clock::{Wall, millis};
 use crate::coherence::CoherenceMode;
 use crate::proxy::Proxy;
-use crate::telemetry::events::EventKind;
+use crate::telemetry::events::{EventKind, ModeEvent};
 use crate::telemetry::history::{
     FINE_STEP, HistoryReading, MAX_HISTORY_BYTES, MarkKind, SlotStatus,
 };
@@ -72,6 +72,10 @@ fn mark_of(event: &EventKind) -> Option<(MarkKind, String)> {
         EventKind::Reload { ok: false, error, .. } => {
             let first = error.as_deref().and_then(|error| error.lines().next());
             Some((MarkKind::ReloadFailed, first.unwrap_or_default().to_owned()))
+        }
+        EventKind::Mode(ModeEvent { change, mode, route, by, .. }) => {
+            let which = route.as_deref().unwrap_or("all routes");
+            Some((MarkKind::Switch, format!("{which}: {mode} {change} by {by}")))
         }
         EventKind::Purge(_) | EventKind::State { .. } | EventKind::Finding { .. } => None,
     }

@@ -11,8 +11,8 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{
-    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiPeers, ApiReady, ApiReason, ApiRedis, ApiRoute,
-    ApiStats, ApiTag,
+    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiPeers, ApiReady, ApiReason, ApiRedis,
+    ApiRoute, ApiStats, ApiTag,
 };
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
@@ -260,10 +260,6 @@ pub(super) fn redis(redis: &ApiRedis) -> String {
         let _ = write!(text, ": {why}");
     }
     text
-}
-
-pub(super) fn sum(requests: &BTreeMap<String, u64>) -> u64 {
-    requests.values().fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 fn requests(by: &BTreeMap<String, u64>) -> String {

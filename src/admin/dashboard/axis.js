@@ -109,6 +109,7 @@ const MARKS = {
   reload: ['Reload', 'good'],
   reload_failed: ['Reload failed', 'bad'],
   purge_everything: ['Everything purged', 'warn'],
+  switch: ['Switch', 'warn'],
   redis_lost: ['Redis lost', 'bad'],
   redis_back: ['Redis back', 'good'],
   app_down: ['App down', 'bad'],

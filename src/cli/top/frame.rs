@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::cli::api_types::{ApiRoute, ApiStats, ApiTimes};
-use crate::cli::stats::sum;
+use crate::cli::format::sum;
 
 /// What routes are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

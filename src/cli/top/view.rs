@@ -3,8 +3,9 @@
 
 use super::frame::{Frame, RouteFrame};
 use crate::cli::api_types::{ApiTag, ApiTimes};
+use crate::cli::format::sum;
 use crate::cli::format::{clean, millis, percent, seconds};
-use crate::cli::stats::{app, memory, readiness, redis, sum};
+use crate::cli::stats::{app, memory, readiness, redis};
 use crate::cli::terminal::{cut, width};
 
 /// The columns between two columns.

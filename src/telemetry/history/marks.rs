@@ -26,6 +26,8 @@ pub enum MarkKind {
     ReloadFailed,
     /// Everything was purged.
     PurgeEverything,
+    /// Routes were switched off or to shadow mode for a time, or are no longer.
+    Switch,
     /// Redis is not used any more.
     RedisLost,
     /// Redis is used again.
