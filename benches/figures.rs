@@ -10,7 +10,7 @@
 //! things holds on every machine.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are printed")]
 
-#[path = "../examples/demo/app.rs"]
+#[path = "../src/cli/demo/app.rs"]
 #[allow(dead_code, reason = "it is the demo's")]
 mod app;
 #[path = "../tests/suite"]

@@ -21,6 +21,7 @@ use crate::telemetry::version::SHOWN;
 
 mod advise;
 mod api_types;
+mod demo;
 mod error;
 mod exit_codes;
 mod explain;
@@ -139,6 +140,9 @@ enum CliCommand {
     /// Print the version, the commit that it was built from, and how it was built.
     #[command(after_help = version::EXAMPLES)]
     Version(version::VersionArgs),
+    /// Run a sample legacy app with a sidecar in front of it, and print curl lines to try.
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::DemoArgs),
     /// Print the JSON Schema of proxy.toml, which editors use for completion and validation.
     Schema,
     /// Print, write or compare the reference pages of the manual.
@@ -196,11 +200,27 @@ pub fn main() -> ExitCode {
         CliCommand::Advise(args) => advise::run(&path, &args),
         CliCommand::Reload(args) => reload::run(&path, &args),
         CliCommand::Version(args) => Ok(version::run(&args)),
+        CliCommand::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         CliCommand::Schema => Ok(print(&config::json_schema())),
         CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
         CliCommand::Completions { shell } => Ok(print(&completions(shell))),
     };
     done.unwrap_or_else(|failure: CommandError| failure.report())
+}
+
+/// What `cargo run --example demo` runs.
+#[must_use]
+pub fn demo() -> ExitCode {
+    /// A sample legacy app with Sidecache in front of it.
+    #[derive(Debug, Parser)]
+    struct Demo {
+        #[command(flatten)]
+        args: demo::DemoArgs,
+    }
+    match demo::run(&Demo::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
 }
 
 fn serve(path: &Path, succeeds: bool) -> ExitCode {

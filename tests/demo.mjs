@@ -16,9 +16,10 @@ import { parseArgs } from 'node:util'
 
 import { start } from './tools.mjs'
 
-const USAGE = `usage: tests/demo.mjs --demo BINARY
+const USAGE = `usage: tests/demo.mjs --demo BINARY | --sidecache BINARY
 
-  --demo  the demo under test, such as target/debug/examples/demo
+  --demo       the demo under test, such as target/debug/examples/demo
+  --sidecache  the program whose command \`demo\` is under test
 `
 
 const DEADLINE_MS = 60_000
@@ -26,8 +27,9 @@ const LIST = '/api/v1/campaigns?page=1&limit=3'
 
 function readArguments () {
   try {
-    const { values } = parseArgs({ options: { demo: { type: 'string' } } })
-    if (values.demo) return values
+    const { values: { demo, sidecache } } = parseArgs({ options: { demo: { type: 'string' }, sidecache: { type: 'string' } } })
+    if (demo) return [path.resolve(demo)]
+    if (sidecache) return [path.resolve(sidecache), 'demo']
   } catch (error) {
     process.stderr.write(`${error.message}\n`)
   }
@@ -90,7 +92,7 @@ async function says (log, pattern, what) {
 }
 
 async function main () {
-  const options = readArguments()
+  const program = readArguments()
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'sidecache-demo-'))
   const log = path.join(folder, 'demo.log')
   const [proxy, app, admin] = await freePorts(3)
@@ -102,7 +104,7 @@ async function main () {
   }, DEADLINE_MS).unref()
 
   const base = `http://${address(proxy)}`
-  const command = [path.resolve(options.demo), ...places]
+  const command = [...program, ...places]
   const isTour = (line) => line.includes(`${base}${LIST}`)
   const { child } = await start('the demo', log, command, {}, isTour)
   const ended = once(child, 'close')

@@ -11,9 +11,9 @@
 
 mod support;
 
-#[path = "../../examples/demo/app.rs"]
+#[path = "../../src/cli/demo/app.rs"]
 mod app;
-#[path = "../../examples/demo/guide.rs"]
+#[path = "../../src/cli/demo/guide.rs"]
 mod guide;
 
 mod cli;

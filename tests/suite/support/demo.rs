@@ -1,4 +1,4 @@
-//! The demo's origin (`examples/demo/app.rs`), without its pauses.
+//! The demo's origin (`src/cli/demo/app.rs`), without its pauses.
 
 use std::net::SocketAddr;
 
