@@ -147,11 +147,11 @@ mod tests {
 
     use super::*;
 
-    fn exchange(cookies: &RollingCookies, sent: &str, set: &[String]) {
+    fn exchange(cookies: &RollingCookies, request: &str, lines: &[String]) {
         let value = |text: &str| HeaderValue::from_str(text).expect("a value");
-        let sent = [(COOKIE, value(sent))].into_iter().collect();
+        let sent = [(COOKIE, value(request))].into_iter().collect();
         let mut response = HeaderMap::new();
-        for line in set {
+        for line in lines {
             response.append(SET_COOKIE, value(line));
         }
         cookies.observe(&sent, &response);
@@ -161,9 +161,9 @@ mod tests {
     fn a_session_that_is_renewed_each_time_rolls() {
         let cookies = RollingCookies::default();
         for at in 0..6 {
-            let (sent, set) = (format!("a=1; session=v{at}"), format!("session=v{}", at + 1));
+            let (old, new) = (format!("a=1; session=v{at}"), format!("session=v{}", at + 1));
             assert!(!cookies.rolls("session") || at > 4);
-            exchange(&cookies, &sent, &[set]);
+            exchange(&cookies, &old, &[new]);
         }
         assert!(cookies.rolls("session") && !cookies.rolls("a"));
     }

@@ -278,7 +278,7 @@ async fn r908_hostile_names_and_values_stay_bounded_and_unseen() {
     for at in 0..1_000_u64 {
         let names: Vec<String> = (0..10).map(|n| format!("c{at}x{n}={SECRET}{at}")).collect();
         let cookie = format!("sid=1; z={SECRET}{at}; {}", names.join("; "));
-        let many: String = (0..40).map(|n| format!("&k{n}=1")).collect();
+        let many = (0..40).map(|n| format!("&k{n}=1")).collect::<Vec<_>>().concat();
         let target = match at % 10 {
             0 => format!("/d/{at}?x=1{many}"),
             1 => format!("/d/1?set={at}"),
