@@ -27,6 +27,7 @@ mod exit_codes;
 mod explain;
 mod format;
 mod http;
+mod man;
 mod modes;
 mod output;
 mod purge;
@@ -148,6 +149,9 @@ enum CliCommand {
     /// Print, write or compare the reference pages of the manual.
     #[command(hide = true)]
     Reference(reference::Options),
+    /// Print the manual page, or write those of all commands.
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManArgs),
     /// Print shell completions.
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -203,6 +207,7 @@ pub fn main() -> ExitCode {
         CliCommand::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         CliCommand::Schema => Ok(print(&config::json_schema())),
         CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
+        CliCommand::Man(args) => man::run(&args, Cli::command()),
         CliCommand::Completions { shell } => Ok(print(&completions(shell))),
     };
     done.unwrap_or_else(|failure: CommandError| failure.report())

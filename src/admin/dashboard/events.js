@@ -7,7 +7,7 @@ import { BACK_OFF_MS, poll } from './polling.js'
 const MAX_EVENTS = 100
 const REPLAY = 50
 
-const events = { source: null, seen: new Set(), waiting: [], timer: 0, failures: 0 }
+const events = { refused: null, source: null, seen: new Set(), waiting: [], timer: 0, failures: 0 }
 
 export function openEvents () {
   clearTimeout(events.timer)
@@ -51,24 +51,43 @@ function showEvents () {
     events.seen.delete(key)
   }
   const list = $('events')
-  for (const event of fresh.slice(-MAX_EVENTS)) list.prepend(eventLine(event))
+  for (const event of fresh.slice(-MAX_EVENTS)) if (!isRepeated(event)) list.prepend(eventLine(event))
   while (list.children.length > MAX_EVENTS) list.lastElementChild.remove()
   $('no-events').hidden = list.children.length > 0
   // Update the numbers at once.
   if (fresh.some((event) => ['reload', 'state', 'mode'].includes(event.kind))) poll()
 }
 
+// The same file refused again for the same reason is one event: its line tells how often, and when last.
+function isRepeated (event) {
+  if (event.kind !== 'reload') return false
+  const { refused } = events
+  if (event.ok || refused?.error !== event.error || !refused.parts.root.isConnected) {
+    events.refused = null
+    return false
+  }
+  refused.times += 1
+  put(refused.parts.kind, `reload failed, ${refused.times} times`)
+  stampTime(refused.parts, event)
+  $('events').prepend(refused.parts.root)
+  return true
+}
+
+function stampTime ({ time: node }, event) {
+  put(node, time(event.at_ms))
+  node.dateTime = new Date(event.at_ms).toISOString()
+}
+
 function eventLine (event) {
   const parts = stamp('t-event')
-  put(parts.time, time(event.at_ms))
-  parts.time.dateTime = new Date(event.at_ms).toISOString()
-  parts.time.dateTime = new Date(event.at_ms).toISOString()
+  stampTime(parts, event)
   const { label, tone = '', text, tags = [], more = 0 } = EVENT_WORDS[event.kind](event)
   put(parts.kind, label)
   set(parts.kind, 'data-tone', tone)
   put(parts.text, clean(text))
   for (const tag of tags) parts.chips.append(make('code', clean(tag)))
   if (more) parts.chips.append(`and ${count(more)} more`)
+  if (event.kind === 'reload' && !event.ok) events.refused = { error: event.error, times: 1, parts }
   return parts.root
 }
 

@@ -6,7 +6,7 @@ import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf,
 import { state } from './state.js'
 
 const REORDER_MS = 5000
-const MANY_ROUTES = 8
+const MANY_ROUTES = 2
 
 const NOTHING = { requests: Object.fromEntries(KINDS.map((kind) => [kind, 0])), hit_ratio: null, app_requests_saved: 0, time_saved_s: 0, bytes_from_cache: 0, bytes_from_app: 0, bytes_from_sidecar: 0, hit_ratio_all: null, freshness: null, latency: { hit: null, miss: null, app: null }, reasons: [], learned_headers: [] }
 
@@ -14,7 +14,12 @@ const ORDERS = {
   file: (a, b) => (a.line ?? Infinity) - (b.line ?? Infinity),
   requests: (a, b) => all(b.requests) - all(a.requests),
   ratio: (a, b) => (a.hit_ratio ?? 2) - (b.hit_ratio ?? 2),
-  saved: (a, b) => b.time_saved_s - a.time_saved_s
+  saved: (a, b) => b.time_saved_s - a.time_saved_s,
+  path: (a, b) => (a.path ?? '').localeCompare(b.path ?? ''),
+  misses: (a, b) => b.requests.MISS - a.requests.MISS,
+  bypasses: (a, b) => b.requests.BYPASS - a.requests.BYPASS,
+  hit: (a, b) => (b.latency.hit?.p50_ms ?? -1) - (a.latency.hit?.p50_ms ?? -1),
+  app: (a, b) => (b.latency.app?.p50_ms ?? -1) - (a.latency.app?.p50_ms ?? -1)
 }
 
 export function showRoutes (stats) {
