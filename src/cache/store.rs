@@ -307,7 +307,7 @@ impl Store {
         if let Some(mark) = mark {
             self.memory.insert_vary(primary.hash(), mark);
         }
-        let cached = Arc::new(CachedEntry { entry, proof });
+        let cached = Arc::new(CachedEntry::new(entry, proof));
         let accepted = self.memory.insert(hash, Arc::clone(&cached));
         if !accepted && matches!(cached.proof, Proof::Local(_)) {
             return Err(Reason::TooLarge);
