@@ -36,6 +36,7 @@ pub use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult};
 mod counters;
 mod lookup;
 pub mod memory;
+pub mod scan;
 mod shared_lookup;
 pub mod variants;
 
