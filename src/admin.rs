@@ -10,6 +10,7 @@ mod auth;
 mod connections;
 mod dashboard;
 mod events;
+mod memory;
 mod openapi;
 mod readiness;
 mod reload;

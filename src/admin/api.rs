@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
+use super::memory::MemoryQuery;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
-use super::{dashboard, events, openapi, stats};
+use super::{dashboard, events, memory, openapi, stats};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -27,7 +28,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 14] = [
+pub(super) const PATHS: [&str; 15] = [
     "/",
     "/live",
     "/ready",
@@ -40,6 +41,7 @@ pub(super) const PATHS: [&str; 14] = [
     "/reload",
     "/check",
     "/shadow",
+    "/memory",
     "/openapi.json",
     "/dashboard/{file}",
 ];
@@ -80,6 +82,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
             }),
         )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
+        .route("/memory", get(memory))
         .route("/events", get(events))
         .route("/purge", post(purge))
         .route("/explain", post(explain))
@@ -184,6 +187,20 @@ async fn events(
             .into_response();
     };
     events::stream(&context.state, last, request.extensions())
+}
+
+async fn memory(
+    State(context): State<Arc<ApiContext>>,
+    query: Result<Query<MemoryQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let listed = match query {
+        Ok(Query(query)) => memory::list(&context.state, &query).await,
+        Err(rejection) => Err(ApiError::bad_request(
+            rejection.body_text(),
+            "write /memory?tag=TAG, with route, path, order, limit and after as needed",
+        )),
+    };
+    listed.map_or_else(IntoResponse::into_response, |value| json_response(StatusCode::OK, &value))
 }
 
 async fn purge(
