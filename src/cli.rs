@@ -24,6 +24,7 @@ mod exit_codes;
 mod explain;
 mod format;
 mod http;
+mod ls;
 mod output;
 mod purge;
 mod reference;
@@ -98,6 +99,10 @@ enum CliCommand {
     /// miss the cache.
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
+    /// List what the running sidecar holds in memory, by tag, route or path: age, freshness, size
+    /// and hits of each entry. Bodies and values of queries are not shown, and Redis is not listed.
+    #[command(after_help = ls::EXAMPLES)]
+    Ls(ls::LsArgs),
     /// Purge stored responses by tag, by URL, or all of them.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::PurgeArgs),
@@ -158,6 +163,7 @@ pub fn main() -> ExitCode {
         }
         CliCommand::Explain(args) => explain::run(&path, &args),
         CliCommand::Stats(args) => stats::run(&path, &args),
+        CliCommand::Ls(args) => ls::run(&path, &args),
         CliCommand::Purge(args) => purge::run(&path, &args),
         CliCommand::Warm(args) => warm::run(&path, &args),
         CliCommand::Advise(args) => advise::run(&path, &args),

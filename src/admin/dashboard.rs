@@ -17,6 +17,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("events.js", SCRIPT, include_str!("dashboard/events.js")),
     ("explain.js", SCRIPT, include_str!("dashboard/explain.js")),
     ("findings.js", SCRIPT, include_str!("dashboard/findings.js")),
+    ("memory.js", SCRIPT, include_str!("dashboard/memory.js")),
     ("numbers.js", SCRIPT, include_str!("dashboard/numbers.js")),
     ("overview.js", SCRIPT, include_str!("dashboard/overview.js")),
     ("page.js", SCRIPT, include_str!("dashboard/page.js")),

@@ -4,6 +4,7 @@
 //! SECURITY: the token is never printed. There is no option for it, because every user of the
 //! machine can read command lines (`ps`) and shells store them in their history.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -153,10 +154,29 @@ impl Remote {
         path: &'static str,
         body: Option<&Value>,
     ) -> Result<RemoteReply, CommandError> {
+        self.send_to(method, (path, None), body)
+    }
+
+    /// Gets the resource at a path, with this query.
+    pub(super) fn get(&self, path: &'static str, query: &str) -> Result<RemoteReply, CommandError> {
+        self.send_to(&Method::GET, (path, Some(query)), None)
+    }
+
+    fn send_to(
+        &self,
+        method: &Method,
+        (path, query): (&'static str, Option<&str>),
+        body: Option<&Value>,
+    ) -> Result<RemoteReply, CommandError> {
+        let target =
+            query.map_or_else(|| Cow::Borrowed(path), |query| format!("{path}?{query}").into());
         let conversation = async {
-            timeout(DEADLINE, self.exchange(method, path, body)).await.unwrap_or_else(|_| {
-                Err(self.unreachable(path, &format!("no response within {} s", DEADLINE.as_secs())))
-            })
+            timeout(DEADLINE, self.exchange(method, (path, &target), body)).await.unwrap_or_else(
+                |_| {
+                    Err(self
+                        .unreachable(path, &format!("no response within {} s", DEADLINE.as_secs())))
+                },
+            )
         };
         let reply =
             block_on(conversation).map_err(|error| CommandError::Failed(error.to_string()))??;
@@ -174,7 +194,7 @@ impl Remote {
     async fn exchange(
         &self,
         method: &Method,
-        path: &'static str,
+        (path, target): (&'static str, &str),
         body: Option<&Value>,
     ) -> Result<RemoteReply, CommandError> {
         let unreachable = |error: &dyn fmt::Display| self.unreachable(path, error);
@@ -182,7 +202,7 @@ impl Remote {
             self.endpoint.connect().await.map_err(|error| unreachable(&error))?;
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(target)
             // Send the resolved address: the listener rejects unknown names, because anyone can
             // point a name at it (DNS rebinding).
             .header(HOST, address)

@@ -4,4 +4,5 @@ mod admin_api;
 mod commands;
 mod demo;
 mod first_mistakes;
+mod memory;
 mod warm;

@@ -4,6 +4,7 @@
 import { buildCharts } from './charts.js'
 import { closeEvents, openEvents } from './events.js'
 import { explain, hasBody } from './explain.js'
+import { wireMemory } from './memory.js'
 import { $, copy, put, set } from './page.js'
 import { poll } from './polling.js'
 import { choosePurge, submitPurge } from './purge.js'
@@ -22,6 +23,7 @@ function wire () {
     state.orderedAt = -Infinity
     if (state.stats) showRoutes(state.stats)
   })
+  wireMemory()
   const [explainForm, purgeForm] = [$('explain'), $('purge')]
   explainForm.addEventListener('submit', (event) => {
     event.preventDefault()

@@ -1,5 +1,6 @@
 // The table of routes, with their reasons and policies.
 
+import { browse } from './memory.js'
 import { all, bytes, count, KINDS, milliseconds, percent, plural, span } from './numbers.js'
 import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
 import { state } from './state.js'
@@ -59,6 +60,7 @@ function buildRoute () {
     $('h-explain').scrollIntoView()
     target.focus()
   })
+  row.browse.addEventListener('click', () => browse('route', row.route.path))
   return row
 }
 
@@ -94,6 +96,7 @@ function showMore (row) {
   const policy = route.path === null ? null : state.policies.get(route.path)
   row['policy-title'].hidden = !policy
   row.explain.hidden = route.path === null
+  row.memory.hidden = route.path === null
   facts(row.policy, policy ? policyFacts(policy, route.learned_headers) : [])
 }
 

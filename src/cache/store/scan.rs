@@ -4,7 +4,8 @@
 //! Invariants:
 //! - No lock is held between two entries, and a slice ends after [`SLICE`] of them, so that the
 //!   caller can let requests go first.
-//! - A scan takes memory for [`MAX_LISTED`] places and no entry: what is evicted meanwhile is freed.
+//! - A scan takes memory for [`MAX_LISTED`] places and holds no entry: what is evicted meanwhile is
+//!   freed.
 //! - It changes nothing: neither the hits of an entry, nor what is evicted next.
 
 use std::cmp::Reverse;

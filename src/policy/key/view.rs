@@ -82,12 +82,9 @@ pub fn path_of(canonical: &[u8]) -> &[u8] {
 }
 
 fn parameter_names(query: &str) -> Vec<&str> {
-    let mut names: Vec<&str> =
-        query.split('&').filter(|pair| !pair.is_empty()).take(MAX_PARAMETERS + 1).collect();
-    let has_more = names.len() > MAX_PARAMETERS;
-    names.truncate(MAX_PARAMETERS);
-    names.iter_mut().for_each(|pair| *pair = parameter_name(pair));
-    if has_more {
+    let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let mut names: Vec<&str> = pairs.by_ref().take(MAX_PARAMETERS).map(parameter_name).collect();
+    if pairs.next().is_some() {
         names.push(REDACTED);
     }
     names
