@@ -12,6 +12,7 @@ mod connections;
 mod dashboard;
 mod events;
 mod history;
+mod memory;
 mod modes;
 mod openapi;
 mod peers;

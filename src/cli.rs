@@ -27,6 +27,7 @@ mod exit_codes;
 mod explain;
 mod format;
 mod http;
+mod ls;
 mod man;
 mod modes;
 mod output;
@@ -114,6 +115,10 @@ enum CliCommand {
     /// second by route, hit ratio, latency, the busiest tags, memory, Redis and the app.
     #[command(after_help = top::EXAMPLES)]
     Top(top::TopArgs),
+    /// List what the running sidecar holds in memory, by tag, route or path: age, freshness, size
+    /// and hits of each entry. Bodies and values of queries are not shown, and Redis is not listed.
+    #[command(after_help = ls::EXAMPLES)]
+    Ls(ls::LsArgs),
     /// Purge stored responses by tag, by URL, or all of them.
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::PurgeArgs),
@@ -196,6 +201,7 @@ pub fn main() -> ExitCode {
         CliCommand::Stats(args) => stats::run(&path, &args),
         CliCommand::Tail(args) => tail::run(&path, &args),
         CliCommand::Top(args) => top::run(&path, &args),
+        CliCommand::Ls(args) => ls::run(&path, &args),
         CliCommand::Purge(args) => purge::run(&path, &args),
         CliCommand::Off(args) => modes::set(&path, &args, SwitchMode::Off),
         CliCommand::Shadow(args) => modes::set(&path, &args, SwitchMode::Shadow),

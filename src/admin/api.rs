@@ -15,13 +15,14 @@ use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
 use super::history::HistoryQuery;
+use super::memory::MemoryQuery;
 use super::modes::ModeRequest;
 use super::peers::PeerBoard;
 use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
 use super::tail::TailQuery;
-use super::{dashboard, events, history, openapi, stats, tail};
+use super::{dashboard, events, history, memory, openapi, stats, tail};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -32,7 +33,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 18] = [
+pub(super) const PATHS: [&str; 19] = [
     "/",
     "/live",
     "/ready",
@@ -49,6 +50,7 @@ pub(super) const PATHS: [&str; 18] = [
     "/check",
     "/mode",
     "/shadow",
+    "/memory",
     "/openapi.json",
     "/dashboard/{file}",
 ];
@@ -96,6 +98,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
             }),
         )
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
+        .route("/memory", get(memory))
         .route("/events", get(events))
         .route("/history", get(traffic_history))
         .route("/mode", get(modes).post(order_mode))
@@ -228,6 +231,20 @@ async fn live_tail(
         )
         .into_response(),
     }
+}
+
+async fn memory(
+    State(context): State<Arc<ApiContext>>,
+    query: Result<Query<MemoryQuery>, QueryRejection>,
+) -> Response {
+    let listed = match query {
+        Ok(Query(query)) => memory::list(&context.state, &query).await,
+        Err(rejection) => Err(ApiError::bad_request(
+            rejection.body_text(),
+            "write /memory?tag=TAG, with route, path, order, limit and after as needed",
+        )),
+    };
+    listed.map_or_else(IntoResponse::into_response, |value| json_response(StatusCode::OK, &value))
 }
 
 async fn purge(

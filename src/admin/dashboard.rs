@@ -20,6 +20,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("findings.js", SCRIPT, include_str!("dashboard/findings.js")),
     ("history.js", SCRIPT, include_str!("dashboard/history.js")),
     ("marks.js", SCRIPT, include_str!("dashboard/marks.js")),
+    ("memory.js", SCRIPT, include_str!("dashboard/memory.js")),
     ("mode.js", SCRIPT, include_str!("dashboard/mode.js")),
     ("multiples.js", SCRIPT, include_str!("dashboard/multiples.js")),
     ("numbers.js", SCRIPT, include_str!("dashboard/numbers.js")),

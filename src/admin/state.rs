@@ -32,6 +32,8 @@ use crate::telemetry::metrics::MetricsFormat;
 
 /// How many clients may subscribe to events at once.
 pub(super) const MAX_SUBSCRIBERS: usize = 16;
+/// How many scans of the memory tier may run at once.
+pub(super) const MAX_SCANS: usize = 2;
 /// How many tags and URLs one purge may name.
 const MAX_PURGED: usize = 1000;
 
@@ -45,6 +47,8 @@ pub struct AdminState {
     pub started: Wall,
     readiness: Arc<dyn Readiness>,
     pub(super) subscribers: Arc<Semaphore>,
+    /// One permit for each scan of the memory tier.
+    pub(super) scans: Semaphore,
     pub(super) stop: CancellationToken,
 }
 
@@ -89,6 +93,7 @@ impl AdminState {
             started,
             readiness,
             subscribers: Arc::new(Semaphore::new(MAX_SUBSCRIBERS)),
+            scans: Semaphore::new(MAX_SCANS),
             stop,
         }
     }
@@ -287,7 +292,7 @@ fn requested_tags(order: &PurgeRequest, host_key: Option<&str>) -> Result<Vec<Ta
 
 /// The tags of a URL, one for each spelling of its host and path that clients may use. `host_key`
 /// is the host that all requests count for, if there is one.
-fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
+pub(super) fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "write it with the host that clients use, as in \
                         http://app.example.com/api/v1/forms; the query does not matter";
     let refused =

@@ -25,6 +25,7 @@ impl Readiness for Switch {
 struct Running {
     address: SocketAddr,
     switch: Arc<Switch>,
+    state: Arc<AdminState>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -47,8 +48,8 @@ async fn start(token: Option<&str>) -> Running {
         readiness,
         shutdown.clone(),
     ));
-    let task = tokio::spawn(run(listener, settings, state, shutdown.clone()));
-    Running { address, switch, shutdown, task }
+    let task = tokio::spawn(run(listener, settings, Arc::clone(&state), shutdown.clone()));
+    Running { address, switch, state, shutdown, task }
 }
 
 /// Sends a request line and headers, and reads until the connection closes.
@@ -96,6 +97,23 @@ async fn degraded_is_ready_and_draining_is_not() {
         (status(&ready), body(&ready)),
         ("503", "{\"reasons\":[\"draining\"],\"status\":\"unready\"}\n")
     );
+}
+
+#[tokio::test]
+async fn two_scans_of_the_memory_run_at_once_and_no_more() {
+    let running = start(None).await;
+    let one = running.state.scans.try_acquire().unwrap();
+    let two = running.state.scans.try_acquire().unwrap();
+    let refused = ask(&running, "GET /memory", "Connection: close\r\n").await;
+    assert_eq!(status(&refused), "503", "{refused}");
+    assert!(body(&refused).contains("try again"), "{refused}");
+    let counters = &running.state.proxy.store.counters.scans;
+    assert_eq!((counters.refused.get(), counters.scans.get()), (1, 0));
+    drop(one);
+    let listed = ask(&running, "GET /memory", "Connection: close\r\n").await;
+    assert_eq!(status(&listed), "200", "{listed}");
+    drop(two);
+    assert_eq!(running.state.scans.available_permits(), 2, "a scan gives its permit back");
 }
 
 #[tokio::test]

@@ -232,6 +232,23 @@ fn register_cache(proxy: &Arc<Proxy>) {
         "Values in Redis that could not be decoded as entries",
         &proxy.store.counters.decode_errors,
     );
+    let scans = &proxy.store.counters.scans;
+    count("sidecache_memory_scans", "Times that an operator has browsed the memory", &scans.scans);
+    count(
+        "sidecache_memory_scan_entries",
+        "Entries and vary marks looked at while an operator browsed the memory",
+        &scans.entries,
+    );
+    count(
+        "sidecache_memory_scans_refused",
+        "Times that the memory could not be browsed, because others were doing so",
+        &scans.refused,
+    );
+    count(
+        "sidecache_memory_scans_cut_short",
+        "Times that browsing the memory took too long, so that a part was shown",
+        &scans.cut_short,
+    );
 }
 
 /// Registers gauges of the current state of the tiers and of coherence.

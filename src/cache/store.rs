@@ -36,6 +36,7 @@ pub use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult};
 mod counters;
 mod lookup;
 pub mod memory;
+pub mod scan;
 mod shared_lookup;
 pub mod variants;
 
@@ -307,7 +308,7 @@ impl Store {
         if let Some(mark) = mark {
             self.memory.insert_vary(primary.hash(), mark);
         }
-        let cached = Arc::new(CachedEntry { entry, proof });
+        let cached = Arc::new(CachedEntry::new(entry, proof));
         let accepted = self.memory.insert(hash, Arc::clone(&cached));
         if !accepted && matches!(cached.proof, Proof::Local(_)) {
             return Err(Reason::TooLarge);

@@ -219,6 +219,33 @@ api_types! {
     ApiAudit { asked: u64, stale: u64, }
     ApiLanguages { finding: Option<String>, pages: u64, languages: Vec<String>, differing: u64, }
     ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, diff: Option<String>, }
+    /// `GET /memory`.
+    ApiListing {
+        entries: Vec<ApiEntry>,
+        matched: ApiMatched,
+        next: Option<String>,
+        looked_at: u64,
+        complete: bool,
+    }
+    ApiMatched {
+        entries: u64,
+        bytes: u64,
+        states: BTreeMap<String, u64>,
+    }
+    ApiEntry {
+        host: String,
+        path: String,
+        query: Vec<String>,
+        scope: Option<String>,
+        credential: Option<String>,
+        state: String,
+        age_s: f64,
+        ttl_s: f64,
+        bytes: u64,
+        hits: u64,
+        tags: Vec<String>,
+        more_tags: u64,
+    }
 }
 
 #[cfg(test)]

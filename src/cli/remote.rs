@@ -167,7 +167,21 @@ impl Remote {
         path: &'static str,
         body: Option<&Value>,
     ) -> Result<RemoteReply, CommandError> {
-        block_on(self.ask(method, path, body))
+        self.send_to(method, (path, path), body)
+    }
+
+    /// Gets the resource at a path, with this query.
+    pub(super) fn get(&self, path: &'static str, query: &str) -> Result<RemoteReply, CommandError> {
+        self.send_to(&Method::GET, (path, &format!("{path}?{query}")), None)
+    }
+
+    fn send_to(
+        &self,
+        method: &Method,
+        target: (&'static str, &str),
+        body: Option<&Value>,
+    ) -> Result<RemoteReply, CommandError> {
+        block_on(self.ask_at(method, target, body))
             .map_err(|error| CommandError::Failed(error.to_string()))?
             .map_err(RemoteError::into_error)
     }
@@ -180,8 +194,18 @@ impl Remote {
         path: &'static str,
         body: Option<&Value>,
     ) -> Result<RemoteReply, RemoteError> {
+        self.ask_at(method, (path, path), body).await
+    }
+
+    async fn ask_at(
+        &self,
+        method: &Method,
+        (path, target): (&'static str, &str),
+        body: Option<&Value>,
+    ) -> Result<RemoteReply, RemoteError> {
         let reply = async {
-            let (_sender, response) = self.exchange(method, path, "application/json", body).await?;
+            let (_sender, response) =
+                self.exchange(method, target, "application/json", body).await?;
             self.whole(path, response).await
         };
         let reply = timeout(DEADLINE, reply).await.unwrap_or_else(|_| Err(self.late(path)))?;

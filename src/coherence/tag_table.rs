@@ -71,14 +71,26 @@ impl PurgeSteps {
 }
 
 /// One tag's state in this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TagState {
+    /// The tag, for people to read: no hit reads it.
+    name: Tag,
     purges: PurgeSteps,
     /// Mutations in progress whose rule says `guard = "bypass"`.
     guards: AtomicU32,
 }
 
 impl TagState {
+    fn new(name: Tag) -> Self {
+        Self { name, purges: PurgeSteps::default(), guards: AtomicU32::new(0) }
+    }
+
+    /// The tag.
+    #[must_use]
+    pub const fn name(&self) -> &Tag {
+        &self.name
+    }
+
     /// The step of the last purge, hard or soft; 0 for none since the state was created.
     #[must_use]
     pub fn last_purge(&self) -> u64 {
@@ -172,7 +184,7 @@ impl TagTable {
                 // new state.
                 shard.sweep_at = (shard.states.len() + shard.states.len() / 4).max(64);
             }
-            let state = Arc::new(TagState::default());
+            let state = Arc::new(TagState::new(tag.clone()));
             shard.states.insert(tag.clone(), Arc::downgrade(&state));
             (state, true)
         })
@@ -235,18 +247,6 @@ impl TagTable {
         self.with_shard(tag, |shard| {
             shard.states.get(tag).is_some_and(|state| state.strong_count() > 0)
         })
-    }
-
-    /// The tags whose states are held, with these.
-    #[must_use]
-    pub fn held(&self) -> Vec<(Tag, Arc<TagState>)> {
-        let mut held = Vec::with_capacity(self.len());
-        for shard in &self.shards {
-            let shard = shard.lock();
-            let states = shard.states.iter();
-            held.extend(states.filter_map(|(tag, state)| Some((tag.clone(), state.upgrade()?))));
-        }
-        held
     }
 
     /// How many states the table holds, including dead ones not yet swept out.

@@ -106,8 +106,8 @@ impl Proof {
     /// How much memory it takes besides the entry.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // A tag state with its name in the table, shared by some entries.
-        const TAG_STATE: usize = 176;
+        // A tag state with its name, here and in the table, shared by some entries.
+        const TAG_STATE: usize = 192;
         match self {
             Self::Local(local) => local.states.len() * TAG_STATE,
             Self::Shared(proof) => {
@@ -174,16 +174,15 @@ impl Coherence {
     }
 
     /// The tags of an entry, and whether each is in the state in which the entry was stored. For
-    /// people to read. `names` are the tags of an entry of this process, in the order in which it
-    /// was stored; an entry from Redis carries its own.
-    pub async fn current_tags(&self, proof: &Proof, names: &[Tag]) -> Vec<(Tag, bool)> {
+    /// people to read.
+    pub async fn current_tags(&self, proof: &Proof) -> Vec<(Tag, bool)> {
         match proof {
             Proof::Local(local) => {
                 let is_current = local.generation == self.table.generation();
-                let states = names.iter().zip(&local.states);
+                let states = local.states.iter();
                 states
-                    .map(|(tag, (state, purged))| {
-                        (tag.clone(), is_current && state.last_purge() == *purged)
+                    .map(|(state, purged)| {
+                        (state.name().clone(), is_current && state.last_purge() == *purged)
                     })
                     .collect()
             }
@@ -207,6 +206,17 @@ impl Coherence {
                     .collect()
             }
         }
+    }
+
+    /// A proof that holds until one of these tags is purged. It says nothing of what was purged
+    /// before now, so what it is for must be confirmed in another way.
+    #[must_use]
+    pub fn prove_from_now(&self, tags: &[Tag]) -> LocalProof {
+        // The epoch comes first, as in `read_local`.
+        let (epoch, generation) = (self.epoch(), self.table.generation());
+        let states = tags.iter().map(|tag| self.table.snapshot(tag));
+        let states = states.map(|(_, state, purged)| (state, purged)).collect();
+        LocalProof { epoch, generation, states, until: None }
     }
 
     /// Notes the state of tags before Redis is read; `None` without a lease.

@@ -12,6 +12,8 @@ use smallvec::SmallVec;
 
 use crate::units::hex;
 
+pub mod view;
+
 /// The kinds of parts. The numbers are stored, so their meaning never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -27,6 +27,7 @@ pub(super) fn hit(
         let tags = context.lookup.tags();
         resources.hot_tags.record(named(&tags), TagEvent::Hit(times));
     }
+    cached.record_hit();
     let outcome = Outcome {
         tier: Some(tier),
         ttl: Some(resources.ttl_ms(cached, now) / 1000),
@@ -44,6 +45,7 @@ pub(super) fn serve_stale(
     now: Wall,
 ) -> ProxyResponse {
     let cached = &stale.candidate.cached;
+    cached.record_hit();
     let outcome = Outcome {
         disposition: Disposition::Stale,
         tier: Some(stale.candidate.tier),

@@ -61,10 +61,8 @@ pub(super) async fn inspect(
             _ => return None,
         },
     };
-    let CachedEntry { entry, proof } = &*cached;
-    let names =
-        lookup.tags().into_iter().chain(entry.response_tags.iter().cloned()).collect::<Vec<_>>();
-    let tags = resources.coherence.current_tags(proof, &names).await;
+    let CachedEntry { entry, proof, .. } = &*cached;
+    let tags = resources.coherence.current_tags(proof).await;
     let left = match &candidate {
         // A soft purge may have ended it before.
         Some(found) => found.ttl_ms(now).min(resources.ttl_ms(&cached, now)),

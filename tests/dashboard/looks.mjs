@@ -358,6 +358,70 @@ async function allSidecarsAreOnOnePage (chromium) {
   })
 }
 
+async function memoryIsBrowsed (chromium) {
+  await withMock(chromium, new Mock('busy'), { allowed: [/status of 400/] }, async (opened) => {
+    const { page, mock } = opened
+    const card = page.locator('#memory-card')
+    const rows = page.locator('#memory-rows > tr')
+    const shown = (n) => until(`${n} rows`, () => rows.count(), (count) => count === n)
+    assert.ok(await card.isHidden())
+    await polls(page, 2)
+    assert.deepEqual(mock.sought, [], 'nothing is searched before somebody asks')
+    await page.getByRole('button', { name: 'In memory with campaigns:acme' }).click()
+    await shown(50)
+    assert.deepEqual(mock.sought, [{ order: 'hottest', limit: '50', tag: 'campaigns:acme' }])
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'h-memory', 'the focus is where the list begins')
+    assert.match(await text(page, '#memory-summary'), /^50 of 120 entries shown, [\d.]+ MiB: fresh 100, purged 20\.$/)
+    assert.match(await rows.first().innerText(), /app\.example\.com\/api\/v1\/campaigns\/0\?page=…&….*404.*private.*caller 0a1b2c3d.*no route finds it/s)
+    await inspect(opened, 'memory')
+    await polls(page, 2)
+    assert.equal(mock.sought.length, 1, 'the list is not searched for again by itself')
+    const more = page.getByRole('button', { name: 'Next entries' })
+    await more.click()
+    await shown(100)
+    await more.click()
+    await shown(120)
+    assert.ok(await more.isHidden())
+    assert.equal(mock.sought[2].after, 'hottest-100')
+    await card.getByLabel('Order').selectOption('largest')
+    await card.getByLabel('Path').fill('/api/*')
+    await card.getByRole('button', { name: 'Look' }).click()
+    await shown(50)
+    assert.deepEqual(mock.sought[3], { order: 'largest', limit: '50', tag: 'campaigns:acme', path: '/api/*' })
+    assert.equal(await rows.getByRole('button').locator('visible=true').count(), 25, 'only what has a URL can be purged')
+    await rows.getByRole('button').first().click()
+    await page.locator('#ask-go').click()
+    await until('the URL is purged', () => mock.asked.length, (n) => n === 1)
+    assert.deepEqual(mock.asked[0], { urls: ['http://app.example.com/api/v1/campaigns/0'], soft: false })
+    await card.getByRole('textbox', { name: 'Tag' }).fill('')
+    await card.getByRole('button', { name: 'Look' }).click()
+    assert.equal(await text(page, '#memory-error'), 'Which tag?')
+    await card.getByRole('textbox', { name: 'Tag' }).fill('nothing')
+    await card.getByRole('button', { name: 'Look' }).click()
+    await shown(0)
+    assert.match(await text(page, '#memory-summary'), /^0 of 0 entries shown/)
+    await card.getByRole('combobox', { name: 'Entries' }).selectOption('route')
+    await card.getByRole('textbox', { name: 'Route' }).fill('/gone')
+    await card.getByRole('button', { name: 'Look' }).click()
+    await until('the error is told', () => text(page, '#memory-error'), (told) => /no such route/.test(told))
+    await card.getByRole('button', { name: 'Close' }).click()
+    assert.ok(await card.isHidden())
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'browse')
+    await page.getByRole('button', { name: '/api/v1/forms/{*rest}', exact: true }).click()
+    await page.getByRole('button', { name: 'What memory holds of it' }).locator('visible=true').click()
+    await shown(50)
+    assert.equal(mock.sought.at(-1).route, '/api/v1/forms/{*rest}')
+  })
+  await withMock(chromium, new Mock('hostile'), {}, async (opened) => {
+    const { page } = opened
+    await page.locator('#browse').click()
+    await until('the entries', () => page.locator('#memory-rows > tr').count(), (n) => n === 50)
+    assert.equal(await page.locator('img').count(), 0)
+    assert.ok(!(await page.evaluate(() => document.body.textContent)).includes('\u202e'))
+    await inspect(opened, "strangers' paths in memory", { schemes: ['dark'] })
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -370,5 +434,6 @@ export const LOOKS = {
   'without the history the page is live': withoutHistoryItIsLive,
   'switches count down': switchesCountDown,
   'live requests hold still': liveRequestsHoldStill,
-  'all sidecars': allSidecarsAreOnOnePage
+  'all sidecars': allSidecarsAreOnOnePage,
+  'what memory holds': memoryIsBrowsed
 }

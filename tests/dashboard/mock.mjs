@@ -83,6 +83,7 @@ export class Mock {
     this.tailed = []
     this.asked = []
     this.switches = []
+    this.sought = []
     this.nextId = 1
     this.config = { file: '/etc/sidecache/proxy.toml', loaded_ms: this.started, loads: 1, error: null, failed_ms: null, restart_needed: [] }
     if (state === 'failed') this.fail()
@@ -238,6 +239,24 @@ export class Mock {
     }
   }
 
+  // Entries as /memory lists them, the first ones of 120.
+  memory (query) {
+    const [limit, after] = [Number(query.get('limit') ?? 100), Number(query.get('after')?.split('-')[1] ?? 0)]
+    const [tag, route, order] = [query.get('tag'), query.get('route'), query.get('order') ?? 'hottest']
+    const hostile = this.state === 'hostile'
+    const total = tag === 'nothing' ? 0 : 120
+    const states = ['fresh', 'stale', 'soft purged', 'purged', 'write pending', 'unverified', 'expired']
+    const one = (n) => ({
+      key: 'ab'.repeat(32), variant: null, method: 'GET', host: hostile ? HOSTILE : 'app.example.com', path: hostile ? `/${HOSTILE}` : `/api/v1/campaigns/${n}`, query: n % 3 ? [] : ['page', '…'],
+      url: n % 2 ? null : `http://app.example.com/api/v1/campaigns/${n}`, route: n % 5 ? route ?? '/api/v1/campaigns/{id}' : null, scope: n % 4 ? 'public' : 'private', credential: n % 4 ? null : '0a1b2c3d',
+      fields: ['tenant'], headers: ['accept'], varies_by: n % 7 ? [] : ['accept-language'], tier: 'memory', status: n % 6 ? 200 : 404, state: states[n % states.length], age_s: 7 * n + 0.4, ttl_s: 300 - 7 * n,
+      bytes: 4096 * (n + 1), body_bytes: 4000 * n, hits: 5000 - n, tags: [tag ?? 'campaigns:acme', hostile ? HOSTILE : `campaign:acme:${n}`], more_tags: n % 9 ? 0 : 3
+    })
+    const entries = Array.from({ length: Math.max(0, Math.min(limit, total - after)) }, (_, n) => one(after + n))
+    const next = after + entries.length < total ? `${order}-${after + entries.length}` : null
+    return { entries, matched: { entries: total, bytes: total * 61_000, states: total ? { fresh: 100, purged: 20, stale: 0 } : {} }, order, next, looked_at: 1284, complete: true, took_ms: 1.2 }
+  }
+
   tell (event) {
     const whole = { id: this.nextId++, at_ms: Date.now(), ...event }
     this.events = [...this.events.slice(-199), whole]
@@ -326,6 +345,9 @@ export class Mock {
       case 'GET /shadow': return json(this.shadow())
       case 'GET /mode': return json(this.modes())
       case 'POST /mode': return json(this.order(body))
+      case 'GET /memory':
+        this.sought.push(Object.fromEntries(url.searchParams))
+        return url.searchParams.get('route') === '/gone' ? json({ error: 'the rules in force have no such route', hint: 'its `path` as in the file' }, 400) : json(this.memory(url.searchParams))
       case 'POST /purge': return json(this.purge(body))
       case 'POST /explain': return json(this.explain(body))
       case 'POST /reload': return json(this.reload(), this.config.error ? 422 : 200)

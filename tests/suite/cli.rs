@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod first_mistakes;
 mod history;
+mod memory;
 mod modes;
 mod tail;
 mod top;

@@ -5,6 +5,7 @@ import { buildCharts } from './charts.js'
 import { closeEvents, openEvents } from './events.js'
 import { explain, hasBody } from './explain.js'
 import { buildRanges } from './history.js'
+import { wireMemory } from './memory.js'
 import { askSwitch } from './mode.js'
 import { $, copy, put, set } from './page.js'
 import { poll } from './polling.js'
@@ -26,6 +27,7 @@ function wire () {
     state.orderedAt = -Infinity
     if (state.stats) showRoutes(state.stats)
   })
+  wireMemory()
   const [explainForm, purgeForm] = [$('explain'), $('purge')]
   explainForm.addEventListener('submit', (event) => {
     event.preventDefault()

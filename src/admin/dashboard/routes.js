@@ -1,5 +1,6 @@
 // The table of routes, with their reasons and policies.
 
+import { browse } from './memory.js'
 import { askSwitch, endSwitch, left } from './mode.js'
 import { all, bytes, count, KINDS, milliseconds, ownPages, percent, plural, span } from './numbers.js'
 import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
@@ -67,6 +68,7 @@ function buildRoute () {
     $('h-explain').scrollIntoView()
     target.focus()
   })
+  row.browse.addEventListener('click', () => browse('route', row.route.path))
   return row
 }
 
@@ -123,6 +125,7 @@ function showMore (row) {
   row.explain.hidden = route.path === null
   row.switch.hidden = route.path === null
   row.end.hidden = !(route.switch && route.switch.route === route.path)
+  row.memory.hidden = route.path === null
   facts(row.policy, policy ? policyFacts(policy, route.learned_headers) : [])
 }
 

@@ -1,5 +1,6 @@
 // The busiest tags.
 
+import { browse } from './memory.js'
 import { count } from './numbers.js'
 import { $, clean, isInUse, keyed, put, stamp } from './page.js'
 import { askPurge } from './purge.js'
@@ -10,6 +11,8 @@ export function showTags (stats) {
   const create = ({ tag }) => {
     const row = stamp('t-tag')
     put(row.tag, clean(tag))
+    row.browse.setAttribute('aria-label', `In memory with ${clean(tag)}`)
+    row.browse.addEventListener('click', () => browse('tag', tag))
     row.purge.setAttribute('aria-label', `Purge ${clean(tag)}`)
     row.purge.addEventListener('click', () => askPurge({ tags: [tag] }))
     return row

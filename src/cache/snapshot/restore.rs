@@ -148,7 +148,7 @@ fn by_records(
     if !entry.times.is_fresh(now) {
         return Err(LeftOut::Stale);
     }
-    Ok(CachedEntry { entry, proof: Proof::Shared(SharedProof::new(stamp, None)) })
+    Ok(CachedEntry::new(entry, Proof::Shared(SharedProof::new(stamp, None))))
 }
 
 /// An entry that the origin must confirm before its first use: nothing is left of its freshness,
@@ -176,5 +176,5 @@ fn by_origin(
     let named = stamp.tags.iter().filter(|(_, kind)| *kind == NAMED);
     entry.response_tags = named.map(|(tag, _)| tag.clone()).collect();
     let tags: Vec<Tag> = stamp.tags.iter().map(|(tag, _)| tag.clone()).collect();
-    Ok(CachedEntry { entry, proof: Proof::Local(coherence.prove_from_now(&tags)) })
+    Ok(CachedEntry::new(entry, Proof::Local(coherence.prove_from_now(&tags))))
 }

@@ -16,7 +16,7 @@ use crate::cache::store::Store;
 use crate::cache::store::memory::{CachedEntry, MemorySlot};
 use crate::clock::{Clock, Wall};
 use crate::coherence::stamp::{Nonce, Stamp};
-use crate::coherence::{Coherence, CoherenceMode, LocalProof, Proof, SharedProof, TagNames};
+use crate::coherence::{Coherence, CoherenceMode, LocalProof, Proof, SharedProof};
 use crate::policy::tag::Tag;
 use crate::semantics::revalidation;
 
@@ -66,14 +66,13 @@ pub fn save(target: &SnapshotTarget<'_>) -> Result<SavedSnapshot, SnapshotError>
         _ => return Err(SnapshotError::without_redis()),
     };
     let clock = coherence.clock();
-    let names = (prover == SnapshotProver::Origin).then(|| coherence.tag_names());
     let unfinished = UnfinishedFile::create(&target.settings.path)?;
     let head = SnapshotHead { prover, written: clock.date() };
     let out = BufWriter::with_capacity(BUFFER, &unfinished.file);
     let mut encoder = SnapshotEncoder::begin(out, target.key, head)?;
     let mut omissions = Omissions::default();
     let mut entries = 0;
-    for (seen, slot) in target.store.memory.slots().enumerate() {
+    for (seen, (_, slot)) in target.store.memory.slots().enumerate() {
         if clock.now() >= target.until {
             let rest = target.store.memory.len().saturating_sub(seen);
             omissions.note(LeftOut::Time, rest as u64);
@@ -81,7 +80,7 @@ pub fn save(target: &SnapshotTarget<'_>) -> Result<SavedSnapshot, SnapshotError>
         }
         let is_entry = matches!(slot, MemorySlot::Entry(_));
         let room = target.settings.size;
-        let packed = target.pack(&slot, names.as_ref(), clock).and_then(|packed| {
+        let packed = target.pack(&slot, prover, clock).and_then(|packed| {
             if encoder.length_with(packed.len()) > room { Err(LeftOut::Size) } else { Ok(packed) }
         });
         match packed {
@@ -103,7 +102,7 @@ impl SnapshotTarget<'_> {
     fn pack(
         &self,
         slot: &MemorySlot,
-        names: Option<&TagNames>,
+        prover: SnapshotProver,
         clock: &Clock,
     ) -> Result<Bytes, LeftOut> {
         let seal = Seal::default();
@@ -121,7 +120,7 @@ impl SnapshotTarget<'_> {
                 if cached.entry.body.len() as u64 > self.settings.size {
                     return Err(LeftOut::Size);
                 }
-                let (stamp, received) = self.stamp(cached, names, clock)?;
+                let (stamp, received) = self.stamp(cached, prover, clock)?;
                 Ok(packed::pack(&cached.entry, &stamp, received, &seal))
             }
         }
@@ -132,16 +131,16 @@ impl SnapshotTarget<'_> {
     fn stamp(
         &self,
         cached: &CachedEntry,
-        names: Option<&TagNames>,
+        prover: SnapshotProver,
         clock: &Clock,
     ) -> Result<(Stamp, Wall), LeftOut> {
         let received = cached.entry.times.received;
-        match (&cached.proof, names, self.coherence.records()) {
-            (Proof::Local(proof), Some(names), _) => {
-                let stamp = self.local_stamp(cached, proof, names)?;
+        match (&cached.proof, prover, self.coherence.records()) {
+            (Proof::Local(proof), SnapshotProver::Origin, _) => {
+                let stamp = self.local_stamp(cached, proof)?;
                 Ok((stamp, clock.date_of(received)))
             }
-            (Proof::Shared(SharedProof { stamp, .. }), None, Some(records)) => {
+            (Proof::Shared(SharedProof { stamp, .. }), SnapshotProver::Records, Some(records)) => {
                 Ok((stamp.clone(), records.redis_time(received)))
             }
             // Filled while Redis was lost.
@@ -149,24 +148,18 @@ impl SnapshotTarget<'_> {
         }
     }
 
-    fn local_stamp(
-        &self,
-        cached: &CachedEntry,
-        proof: &LocalProof,
-        names: &TagNames,
-    ) -> Result<Stamp, LeftOut> {
+    fn local_stamp(&self, cached: &CachedEntry, proof: &LocalProof) -> Result<Stamp, LeftOut> {
         let entry = &cached.entry;
         // The two conditions of a fill that revalidates.
         if entry.status != StatusCode::OK || !revalidation::has_validator(&entry.headers) {
             return Err(LeftOut::Validator);
         }
         self.coherence.validate_local(proof).map_err(|_| LeftOut::Purged)?;
-        let tags = names.of_proof(proof).ok_or(LeftOut::Purged)?;
         let with_kind = |tag: Tag| {
             let kind = if entry.response_tags.contains(&tag) { NAMED } else { DERIVED };
             (tag, kind)
         };
-        let tags = tags.into_iter().map(with_kind).collect();
+        let tags = proof.tags().cloned().map(with_kind).collect();
         Ok(Stamp { generation: DERIVED, tags })
     }
 }

@@ -68,7 +68,7 @@ impl Process {
         let entry = Entry::compact(key.canonical(), StatusCode::OK, &headers, &body, metadata);
         let tags = [Tag::new("derived"), Tag::new("named")];
         let proof = Proof::Local(self.coherence.prove_from_now(&tags));
-        assert!(self.store.memory.insert(key.hash(), Arc::new(CachedEntry { entry, proof })));
+        assert!(self.store.memory.insert(key.hash(), Arc::new(CachedEntry::new(entry, proof))));
     }
 
     fn save(&self, until: Instant) -> save::SavedSnapshot {

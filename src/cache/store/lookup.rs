@@ -154,7 +154,7 @@ mod tests {
         let entry =
             Entry::compact(b"key", StatusCode::OK, &HeaderMap::new(), &[Bytes::new()], metadata);
         let stamp = Stamp { generation: Nonce([0; 16]), tags: Box::default() };
-        Arc::new(CachedEntry { entry, proof: Proof::Shared(SharedProof::new(stamp, None)) })
+        Arc::new(CachedEntry::new(entry, Proof::Shared(SharedProof::new(stamp, None))))
     }
 
     fn found(soft_purged_at: Option<u64>, now: u64) -> Candidate {

@@ -3,6 +3,7 @@
 //! Knows nothing of freshness or purges: the caller validates what it returns.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -24,12 +25,36 @@ pub struct MemorySettings {
 }
 
 /// An entry in memory, with the proof that it was current when it was stored.
+// In this order: a hit has just written to the counts of the `Arc`, which stand before `hits`, so
+// that counting it touches no other cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct CachedEntry {
-    /// The stored response.
-    pub entry: Entry,
+    hits: AtomicU64,
     /// What must still hold for the entry to be current.
     pub proof: Proof,
+    /// The stored response.
+    pub entry: Entry,
+}
+
+impl CachedEntry {
+    /// An entry that nobody was served yet.
+    #[must_use]
+    pub const fn new(entry: Entry, proof: Proof) -> Self {
+        Self { hits: AtomicU64::new(0), proof, entry }
+    }
+
+    /// Counts a client that was served it.
+    pub fn record_hit(&self) {
+        self.hits.fetch_add(1, Relaxed);
+    }
+
+    /// How many clients were served it from this process's memory, since it was stored or last
+    /// revalidated.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Relaxed)
+    }
 }
 
 /// The value under a key.
@@ -41,6 +66,10 @@ pub enum MemorySlot {
     Vary(Arc<VaryMark>),
 }
 
+/// Where a slot is: half of the hash of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotIndex(pub u128);
+
 #[derive(Clone, Debug)]
 struct ByteWeighter;
 
@@ -50,17 +79,22 @@ const SLOT_BYTES: u64 = 256;
 
 impl Weighter<u128, MemorySlot> for ByteWeighter {
     fn weight(&self, _: &u128, slot: &MemorySlot) -> u64 {
-        let (small, body) = match slot {
-            MemorySlot::Entry(cached) => {
-                let body = cached.entry.body.len();
-                (cached.entry.weight() + cached.proof.weight() + 64 - body, body)
-            }
-            MemorySlot::Vary(mark) => (size_of::<VaryMark>() + mark.key.len() + 256, 0),
-        };
-        // Small allocations leave gaps: a quarter, measured with jemalloc, huge pages and a million
-        // tiny entries.
-        SLOT_BYTES + (small + small / 4 + body) as u64
+        match slot {
+            MemorySlot::Entry(cached) => entry_weight(cached),
+            MemorySlot::Vary(mark) => with_gaps(size_of::<VaryMark>() + mark.key.len() + 256, 0),
+        }
     }
+}
+
+fn entry_weight(cached: &CachedEntry) -> u64 {
+    let body = cached.entry.body.len();
+    with_gaps(cached.entry.weight() + cached.proof.weight() + 72 - body, body)
+}
+
+/// Small allocations leave gaps: a quarter, measured with jemalloc, huge pages and a million tiny
+/// entries.
+const fn with_gaps(small: usize, body: usize) -> u64 {
+    SLOT_BYTES + (small + small / 4 + body) as u64
 }
 
 /// Counts evictions, and drops values as the cache's default lifecycle does: outside of the lock.
@@ -198,9 +232,26 @@ impl Memory {
         }
     }
 
-    /// All entries and vary marks, one by one. What is stored meanwhile may be missing.
-    pub fn slots(&self) -> impl Iterator<Item = MemorySlot> + '_ {
-        self.cache.iter().flat_map(|cache| cache.iter().map(|(_, slot)| slot))
+    /// All entries and vary marks, one by one; a lock is held for one at a time. What is stored
+    /// meanwhile may be missing.
+    pub fn slots(&self) -> impl Iterator<Item = (SlotIndex, MemorySlot)> + Send + '_ {
+        let slots = self.cache.iter().flat_map(MemoryCache::iter);
+        slots.map(|(index, slot)| (SlotIndex(index), slot))
+    }
+
+    /// The entry at this index, if there is one.
+    #[must_use]
+    pub fn entry_at(&self, index: SlotIndex) -> Option<Arc<CachedEntry>> {
+        match self.cache.as_ref()?.peek(&index.0)? {
+            MemorySlot::Entry(cached) => Some(cached),
+            MemorySlot::Vary(_) => None,
+        }
+    }
+
+    /// The bytes that an entry takes of the tier's limit.
+    #[must_use]
+    pub fn weight_of(cached: &CachedEntry) -> u64 {
+        entry_weight(cached)
     }
 
     /// Stores a vary mark.

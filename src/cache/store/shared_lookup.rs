@@ -236,7 +236,7 @@ impl SharedLookup<'_> {
         let watch = watch.filter(|_| soft_purged_at.is_none());
         let proof = Proof::Shared(SharedProof::new(stamp, watch.as_ref()));
         Some(Candidate::new(
-            Arc::new(CachedEntry { entry, proof }),
+            Arc::new(CachedEntry::new(entry, proof)),
             Tier::Redis,
             soft_purged_at,
             now,
