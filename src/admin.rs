@@ -18,6 +18,7 @@ mod response;
 mod settings;
 mod state;
 mod stats;
+mod uncached;
 
 use std::pin::pin;
 use std::sync::Arc;

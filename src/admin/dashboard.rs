@@ -26,6 +26,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("routes.js", SCRIPT, include_str!("dashboard/routes.js")),
     ("state.js", SCRIPT, include_str!("dashboard/state.js")),
     ("tags.js", SCRIPT, include_str!("dashboard/tags.js")),
+    ("uncached.js", SCRIPT, include_str!("dashboard/uncached.js")),
 ];
 
 /// The page itself.

@@ -43,4 +43,5 @@ mod soft_purge;
 mod streaming;
 mod suggestions;
 mod ttl;
+mod uncached;
 mod variants;

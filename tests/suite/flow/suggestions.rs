@@ -104,7 +104,7 @@ async fn traffic(scene: &Scene, random: &mut StdRng, usual: &[&str], requests: u
 }
 
 /// What the file is after a unified diff of it.
-fn patched(text: &str, diff: &str) -> String {
+pub(super) fn patched(text: &str, diff: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let (mut out, mut at) = (Vec::new(), 0);
     for line in diff.lines().filter(|line| !line.starts_with("\\ ")) {
