@@ -8,8 +8,6 @@ use std::fmt::{self, Write as _};
 
 use percent_encoding::percent_decode_str;
 
-use crate::policy::names::{Meaning, meaning};
-
 /// The most segments of a template. What is deeper is [`PathPart::Deeper`].
 pub const MAX_SEGMENTS: usize = 8;
 /// The longest segment that is kept as it is, in bytes.
@@ -182,13 +180,15 @@ fn fold_segment(segment: &str, before: &str) -> PathPart {
     }
 }
 
-/// Words that secrets follow, besides those that name a credential.
+/// Words that secrets follow.
 #[rustfmt::skip]
 const BEFORE_SECRETS: &[&str] = &[
     "reset", "invite", "invites", "invitation", "invitations", "verify", "verification", "confirm",
     "confirmation", "activate", "activation", "unsubscribe", "magic", "recover", "recovery",
-    "share", "shared", "tokens", "sessions", "secrets", "hook", "hooks", "webhook", "webhooks",
-    "password-reset", "reset-password", "passwords", "key", "keys", "apikeys",
+    "share", "shared", "token", "tokens", "session", "sessions", "sessionid", "secret", "secrets",
+    "hook", "hooks", "webhook", "webhooks", "password", "passwords", "key", "keys", "apikey",
+    "apikeys", "jwt", "auth", "authtoken", "accesstoken", "refreshtoken", "otp", "ticket", "nonce",
+    "signature", "credential", "credentials", "bearer", "sso", "saml", "oauth", "oauth2", "cookie",
 ];
 
 /// What may follow them and is none.
@@ -199,9 +199,9 @@ const FOLLOWERS: &[&str] = &[
     "email", "password", "count", "search",
 ];
 
-fn holds_secrets(word: &str) -> bool {
-    let word = word.to_ascii_lowercase();
-    BEFORE_SECRETS.contains(&word.as_str()) || meaning(&word) == Some(Meaning::Credential)
+fn holds_secrets(segment: &str) -> bool {
+    let is_one = |word: &str| BEFORE_SECRETS.iter().any(|known| known.eq_ignore_ascii_case(word));
+    segment.split(['-', '_', '.']).any(is_one)
 }
 
 /// The stem of a segment, and its ending with the dot.
@@ -348,6 +348,8 @@ mod tests {
             ("/password/reset/abcdef", "/password/{secret}/{secret}"),
             ("/reset/abcdef", "/reset/{secret}"),
             ("/invite/letmein", "/invite/{secret}"),
+            ("/reset-password/letmein", "/reset-password/{secret}"),
+            ("/API_KEYS/letmein", "/API_KEYS/{secret}"),
             ("/sessions/new", "/sessions/new"),
             ("/token/refresh", "/token/refresh"),
             ("/api/v1/oauth2", "/api/v1/oauth2"),

@@ -23,7 +23,9 @@ pub const MAX_VALUES: usize = 64;
 /// The same below a segment whose name says that values follow it: `users`, `docs`.
 pub const MAX_VALUES_OF_MANY: usize = 8;
 /// How many values of a parent that has too many are watched: they may turn out to be names.
-const MAX_CANDIDATES: usize = 16;
+const MAX_CANDIDATES: usize = 32;
+/// One in so many requests of a parent is much.
+const MUCH: u64 = 8;
 /// How often a name must have been asked for, among too many values.
 const MIN_REQUESTS: u64 = 16;
 
@@ -70,11 +72,19 @@ struct ValueCount {
 
 impl Node {
     /// Whether this child of a parent with too many values is a name for certain: it is asked for
-    /// again and again, and ids follow it, as in `/api/v1/items/{n}`. Names of people do not look
+    /// again and again, and ids follow it, as in `/api/v1/items/{n}`; or they follow further down,
+    /// and much of what its parent has goes through it, as with `api`. Names of people do not look
     /// like that.
-    fn is_name(&self) -> bool {
+    fn is_name(&self, parent: u64) -> bool {
         let is_value = |segment: &PathPart| matches!(segment, PathPart::Value(..));
-        self.count >= MIN_REQUESTS && self.children.keys().any(is_value)
+        self.count >= MIN_REQUESTS
+            && (self.children.keys().any(is_value)
+                || (MUCH * self.count >= parent && self.has_ids()))
+    }
+
+    fn has_ids(&self) -> bool {
+        let is_value = |segment: &PathPart| matches!(segment, PathPart::Value(..));
+        self.children.iter().any(|(segment, child)| is_value(segment) || child.has_ids())
     }
 
     fn literals(&self) -> usize {
@@ -98,15 +108,17 @@ impl Node {
             }
             self.fold_values();
         }
-        let has_ids = matches!(path.get(at + 1), Some(PathPart::Value(..)));
-        if may_add && self.is_proven(text, has_ids) {
+        let ids = path[at + 1..].iter().position(|next| matches!(next, PathPart::Value(..)));
+        if may_add && self.is_proven(text, ids) {
             return segment.clone();
         }
         PathPart::Value(Kind::Id, "".into())
     }
 
-    /// Counts a value among too many others. Whether it is a name.
-    fn is_proven(&mut self, text: &str, has_ids: bool) -> bool {
+    /// Counts a value among too many others. Whether it is a name. `ids` is how many segments there
+    /// are between it and an id, if one follows.
+    fn is_proven(&mut self, text: &str, ids: Option<usize>) -> bool {
+        let parent = self.count;
         let is_full = self.literals() >= MAX_VALUES;
         let Some(candidates) = &mut self.candidates else { return true };
         let at = candidates.iter().position(|known| *known.text == *text).or_else(|| {
@@ -122,8 +134,10 @@ impl Node {
         let Some(at) = at else { return false };
         let one = &mut candidates[at];
         one.count += 1;
-        one.has_ids |= has_ids;
-        let is_name = one.has_ids && one.count - one.error >= MIN_REQUESTS && !is_full;
+        one.has_ids |= ids == Some(0);
+        let proven = one.count - one.error;
+        let has_ids = one.has_ids || (ids.is_some() && MUCH * proven >= parent);
+        let is_name = has_ids && proven >= MIN_REQUESTS && !is_full;
         if is_name {
             candidates.swap_remove(at);
         }
@@ -136,7 +150,7 @@ impl Node {
         let all = std::mem::take(&mut self.children);
         for (segment, child) in all {
             let is_value = match &segment {
-                PathPart::Literal(text) => !text.is_empty() && !child.is_name(),
+                PathPart::Literal(text) => !text.is_empty() && !child.is_name(self.count),
                 PathPart::Value(..) | PathPart::Deeper => false,
             };
             let segment = if is_value { PathPart::Value(Kind::Id, "".into()) } else { segment };
@@ -215,6 +229,7 @@ impl TemplateTree {
         if may_add && self.templates >= MAX_TEMPLATES && self.find(path).is_none() {
             self.evict();
         }
+        self.root.count += u64::from(may_add);
         let mut node = &mut self.root;
         let mut has_folded = false;
         for at in 0..path.len() {
