@@ -24,6 +24,7 @@ mod settings;
 mod state;
 mod stats;
 mod tail;
+mod uncached;
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -45,6 +45,7 @@ use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::log;
 pub use crate::telemetry::log::init as init_log;
 use crate::telemetry::metrics::Metrics;
+use crate::uncached::Uncached;
 use crate::upstream;
 
 pub mod descriptors;
@@ -119,11 +120,10 @@ impl Sidecar {
         let startup = StartupSettings::from_config(config, hasher.clone());
         let origins = Origins::new(config, clock.clone(), upstream_counters.clone())?;
         let active = startup.active_config(config, &metrics, &origins.current());
-        let tasks = TaskTracker::new();
+        let (tasks, cluster_fills) = (TaskTracker::new(), OnceLock::new());
         let needs_cluster =
             active.rules.routes.iter().any(|route| route.spec.collapse == Collapse::Cluster);
         let (waiters, wait) = (config.limits.waiters, config.limits.wait);
-        let cluster_fills = OnceLock::new();
         if needs_cluster
             && let Some(made) =
                 ClusterFills::new(Arc::clone(&coherence), waiters, wait, tasks.clone())
@@ -150,6 +150,7 @@ impl Sidecar {
             history: Arc::default(),
             tail: Arc::default(),
             mutation_permits: mutation_permits(config, &clock, &counters),
+            uncached: Arc::new(Uncached::new(clock.now())),
             clock,
             tasks,
             leaving: CancellationToken::new(),

@@ -7,7 +7,7 @@
 //!   `proxy.toml`.
 //! - [`admin`] is the operators' listener; [`server`] turns sockets into requests, within limits.
 //! - [`proxy`] is the flow of a request; [`shadow`] measures what the cache would do, and where
-//!   that would be wrong.
+//!   that would be wrong; [`uncached`] finds out what has no route and would be worth one.
 //! - [`cache`] stores responses and fetches each key once; [`coherence`] proves that stored
 //!   responses are current.
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
@@ -40,6 +40,7 @@ mod shadow;
 mod shares;
 mod spelling;
 mod telemetry;
+mod uncached;
 mod units;
 mod upstream;
 

@@ -81,6 +81,7 @@ mod shadow;
 mod store_decision;
 mod uncovered_writes;
 mod unknown_outcomes;
+mod unrouted;
 mod upload_budget;
 
 /// The entry of the flow. It alone holds the configuration in force: each request gets the one that
@@ -226,12 +227,12 @@ impl Proxy {
             Plan::Mutate(method) => {
                 observe();
                 let live = &self.live;
-                Box::pin(mutation::mutate(resources, live, context, parts, body, method)).await
+                Box::pin(unrouted::mutate(resources, live, context, parts, body, method)).await
             }
             Plan::Pass(route, outcome) => {
                 observe();
                 let route = route.map(|route| route.id);
-                Box::pin(pass::pass(resources, context, parts, body, outcome, route)).await
+                Box::pin(unrouted::pass(resources, context, parts, body, outcome, route)).await
             }
             Plan::Refuse(route, header) => {
                 self.counters.refused.inc();

@@ -22,7 +22,7 @@ use super::readiness::Ready;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
 use super::tail::TailQuery;
-use super::{dashboard, events, history, memory, openapi, stats, tail};
+use super::{dashboard, events, history, memory, openapi, stats, tail, uncached};
 use crate::policy::explain::ExplainRequest;
 
 /// The largest request body: ample for a whole `proxy.toml`.
@@ -33,7 +33,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 19] = [
+pub(super) const PATHS: [&str; 20] = [
     "/",
     "/live",
     "/ready",
@@ -51,6 +51,7 @@ pub(super) const PATHS: [&str; 19] = [
     "/mode",
     "/shadow",
     "/memory",
+    "/uncached",
     "/openapi.json",
     "/dashboard/{file}",
 ];
@@ -97,6 +98,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
                 json_response(StatusCode::OK, &context.state.shadow())
             }),
         )
+        .route("/uncached", get(uncached_paths))
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
         .route("/memory", get(memory))
         .route("/events", get(events))
@@ -172,6 +174,19 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     // RFC 9110 15.5.6: a 405 lists the allowed methods.
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+/// What has no route. Trying routes takes milliseconds each, so it has a thread of its own.
+async fn uncached_paths(State(context): State<Arc<ApiContext>>) -> Response {
+    match tokio::task::spawn_blocking(move || uncached::report(&context.state)).await {
+        Ok(report) => json_response(StatusCode::OK, &report),
+        Err(_) => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the report failed with an internal error",
+        )
+        .hint("see the log")
+        .into_response(),
+    }
 }
 
 /// SECURITY: probes send no token, so strangers may be asking. They learn the state, and not the

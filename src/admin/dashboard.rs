@@ -36,6 +36,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("tags.js", SCRIPT, include_str!("dashboard/tags.js")),
     ("tail.js", SCRIPT, include_str!("dashboard/tail.js")),
     ("timeline.js", SCRIPT, include_str!("dashboard/timeline.js")),
+    ("uncached.js", SCRIPT, include_str!("dashboard/uncached.js")),
 ];
 
 /// The page itself.

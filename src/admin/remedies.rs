@@ -45,7 +45,7 @@ const MAX_HEADERS: usize = 16;
 const LONGER: u32 = 3;
 
 /// Headers of tracing and delivery, by which no app answers.
-const NOISE: &[&str] = &[
+pub(super) const NOISE: &[&str] = &[
     "cdn-loop",
     "cf-ray",
     "cf-visitor",

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::remedies;
 use super::remedies::remedy;
 use super::state::AdminState;
+use super::uncached;
 use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::PolicyRules;
@@ -83,6 +84,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "restart_needed": status.restart_needed,
         },
         "shadow": state.shadow_summary(),
+        "uncached": uncached::summary(state),
         "cookies": {
             "requests": live.cookie_use.requests(),
             "unseen": live.cookie_use.unseen(),

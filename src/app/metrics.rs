@@ -13,6 +13,7 @@ use crate::policy::route;
 use crate::policy::route::RouteSpec;
 use crate::proxy::{Proxy, ProxyCounters};
 use crate::telemetry::log;
+use crate::uncached::UncachedCounters;
 use crate::{server, upstream};
 
 mod coherence;
@@ -61,6 +62,17 @@ pub(super) fn register(
     register_cluster_fills(proxy);
     history::register(proxy);
     upload_metrics::register(proxy);
+    register_uncached(&registrar, &proxy.uncached.counters);
+}
+
+fn register_uncached(registrar: &MetricsRegistrar<'_>, uncached: &UncachedCounters) {
+    registrar.gauge(
+        "sidecache_uncached_templates",
+        "Templates of paths without a route that are counted, for `/uncached`",
+        &uncached.templates,
+    );
+    registrar.limit("uncached.templates", &uncached.evicted);
+    registrar.limit("uncached.queue", &uncached.queue_full);
 }
 
 fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {

@@ -1,5 +1,5 @@
-//! `advise`: prints the findings of shadow mode and audits as lines of proxy.toml to paste. Nothing
-//! is applied automatically.
+//! `advise`: prints the findings of shadow mode and audits, and routes for what has none, as lines
+//! of proxy.toml to paste. Nothing is applied automatically.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,12 +7,16 @@ use std::process::ExitCode;
 
 use clap::Args;
 use http::Method;
+use serde_json::Value;
 
-use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute};
+use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute, ApiUncached};
 use super::error::CommandError;
-use super::format::{clean, clean_lines, counted, percent};
+use super::format::{clean, clean_lines, counted, percent, seconds};
 use super::output;
 use super::remote::RemoteArgs;
+
+/// How many paths without a route are shown.
+const MAX_PATHS: usize = 10;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +29,7 @@ Review each line before you paste it: the advice is based only on the traffic se
 
 #[derive(Args, Debug)]
 pub(super) struct AdviseArgs {
-    /// Print the sidecar's JSON response, with every example, instead of TOML.
+    /// Print the sidecar's JSON responses, with every example, instead of TOML.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -33,13 +37,71 @@ pub(super) struct AdviseArgs {
 }
 
 pub(super) fn run(path: &Path, args: &AdviseArgs) -> Result<ExitCode, CommandError> {
-    let reply =
-        args.remote.resolve(path)?.send(&Method::GET, "/shadow", None)?.error_for_status()?;
-    Ok(output::print(&if args.json {
-        reply.text.trim_end().to_owned()
-    } else {
-        render(&reply.read()?)
-    }))
+    let remote = args.remote.resolve(path)?;
+    let reply = remote.send(&Method::GET, "/shadow", None)?.error_for_status()?;
+    // A sidecar of an earlier version does not have it.
+    let uncached = remote
+        .send(&Method::GET, "/uncached", None)
+        .and_then(super::remote::RemoteReply::error_for_status);
+    if args.json {
+        let mut all: Value = reply.read()?;
+        if let (Some(all), Ok(uncached)) = (all.as_object_mut(), uncached) {
+            all.insert("uncached".to_owned(), uncached.read()?);
+        }
+        return Ok(output::print(&all.to_string()));
+    }
+    let next = match uncached {
+        Ok(reply) => what_next(&reply.read()?),
+        Err(error) => format!("# what to cache next is not known: {}", clean(error.reason())),
+    };
+    let text = format!("{}\n\n{next}", render(&reply.read()?));
+    Ok(output::print(text.trim_end()))
+}
+
+/// The paths without a route, and the routes that are suggested.
+fn what_next(report: &ApiUncached) -> String {
+    if report.paths.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "# What to cache next: {} without a route, {} in the app\n",
+        counted(report.requests, "request"),
+        seconds(report.app_s)
+    );
+    for one in report.paths.iter().take(MAX_PATHS) {
+        let (requests, time) = (counted(one.requests, "request"), seconds(one.app_s));
+        let _ = write!(text, "\n# {}: {requests}, {time} in the app", clean(&one.path));
+        if one.hit_share.is_some() {
+            let saved = seconds(one.saved_s.unwrap_or_default());
+            let _ = write!(text, ", {} would be hits, which saves {saved}", percent(one.hit_share));
+        }
+        match (&one.suggestion, &one.why_not) {
+            (Some(route), _) => {
+                let (does, risks) = (clean(&route.does), clean(&route.risks));
+                let _ = writeln!(text, "\n# {does}\n# {risks}\n{}", pasteable(&route.toml));
+            }
+            (None, Some(why)) => {
+                let _ = writeln!(text, "\n# no route: {}", clean(why));
+            }
+            (None, None) => text.push('\n'),
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// The lines of a route. Tables that a file may have only once are comments, so that the whole
+/// output is TOML.
+fn pasteable(toml: &str) -> String {
+    let (mut lines, mut is_comment) = (Vec::new(), false);
+    for line in toml.trim_end().lines() {
+        if line.starts_with('[') {
+            is_comment = !line.starts_with("[[");
+        }
+        let line = clean(line);
+        lines.push(if is_comment { format!("# {line}") } else { line.into_owned() });
+    }
+    lines.join("\n")
 }
 
 fn render(report: &ApiShadowReport) -> String {

@@ -29,6 +29,27 @@ macro_rules! api_types {
 }
 
 api_types! {
+    /// `GET /uncached`, and its sums in `GET /stats`.
+    ApiUncached {
+        templates: u64,
+        requests: u64,
+        app_s: f64,
+        paths: Vec<ApiUncachedPath>,
+    }
+    ApiUncachedPath {
+        path: String,
+        requests: u64,
+        app_s: f64,
+        hit_share: Option<f64>,
+        saved_s: Option<f64>,
+        why_not: Option<String>,
+        suggestion: Option<ApiUncachedRoute>,
+    }
+    ApiUncachedRoute {
+        toml: String,
+        does: String,
+        risks: String,
+    }
     /// `GET /stats`.
     ApiStats {
         version: String,
@@ -48,6 +69,7 @@ api_types! {
         ready: ApiReady,
         config: ApiConfig,
         shadow: ApiShadow,
+        uncached: ApiUncached,
         cookies: ApiCookies,
     }
     ApiTotals {

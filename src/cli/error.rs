@@ -20,6 +20,14 @@ pub(super) enum CommandError {
 }
 
 impl CommandError {
+    /// The reason in a line, for a part of an output that is missing.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Config(_) | Self::NoAddress(_) => "the file is invalid",
+            Self::Usage(why) | Self::Failed(why) => why,
+        }
+    }
+
     /// Prints the error and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         match self {

@@ -194,6 +194,11 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
     if shadow.findings > 0 {
         add("shadow", &format!("{}: see `sidecache advise`", counted(shadow.findings, "finding")));
     }
+    let uncached = &stats.uncached;
+    if uncached.templates > 0 {
+        let (requests, time) = (counted(uncached.requests, "request"), seconds(uncached.app_s));
+        add("no route", &format!("{requests}, {time} in the app: see `sidecache advise`"));
+    }
     if shadow.audited > 0 {
         add(
             "audit",

@@ -45,6 +45,24 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
                 lines.add(&format!("[{section}]"), &line);
             }
             Edit::HeaderField { .. } => {}
+            Edit::NewRoute { path, keys } => {
+                let mut route = Table::new();
+                route.insert("path", value(path.as_str()));
+                for (key, to) in keys {
+                    match to {
+                        EditValue::More(fields) if *key == "key" => {
+                            set(&mut route, key, &EditValue::More(renamed(fields, &named)))
+                        }
+                        to => set(&mut route, key, to),
+                    };
+                }
+                lines.add("[[routes]]", route.to_string().trim_end());
+                let routes = document
+                    .entry("routes")
+                    .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
+                    .as_array_of_tables_mut()?;
+                routes.push(route);
+            }
             Edit::Purge { path, tags } => {
                 let mut rule = Table::new();
                 rule.insert("path", value(path.as_str()));

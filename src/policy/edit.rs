@@ -43,6 +43,14 @@ pub enum Edit {
         /// The header.
         header: String,
     },
+    /// Adds a route.
+    NewRoute {
+        /// Its path.
+        path: String,
+        /// Its other keys, in their order. Fields of a key have the names of
+        /// [`Edit::HeaderField`].
+        keys: Vec<(&'static str, EditValue)>,
+    },
     /// Adds a purge rule.
     Purge {
         /// The paths that it matches.

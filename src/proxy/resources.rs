@@ -31,6 +31,7 @@ use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tail::Tail;
 use crate::telemetry::trace::Tracer;
+use crate::uncached::Uncached;
 
 /// What all requests share.
 ///
@@ -82,6 +83,8 @@ pub struct Resources {
     pub(crate) upload_budget: UploadBudget,
     /// Purges for mutations that their clients broke off.
     pub(crate) unknown_outcomes: UnknownOutcomes,
+    /// Requests that no route matches.
+    pub(crate) uncached: Arc<Uncached>,
     /// Mutations that no purge rule covers, as far as they were told of.
     pub(crate) uncovered_writes: UncoveredWrites,
     /// One permit for each refresh in the background.

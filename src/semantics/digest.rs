@@ -13,7 +13,7 @@ use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE};
 pub type Digest = [u8; 16];
 
 /// How much of a body is read in search of the end of a gzip header.
-const MAX_GZIP_HEADER: usize = 4096;
+pub(crate) const MAX_GZIP_HEADER: usize = 4096;
 
 /// Digests a status and the body that follows it.
 #[derive(Clone)]
@@ -34,10 +34,7 @@ impl Digester {
     /// not count: some frameworks put random bytes into it, to hide the length of secrets.
     #[must_use]
     pub fn for_response(status: StatusCode, headers: &HeaderMap) -> Self {
-        let coding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
-        let is_gzip =
-            [&b"gzip"[..], b"x-gzip"].iter().any(|gzip| coding.eq_ignore_ascii_case(gzip));
-        Self { start: is_gzip.then(Vec::new), ..Self::new(status) }
+        Self { start: is_gzip(headers).then(Vec::new), ..Self::new(status) }
     }
 
     /// Adds the next bytes of the body.
@@ -63,9 +60,15 @@ impl Digester {
     }
 }
 
+/// Whether a body is coded in gzip.
+pub(crate) fn is_gzip(headers: &HeaderMap) -> bool {
+    let coding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
+    [&b"gzip"[..], b"x-gzip"].iter().any(|gzip| coding.eq_ignore_ascii_case(gzip))
+}
+
 /// The length of the header that these bytes begin with (RFC 1952 2.3). None if it goes on, or if
 /// it is none.
-fn gzip_header(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn gzip_header(bytes: &[u8]) -> Option<usize> {
     const CHECKSUM: u8 = 2;
     const EXTRA: u8 = 4;
     const NAME: u8 = 8;

@@ -14,24 +14,46 @@ use crate::semantics::digest::{Digest, Digester};
 /// The digest of a body, or why it has none.
 pub type DigestResult = Result<Digest, Reason>;
 
-type DigestListener = Box<dyn FnOnce(DigestResult) + Send>;
+/// What reads a body along.
+pub trait BodyDigester: Send + Unpin + 'static {
+    /// What it has made of the whole body.
+    type Output;
+    /// The next bytes.
+    fn update(&mut self, bytes: &[u8]);
+    /// The body has ended.
+    fn finish(self) -> Self::Output;
+}
+
+impl BodyDigester for Digester {
+    type Output = Digest;
+
+    fn update(&mut self, bytes: &[u8]) {
+        Self::update(self, bytes);
+    }
+
+    fn finish(self) -> Digest {
+        Self::finish(self)
+    }
+}
+
+type DigestListener<R> = Box<dyn FnOnce(Result<<R as BodyDigester>::Output, Reason>) + Send>;
 
 /// A body in transit.
-struct DigestingBody {
+struct DigestingBody<R: BodyDigester> {
     body: Body,
-    digester: Option<Digester>,
+    digester: Option<R>,
     left: u64,
-    listener: Option<DigestListener>,
+    listener: Option<DigestListener<R>>,
 }
 
 /// Wraps a body, which `digester` reads along. When it has ended, and before its reader notices,
 /// `listener` receives the result; it must not block. A body of more than `most` bytes is too
 /// large.
-pub fn digesting(
+pub fn digesting<R: BodyDigester>(
     body: Body,
-    digester: Digester,
+    digester: R,
     most: u64,
-    listener: impl FnOnce(DigestResult) + Send + 'static,
+    listener: impl FnOnce(Result<R::Output, Reason>) + Send + 'static,
 ) -> Body {
     if HttpBody::is_end_stream(&body) {
         listener(Ok(digester.finish()));
@@ -45,7 +67,7 @@ pub fn digesting(
     })
 }
 
-impl DigestingBody {
+impl<R: BodyDigester> DigestingBody<R> {
     fn end(&mut self, failed: Option<Reason>) {
         let Some(listener) = self.listener.take() else { return };
         let digester = self.digester.take();
@@ -66,7 +88,7 @@ impl DigestingBody {
     }
 }
 
-impl HttpBody for DigestingBody {
+impl<R: BodyDigester> HttpBody for DigestingBody<R> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -103,7 +125,7 @@ impl HttpBody for DigestingBody {
     }
 }
 
-impl Drop for DigestingBody {
+impl<R: BodyDigester> Drop for DigestingBody<R> {
     fn drop(&mut self) {
         self.end(Some(Reason::ClientGone));
     }

@@ -422,6 +422,21 @@ async function memoryIsBrowsed (chromium) {
   })
 }
 
+async function whatToCacheNext (chromium) {
+  await withMock(chromium, new Mock('busy'), { options: { permissions: ['clipboard-read', 'clipboard-write'] } }, async (opened) => {
+    const { page } = opened
+    const rows = page.locator('#uncached-rows > tr')
+    const [first, second] = await until('the paths', () => rows.allInnerTexts(), (all) => all.length === 2)
+    assert.match(first, /^\/api\/v1\/invoices\/\{n\}\s.*74\.0\s?%.*suggested below/s)
+    assert.match(second, /^\/login\s.*none: a login/s)
+    const route = page.locator('#uncached-routes > li')
+    assert.match(await route.innerText(), /in shadow mode.*do not purge them/s)
+    await route.getByRole('button', { name: 'Copy' }).click()
+    assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^\+path = "\/api\/v1\/invoices\/\{id\}"$/m)
+    await inspect(opened, 'what to cache next')
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -435,5 +450,6 @@ export const LOOKS = {
   'switches count down': switchesCountDown,
   'live requests hold still': liveRequestsHoldStill,
   'all sidecars': allSidecarsAreOnOnePage,
-  'what memory holds': memoryIsBrowsed
+  'what memory holds': memoryIsBrowsed,
+  'what to cache next': whatToCacheNext
 }

@@ -232,6 +232,15 @@ export class Mock {
     ]
   }
 
+  uncached () {
+    const path = (path, requests, app_s, hit_share, more) => ({ path, requests, app_s, mean_ms: app_s * 1000 / requests, error_s: 0, compared: requests, hit_share, shared_hit_share: hit_share, saved_s: hit_share === null ? null : hit_share * app_s, credential_share: 1, cookie_share: 0, parameters: ['page'], headers: ['x-tenant-id'], writes: [], why_not: null, suggestion: null, ...more })
+    const diff = '@@ -20,2 +20,12 @@\n ttl = "5m"\n+\n+[[routes]]\n+path = "/api/v1/invoices/{id}"\n+mode = "shadow"\n+ttl = "1m"\n+tags = ["invoices"]\n'
+    const suggestion = { toml: '[[routes]]\npath = "/api/v1/invoices/{id}"\nmode = "shadow"\n', diff, does: 'Watches /api/v1/invoices/{id} in shadow mode.', risks: 'Writes elsewhere that change these responses do not purge them.' }
+    const strange = this.state === 'hostile' ? [path(HOSTILE, 3, 900, null, { why_not: HOSTILE })] : []
+    const paths = [...strange, path('/api/v1/invoices/{n}', 4210, 812.4, 0.74, { suggestion }), path('/login', 310, 41.2, 0, { why_not: 'a login, or a part of one: its responses are for one caller and one time' })]
+    return { templates: paths.length, max_templates: 256, requests: 4600, app_s: 861, unplaced: 80, ttl_s: 60, half_life_s: 3600, paths: ['idle', 'empty'].includes(this.state) ? [] : paths }
+  }
+
   explain ({ method, target, headers }) {
     return {
       request: `${method} ${target}`, lines: [{ name: 'route', value: '/api/v1/campaigns' }, { name: 'scope', value: 'shared' }, ...headers.map(([name, value]) => ({ name: `header ${name}`, value }))],
@@ -348,6 +357,7 @@ export class Mock {
       case 'GET /memory':
         this.sought.push(Object.fromEntries(url.searchParams))
         return url.searchParams.get('route') === '/gone' ? json({ error: 'the rules in force have no such route', hint: 'its `path` as in the file' }, 400) : json(this.memory(url.searchParams))
+      case 'GET /uncached': return json(this.uncached())
       case 'POST /purge': return json(this.purge(body))
       case 'POST /explain': return json(this.explain(body))
       case 'POST /reload': return json(this.reload(), this.config.error ? 422 : 200)

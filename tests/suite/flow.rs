@@ -46,5 +46,6 @@ mod streaming;
 mod suggestions;
 mod tail;
 mod ttl;
+mod uncached;
 mod variants;
 mod varying_keys;

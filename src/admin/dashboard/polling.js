@@ -5,7 +5,7 @@ import { showCharts } from './charts.js'
 import { showFindings } from './findings.js'
 import { forgetHistory, pollHistory } from './history.js'
 import { showSwitches } from './mode.js'
-import { moment } from './numbers.js'
+import { all, moment } from './numbers.js'
 import { showAlerts, showState, showTiles, showTop } from './overview.js'
 import { $, banner, put, say } from './page.js'
 import { pollPeers } from './peers.js'
@@ -14,9 +14,11 @@ import { findingsOf, HISTORY_MS, POLL_MS, sample, state } from './state.js'
 import { showTags } from './tags.js'
 import { showTailRoutes } from './tail.js'
 import { LIVE } from './timeline.js'
+import { showUncached } from './uncached.js'
 
 export const BACK_OFF_MS = [1000, 2000, 4000, 8000, 15000]
 const SHADOW_MS = 10_000
+const UNCACHED_MS = 10_000
 
 export async function poll () {
   clearTimeout(state.timer)
@@ -59,6 +61,14 @@ async function extras (stats) {
   if (watched && performance.now() - state.shadowAt >= SHADOW_MS) {
     state.shadowAt = performance.now()
     showFindings(await ask('shadow'))
+  }
+  const unrouted = all(stats.unrouted.requests)
+  if (!unrouted) $('uncached').hidden = true
+  const isNew = state.uncachedOf !== rules
+  if (unrouted && (isNew || performance.now() - state.uncachedAt >= UNCACHED_MS)) {
+    state.uncachedAt = performance.now()
+    state.uncachedOf = rules
+    showUncached(await ask('uncached'))
   }
 }
 

@@ -6,7 +6,7 @@ export const POLL_MS = 1000
 export const HISTORY_MS = 300_000
 
 export const state = {
-  stats: null, policies: new Map(), policiesOf: null, samples: [], failures: 0, timer: 0, busy: false, again: false, shadowAt: -Infinity, orderedAt: -Infinity, describedAt: -Infinity, describedAs: '',
+  stats: null, policies: new Map(), policiesOf: null, samples: [], failures: 0, timer: 0, busy: false, again: false, shadowAt: -Infinity, uncachedAt: -Infinity, uncachedOf: null, orderedAt: -Infinity, describedAt: -Infinity, describedAs: '',
   history: { range: '5m', data: null, fetchedAt: -Infinity }
 }
 

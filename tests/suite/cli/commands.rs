@@ -24,6 +24,7 @@ const STATS: &str = r#"{
  "ready":{"status":"degraded","reasons":["redis is lost: timed out"]},
  "config":{"file":"proxy.toml","loaded_ms":5000,"loads":2,"error":"proxy.toml:3:1: error: unknown key","failed_ms":60000,"restart_needed":["memory.size"]},
  "shadow":{"findings":2,"audited":100,"audited_stale":1,"languages":{"never":2,"differs":1}},
+ "uncached":{"templates":2,"requests":52,"app_s":75.5},
  "cookies":{"requests":532,"unseen":["sid","wordpress_*"]}}"#;
 
 /// What a command says of this sidecar.
@@ -54,6 +55,7 @@ async fn stats_are_tables_that_name_what_mends() {
             "loaded 1m 0s ago",
             "needed for memory.size",
             "2 findings: see `sidecache advise`",
+            "52 requests, 1m 15s in the app: see `sidecache advise`",
             "1 of 100 hits stale",
             "bodies of 2 routes never depended on Accept-Language: see `sidecache advise`",
             "bodies of 1 route depend on Accept-Language: see `sidecache advise`",
@@ -377,7 +379,38 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
     let admin = Origin::scripted(&[("GET /shadow", 200, r#"{"routes":[],"advice":[]}"#)]);
     let said = told(&admin, &["advise"]).await;
     assert_eq!(said.code, 0);
-    contains_all(&said.out, &["# nothing to advise: "]);
+    contains_all(&said.out, &["# nothing to advise: ", "# what to cache next is not known: "]);
+    let said = told(&admin, &["advise", "--json"]).await;
+    let all: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(all, json!({ "routes": [], "advice": [] }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn advice_says_what_to_cache_next() {
+    let uncached = r#"{"templates":2,"requests":52,"app_s":75.5,"paths":[
+     {"path":"/api/v1/items/{n}\u001b[2J","requests":40,"app_s":70,"hit_share":0.75,"saved_s":52.5,"why_not":null,
+      "suggestion":{"toml":"[fields]\nx = { header = \"x-a\" }\n[[routes]]\npath = \"/api/v1/items/{id}\"\nmode = \"shadow\"\n[[purges]]\npath = \"/api/v1/items/{*rest}\"\ntags = [\"items\"]",
+       "diff":"","does":"It watches.","risks":"It may be stale."}},
+     {"path":"/login","requests":12,"app_s":5.5,"hit_share":null,"saved_s":null,"why_not":"a login","suggestion":null}]}"#;
+    let shadow = ("GET /shadow", 200, r#"{"routes":[],"advice":[]}"#);
+    let admin = Origin::scripted(&[shadow, ("GET /uncached", 200, uncached)]);
+    let said = told(&admin, &["advise"]).await;
+    assert_eq!(said.code, 0);
+    contains_all(
+        &said.out,
+        &[
+            "# What to cache next: 52 requests without a route, 1m 15s in the app",
+            "40 requests, 1m 10s in the app, 75.0% would be hits, which saves 52.5 s",
+            "# It watches.\n# It may be stale.\n# [fields]\n# x = { header = \"x-a\" }\n[[routes]]",
+            "# /login: 12 requests, 5.5 s in the app\n# no route: a login",
+        ],
+    );
+    assert!(!said.out.contains('\x1b'));
+    let table: toml::Table = said.out.parse().expect("the advice is TOML as a whole");
+    assert_eq!(table["routes"][0]["mode"].as_str(), Some("shadow"));
+    let said = told(&admin, &["advise", "--json"]).await;
+    let all: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(all["uncached"]["paths"][1]["path"], "/login");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

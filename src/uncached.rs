@@ -1,0 +1,267 @@
+//! What to cache next: requests that no route matches, by template of their paths, with the time
+//! that the app spends on them and the share that a cache would have answered.
+//!
+//! The request path leaves a note of each request in a bounded queue; everything else happens after
+//! its response, in a task of its own that ends when the queue is empty.
+//!
+//! SECURITY: strangers choose paths, queries and headers. Of them only names are kept, folded
+//! ([`fold`]) and bounded ([`tree`]); values are told apart by hashes with a key of this process.
+
+pub mod facts;
+pub mod fold;
+pub mod observation;
+mod repeats;
+pub mod tree;
+
+use std::hash::{BuildHasher as _, DefaultHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::observation::{RequestFacts, UnroutedNote};
+use self::repeats::Repeats;
+use self::tree::{PathTemplate, TemplateTree};
+use crate::policy::request_target;
+use crate::telemetry::metrics::Counter;
+
+pub use self::repeats::TTL;
+
+/// The most requests that wait to be counted.
+pub const MAX_QUEUE: usize = 1024;
+/// How long the task that counts them waits for more.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How many it counts before it lets others run.
+const BATCH: usize = 64;
+/// After this time, what was counts half.
+pub const HALF_LIFE: Duration = Duration::from_hours(1);
+/// The largest body that is digested, in bytes.
+pub const MAX_DIGESTED: u64 = 64 * 1024;
+/// How many bytes of bodies are digested within a second.
+pub const MAX_DIGESTED_PER_SECOND: u64 = 16 * 1024 * 1024;
+
+/// Counts of what has reached a limit.
+#[derive(Clone, Debug, Default)]
+pub struct UncachedCounters {
+    /// Requests that were not counted, because too many waited.
+    pub queue_full: Arc<Counter>,
+    /// Templates that have given their places to others.
+    pub evicted: Arc<Counter>,
+    /// Templates that have a place now.
+    pub templates: Arc<AtomicUsize>,
+}
+
+/// The requests that no route matches.
+#[derive(Debug)]
+pub struct Uncached {
+    began: Instant,
+    hasher: RandomState,
+    queue: Mutex<Vec<UnroutedNote>>,
+    is_draining: AtomicBool,
+    state: Mutex<State>,
+    /// The second, from the start, for which bytes are counted; and the bytes.
+    digesting: (AtomicU64, AtomicU64),
+    /// Counts of what has reached a limit.
+    pub counters: UncachedCounters,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tree: TemplateTree,
+    repeats: Repeats,
+    totals: Totals,
+    /// When it was halved, in milliseconds from the start.
+    halved: u64,
+}
+
+/// All reads without a route, those without a template too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Reads.
+    pub requests: u64,
+    /// The time that the app took for them, in microseconds.
+    pub micros: u64,
+    /// Reads that have no template: the app has not found what they asked for.
+    pub unplaced: u64,
+}
+
+/// What is known now.
+#[derive(Clone, Debug)]
+pub struct UncachedSnapshot {
+    /// All templates, in no order.
+    pub templates: Vec<PathTemplate>,
+    /// The sums.
+    pub totals: Totals,
+}
+
+impl Uncached {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            hasher: RandomState::new(),
+            queue: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+            state: Mutex::default(),
+            digesting: Default::default(),
+            counters: UncachedCounters::default(),
+        }
+    }
+
+    /// A hash with the key of this process; never 0.
+    pub fn hash(&self, value: &impl Hash) -> u64 {
+        self.hasher.hash_one(value).max(1)
+    }
+
+    /// A hasher with the key of this process.
+    pub fn hasher(&self) -> DefaultHasher {
+        self.hasher.build_hasher()
+    }
+
+    /// Milliseconds from the start; never 0.
+    #[must_use]
+    pub fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Whether so many bytes more may be digested in this second.
+    pub fn may_digest(&self, bytes: u64, now: Instant) -> bool {
+        let (second, sum) = &self.digesting;
+        let this = self.millis(now) / 1000;
+        if second.swap(this, Ordering::Relaxed) != this {
+            sum.store(0, Ordering::Relaxed);
+        }
+        sum.fetch_add(bytes, Ordering::Relaxed) < MAX_DIGESTED_PER_SECOND
+    }
+
+    /// Notes a request. It is counted later, and not at all if too many wait.
+    pub fn note(self: &Arc<Self>, observation: UnroutedNote) {
+        {
+            let mut queue = self.queue.lock();
+            if queue.len() >= MAX_QUEUE {
+                drop(queue);
+                self.counters.queue_full.inc();
+                return;
+            }
+            queue.push(observation);
+        }
+        if self.is_draining.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Without a runtime, whoever reads the numbers counts.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            self.is_draining.store(false, Ordering::Release);
+            return;
+        };
+        let own = Arc::clone(self);
+        runtime.spawn(async move { own.drain().await });
+    }
+
+    async fn drain(&self) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let waiting = std::mem::take(&mut *self.queue.lock());
+            if waiting.is_empty() {
+                self.is_draining.store(false, Ordering::Release);
+                // One that came meanwhile has started no other task.
+                if self.queue.lock().is_empty() || self.is_draining.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                continue;
+            }
+            let mut waiting = waiting.into_iter().peekable();
+            while waiting.peek().is_some() {
+                self.count(waiting.by_ref().take(BATCH));
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn count(&self, observations: impl Iterator<Item = UnroutedNote>) {
+        let mut state = self.state.lock();
+        let before = state.tree.evicted();
+        for observation in observations {
+            state.count(&observation, |value| self.hash(value));
+        }
+        self.counters.evicted.add(state.tree.evicted() - before);
+        self.counters.templates.store(state.tree.len(), Ordering::Relaxed);
+    }
+
+    /// How many templates are counted, and the sums.
+    #[must_use]
+    pub fn summary(&self) -> (usize, Totals) {
+        let state = self.state.lock();
+        (state.tree.len(), state.totals)
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> UncachedSnapshot {
+        let waiting = std::mem::take(&mut *self.queue.lock());
+        self.count(waiting.into_iter());
+        let state = self.state.lock();
+        UncachedSnapshot { templates: state.tree.templates(), totals: state.totals }
+    }
+}
+
+impl State {
+    fn count(&mut self, observation: &UnroutedNote, hash: impl Fn(&(u64, u64)) -> u64) {
+        self.age(observation.at);
+        let UnroutedNote { path, request, at, took, response, digest } = observation;
+        // A path with more than one reading is never cached.
+        let normal = request_target::normal_path(path);
+        let segments = normal.map(|path| fold::fold(&path));
+        // What the app has not found, or refuses, gets no place.
+        let may_add = match request {
+            RequestFacts::Write(_) => matches!(response.status, 200..=399),
+            RequestFacts::Read(_) => response.is_found(),
+        };
+        let facts = segments.as_ref().and_then(|path| self.tree.facts(path, may_add));
+        match request {
+            RequestFacts::Write(method) => {
+                if let Some(facts) = facts
+                    && may_add
+                {
+                    facts.write(method);
+                }
+            }
+            RequestFacts::Read(read) => {
+                self.totals.requests += 1;
+                self.totals.micros += u64::try_from(took.as_micros()).unwrap_or(0);
+                let Some(facts) = facts else {
+                    self.totals.unplaced += 1;
+                    return;
+                };
+                let repeats = &mut self.repeats;
+                let seen = digest.map(|digest| {
+                    let own = hash(&(read.key, read.caller));
+                    let mut see = |key| repeats.see(key, read.caller, digest, *at);
+                    (see(own), see(read.key))
+                });
+                facts.read(read, response, *took, seen);
+            }
+        }
+    }
+
+    fn age(&mut self, now: u64) {
+        let half_life = u64::try_from(HALF_LIFE.as_millis()).unwrap_or(u64::MAX);
+        // After long silence nothing is left; 64 times are enough for any number.
+        for _ in 0..64 {
+            if now.saturating_sub(self.halved) < half_life {
+                return;
+            }
+            self.halved += half_life;
+            self.tree.halve();
+            self.totals.requests /= 2;
+            self.totals.micros /= 2;
+            self.totals.unplaced /= 2;
+        }
+        self.halved = now;
+    }
+}
+
+#[cfg(test)]
+mod tests;
