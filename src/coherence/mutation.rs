@@ -447,10 +447,7 @@ impl Coherence {
     ) -> Result<ReleaseWait<'a>, CallError> {
         let by = self.core().core.me().process;
         let message = Message::Invalidate { by, id: wait.id, tags: tags.map(<[Tag]>::to_vec) };
-        self.core()
-            .waiters
-            .entry(wait.id)
-            .and_modify(|waiter| waiter.message = Some(message.clone()));
+        self.core().keep_message(wait.id, &message);
         let subscribers = self.record_result(send(message).await)?;
         self.handle(CoreEvent::Published(wait.id, subscribers));
         Ok(wait)

@@ -33,6 +33,13 @@ impl CoreWithWaiters {
         Self { core, waiters: HashMap::new() }
     }
 
+    /// Keeps what is published for an operation that somebody waits for.
+    pub(super) fn keep_message(&mut self, id: OperationId, message: &Message) {
+        if let Some(waiter) = self.waiters.get_mut(&id) {
+            waiter.message = Some(message.clone());
+        }
+    }
+
     pub(super) fn release(&mut self, id: OperationId, how: Released) {
         if let Some(waiter) = self.waiters.remove(&id) {
             // Ignore the error: the receiver is dropped when the caller has timed out.
