@@ -196,7 +196,6 @@ mod tests {
             hits: 7,
             tags: ["a", "b", "c", "d", "e"].map(str::to_owned).into(),
             more_tags: 2,
-            ..ApiEntry::default()
         };
         assert_eq!(
             row(&entry),

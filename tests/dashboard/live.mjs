@@ -292,6 +292,24 @@ async function lossIsShownAndEnds ({ page, scene }) {
 }
 
 // In this order: later ones use what earlier ones have left on the page.
+async function memoryIsBrowsed ({ page, scene }) {
+  await scene.warm(`${FORM}?page=secret`)
+  await scene.warm(CAMPAIGNS)
+  await page.getByRole('button', { name: 'In memory with forms:acme', exact: true }).click()
+  const rows = page.locator('#memory-rows > tr')
+  await until('the entry with the tag', () => rows.allInnerTexts(), (told) => told.length > 0 && told.every((row) => row.includes('forms:acme')))
+  const row = rows.filter({ hasText: 'page=…' })
+  assert.match(await row.innerText(), new RegExp(`127\\.0\\.0\\.1:${scene.port}${FORM}\\?page=….*fresh`, 's'))
+  assert.ok(!(await text(page, '#memory-card')).includes('secret'))
+  await row.getByRole('button', { name: /^Purge / }).click()
+  await confirm(page)
+  await until('it is purged', () => said(page), (told) => told.includes(FORM))
+  await page.locator('#memory-card').getByRole('button', { name: 'Look' }).click()
+  await until('it says so', () => row.innerText(), (told) => /purged/.test(told))
+  assert.equal(await scene.ask(CAMPAIGNS), 'HIT', 'the others stay')
+  await page.locator('#memory-card').getByRole('button', { name: 'Close' }).click()
+}
+
 export const LIVE = {
   'without traffic it says what to do': idleSaysWhatToDo,
   'numbers move with traffic': numbersMove,
@@ -302,6 +320,7 @@ export const LIVE = {
   'a purge by URL leaves the others': purgeByUrl,
   'a purge of everything': purgeEverything,
   'a soft purge': softPurge,
+  'the memory is browsed, and one URL purged': memoryIsBrowsed,
   'writes show as they happen': writesShowAsTheyHappen,
   'requests are explained': explains,
   'routes are switched off and on': switchesOffAndOn,

@@ -383,7 +383,7 @@ async function memoryIsBrowsed (chromium) {
     await shown(120)
     assert.ok(await more.isHidden())
     assert.equal(mock.sought[2].after, 'hottest-100')
-    await card.getByLabel('Order').selectOption('largest')
+    await card.getByLabel('Sorted by').selectOption('largest')
     await card.getByLabel('Path').fill('/api/*')
     await card.getByRole('button', { name: 'Look' }).click()
     await shown(50)
