@@ -39,7 +39,7 @@ pub const HALF_LIFE: Duration = Duration::from_hours(1);
 /// The largest body that is digested, in bytes.
 pub const MAX_DIGESTED: u64 = 64 * 1024;
 /// How many bytes of bodies are digested within a second.
-pub const MAX_DIGESTED_PER_SECOND: u64 = 16 * 1024 * 1024;
+pub const MAX_DIGESTED_PER_SECOND: u64 = 4 * 1024 * 1024;
 
 /// Counts of what has reached a limit.
 #[derive(Clone, Debug, Default)]

@@ -65,11 +65,11 @@ fn a_million_hostile_paths_take_a_bounded_place_and_push_out_nobody() {
         at += 1;
         // Words, ids and depths that no program has, each once, and the app finds them all.
         let (one, other) = (word(odd(stranger) >> 20), word(odd(stranger) >> 3));
-        let path = match stranger % 4 {
-            0 => format!("/{one}"),
-            1 => format!("/{one}/{other}"),
-            2 => format!("/{one}/17/{other}/{:x}/{one}", odd(stranger)),
-            _ => format!("/api/v1/{one}/{other}"),
+        let path = match stranger % 16 {
+            0 => format!("/{one}/17/{other}/{:x}/{one}", odd(stranger)),
+            1 => format!("/api/v1/{one}/{other}"),
+            2 => format!("/{one}/{other}"),
+            _ => format!("/{one}"),
         };
         count(&uncached, [read(&path, 1, at)]);
         if stranger.is_multiple_of(50) {

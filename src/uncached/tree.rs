@@ -24,10 +24,10 @@ pub const MAX_VALUES: usize = 64;
 pub const MAX_VALUES_OF_MANY: usize = 8;
 /// How many values of a parent that has too many are watched: they may turn out to be names.
 const MAX_CANDIDATES: usize = 32;
-/// One in so many requests of a parent is much.
-const MUCH: u64 = 8;
 /// How often a name must have been asked for, among too many values.
 const MIN_REQUESTS: u64 = 16;
+/// The same where the ids follow further down.
+const MIN_REQUESTS_ABOVE: u64 = 64;
 
 /// A template with its facts.
 #[derive(Clone, Debug)]
@@ -72,19 +72,14 @@ struct ValueCount {
 
 impl Node {
     /// Whether this child of a parent with too many values is a name for certain: it is asked for
-    /// again and again, and ids follow it, as in `/api/v1/items/{n}`; or they follow further down,
-    /// and much of what its parent has goes through it, as with `api`. Names of people do not look
-    /// like that.
-    fn is_name(&self, parent: u64) -> bool {
+    /// again and again, and ids follow it, as in `/api/v1/items/{n}`; or, unless the parent's name
+    /// says that values follow it, a name for certain does, as with `api`. Names of people seldom
+    /// look like that.
+    fn is_name(&self, of_many: bool) -> bool {
         let is_value = |segment: &PathPart| matches!(segment, PathPart::Value(..));
         self.count >= MIN_REQUESTS
             && (self.children.keys().any(is_value)
-                || (MUCH * self.count >= parent && self.has_ids()))
-    }
-
-    fn has_ids(&self) -> bool {
-        let is_value = |segment: &PathPart| matches!(segment, PathPart::Value(..));
-        self.children.iter().any(|(segment, child)| is_value(segment) || child.has_ids())
+                || (!of_many && self.children.values().any(|child| child.is_name(false))))
     }
 
     fn literals(&self) -> usize {
@@ -100,15 +95,16 @@ impl Node {
         if text.is_empty() || self.children.contains_key(segment) {
             return segment.clone();
         }
+        let of_many = at > 0 && names_many(&path[at - 1]);
         if self.candidates.is_none() {
-            let most =
-                if at > 0 && names_many(&path[at - 1]) { MAX_VALUES_OF_MANY } else { MAX_VALUES };
+            let most = if of_many { MAX_VALUES_OF_MANY } else { MAX_VALUES };
             if self.literals() < most || !may_add {
                 return segment.clone();
             }
-            self.fold_values();
+            self.fold_values(of_many);
         }
         let ids = path[at + 1..].iter().position(|next| matches!(next, PathPart::Value(..)));
+        let ids = ids.filter(|at| *at == 0 || !of_many);
         if may_add && self.is_proven(text, ids) {
             return segment.clone();
         }
@@ -118,7 +114,6 @@ impl Node {
     /// Counts a value among too many others. Whether it is a name. `ids` is how many segments there
     /// are between it and an id, if one follows.
     fn is_proven(&mut self, text: &str, ids: Option<usize>) -> bool {
-        let parent = self.count;
         let is_full = self.literals() >= MAX_VALUES;
         let Some(candidates) = &mut self.candidates else { return true };
         let at = candidates.iter().position(|known| *known.text == *text).or_else(|| {
@@ -136,8 +131,9 @@ impl Node {
         one.count += 1;
         one.has_ids |= ids == Some(0);
         let proven = one.count - one.error;
-        let has_ids = one.has_ids || (ids.is_some() && MUCH * proven >= parent);
-        let is_name = has_ids && proven >= MIN_REQUESTS && !is_full;
+        let is_name = !is_full
+            && ((one.has_ids && proven >= MIN_REQUESTS)
+                || (ids.is_some() && proven >= MIN_REQUESTS_ABOVE));
         if is_name {
             candidates.swap_remove(at);
         }
@@ -145,12 +141,12 @@ impl Node {
     }
 
     /// There are too many names below it: they are values.
-    fn fold_values(&mut self) {
+    fn fold_values(&mut self, of_many: bool) {
         self.candidates = Some(Vec::new());
         let all = std::mem::take(&mut self.children);
         for (segment, child) in all {
             let is_value = match &segment {
-                PathPart::Literal(text) => !text.is_empty() && !child.is_name(self.count),
+                PathPart::Literal(text) => !text.is_empty() && !child.is_name(of_many),
                 PathPart::Value(..) | PathPart::Deeper => false,
             };
             let segment = if is_value { PathPart::Value(Kind::Id, "".into()) } else { segment };
@@ -172,7 +168,7 @@ impl Node {
         if self.candidates.is_none() {
             self.candidates = other.candidates;
             if self.candidates.is_some() || self.literals() > MAX_VALUES {
-                self.fold_values();
+                self.fold_values(true);
             }
         }
     }
@@ -229,7 +225,6 @@ impl TemplateTree {
         if may_add && self.templates >= MAX_TEMPLATES && self.find(path).is_none() {
             self.evict();
         }
-        self.root.count += u64::from(may_add);
         let mut node = &mut self.root;
         let mut has_folded = false;
         for at in 0..path.len() {
