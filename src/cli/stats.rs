@@ -135,7 +135,6 @@ fn text(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
 }
 
 fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
-    let totals = &stats.totals;
     let mut text = format!(
         "sidecache {}{}, up for {}, mode {}, {}\n",
         clean(&stats.version),
@@ -152,26 +151,7 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
             (switch.route.as_deref().unwrap_or("all routes"), seconds(switch.left_s));
         add("switched", &format!("{route}: {} for {left} more", switch.mode));
     }
-    add("requests", &requests(&totals.requests));
-    let all =
-        totals.hit_ratio_all.map(|ratio| format!(", {} of all requests", percent(Some(ratio))));
-    let ratio = percent(totals.hit_ratio);
-    add("hit ratio", &format!("{ratio} of cacheable requests{}", all.unwrap_or_default()));
-    let saved = format!(
-        "{} saved, and {}",
-        counted(totals.app_requests_saved, "request"),
-        seconds(totals.time_saved_s)
-    );
-    add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
-    if let Some(why) = app(&stats.app, stats.now_ms) {
-        add("app", &why);
-    }
-    let own = match totals.bytes_from_sidecar {
-        0 => String::new(),
-        own => format!(", {} of the sidecar's own pages", size(own)),
-    };
-    let (cache, origin) = (size(totals.bytes_from_cache), size(totals.bytes_from_app));
-    add("bodies", &format!("{cache} from the cache, {origin} from the origin{own}"));
+    traffic(stats, &mut add);
     add("memory", &memory(&stats.memory));
     add(
         "redis",
@@ -221,6 +201,31 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
         );
     }
     text
+}
+
+/// The lines about requests and bodies.
+fn traffic(stats: &ApiStats, add: &mut dyn FnMut(&str, &str)) {
+    let totals = &stats.totals;
+    add("requests", &requests(&totals.requests));
+    let all =
+        totals.hit_ratio_all.map(|ratio| format!(", {} of all requests", percent(Some(ratio))));
+    let ratio = percent(totals.hit_ratio);
+    add("hit ratio", &format!("{ratio} of cacheable requests{}", all.unwrap_or_default()));
+    let saved = format!(
+        "{} saved, and {}",
+        counted(totals.app_requests_saved, "request"),
+        seconds(totals.time_saved_s)
+    );
+    add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
+    if let Some(why) = app(&stats.app, stats.now_ms) {
+        add("app", &why);
+    }
+    let own = match totals.bytes_from_sidecar {
+        0 => String::new(),
+        own => format!(", {} of the sidecar's own pages", size(own)),
+    };
+    let (cache, origin) = (size(totals.bytes_from_cache), size(totals.bytes_from_app));
+    add("bodies", &format!("{cache} from the cache, {origin} from the origin{own}"));
 }
 
 /// What shadow mode says of `Accept-Language`.

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
@@ -29,14 +29,15 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use data::{Data, Kind};
+use data::{Collection, Data};
 use live::Live;
-use reply::{Refusal, Reply, error, refused};
+use reply::{AppError, Reply, error, refused};
 
 /// The largest JSON body that a write may have.
 const MAX_JSON: usize = 64 * 1024;
@@ -68,11 +69,11 @@ impl Stats {
     /// The counts so far, by method and path without the query.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<(String, String), u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn count(&self, method: &Method, path: &str) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         *counts.entry((method.to_string(), path.to_owned())).or_default() += 1;
     }
 }
@@ -126,7 +127,7 @@ async fn connection(app: Arc<App>, stream: TcpStream, stop: CancellationToken) {
 }
 
 /// The user and tenant of a request.
-struct Caller {
+struct AppUser {
     tenant: String,
     user: String,
 }
@@ -164,14 +165,14 @@ impl App {
         }
     }
 
-    async fn api(&self, rest: &[&str], caller: &Caller, request: Request<Incoming>) -> Reply {
+    async fn api(&self, rest: &[&str], caller: &AppUser, request: Request<Incoming>) -> Reply {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         match rest {
             ["events"] if reading => self.live.events(&caller.tenant),
             ["dashboard"] if reading => self.dashboard(caller).await,
             ["events" | "dashboard" | "property-areas"] => method_not_allowed("GET, HEAD"),
             [collection] | [collection, _] => {
-                let Some(kind) = Kind::named(collection) else {
+                let Some(kind) = Collection::named(collection) else {
                     return error(
                         StatusCode::NOT_FOUND,
                         "no such collection; there are campaigns and forms",
@@ -194,9 +195,9 @@ impl App {
 
     async fn read(
         &self,
-        kind: Kind,
+        kind: Collection,
         id: Option<u64>,
-        caller: &Caller,
+        caller: &AppUser,
         query: Option<&str>,
     ) -> Reply {
         let page = match page_of(query) {
@@ -204,9 +205,9 @@ impl App {
             Err(refusal) => return refused(&refusal),
         };
         self.pause(match (kind, id) {
-            (Kind::Campaigns, None) => 600,
-            (Kind::Campaigns, Some(_)) => 250,
-            (Kind::Forms, _) => 400,
+            (Collection::Campaigns, None) => 600,
+            (Collection::Campaigns, Some(_)) => 250,
+            (Collection::Forms, _) => 400,
         })
         .await;
         // Read after the delay, so that the response shows the state at the moment it leaves the
@@ -226,9 +227,9 @@ impl App {
 
     async fn write(
         &self,
-        kind: Kind,
+        kind: Collection,
         id: Option<u64>,
-        caller: &Caller,
+        caller: &AppUser,
         request: Request<Incoming>,
     ) -> Reply {
         let (parts, body) = request.into_parts();
@@ -277,7 +278,7 @@ impl App {
 
     /// The data of the product's start page: a little of everything, counted again for each
     /// request.
-    async fn dashboard(&self, caller: &Caller) -> Reply {
+    async fn dashboard(&self, caller: &AppUser) -> Reply {
         self.pause(850).await;
         let value = self.with_data(|data| data.dashboard(&caller.tenant, &caller.user));
         let mut reply = reply::json(StatusCode::OK, &value);
@@ -308,36 +309,36 @@ impl App {
     }
 
     fn with_data<T>(&self, work: impl FnOnce(&mut Data) -> T) -> T {
-        work(&mut self.data.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.data.lock())
     }
 }
 
 /// The tenant is named by a header, the user by a bearer token: `Bearer alice-…` is alice. A token
 /// that begins with `bad` is refused.
-fn caller(headers: &HeaderMap) -> Result<Caller, Refusal> {
+fn caller(headers: &HeaderMap) -> Result<AppUser, AppError> {
     let tenant =
         headers.get("x-tenant-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if tenant.is_empty()
         || tenant.len() > 64
         || !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "say which tenant: X-Tenant-Id: acme"));
+        return Err(AppError(StatusCode::BAD_REQUEST, "say which tenant: X-Tenant-Id: acme"));
     }
     let credential =
         headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = credential.strip_prefix("Bearer ").unwrap_or_default();
     if token.is_empty() || token.starts_with("bad") {
-        return Err(Refusal(
+        return Err(AppError(
             StatusCode::UNAUTHORIZED,
             "say who you are: Authorization: Bearer alice-0001",
         ));
     }
     let user = token.split('-').next().unwrap_or(token);
-    Ok(Caller { tenant: tenant.to_owned(), user: user.to_owned() })
+    Ok(AppUser { tenant: tenant.to_owned(), user: user.to_owned() })
 }
 
 /// `page` (from 1) and `limit` (1 to 100) of a query.
-fn page_of(query: Option<&str>) -> Result<(usize, usize), Refusal> {
+fn page_of(query: Option<&str>) -> Result<(usize, usize), AppError> {
     let (mut page, mut limit) = (1, 20);
     for (name, value) in
         query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='))
@@ -346,7 +347,7 @@ fn page_of(query: Option<&str>) -> Result<(usize, usize), Refusal> {
             ("page", Ok(number @ 1..=1_000_000)) => page = number,
             ("limit", Ok(number @ 1..=100)) => limit = number,
             ("page" | "limit", _) => {
-                return Err(Refusal(
+                return Err(AppError(
                     StatusCode::BAD_REQUEST,
                     "page counts from 1, limit is 1 to 100",
                 ));
@@ -357,18 +358,18 @@ fn page_of(query: Option<&str>) -> Result<(usize, usize), Refusal> {
     Ok((page, limit))
 }
 
-async fn object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
+async fn object(body: Incoming) -> Result<Map<String, Value>, AppError> {
     let bytes = match Limited::new(body, MAX_JSON).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(_) => {
-            return Err(Refusal(
+            return Err(AppError(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "a body of more than 64 KiB, or one that broke off",
             ));
         }
     };
     serde_json::from_slice(&bytes)
-        .map_err(|_| Refusal(StatusCode::BAD_REQUEST, "the body is no JSON object"))
+        .map_err(|_| AppError(StatusCode::BAD_REQUEST, "the body is no JSON object"))
 }
 
 fn method_not_allowed(allowed: &'static str) -> Reply {

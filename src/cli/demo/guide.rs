@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 /// One request of the tour.
-pub struct Step {
+pub struct TourStep {
     /// What it demonstrates.
     pub title: &'static str,
     /// The request's method.
@@ -34,7 +34,7 @@ const ACME: Option<&str> = Some("acme");
 const LIST: &str = "/api/v1/campaigns?page=1&limit=3";
 
 /// The common base of most steps: alice of acme reads.
-const READ: Step = Step {
+const READ: TourStep = TourStep {
     title: "",
     method: "GET",
     path: LIST,
@@ -48,10 +48,15 @@ const READ: Step = Step {
 };
 
 /// The tour. It must be taken in this order with an empty cache.
-pub const STEPS: &[Step] = &[
-    Step { title: "The first read goes to the app", note: "0.6 s, as slow as the app", ..READ },
-    Step { title: "The same again comes from memory", cache: "HIT", note: "about 1 ms", ..READ },
-    Step {
+pub const STEPS: &[TourStep] = &[
+    TourStep { title: "The first read goes to the app", note: "0.6 s, as slow as the app", ..READ },
+    TourStep {
+        title: "The same again comes from memory",
+        cache: "HIT",
+        note: "about 1 ms",
+        ..READ
+    },
+    TourStep {
         title: "A write is forwarded, and purges what it changed",
         method: "PUT",
         path: "/api/v1/campaigns/1",
@@ -61,27 +66,27 @@ pub const STEPS: &[Step] = &[
         note: "60 ms; cached lists of acme are void before this answer arrives",
         ..READ
     },
-    Step {
+    TourStep {
         title: "The next read gets the new data",
         contains: "acme autumn sale",
         note: "0.6 s",
         ..READ
     },
-    Step {
+    TourStep {
         title: "... and is a hit from then on",
         cache: "HIT",
         contains: "acme autumn sale",
         note: "about 1 ms",
         ..READ
     },
-    Step {
+    TourStep {
         title: "Another tenant has its own data",
         tenant: Some("globex"),
         contains: "globex campaign 1",
         note: "0.6 s, and a hit when repeated",
         ..READ
     },
-    Step {
+    TourStep {
         title: "Without a token the app responds with 401, which is not stored",
         token: None,
         status: 401,
@@ -90,14 +95,14 @@ pub const STEPS: &[Step] = &[
         note: "a BYPASS each time, however often",
         ..READ
     },
-    Step {
+    TourStep {
         title: "The app checks another user of acme once ...",
         token: BOB,
         contains: "acme autumn sale",
         note: "0.6 s; the app accepts bob, which admits him to the shared entry",
         ..READ
     },
-    Step {
+    TourStep {
         title: "... and then shares the entry",
         token: BOB,
         cache: "HIT",
@@ -105,14 +110,14 @@ pub const STEPS: &[Step] = &[
         note: "about 1 ms",
         ..READ
     },
-    Step {
+    TourStep {
         title: "The dashboard is private: each user has an entry of their own",
         path: "/api/v1/dashboard",
         contains: "Hello alice",
         note: "0.85 s",
         ..READ
     },
-    Step {
+    TourStep {
         title: "... a hit, though the app says `no-cache, private` on it (origin = \"ignore\")",
         path: "/api/v1/dashboard",
         cache: "HIT",
@@ -120,7 +125,7 @@ pub const STEPS: &[Step] = &[
         note: "about 1 ms",
         ..READ
     },
-    Step {
+    TourStep {
         title: "... but not for bob",
         path: "/api/v1/dashboard",
         token: BOB,
@@ -128,7 +133,7 @@ pub const STEPS: &[Step] = &[
         note: "0.85 s",
         ..READ
     },
-    Step {
+    TourStep {
         title: "Reference data is public: nobody needs a token",
         path: "/api/v1/property-areas",
         tenant: None,
@@ -137,7 +142,7 @@ pub const STEPS: &[Step] = &[
         note: "0.5 s",
         ..READ
     },
-    Step {
+    TourStep {
         title: "... and whoever comes gets the same entry",
         path: "/api/v1/property-areas",
         tenant: Some("globex"),
@@ -199,7 +204,7 @@ curl -s http://{admin}/ready
     text
 }
 
-fn curl(step: &Step, proxy: SocketAddr) -> String {
+fn curl(step: &TourStep, proxy: SocketAddr) -> String {
     let mut line = String::from("curl -si -w '\\n%{time_total} s\\n'");
     if step.method != "GET" {
         let _ = write!(line, " -X {}", step.method);

@@ -34,7 +34,7 @@ pub(super) struct View {
 }
 
 /// One column.
-struct Column {
+struct TableColumn {
     head: &'static str,
     /// Which ones are left out first: those of the greatest number.
     rank: usize,
@@ -71,9 +71,9 @@ impl View {
     }
 
     /// A table of those columns that fit. The first one is a name, which may be cut.
-    fn table(&self, columns: &[Column]) -> Vec<String> {
-        let mut shown: Vec<&Column> = columns.iter().collect();
-        let rest = |shown: &[&Column]| -> usize {
+    fn table(&self, columns: &[TableColumn]) -> Vec<String> {
+        let mut shown: Vec<&TableColumn> = columns.iter().collect();
+        let rest = |shown: &[&TableColumn]| -> usize {
             shown[1..].iter().map(|column| column.width() + GAP).sum()
         };
         let mut name = columns[0].width();
@@ -86,7 +86,7 @@ impl View {
             name = name.min(room.saturating_sub(rest(&shown)));
         }
         let head = shown.iter().map(|column| (*column, column.head.to_owned())).collect::<Vec<_>>();
-        let row = |at: usize| -> Vec<(&Column, String)> {
+        let row = |at: usize| -> Vec<(&TableColumn, String)> {
             shown.iter().map(|column| (*column, column.cells[at].clone())).collect()
         };
         let rows = (0..columns[0].cells.len()).map(row);
@@ -94,7 +94,7 @@ impl View {
     }
 }
 
-fn line(cells: &[(&Column, String)], name: usize) -> String {
+fn line(cells: &[(&TableColumn, String)], name: usize) -> String {
     let mut line = String::new();
     for (at, (column, cell)) in cells.iter().enumerate() {
         let columns = if at == 0 { name } else { column.width() };
@@ -115,7 +115,7 @@ fn line(cells: &[(&Column, String)], name: usize) -> String {
     line
 }
 
-impl Column {
+impl TableColumn {
     fn new(
         head: &'static str,
         rank: usize,
@@ -161,12 +161,12 @@ fn summary(frame: &Frame<'_>) -> Vec<String> {
     lines.iter().map(|line| clean(line).into_owned()).collect()
 }
 
-fn route_columns(routes: &[RouteFrame<'_>]) -> Vec<Column> {
+fn route_columns(routes: &[RouteFrame<'_>]) -> Vec<TableColumn> {
     let number = |head, rank, cell: fn(&RouteFrame<'_>) -> String| {
-        Column::new(head, rank, true, routes.iter().map(cell))
+        TableColumn::new(head, rank, true, routes.iter().map(cell))
     };
     let mut columns = vec![
-        Column::new("ROUTE", 0, false, routes.iter().map(|it| it.route.path.clone())),
+        TableColumn::new("ROUTE", 0, false, routes.iter().map(|it| it.route.path.clone())),
         number("REQ/S", 1, |it| rate(it.requests_per_s)),
         number("MISS/S", 6, |it| rate(it.misses_per_s)),
         number("REQUESTS", 9, |it| sum(&it.route.requests).to_string()),
@@ -187,16 +187,16 @@ fn route_columns(routes: &[RouteFrame<'_>]) -> Vec<Column> {
             format!("{} {reason}", percent(Some(share)))
         })
     };
-    columns.push(Column::new("TOP REASON", 3, false, routes.iter().map(reason)));
+    columns.push(TableColumn::new("TOP REASON", 3, false, routes.iter().map(reason)));
     columns
 }
 
-fn tag_columns(tags: &[ApiTag]) -> Vec<Column> {
+fn tag_columns(tags: &[ApiTag]) -> Vec<TableColumn> {
     let number = |head, rank, cell: fn(&ApiTag) -> u64| {
-        Column::new(head, rank, true, tags.iter().map(cell).map(|count| count.to_string()))
+        TableColumn::new(head, rank, true, tags.iter().map(cell).map(|count| count.to_string()))
     };
     vec![
-        Column::new("TAG", 0, false, tags.iter().map(|tag| tag.tag.clone())),
+        TableColumn::new("TAG", 0, false, tags.iter().map(|tag| tag.tag.clone())),
         number("STORED", 3, |tag| tag.stored),
         number("HITS", 1, |tag| tag.hits),
         number("PURGED", 2, |tag| tag.purged),

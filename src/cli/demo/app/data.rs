@@ -12,14 +12,14 @@ const MAX_TENANTS: usize = 1_000;
 
 /// A collection of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Collection {
     /// What is advertised.
     Campaigns,
     /// What visitors fill in.
     Forms,
 }
 
-impl Kind {
+impl Collection {
     /// The collection of this name in a path.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Campaigns, Self::Forms].into_iter().find(|kind| kind.as_str() == name)
@@ -41,22 +41,22 @@ pub struct Data {
 }
 
 struct Tenant {
-    campaigns: Rows,
-    forms: Rows,
+    campaigns: CollectionRows,
+    forms: CollectionRows,
 }
 
 impl Data {
     /// One collection of a tenant, to read.
-    pub fn rows(&mut self, tenant: &str, kind: Kind) -> &Rows {
+    pub fn rows(&mut self, tenant: &str, kind: Collection) -> &CollectionRows {
         self.rows_mut(tenant, kind)
     }
 
     /// One collection of a tenant, to change.
-    pub fn rows_mut(&mut self, tenant: &str, kind: Kind) -> &mut Rows {
+    pub fn rows_mut(&mut self, tenant: &str, kind: Collection) -> &mut CollectionRows {
         let tenant = self.tenant(tenant);
         match kind {
-            Kind::Campaigns => &mut tenant.campaigns,
-            Kind::Forms => &mut tenant.forms,
+            Collection::Campaigns => &mut tenant.campaigns,
+            Collection::Forms => &mut tenant.forms,
         }
     }
 
@@ -82,14 +82,14 @@ impl Data {
             "too-many-tenants"
         };
         self.tenants.entry(name.to_owned()).or_insert_with(|| Tenant {
-            campaigns: Rows::seeded(45, |id| {
+            campaigns: CollectionRows::seeded(45, |id| {
                 json!({
                     "name": format!("{name} campaign {id}"),
                     "status": if id % 3 == 0 { "paused" } else { "live" },
                     "budget": id * 100,
                 })
             }),
-            forms: Rows::seeded(12, |id| {
+            forms: CollectionRows::seeded(12, |id| {
                 json!({
                     "title": format!("{name} form {id}"),
                     "fields": ["name", "email"],
@@ -101,12 +101,12 @@ impl Data {
 }
 
 /// A collection: rows by id.
-pub struct Rows {
+pub struct CollectionRows {
     rows: BTreeMap<u64, Map<String, Value>>,
     next: u64,
 }
 
-impl Rows {
+impl CollectionRows {
     fn seeded(count: u64, row: impl Fn(u64) -> Value) -> Self {
         let mut rows = Self { rows: BTreeMap::new(), next: count + 1 };
         for id in 1..=count {

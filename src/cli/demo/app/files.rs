@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -69,7 +69,7 @@ impl Files {
                 MadeUp::new(name, size),
             ),
             Some(_) => error(StatusCode::BAD_REQUEST, "size is a number of bytes, up to 16 GiB"),
-            None => match self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            None => match self.0.lock().get(name) {
                 Some(bytes) => reply::with_body(
                     StatusCode::OK,
                     "application/octet-stream",
@@ -83,7 +83,7 @@ impl Files {
     }
 
     fn keep(&self, name: &str, bytes: Bytes) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.0.lock();
         if files.len() < MAX_FILES || files.contains_key(name) {
             files.insert(name.to_owned(), bytes);
         }

@@ -53,7 +53,7 @@ impl Live {
         let (sender, receiver) = mpsc::channel(16);
         let writes = self.writes.subscribe();
         self.tasks.spawn(feed(tenant.to_owned(), writes, sender, self.stop.clone()));
-        let mut reply = reply::with_body(StatusCode::OK, "text/event-stream", Events(receiver));
+        let mut reply = reply::with_body(StatusCode::OK, "text/event-stream", EventBody(receiver));
         reply
             .headers_mut()
             .insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -147,9 +147,9 @@ async fn feed(
 }
 
 /// A body of events, each sent when it happens. It ends when its sender is dropped.
-struct Events(mpsc::Receiver<Bytes>);
+struct EventBody(mpsc::Receiver<Bytes>);
 
-impl Body for Events {
+impl Body for EventBody {
     type Data = Bytes;
     type Error = Infallible;
 

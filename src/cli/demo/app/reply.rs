@@ -35,10 +35,10 @@ pub fn error(status: StatusCode, message: &str) -> Reply {
 }
 
 /// Why a request is refused.
-pub struct Refusal(pub StatusCode, pub &'static str);
+pub struct AppError(pub StatusCode, pub &'static str);
 
 /// A refusal as a response.
-pub fn refused(refusal: &Refusal) -> Reply {
+pub fn refused(refusal: &AppError) -> Reply {
     error(refusal.0, refusal.1)
 }
 
