@@ -156,9 +156,9 @@ mod tests {
         assert_eq!(
             render(Some("/a\u{1b}[2J"), "off for 1h", &modes),
             "/a\\u{1b}[2J: off for 1h\n\n\
-             SWITCHED      MODE    LEFT     BY\n\
-             all           shadow  0m 59s   peer\n\
-             /a\\u{1b}[2J   off     59m 59s  admin"
+             SWITCHED     MODE    LEFT     BY\n\
+             all          shadow  59.9 s   peer\n\
+             /a\\u{1b}[2J  off     59m 59s  admin"
         );
         assert_eq!(render(None, "no switch was set", &ApiModes::default()), {
             "all routes: no switch was set"

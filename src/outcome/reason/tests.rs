@@ -44,6 +44,7 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::NoRoute, 500),
             (Reason::Method, 500),
             (Reason::ModeOff, 500),
+            (Reason::SwitchedOff, 500),
             (Reason::Shadow, 500),
             (Reason::MissingField, 500),
             (Reason::UnkeyedHeader, 500),
