@@ -111,8 +111,9 @@ fn order(
     }
     let modes: ApiModes = reply.read()?;
     let code = output::print(&render(route, &what(&modes), &modes));
-    if !modes.shared {
-        let why = modes.why.as_deref().unwrap_or("it did not say why");
+    let why = modes.why.as_deref().unwrap_or("it did not say why");
+    // Without Redis there are no others.
+    if !modes.shared && !why.contains("no [redis]") {
         output::note(&format!("other sidecars may not know of it: {}", clean(why)));
     }
     Ok(code)

@@ -6,7 +6,6 @@ import assert from 'node:assert/strict'
 import fs from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 import { install } from '../tools.mjs'
@@ -14,14 +13,14 @@ import { launch, open } from './browser.mjs'
 import { LIVE, withToken } from './live.mjs'
 import { LOOKS } from './looks.mjs'
 import { Scene } from './scene.mjs'
-import { screenshot } from './screenshot.mjs'
+import { screenshots } from './screenshot.mjs'
 
-const USAGE = `usage: tests/dashboard/run.mjs --sidecache BINARY --folder FOLDER [--only live|token|looks] [--screenshot]
+const USAGE = `usage: tests/dashboard/run.mjs --sidecache BINARY --folder FOLDER [--only live|token|looks] [--pictures FOLDER]
 
-  --sidecache   the binary under test; not needed with --only looks
-  --folder      where the packages are installed and logs are written; best below the target folder of cargo
-  --only        runs one part
-  --screenshot  makes docs/src/images/dashboard.png anew, in about a minute, and tests nothing
+  --sidecache  the binary under test; not needed with --only looks
+  --folder     where the packages are installed and logs are written; best below the target folder of cargo
+  --only       runs one part
+  --pictures   makes the pictures of the manual (docs/src/images) in a folder, in about a minute, and tests nothing
 `
 
 const PACKAGES = {
@@ -32,14 +31,13 @@ const PACKAGES = {
 // A minute and a half on a machine with nothing else to do.
 const DEADLINE_MS = 480_000
 const TOKEN = 'a-token-for-the-dashboard-test'
-const here = path.dirname(fileURLToPath(import.meta.url))
 
 function readArguments () {
   const text = { type: 'string' }
   try {
-    const { values } = parseArgs({ options: { sidecache: text, folder: text, only: text, screenshot: { type: 'boolean' } } })
+    const { values } = parseArgs({ options: { sidecache: text, folder: text, only: text, pictures: text } })
     const isKnown = values.only === undefined || ['live', 'token', 'looks'].includes(values.only)
-    if (values.folder && isKnown && (values.sidecache || (values.only === 'looks' && !values.screenshot))) return values
+    if (values.folder && isKnown && (values.sidecache || (values.only === 'looks' && !values.pictures))) return values
   } catch (error) {
     process.stderr.write(`${error.message}\n`)
   }
@@ -98,10 +96,11 @@ async function main () {
     process.exit(1)
   }, DEADLINE_MS).unref()
   try {
-    if (options.screenshot) {
-      const file = path.join(here, '../../docs/src/images/dashboard.png')
-      await screenshot(chromium, await Scene.start(folder, binary, 'screenshot'), file)
-      process.stdout.write(`${file}: ${Math.ceil(fs.statSync(file).size / 1024)} KiB\n`)
+    if (options.pictures) {
+      fs.mkdirSync(options.pictures, { recursive: true })
+      for (const file of await screenshots(chromium, await Scene.start(folder, binary, 'pictures'), options.pictures)) {
+        process.stdout.write(`${file}: ${Math.ceil(fs.statSync(file).size / 1024)} KiB\n`)
+      }
       return
     }
     const wants = (part) => options.only === undefined || options.only === part

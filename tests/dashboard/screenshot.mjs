@@ -1,8 +1,18 @@
-// The picture of the manual: a minute of plausible traffic through a real sidecar.
+// The pictures of the manual: a minute of plausible traffic through a real sidecar, on a wide screen, in the dark, and on a phone.
 
 import fs from 'node:fs'
+import path from 'node:path'
 
-import { open } from './browser.mjs'
+import { open, PHONE } from './browser.mjs'
+
+const WIDE = { width: 1280, height: 1900 }
+// Until the page has rates of its own.
+const SETTLE_MS = 8000
+const PICTURES = {
+  'dashboard.png': { viewport: WIDE, colorScheme: 'light' },
+  'dashboard-dark.png': { viewport: WIDE, colorScheme: 'dark' },
+  'dashboard-phone.png': { viewport: PHONE, colorScheme: 'light' }
+}
 
 const SECONDS = 70
 const MOST_BYTES = 300 * 1024
@@ -19,8 +29,7 @@ const TRAFFIC = [
   [0.4, (n) => [`/api/v1/campaigns/${n % 23}`, { method: 'PUT' }, n]]
 ]
 
-export async function screenshot (chromium, scene, file) {
-  const opened = await open(chromium, scene.url, { options: { viewport: { width: 1280, height: 1180 }, colorScheme: 'light' } })
+export async function screenshots (chromium, scene, folder) {
   const timers = TRAFFIC.map(([rate, what]) => {
     let n = 0
     return setInterval(() => {
@@ -29,14 +38,23 @@ export async function screenshot (chromium, scene, file) {
     }, 1000 / rate)
   })
   await new Promise((resolve) => setTimeout(resolve, SECONDS * 1000))
-  const toggle = opened.page.getByRole('button', { name: '/api/v1/campaigns', exact: true })
-  await toggle.click()
-  await toggle.blur()
-  await opened.page.mouse.move(0, 0)
-  await opened.page.screenshot({ path: file })
+  const files = []
+  for (const [name, options] of Object.entries(PICTURES)) {
+    const file = path.join(folder, name)
+    const { page, context } = await open(chromium, scene.url, { options })
+    const toggle = page.getByRole('button', { name: '/api/v1/campaigns', exact: true })
+    await toggle.click()
+    await toggle.blur()
+    await page.waitForTimeout(SETTLE_MS)
+    await page.mouse.move(0, 0)
+    await page.evaluate(() => window.scrollTo(0, 0))
+    await page.screenshot({ path: file })
+    const { size } = fs.statSync(file)
+    if (size > MOST_BYTES) throw new Error(`${name} has ${size} bytes, and ${MOST_BYTES} are the limit`)
+    await context.close()
+    files.push(file)
+  }
   timers.forEach(clearInterval)
-  const { size } = fs.statSync(file)
-  if (size > MOST_BYTES) throw new Error(`the picture has ${size} bytes, and ${MOST_BYTES} are the limit`)
-  await opened.context.close()
   await scene.end()
+  return files
 }

@@ -107,7 +107,7 @@ pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> O
     let (compared, hits) = (facts.compared, facts.hits);
     if compared < MIN_COMPARED {
         return Some(useless(format!(
-            "too few requests so far: {compared} responses could be compared"
+            "too few requests so far: {compared} of {MIN_COMPARED} responses could be compared"
         )));
     }
     if facts.changed >= hits.max(1) {

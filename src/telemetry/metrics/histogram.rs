@@ -20,7 +20,7 @@ const CHUNKS: usize = BUCKETS.div_ceil(CHUNK);
 struct Chunk([AtomicU64; CHUNK]);
 
 /// The counts of durations. 272 bytes, and 256 for each power of two (in nanoseconds) that has
-/// occurred; at most [`Histogram::LARGEST`] bytes.
+/// occurred; less than 9 KiB in all.
 pub(super) struct Histogram {
     chunks: [OnceBox<Chunk>; CHUNKS],
 }
