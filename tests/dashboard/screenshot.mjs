@@ -15,7 +15,7 @@ const PICTURES = {
 }
 
 const SECONDS = 70
-const MOST_BYTES = 300 * 1024
+const MOST_BYTES = 500 * 1024
 const TENANTS = ['acme', 'globex', 'initech']
 
 // What is asked for, and how often a second.
