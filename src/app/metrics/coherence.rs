@@ -98,12 +98,12 @@ fn register_summaries(proxy: &Arc<Proxy>) {
         &coherence.summaries_failed,
     );
     count(
-        "sidecache_summary_reads",
+        "sidecache_peer_reads",
         "How often the summaries of all sidecars were read from Redis",
         &coherence.summary_reads,
     );
     count(
-        "sidecache_summary_read_failures",
+        "sidecache_peer_read_failures",
         "How often they could not be read",
         &coherence.summary_read_failures,
     );
