@@ -5,7 +5,7 @@ import path from 'node:path'
 
 import { open, PHONE } from './browser.mjs'
 
-const WIDE = { width: 1280, height: 1900 }
+const WIDE = { width: 1280, height: 1640 }
 // Until the page has rates of its own.
 const SETTLE_MS = 8000
 const PICTURES = {
@@ -15,7 +15,7 @@ const PICTURES = {
 }
 
 const SECONDS = 70
-const MOST_BYTES = 500 * 1024
+const MOST_BYTES = 300 * 1024
 const TENANTS = ['acme', 'globex', 'initech']
 
 // What is asked for, and how often a second.
