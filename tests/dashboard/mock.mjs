@@ -74,6 +74,8 @@ export class Mock {
     this.began = Date.now()
     this.started = this.began - (state === 'incident' ? 20 * HOUR : 8_000_000)
     this.failsHistory = false
+    // Answers to `/stats` that wait, while this is a list.
+    this.held = null
     this.routes = routesOf(state)
     this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path. Add a route for these paths if they should be cached.'), reason('BYPASS', 'method', null, 0.2, null, 'The method is neither GET nor HEAD.')])
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
@@ -266,6 +268,12 @@ export class Mock {
     return { entries, matched: { entries: total, bytes: total * 61_000, states: total ? { fresh: 100, purged: 20, stale: 0 } : {} }, order, next, looked_at: 1284, complete: true, took_ms: 1.2 }
   }
 
+  release () {
+    const held = this.held
+    this.held = null
+    for (const answer of held) answer()
+  }
+
   tell (event) {
     const whole = { id: this.nextId++, at_ms: Date.now(), ...event }
     this.events = [...this.events.slice(-199), whole]
@@ -345,7 +353,9 @@ export class Mock {
       return response.writeHead(200, { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': CSP, 'cache-control': 'no-store' }).end(fs.readFileSync(path.join(PAGES, file)))
     }
     switch (`${request.method} ${url.pathname}`) {
-      case 'GET /stats': return json(this.stats())
+      case 'GET /stats':
+        if (!this.held) return json(this.stats())
+        return this.held.push(() => json(this.stats()))
       case 'GET /history':
         if (this.failsHistory) return json({ error: 'out of order' }, 500)
         return json(this.history(url.searchParams.get('range')))

@@ -17,6 +17,18 @@ export class Unreachable extends Error {
   }
 }
 
+// The page is hidden: nobody needs what was asked, or was to be.
+export class Resting extends Error {}
+
+// What the page asks by itself: nothing once it is hidden, also in the middle of a round. An answer that comes then is dropped.
+export async function askWhileShown (path) {
+  if (document.hidden) throw new Resting()
+  const asked = ask(path)
+  await asked.catch(() => {})
+  if (document.hidden) throw new Resting()
+  return asked
+}
+
 export async function ask (path, body) {
   const post = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
   const options = { ...(body === undefined ? {} : post), cache: 'no-store', signal: AbortSignal.timeout(ASK_MS) }

@@ -1,6 +1,6 @@
 // The range of the charts: picks it, and fetches the server's history of it, so that a page that is opened late is full at once.
 
-import { ask } from './api.js'
+import { ask, askWhileShown, Resting } from './api.js'
 import { showCharts } from './charts.js'
 import { moment } from './numbers.js'
 import { $, clean, put } from './page.js'
@@ -19,7 +19,7 @@ export function buildRanges () {
 
 function pick (range) {
   state.history = { ...state.history, range, data: null }
-  return fetchHistory()
+  return fetchHistory(ask)
 }
 
 // After a restart there is a new history.
@@ -29,17 +29,22 @@ export function forgetHistory () {
 
 // Called with each poll.
 export async function pollHistory () {
-  if (performance.now() - state.history.fetchedAt >= EVERY_MS[state.history.range]) await fetchHistory()
+  if (performance.now() - state.history.fetchedAt >= EVERY_MS[state.history.range]) await fetchHistory(askWhileShown)
 }
 
-async function fetchHistory () {
+async function fetchHistory (by) {
   const { range } = state.history
+  const before = state.history.fetchedAt
   state.history.fetchedAt = performance.now()
   let failure = ''
   let data = null
   try {
-    data = await ask(`history?range=${range}`)
+    data = await by(`history?range=${range}`)
   } catch (error) {
+    if (error instanceof Resting) {
+      state.history.fetchedAt = before
+      throw error
+    }
     // The next poll tells of a lost connection.
     failure = `The history could not be fetched: ${clean(error.message)}.`
   }

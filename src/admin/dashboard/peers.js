@@ -1,6 +1,6 @@
 // All sidecars that share a Redis: who they are, what each does, and what all do together.
 
-import { ask, Refused } from './api.js'
+import { askWhileShown, Refused } from './api.js'
 import { all, bytes, count, milliseconds, percent, plural, rate, ratioOf, span, KINDS } from './numbers.js'
 import { $, banner, clean, keyed, NONE, onChange, put, set, stamp } from './page.js'
 
@@ -24,7 +24,7 @@ export async function pollPeers (stats) {
   if (performance.now() - askedAt < PEERS_MS) return
   askedAt = performance.now()
   try {
-    showPeers(await ask('peers'))
+    showPeers(await askWhileShown('peers'))
   } catch (error) {
     // The rest of the page does not depend on it. A sidecar that does not respond is seen by the others.
     if (!(error instanceof Refused)) throw error

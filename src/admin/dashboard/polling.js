@@ -1,6 +1,6 @@
 // Polls the admin API once a second, and shows the results.
 
-import { ask, Refused, Unreachable } from './api.js'
+import { askWhileShown, Refused, Resting, Unreachable } from './api.js'
 import { showCharts } from './charts.js'
 import { showFindings } from './findings.js'
 import { forgetHistory, pollHistory } from './history.js'
@@ -29,15 +29,17 @@ export async function poll () {
   if (document.hidden) return
   state.busy = true
   try {
-    const stats = await ask('stats')
+    const stats = await askWhileShown('stats')
     if (state.failures) recovered()
     accept(stats)
     await pollHistory()
     await extras(stats)
   } catch (error) {
-    // Bugs of this page must not look like a lost connection.
-    if (!(error instanceof Refused || error instanceof Unreachable)) console.error(error)
-    lost(error)
+    if (!(error instanceof Resting)) {
+      // Bugs of this page must not look like a lost connection.
+      if (!(error instanceof Refused || error instanceof Unreachable)) console.error(error)
+      lost(error)
+    }
   }
   state.busy = false
   const wait = state.failures ? BACK_OFF_MS[Math.min(state.failures, BACK_OFF_MS.length) - 1] : POLL_MS
@@ -49,7 +51,7 @@ export async function poll () {
 async function extras (stats) {
   const rules = `${stats.started_ms} ${stats.config.loaded_ms}`
   if (state.policiesOf !== rules) {
-    const { routes } = await ask('routes')
+    const { routes } = await askWhileShown('routes')
     state.policies = new Map(routes.map((route) => [route.path, route]))
     state.policiesOf = rules
     showRoutes(stats)
@@ -59,16 +61,16 @@ async function extras (stats) {
   const watched = stats.mode === 'shadow' || (stats.switches ?? []).some((one) => one.mode === 'shadow') || findings + audited > 0 || stats.routes.some((route) => route.mode === 'shadow')
   if (!watched) $('findings').hidden = true
   if (watched && performance.now() - state.shadowAt >= SHADOW_MS) {
+    showFindings(await askWhileShown('shadow'))
     state.shadowAt = performance.now()
-    showFindings(await ask('shadow'))
   }
   const unrouted = all(stats.unrouted.requests)
   if (!unrouted) $('uncached').hidden = true
   const isNew = state.uncachedOf !== rules
   if (unrouted && (isNew || performance.now() - state.uncachedAt >= UNCACHED_MS)) {
+    showUncached(await askWhileShown('uncached'))
     state.uncachedAt = performance.now()
     state.uncachedOf = rules
-    showUncached(await ask('uncached'))
   }
 }
 
