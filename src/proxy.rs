@@ -28,6 +28,7 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::{BadRequest, UnreadHead};
+use crate::semantics::server_timing;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
@@ -41,7 +42,7 @@ pub(crate) use crate::proxy::origin::OriginClient;
 pub use crate::proxy::overlap::Overlap;
 pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
-pub use crate::proxy::settings::ProxySettings;
+pub use crate::proxy::settings::{DebugHeaders, ProxySettings};
 pub(crate) use crate::proxy::uncovered_writes::UncoveredWrites;
 pub(crate) use crate::proxy::unknown_outcomes::UnknownOutcomes;
 pub(crate) use crate::proxy::upload_budget::UploadBudget;
@@ -148,6 +149,10 @@ impl Proxy {
         let record = pending.answer();
         let duration = self.clock.now().duration_since(since);
         count(&config.table, &mut answered, duration, is_head);
+        response::tell_browser(&config.rules.routes, &mut answered);
+        if config.settings.debug.server_timing {
+            server_timing::add(answered.response.headers_mut(), &answered.outcome, duration);
+        }
         self.record_subject(&config, &answered);
         if let Some(caller) = caller {
             self.record_caller(&config, &caller, &answered);

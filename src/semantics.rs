@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod broken_upload;
+pub mod browser;
 pub mod cache_control;
 pub mod cache_status;
 pub mod conditional;
@@ -14,7 +15,9 @@ pub mod media_type;
 pub mod negotiation;
 pub mod range;
 pub mod revalidation;
+pub mod server_timing;
 pub mod storability;
 pub mod targeted_cache_control;
 pub mod times;
+pub mod ttl;
 pub mod vary;

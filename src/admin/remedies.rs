@@ -188,7 +188,7 @@ fn proposal(reason: Reason, route: &Route) -> Option<Proposal> {
         ),
         // Where the origin's word counts, `ttl` may have no effect at all.
         Reason::Expired if spec.origin == OriginRule::Ignore => {
-            longer("ttl", spec.ttl?, route, "Responses are fresh for longer")
+            longer("ttl", spec.ttl.plain()?, route, "Responses are fresh for longer")
         }
         _ => None,
     }

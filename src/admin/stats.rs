@@ -1,5 +1,6 @@
 //! `/stats` and `/routes`: the statistics and the rules, as JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -12,7 +13,7 @@ use super::uncached;
 use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
 use crate::policy::plan::PolicyRules;
-use crate::policy::route::{QueryRule, Route};
+use crate::policy::route::{QueryRule, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
@@ -178,7 +179,7 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
     value["switch"] = json!(route.and_then(|route| state.switch_of(route)));
     value["scope"] = json!(route.map(|route| route.spec.scope.as_str()));
-    value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl)));
+    value["ttl_s"] = json!(route.and_then(|route| seconds(route.spec.ttl.ok)));
     value["freshness"] = json!(route.map(|route| freshness(route, row)));
     value["learned_headers"] = json!(route.map_or_else(Vec::new, learned));
     value["time_saved_s"] = json!(row.map_or(0.0, |row| row.saved.as_secs_f64()));
@@ -198,10 +199,10 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
 /// Who decides how long responses are fresh, and what that was last.
 fn freshness(route: &Route, row: Option<&RowView>) -> Value {
     let spec = &route.spec;
-    let decided_by = match (spec.origin, spec.ttl) {
-        (OriginRule::Ignore, Some(_)) => "ttl",
-        (OriginRule::Respect, Some(_)) => "origin_else_ttl",
-        (_, None) => "origin",
+    let decided_by = match spec.origin {
+        _ if spec.ttl.is_empty() => "origin",
+        OriginRule::Ignore => "ttl",
+        OriginRule::Respect => "origin_else_ttl",
     };
     let last = row.and_then(|row| row.lifetime);
     json!({
@@ -283,13 +284,21 @@ pub(super) fn rules(rules: &PolicyRules) -> Value {
     json!({ "routes": routes, "purges": purges })
 }
 
+/// How long responses with other statuses than 200 are fresh, in seconds.
+fn status_ttls(spec: &RouteSpec) -> BTreeMap<&str, f64> {
+    let others = spec.ttl.others.iter();
+    others.map(|(status, ttl)| (status.as_str(), ttl.as_secs_f64())).collect()
+}
+
 fn policy(route: &Route) -> Value {
     let spec = &route.spec;
     json!({
         "path": route.name(),
         "line": spec.line,
         "mode": spec.mode.as_str(),
-        "ttl_s": seconds(spec.ttl),
+        "ttl_s": seconds(spec.ttl.ok),
+        "status_ttls_s": status_ttls(spec),
+        "browser": spec.browser.map(|browser| browser.to_string()),
         "origin": spec.origin.as_str(),
         "scope": spec.scope.as_str(),
         // It says something in scope `shared` alone.

@@ -215,7 +215,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         ),
         credential,
         response_rules,
-        debug_headers: *file.debug.get()?.headers.get()?,
+        debug: sections::debug(file.debug.get()?)?,
         mode,
         file: None,
         text: Arc::default(),

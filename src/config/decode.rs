@@ -7,17 +7,21 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
+mod browser;
 mod macros;
 mod query;
 mod strip;
 mod text;
+mod ttl;
 mod value_table;
 mod values;
 
+pub use self::browser::BrowserForm;
 pub(crate) use self::macros::{table, words};
 pub use self::query::QueryForm;
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
+pub use self::ttl::TtlForm;
 pub use self::value_table::ValueTable;
 pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 pub use crate::spelling::nearest;

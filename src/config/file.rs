@@ -5,7 +5,8 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList, TomlString, table,
+    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList,
+    TomlString, TtlForm, table,
 };
 use super::keywords::{
     AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, ModeWord,
@@ -342,6 +343,9 @@ table! {
         /// Whether responses show their key, tags and route. Not for production: it helps
         /// attackers.
         headers: bool = false,
+        /// Whether responses have `Server-Timing`: how the cache answered, how long it took, and
+        /// how long the origin took, for the developer tools of browsers.
+        server_timing: bool = false,
     }
 }
 
@@ -363,9 +367,9 @@ table! {
         /// were stale.
         #[schemars(extend("examples" = [0.01]))]
         audit: Fraction = 0.0,
-        /// How long responses are fresh if the origin does not say, 1ms to 1 year. Without it the
-        /// origin alone decides.
-        ttl: Period,
+        /// How long responses are fresh if the origin does not say, 1ms to 1 year: those with
+        /// status 200, or those with the statuses of a table. Without it the origin alone decides.
+        ttl: TtlForm,
         /// Which freshness counts: the origin's if it gives one (`respect`), or always `ttl`
         /// (`ignore`).
         origin: OriginWord = "respect",
@@ -437,5 +441,10 @@ table! {
         encoded_slash: SlashWord = "pass",
         /// Whether the `Cache-Control` of requests counts.
         client_cache_control: ClientWord = "respect",
+        /// What clients are told in place of the origin's `Cache-Control` and `Expires`: that they
+        /// must store nothing (`no-store`), or for how long they may use what the cache has stored
+        /// without asking, "0s" to 1 year in whole seconds. Purges do not reach clients. Without it
+        /// they are told what the origin says.
+        browser: BrowserForm,
     }
 }

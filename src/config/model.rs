@@ -15,6 +15,7 @@ use crate::policy::credential::CredentialRule;
 use crate::policy::plan::FillConstants;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route;
+use crate::proxy::DebugHeaders;
 use crate::redis;
 use crate::server;
 use crate::telemetry::log;
@@ -51,8 +52,8 @@ pub struct Config {
     pub credential: Arc<CredentialRule>,
     /// How the origin's responses are read.
     pub response_rules: Arc<route::ResponseRules>,
-    /// Whether responses have headers with their key, tags and route.
-    pub debug_headers: bool,
+    /// Headers that help to find out why.
+    pub debug: DebugHeaders,
     /// The switch for all routes. The mode of each route already includes it.
     pub mode: route::RouteMode,
     /// How often the file is checked for changes; none if never.

@@ -7,8 +7,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, StripForm, TomlList, TomlString,
-    ValueTable,
+    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, StripForm,
+    TomlList, TomlString, TtlForm, ValueTable,
 };
 use super::file::{self, ConfigFile};
 
@@ -102,6 +102,40 @@ inline!(StripForm, "StripForm", {
         { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
     ],
     "examples": [["_ga", "pref_*"]]
+});
+
+inline!(TtlForm, "TtlForm", {
+    "title": "duration, or table of statuses and durations",
+    "oneOf": [
+        {
+            "type": "string",
+            "pattern": "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?|.*\\$\\{.*)$",
+            "minLength": 1
+        },
+        {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {
+                "enum": [
+                    "200", "203", "204", "300", "301", "302", "303", "307", "308", "404", "405",
+                    "410", "414", "451", "501"
+                ]
+            },
+            "additionalProperties": {
+                "type": "string",
+                "pattern": "^(([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?|.*\\$\\{.*)$",
+                "minLength": 1
+            }
+        }
+    ],
+    "examples": ["5m", { "200": "5m", "301": "1h", "404": "10s" }]
+});
+inline!(BrowserForm, "BrowserForm", {
+    "title": "`\"no-store\"` or duration",
+    "type": "string",
+    "pattern": "^(no-store|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?|.*\\$\\{.*)$",
+    "minLength": 1,
+    "examples": ["no-store", "30s"]
 });
 
 inline!(ValueTable, "ValueTable", {

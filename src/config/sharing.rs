@@ -139,7 +139,7 @@ impl RouteSharing {
     fn of(route: &Route, credential: &[&str]) -> Self {
         let spec = &route.spec;
         let overrides = [
-            ("origin", spec.origin == OriginRule::Ignore && spec.ttl.is_some()),
+            ("origin", spec.origin == OriginRule::Ignore && !spec.ttl.is_empty()),
             ("vary_cookie", spec.vary_cookie == VaryCookie::Ignore),
             ("strip_set_cookie", spec.strip_set_cookie == StripSetCookie::All),
         ];

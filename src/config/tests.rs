@@ -14,6 +14,7 @@ mod callers;
 mod cases;
 mod first_mistakes;
 mod schema;
+mod times;
 
 /// The example of the design, with a variable in it.
 const EXAMPLE: &str = r#"
@@ -97,7 +98,7 @@ fn the_designs_example_is_understood() {
     );
     let routes: Vec<_> = config.routes.iter().collect();
     assert_eq!((routes.len(), config.purges.len()), (2, 1));
-    assert_eq!(routes[0].spec.ttl, Some(Duration::from_mins(5)));
+    assert_eq!(routes[0].spec.ttl.plain(), Some(Duration::from_mins(5)));
     assert_eq!(routes[0].spec.admit_for, Duration::from_mins(1));
     assert_eq!(routes[1].spec.tags.len(), 2);
     let warnings: Vec<_> =

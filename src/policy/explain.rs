@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{LifetimeSource, Reason};
@@ -20,6 +20,7 @@ use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::semantics::forward::{self, ClientPeer};
 use crate::semantics::storability::OriginRule;
+use crate::semantics::ttl::TtlRule;
 
 mod fill;
 
@@ -296,26 +297,36 @@ fn seconds(duration: Duration) -> String {
     format!("{}s", duration.as_secs_f64())
 }
 
+/// The `ttl` of a route: `300s`, or `300s for 200, 10s for 404`.
+fn of_statuses(ttl: &TtlRule) -> String {
+    if let Some(plain) = ttl.plain() {
+        return seconds(plain);
+    }
+    let each =
+        |(status, ttl): (StatusCode, Duration)| format!("{} for {}", seconds(ttl), status.as_str());
+    ttl.iter().map(each).collect::<Vec<_>>().join(", ")
+}
+
 /// How long an entry is served. Settings at their default are left out.
 fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
-    let freshness = match spec.ttl {
-        Some(ttl) => {
-            let less = if spec.jitter.is_zero() {
-                String::new()
-            } else {
-                format!(", less a random time of up to {}", seconds(spec.jitter))
-            };
-            let ttl = format!("{}{less}", seconds(ttl));
-            match spec.origin {
-                OriginRule::Respect => {
-                    format!("as the origin says, else {ttl} (origin = respect)")
-                }
-                OriginRule::Ignore => format!("{ttl}, whatever the origin says (origin = ignore)"),
-            }
+    let freshness = if spec.ttl.is_empty() {
+        "as the origin says".to_owned()
+    } else {
+        let less = if spec.jitter.is_zero() {
+            String::new()
+        } else {
+            format!(", less a random time of up to {}", seconds(spec.jitter))
+        };
+        let ttl = format!("{}{less}", of_statuses(&spec.ttl));
+        match spec.origin {
+            OriginRule::Respect => format!("as the origin says, else {ttl} (origin = respect)"),
+            OriginRule::Ignore => format!("{ttl}, whatever the origin says (origin = ignore)"),
         }
-        None => "as the origin says".to_owned(),
     };
     lines.line(FRESH_FOR, freshness);
+    if let Some(browser) = spec.browser {
+        lines.line("clients are told", browser.explained());
+    }
     let windows = [
         (spec.stale_while_revalidate, "while it is refreshed"),
         (spec.stale_if_error, "in place of an error of the origin"),

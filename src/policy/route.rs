@@ -13,7 +13,9 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::scope::Scope;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
+use crate::semantics::browser::BrowserRule;
 use crate::semantics::storability::OriginRule;
+use crate::semantics::ttl::TtlRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
@@ -110,7 +112,9 @@ pub struct RouteSpec {
     /// The share of its hits that is fetched again out of band, to detect stale hits; 0 to 1.
     pub audit: f64,
     /// The freshness lifetime of responses for which the origin gives none.
-    pub ttl: Option<Duration>,
+    pub ttl: TtlRule,
+    /// What clients are told in place of the origin's `Cache-Control`.
+    pub browser: Option<BrowserRule>,
     /// Whether the origin's freshness or `ttl` takes precedence.
     pub origin: OriginRule,
     /// How long a stale entry is served while it is refreshed, unless the origin specifies a time
@@ -344,6 +348,8 @@ fn fingerprint(
         revalidate_after: _,
         client_cache_control: _,
         encoded_slash: _,
+        // This decides what clients are told of it.
+        browser: _,
     } = spec;
     let ResponseRules { targeted, response_tags } = response_rules;
     let rules = format!(

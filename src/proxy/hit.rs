@@ -111,7 +111,7 @@ pub(super) fn named(tags: &[Tag]) -> impl Iterator<Item = &str> {
 
 /// Shows the key, the route and the tags, where the settings ask for it.
 pub(super) fn add_debug_headers(context: &LookupContext<'_>, headers: &mut HeaderMap) {
-    if !context.settings().debug_headers {
+    if !context.settings().debug.keys {
         return;
     }
     let lookup = context.lookup;

@@ -192,7 +192,7 @@ fn mutation_response(
         forward::prepare_response(response.headers_mut(), version);
     }
     cache_status::set_cache_status(response.headers_mut(), &outcome);
-    if context.config.settings.debug_headers && !purged.is_empty() {
+    if context.config.settings.debug.keys && !purged.is_empty() {
         let names: Vec<&str> = purged.iter().map(Tag::shown).collect();
         if let Ok(value) = HeaderValue::from_str(&names.join(" ")) {
             response.headers_mut().insert(response::X_CACHE_PURGED, value);

@@ -13,7 +13,8 @@ use http::{Response, StatusCode};
 use crate::cache::entry::Entry;
 use crate::clock::Wall;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::route::Route;
+use crate::policy::route::{Route, Routes};
+use crate::policy::scope::Scope;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::conditional;
@@ -218,6 +219,16 @@ fn plain(status: StatusCode, why: &str) -> Response<Body> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_LENGTH, number(text.len() as u64));
     assemble(status, headers, Body::full(text))
+}
+
+/// Tells the client of the freshness of a response what the rule of its route says.
+pub(crate) fn tell_browser(routes: &Routes, answered: &mut ProxyResponse) {
+    let Some(route) = answered.route.and_then(|id| routes.get(id)) else { return };
+    let Some(rule) = route.spec.browser else { return };
+    // The store gives or takes a response whose freshness is known.
+    let is_stored = answered.outcome.ttl.is_some();
+    let is_shared = route.spec.scope == Scope::Public && route.fields.is_empty();
+    rule.apply(answered.response.headers_mut(), is_stored, is_shared);
 }
 
 /// Removes the cookies, which are the leader's, from the head that the followers of a fill get.

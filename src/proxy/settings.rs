@@ -3,6 +3,15 @@
 
 use std::time::Duration;
 
+/// Which headers that help to find out why responses have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DebugHeaders {
+    /// Those with their key, tags and route.
+    pub keys: bool,
+    /// `Server-Timing`.
+    pub server_timing: bool,
+}
+
 /// Limits and switches of the flow.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
@@ -31,8 +40,8 @@ pub struct ProxySettings {
     pub tunnel_timeout: Duration,
     /// How long a fill that no request waits for goes on if others need its place.
     pub half_closed: Duration,
-    /// Whether responses show their key, tags and route.
-    pub debug_headers: bool,
+    /// Headers that help to find out why.
+    pub debug: DebugHeaders,
     /// Whether each request gets a line in the log.
     pub access_log: bool,
 }

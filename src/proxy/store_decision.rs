@@ -147,13 +147,15 @@ fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules
     // Entries that were stored together should not expire together.
     let jitter = spec.jitter.mul_f64(rand::random::<f64>());
     StoreRules {
-        ttl: spec.ttl.map(|ttl| ttl.saturating_sub(jitter)),
+        ttl: spec.ttl.ok,
+        status_ttls: &spec.ttl.others,
+        jitter,
         origin: spec.origin,
         strip_set_cookie: spec.strip_set_cookie.strips(response, request.carries_credential),
         // By scope `shared` with a ttl the operator has said that the origin's answer to the
         // credential is enough.
         may_share_authorized: request.route.key_holds_credential()
-            || (spec.scope == Scope::Shared && spec.ttl.is_some()),
+            || (spec.scope == Scope::Shared && !spec.ttl.is_empty()),
         has_owner: request.has_owner,
         stale_while_revalidate: spec.stale_while_revalidate,
         stale_if_error: spec.stale_if_error,

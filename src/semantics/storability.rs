@@ -17,7 +17,7 @@ use crate::semantics::freshness;
 use crate::semantics::freshness::MAX_LIFETIME;
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
-use crate::semantics::{revalidation, targeted_cache_control};
+use crate::semantics::{revalidation, targeted_cache_control, ttl};
 
 /// Which source decides how long a response is fresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +44,12 @@ impl OriginRule {
 /// The route's rules for storing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreRules<'a> {
-    /// How long a response is fresh by the route's rules.
+    /// How long a 200 is fresh by the route's rules.
     pub ttl: Option<Duration>,
+    /// The same for the other statuses that the route names.
+    pub status_ttls: &'a [(StatusCode, Duration)],
+    /// What is taken off either.
+    pub jitter: Duration,
     /// Which source decides how long a response is fresh.
     pub origin: OriginRule,
     /// `Set-Cookie` is removed, so it does not keep the response from being stored.
@@ -65,6 +69,23 @@ pub struct StoreRules<'a> {
     pub keep_stale: Duration,
     /// The targeted fields that outrank `Cache-Control` (RFC 9213), in order of precedence.
     pub targeted: &'a [HeaderName],
+}
+
+impl StoreRules<'_> {
+    /// How long a response with this status is fresh by the route's rules.
+    fn ttl_of(&self, status: StatusCode) -> Option<Duration> {
+        let ttl = if status == StatusCode::OK {
+            self.ttl
+        } else {
+            self.status_ttls.iter().find(|(named, _)| *named == status).map(|(_, ttl)| *ttl)
+        };
+        ttl.map(|ttl| ttl.saturating_sub(self.jitter))
+    }
+
+    /// Whether the route's rules name any status.
+    const fn name_a_status(&self) -> bool {
+        self.ttl.is_some() || !self.status_ttls.is_empty()
+    }
 }
 
 /// One request to the origin and the head of its response.
@@ -135,9 +156,9 @@ pub fn store_policy(
     let targeted = targeted_cache_control::directives(exchange.response, rules.targeted);
     let directives = targeted.unwrap_or_else(|| CacheControl::from_headers(exchange.response));
     let (times, lifetime_from, leeway, permits_sharing) =
-        if let (OriginRule::Ignore, Some(ttl)) = (rules.origin, rules.ttl) {
+        if rules.origin == OriginRule::Ignore && rules.name_a_status() {
             (
-                route_lifetime(ttl, exchange)?,
+                route_lifetime(rules, exchange)?,
                 LifetimeSource::Route,
                 stale_windows(rules, None),
                 ignored_origin_permits_sharing(&directives),
@@ -169,10 +190,8 @@ pub fn store_policy(
 }
 
 /// `origin = "ignore"`: fresh for the route's `ttl`, counted from arrival.
-fn route_lifetime(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reason> {
-    if exchange.status != StatusCode::OK {
-        return Err(Reason::Status);
-    }
+fn route_lifetime(rules: &StoreRules<'_>, exchange: &Exchange<'_>) -> Result<Times, Reason> {
+    let ttl = rules.ttl_of(exchange.status).ok_or(Reason::Status)?;
     Ok(Times {
         received: exchange.received,
         initial_age: Duration::ZERO,
@@ -180,8 +199,8 @@ fn route_lifetime(ttl: Duration, exchange: &Exchange<'_>) -> Result<Times, Reaso
     })
 }
 
-/// `origin = "respect"`: the lifetime that the origin states, or the route's `ttl` for a 200
-/// without one, or a heuristic lifetime if there is no `ttl`.
+/// `origin = "respect"`: the lifetime that the origin states, or the route's `ttl` for a status
+/// that it names, or a heuristic lifetime if the route names none.
 fn origin_lifetime(
     rules: &StoreRules<'_>,
     directives: &CacheControl,
@@ -190,7 +209,7 @@ fn origin_lifetime(
 ) -> Result<(Times, LifetimeSource), Reason> {
     // RFC 9111 5.2.2.3: with `must-understand`, a cache that does not know the status must not
     // store the response; a cache that does ignores `no-store`.
-    if directives.must_understand && !is_understood(exchange.status) {
+    if directives.must_understand && !ttl::is_understood(exchange.status) {
         return Err(Reason::Status);
     }
     if directives.no_store && !directives.must_understand {
@@ -211,14 +230,16 @@ fn origin_lifetime(
     } else {
         freshness::lifetime(directives, exchange.response, exchange.dated)
     };
+    let by_route = rules.ttl_of(exchange.status);
     // RFC 9111 3: a response that states no lifetime is stored only if its status, or `public`,
-    // allows it.
+    // allows it; or if the operator has named its status.
     let may_be_stored = stated.is_some()
         || directives.public
+        || by_route.is_some()
         || freshness::is_heuristically_cacheable(exchange.status);
-    let (lifetime, from) = match (stated, rules.ttl) {
+    let (lifetime, from) = match (stated, by_route) {
         _ if !may_be_stored => return Err(Reason::Status),
-        (None, Some(_)) if exchange.status != StatusCode::OK => return Err(Reason::Status),
+        (None, None) if rules.name_a_status() => return Err(Reason::Status),
         // RFC 9111 5.2.2.4: to be revalidated at each use, whatever its lifetime.
         _ if directives.no_cache => (Duration::ZERO, LifetimeSource::Origin),
         (Some(stated), _) => (stated, LifetimeSource::Origin),
@@ -238,14 +259,6 @@ fn origin_lifetime(
         }
     };
     Ok((Times { received: exchange.received, initial_age, lifetime }, from))
-}
-
-/// The statuses whose caching rules this cache implements.
-fn is_understood(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 451 | 501
-    )
 }
 
 /// How long the response may be served stale. Without `directives`, only the route's rules count.
@@ -316,7 +329,7 @@ fn why_unusable(
     let expires = !targeted && exchange.response.contains_key(EXPIRES);
     match freshness::stated(directives) {
         _ if directives.no_cache => Reason::NoCache,
-        None if !expires && rules.ttl.is_none() => Reason::NoFreshness,
+        None if !expires && !rules.name_a_status() => Reason::NoFreshness,
         _ => Reason::StaleOnArrival,
     }
 }

@@ -399,7 +399,7 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
     let findings = &subject.findings;
     if findings.unexplained == 0
         || findings.is_volatile()
-        || subject.route.spec.ttl.is_none_or(|ttl| ttl <= SHORT_TTL)
+        || subject.route.spec.ttl.plain().is_none_or(|ttl| ttl <= SHORT_TTL)
     {
         return None;
     }

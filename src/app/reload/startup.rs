@@ -68,7 +68,7 @@ impl StartupSettings {
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
             tunnel_timeout: config.upstream.tunnel_timeout,
             half_closed: self.half_closed,
-            debug_headers: config.debug_headers,
+            debug: config.debug,
             access_log: config.log.access,
         };
         let (routes, purges) =

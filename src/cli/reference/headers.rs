@@ -16,6 +16,7 @@ use crate::proxy::response::{
     CACHE_STATUS, X_CACHE, X_CACHE_KEY, X_CACHE_PURGED, X_CACHE_ROUTE, X_CACHE_TAGS,
 };
 use crate::semantics::forward::{self, FORWARDED, HOP_BY_HOP};
+use crate::semantics::server_timing::SERVER_TIMING;
 use crate::semantics::targeted_cache_control::CDN_CACHE_CONTROL;
 
 /// The message, and what the sidecar does with the header.
@@ -74,6 +75,12 @@ fn to_client() -> Vec<Header> {
         add(DATE, "where the origin sent none", "When the response arrived."),
         add(CONTENT_RANGE, "on parts of stored responses", "Which part it is (RFC 9110)."),
         add(CACHE_CONTROL, "on the sidecar's own errors", "`no-store`."),
+        add(CACHE_CONTROL, "on routes with `browser`", "What `browser` says."),
+        add(
+            SERVER_TIMING,
+            "with `server_timing = true` in `[debug]`",
+            "How the cache answered, how long it took, and how long the origin took.",
+        ),
         add(ALLOW, "on 405", "The allowed methods."),
         add(
             CONNECTION,

@@ -256,7 +256,9 @@ mod tests {
         assert!(row("[redis]", "lease").contains("| duration | `\"2s\"` | restart |"));
         assert!(row("[limits]", "object").contains("| size | `\"8MiB\"` | restart |"));
         assert!(row("[limits]", "tags").contains("| number | `2048` | reload |"));
-        assert!(row("[[routes]]", "ttl").contains("| duration | (none) | reload |"));
+        let ttl = "| duration, or table of statuses and durations | (none) | reload |";
+        assert!(row("[[routes]]", "ttl").contains(ttl));
+        assert!(row("[[routes]]", "jitter").contains("| duration | (none) | reload |"));
         assert!(row("[upstream]", "url").contains("| string | (required) | reload |"));
         assert!(row("[upstream]", "wait_timeout").contains("| restart |"));
         assert!(row("[listen]", "trusted_proxies").contains("| reload |"));

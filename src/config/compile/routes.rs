@@ -109,6 +109,7 @@ fn route(
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
         audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
+        browser: timing.browser,
         origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
         stale_while_revalidate: timing.stale_while_revalidate,
         stale_if_error: timing.stale_if_error,
@@ -139,7 +140,9 @@ fn route(
     };
     headers(file, &spec, context);
     credentials(file, &spec, shared.credential, context);
-    if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given()) {
+    if let (OriginRule::Ignore, true, Some(origin)) =
+        (spec.origin, spec.ttl.is_empty(), file.origin.given())
+    {
         let builder = DiagnosticBuilder::warning(
             origin.span.clone(),
             "origin = \"ignore\" has no effect without a `ttl`",

@@ -18,6 +18,7 @@ use crate::config::redis_url;
 use crate::input_file::{MAX_CA_BYTES, MAX_TOKEN_BYTES};
 use crate::policy::field::ClientPrefix;
 use crate::policy::tag;
+use crate::proxy::DebugHeaders;
 use crate::secret::Secret;
 use crate::semantics::forward;
 use crate::telemetry::log;
@@ -448,6 +449,11 @@ fn target_field(context: &mut CompileContext, text: &Located<TomlString>) -> Opt
         return None;
     }
     Some(name)
+}
+
+/// `[debug]`.
+pub fn debug(file: &file::DebugSection) -> Option<DebugHeaders> {
+    Some(DebugHeaders { keys: *file.headers.get()?, server_timing: *file.server_timing.get()? })
 }
 
 /// `[log]`.

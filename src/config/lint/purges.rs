@@ -59,7 +59,7 @@ fn reaches(purge: &LintPurge<'_>, route: &LintRoute<'_>) -> bool {
 
 /// Whether entries of a route can be purged by their URL only.
 fn lacks_tags(route: &LintRoute<'_>) -> bool {
-    route.spec.tags.is_empty() && route.spec.ttl.is_some()
+    route.spec.tags.is_empty() && !route.spec.ttl.is_empty()
 }
 
 /// Warns about a route whose entries have no tag except that of their URL.
@@ -134,13 +134,15 @@ fn shown(slot: &Setting<TomlList<TomlString>>) -> impl Iterator<Item = &str> {
 fn unnamed(route: &LintRoute<'_>, context: &mut CompileContext) {
     let windows =
         route.spec.stale_while_revalidate.max(route.spec.stale_if_error).unwrap_or_default();
-    let most = route.spec.ttl.unwrap_or_default().saturating_add(windows);
-    let longest: Option<&SourceSpan> =
-        [&route.file.ttl, &route.file.stale_while_revalidate, &route.file.stale_if_error]
-            .into_iter()
-            .filter_map(|slot| slot.given())
-            .max_by_key(|given| given.value.0)
-            .map(|given| &given.span);
+    let ttl = route.spec.ttl.longest();
+    let most = ttl.unwrap_or_default().saturating_add(windows);
+    let windows = [&route.file.stale_while_revalidate, &route.file.stale_if_error];
+    let windows = windows.into_iter().filter_map(|slot| slot.given());
+    let longest: Option<&SourceSpan> = windows
+        .map(|given| (given.value.0, &given.span))
+        .chain(ttl.zip(route.file.ttl.given().map(|given| &given.span)))
+        .max_by_key(|(time, _)| *time)
+        .map(|(_, span)| span);
     let (at, message) = match (longest.filter(|_| most > LONG_TTL), route.file.tags.given()) {
         (Some(longest), _) => {
             let most = show_duration(most);
@@ -153,7 +155,7 @@ fn unnamed(route: &LintRoute<'_>, context: &mut CompileContext) {
             )
         }
         // The origin alone says how long, so the tags may be there for purges by hand.
-        (None, Some(tags)) if route.spec.ttl.is_some() => (
+        (None, Some(tags)) if !route.spec.ttl.is_empty() => (
             &tags.span,
             "no purge rule names any of these tags: only writes to the same URL, and purges by \
              hand, purge the entries of this route"

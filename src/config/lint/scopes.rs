@@ -129,8 +129,8 @@ fn overrides(route: &LintRoute<'_>, context: &mut CompileContext) {
         Scope::Shared if !chosen => "every authorized caller",
         Scope::Shared | Scope::Private => return,
     };
-    if let (OriginRule::Ignore, Some(_), Some(origin)) =
-        (route.spec.origin, route.spec.ttl, route.file.origin.given())
+    if let (OriginRule::Ignore, false, Some(origin)) =
+        (route.spec.origin, route.spec.ttl.is_empty(), route.file.origin.given())
     {
         let message = format!(
             "this overrides the origin's `Cache-Control: private`, so the response for one caller \

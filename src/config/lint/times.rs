@@ -13,7 +13,7 @@ use crate::units::show_duration;
 /// Checks each cached route.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached().filter(|route| route.spec.scope == Scope::Shared) {
-        if let (Some(given), Some(ttl)) = (route.file.admit_for.given(), route.spec.ttl)
+        if let (Some(given), Some(ttl)) = (route.file.admit_for.given(), route.spec.ttl.longest())
             && route.spec.admit_for > ttl
         {
             let message = "`admit_for` is longer than `ttl`: a caller that the origin no longer \

@@ -42,7 +42,7 @@ fn warning(lines: &str, line: usize, text: &str) {
     assert!(found, "{text}: {:?}", config.warnings);
 }
 
-fn route(keys: &str, line: usize, column: usize, text: &str) {
+pub(super) fn route(keys: &str, line: usize, column: usize, text: &str) {
     one(&format!("[[routes]]\npath = \"/a/{{id}}\"\n{keys}\n"), line + 2, column, text);
 }
 
@@ -208,16 +208,6 @@ fn routes() {
     one("[[routes]]\npath = \"/a/{tenant}\"", 2, 13, "the name of a field");
     one("[[routes]]\npath = \"/a/{b}\"\n[[routes]]\npath = \"/a/{c}\"", 4, 8, "at line 8");
     one("[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/a\"", 4, 8, "line 8 has the same path");
-    route("ttl = \"0s\"", 1, 7, "1ms to 365d");
-    route("ttl = \"366d\"", 1, 7, "1ms to 365d");
-    route("stale_while_revalidate = \"366d\"", 1, 26, "0s to 365d");
-    route("stale_if_error = \"366d\"", 1, 18, "0s to 365d");
-    route("stale_if_error = 600", 1, 18, "\"600s\"");
-    route("jitter = \"30s\"", 1, 10, "add ttl");
-    route("ttl = \"5m\"\njitter = \"5m\"", 2, 10, "less than the `ttl`");
-    route("jitter = \"366d\"\nttl = \"365d\"", 1, 10, "less than the `ttl`");
-    route("ttl = \"0s\"\njitter = \"5m\"", 1, 7, "1ms to 365d");
-    route("ttl = 5\njitter = \"5m\"", 1, 7, "\"5s\"");
     route("early_refresh = \"true\"", 1, 17, "remove the quotes");
     route("collapse = \"redis\"", 1, 12, "\"process\" or \"cluster\"");
     route("collapse = \"cluster\"", 1, 12, "add [redis]");

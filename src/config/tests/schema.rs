@@ -56,7 +56,8 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
     assert_eq!(route["scope"]["enum"], serde_json::json!(["private", "shared", "public"]));
     assert_eq!(route["scope"]["default"], "private");
     assert!(
-        route["ttl"]["pattern"].is_string()
+        route["ttl"]["oneOf"][0]["pattern"].is_string()
+            && route["ttl"]["oneOf"][1]["propertyNames"]["enum"].is_array()
             && route["ttl"]["examples"].is_array()
             && route["ttl"]["description"].is_string()
     );

@@ -15,6 +15,8 @@ const DATE_LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
 const DATE_EARLIER: &str = "Sun, 06 Nov 1994 08:49:07 GMT";
 const RESPECT: StoreRules<'static> = StoreRules {
     ttl: Some(Duration::from_mins(5)),
+    status_ttls: &[],
+    jitter: Duration::ZERO,
     origin: OriginRule::Respect,
     strip_set_cookie: false,
     may_share_authorized: false,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sidecache::app::Clock;
 
-use crate::support::{Client, Origin, RedisServer, Response, Sidecar};
+use crate::support::{Client, Origin, RedisServer, Reply, Response, Sidecar};
 
 const TTL: Duration = Duration::from_mins(1);
 const ROUTE: &str = "[[routes]]\npath = \"/v/{name}\"\nttl = \"1m\"\nscope = \"public\"\n";
@@ -83,4 +83,110 @@ async fn ttl_of_the_route_wins_where_the_origin_is_ignored() {
     }
     let ignored = sidecar(&app, &ROUTE.replace("ttl", "origin = \"ignore\"\nttl")).await;
     expires_after_its_ttl(&app, &ignored).await;
+}
+
+/// An app that answers by the last segment of a path: with this status, and these headers.
+fn statuses(extra: &'static [(&'static str, &'static str)]) -> Origin {
+    Origin::start(move |request| {
+        let status = request.path.rsplit('/').next().and_then(|last| last.parse().ok());
+        let answer = Response::status(status.unwrap_or(200), "here");
+        extra.iter().fold(answer, |answer, (name, value)| answer.header(name, value))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_status_has_its_own_ttl() {
+    let app = statuses(&[]);
+    let rules = "[[routes]]\npath = \"/v/{name}\"\nscope = \"public\"\nttl = { 200 = \"5m\", 302 = \
+                 \"1h\", 404 = \"10s\" }\n";
+    let (sidecar, clock) = sidecar(&app, rules).await;
+    let mut client = Client::new(sidecar.address);
+    for (path, ttl) in [("/v/200", 300), ("/v/302", 3600), ("/v/404", 10)] {
+        assert_eq!(client.get(path, &[]).await.cache(), "MISS", "{path}");
+        clock.advance(Duration::from_secs(ttl - 1));
+        assert_eq!(client.get(path, &[]).await.cache(), "HIT", "{path}");
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(client.get(path, &[]).await.cache(), "MISS", "{path}: its ttl is over");
+    }
+    // Statuses that the route does not name, and failures, are not stored.
+    for path in ["/v/410", "/v/403", "/v/500", "/v/503"] {
+        for _ in 0..2 {
+            let answer = client.get(path, &[]).await;
+            assert_ne!(answer.cache(), "HIT", "{path}: {}", answer.cache_status());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ttl_of_a_status_holds_where_the_origin_is_ignored() {
+    let app = statuses(&[("cache-control", "no-store")]);
+    let rules = "[[routes]]\npath = \"/v/{name}\"\nscope = \"public\"\norigin = \"ignore\"\nttl = { \
+                 404 = \"10s\" }\n";
+    let sidecar = Sidecar::start(app.address, rules).await;
+    let mut client = Client::new(sidecar.address);
+    client.get("/v/404", &[]).await;
+    assert_eq!(client.get("/v/404", &[]).await.cache(), "HIT");
+    for path in ["/v/200", "/v/301"] {
+        client.get(path, &[]).await;
+        let again = client.get(path, &[]).await;
+        assert_ne!(again.cache(), "HIT", "{path}: {}", again.cache_status());
+    }
+}
+
+/// What a client is told of the freshness of a response.
+fn told(answer: &Reply) -> (&str, &str) {
+    (answer.header("cache-control"), answer.header("expires"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_told_what_the_route_says() {
+    let app = statuses(&[
+        ("cache-control", "max-age=600"),
+        ("expires", "Thu, 01 Dec 2033 16:00:00 GMT"),
+        ("etag", "\"1\""),
+    ]);
+    let rules = "[[routes]]\npath = \"/v/{name}\"\nscope = \"public\"\nbrowser = \"30s\"\n\
+                 [[routes]]\npath = \"/p/{name}\"\nbrowser = \"30s\"\n\
+                 [[routes]]\npath = \"/n/{name}\"\nscope = \"public\"\nbrowser = \"no-store\"\n";
+    let (sidecar, clock) = sidecar(&app, rules).await;
+    let mut client = Client::new(sidecar.address);
+    assert_eq!(told(&client.get("/v/a", &[]).await), ("max-age=30", ""));
+    clock.advance(Duration::from_secs(12));
+    let hit = client.get("/v/a", &[]).await;
+    assert_eq!((hit.cache(), hit.header("age"), told(&hit)), ("HIT", "12", ("max-age=42", "")));
+    let not_modified = client.get("/v/a", &[("if-none-match", "\"1\"")]).await;
+    assert_eq!((not_modified.status, told(&not_modified)), (304, ("max-age=42", "")));
+    let private = client.get("/p/a", &[("authorization", "Bearer a")]).await;
+    assert_eq!(told(&private), ("private, max-age=30", ""));
+    for _ in 0..2 {
+        assert_eq!(told(&client.get("/n/a", &[]).await), ("no-store", ""));
+    }
+    // What is not stored goes on with the origin's own words, but for `no-store`.
+    let own = ("max-age=600", "Thu, 01 Dec 2033 16:00:00 GMT");
+    let passed = client.get("/v/b", &[("x-unknown", "1")]).await;
+    assert_eq!((passed.cache(), told(&passed)), ("BYPASS", own));
+    let passed = client.get("/n/b", &[("x-unknown", "1")]).await;
+    assert_eq!((passed.cache(), told(&passed)), ("BYPASS", ("no-store", "")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_timing_tells_the_cache_from_the_app() {
+    let app = statuses(&[("server-timing", "db;dur=7")]);
+    let quiet = Sidecar::start(app.address, ROUTE).await;
+    let answer = Client::new(quiet.address).get("/v/a", &[]).await;
+    assert_eq!(answer.header("server-timing"), "db;dur=7");
+    let rules = format!("[debug]\nserver_timing = true\n{ROUTE}");
+    let sidecar = Sidecar::start(app.address, &rules).await;
+    let mut client = Client::new(sidecar.address);
+    for (path, start, asks) in
+        [("/v/a", "cache;desc=MISS;dur=", true), ("/v/a", "cache;desc=HIT;dur=", false)]
+    {
+        let answer = client.get(path, &[]).await;
+        let lines = answer.headers.get_all("server-timing").iter();
+        let lines: Vec<_> = lines.map(|line| line.to_str().expect("text")).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines[0], "db;dur=7");
+        assert!(lines[1].starts_with(start), "{lines:?}");
+        assert_eq!(lines[1].contains("app;dur="), asks, "{lines:?}");
+    }
 }
