@@ -15,6 +15,7 @@ pub mod explain;
 pub mod field;
 pub mod fold;
 pub mod glob;
+pub mod jwt;
 pub mod key;
 pub mod known_callers;
 pub mod loose_parameters;

@@ -24,6 +24,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         credential: Arc::clone(&config.credential),
         upgrades: Upgrades::new(config.upstream.upgrades),
         origin: None,
+        tokens: None,
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
     }
 }

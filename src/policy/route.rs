@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::policy::credential::CredentialRule;
-use crate::policy::field::{Field, FieldSource};
+use crate::policy::field::{Field, FieldSource, token_places};
+use crate::policy::jwt::TokenPlace;
 use crate::policy::scope::Scope;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
@@ -201,6 +202,8 @@ pub struct Route {
     pub keyed_cookies: Box<[Box<str>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
+    /// Where the tokens are that fields of the key read.
+    pub token_places: Box<[TokenPlace]>,
     /// What a switch makes of its mode for the time being.
     pub switched: SwitchedMode,
 }
@@ -229,6 +232,7 @@ impl Route {
             .collect();
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
+        let token_places = token_places(fields.iter());
         let headers = HeaderRules::new(&spec, &fields, credential);
         let fingerprint = fingerprint(&spec, credential, response_rules);
         Self {
@@ -240,6 +244,7 @@ impl Route {
             fields: fields.into(),
             keyed_cookies,
             keys_address,
+            token_places,
             switched: SwitchedMode::default(),
         }
     }

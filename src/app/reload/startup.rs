@@ -84,6 +84,7 @@ impl StartupSettings {
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             fill: config.fill_constants(),
             origin: origin.key,
+            tokens: None,
             host_key: config.host_key.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));

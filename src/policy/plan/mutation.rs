@@ -10,7 +10,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
-use crate::policy::field::FieldView;
+use crate::policy::field::{FieldView, token_places};
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::plan::write_methods::WriteMethods;
@@ -208,6 +208,8 @@ impl PolicyRules {
                 if let Some(header) = ambiguous_header(&read, request.headers) {
                     return Err(header);
                 }
+                let places = token_places(rule.fields());
+                let tokens = self.tokens_in(&places, request.headers);
                 let view = FieldView {
                     headers: request.headers,
                     host: &host,
@@ -218,6 +220,7 @@ impl PolicyRules {
                     has_body: request.has_body,
                     credential: &self.credential,
                     hasher: &self.hasher,
+                    tokens: &tokens,
                 };
                 mutation.add(rule, &view, |template| self.families(template));
             }
