@@ -30,6 +30,7 @@ pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
+pub mod jwt;
 pub mod purges;
 pub mod routes;
 mod rule_names;
@@ -163,6 +164,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     );
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let fields = FieldTable::compile(file.fields.get(), context);
+    let jwt = file.jwt.given().and_then(|given| jwt::jwt(&given.value, &given.span, context));
+    jwt::check_fields(&file.jwt, file.fields.get(), context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {
@@ -214,6 +217,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             *file.upstream.get()?.method_override.get()?,
         ),
         credential,
+        jwt,
         response_rules,
         debug_headers: *file.debug.get()?.headers.get()?,
         mode,

@@ -23,7 +23,7 @@ pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 pub use crate::spelling::nearest;
 
 /// Keys that are planned but not supported yet.
-const PLANNED_KEYS: [&str; 1] = ["jwt"];
+const PLANNED_KEYS: [&str; 0] = [];
 
 /// The keys at the top of the file. Appended to its end, they land in its last section.
 const TOP_KEYS: [&str; 2] = ["mode", "watch"];

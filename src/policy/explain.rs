@@ -5,7 +5,7 @@
 //! code. It knows the rules alone: neither what is stored nor which clients are authorized.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
@@ -218,6 +218,11 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     lines.line("query", lookup.query().unwrap_or("(none)"));
     for (name, value) in lookup.shown_fields() {
         lines.line(format!("field {name}"), value);
+    }
+    for token in lookup.tokens.verified() {
+        let key = token.key_id.as_deref().map_or_else(String::new, |id| format!(" by key {id}"));
+        let until = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(token.until.0));
+        lines.line("token", format!("verified{key}; it counts until {until}"));
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash distinguish two clients, and reveal nothing else.

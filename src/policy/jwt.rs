@@ -13,8 +13,8 @@ use crate::clock::{Wall, millis};
 use crate::telemetry::metrics::Counter;
 
 pub use self::claims::ClaimValue;
-pub use self::keys::{KeySetError, VerifyKey, parse_jwks, parse_pem};
 pub use self::key_store::{KeyStatus, KeyStore};
+pub use self::keys::{KeySetError, MAX_JWKS_BYTES, VerifyKey, parse_jwks, parse_pem};
 pub use self::request::{RequestTokens, TokenError, TokenPlace};
 pub use self::verifier::{TokenVerifier, VerifiedToken};
 
@@ -137,7 +137,7 @@ pub struct TokenCounters {
     /// Tokens that were verified and not remembered from before.
     pub verified: Arc<Counter>,
     /// Tokens that were not verified, by [`TokenFault`].
-    pub faults: Arc<[Counter; TokenFault::ALL.len()]>,
+    pub faults: [Arc<Counter>; TokenFault::ALL.len()],
     /// Verified tokens that were forgotten to make room for others.
     pub evicted: Arc<Counter>,
     /// Fetches of keys that gave keys.

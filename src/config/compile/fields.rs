@@ -7,6 +7,7 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::credential::cookie_name;
+use super::jwt;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -14,7 +15,7 @@ use crate::config::file::FieldForm;
 use crate::config::keywords::AuthKind;
 use crate::policy::field::{Auth, ClientPrefix, Field, FieldSource};
 
-const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body";
+const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body, jwt";
 const SHORTEST_PREFIX: u64 = 8;
 const LONGEST_PREFIX: u64 = 512;
 /// The network that a customer of an Internet provider usually has.
@@ -148,9 +149,12 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         client,
         prefix,
         body,
+        jwt,
         unknown,
     } = &form.value;
-    let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Setting::Absent));
+    // Beside `jwt`, a cookie is where the token is.
+    let own_cookie = if matches!(jwt, Setting::Absent) { cookie } else { &Setting::Absent };
+    let texts = [header, own_cookie, query, path, body, jwt].map(|slot| !matches!(slot, Setting::Absent));
     let others = [
         !matches!(host, Setting::Absent),
         !matches!(auth, Setting::Absent),
@@ -185,6 +189,9 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
             "`prefix` is only for client = \"address\"",
         );
         context.report.push(builder.hint("remove it"));
+    }
+    if let Some(claim) = jwt.given() {
+        return jwt::field_source(claim, cookie, context);
     }
     if client.given().is_some() {
         return client_prefix(prefix, context).map(FieldSource::Client);
@@ -297,7 +304,7 @@ fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -
 }
 
 /// A JSON pointer (RFC 6901).
-fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
+pub(super) fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
     let value = text.value.as_str();
     let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if value.len() > 1 && value.starts_with('/') && escapes {
