@@ -131,9 +131,7 @@ impl TokenKeeper {
                 Arc::clone(counter),
             );
         }
-        for (result, counter) in
-            [("ok", &counters.fetched), ("failed", &counters.fetch_failed)]
-        {
+        for (result, counter) in [("ok", &counters.fetched), ("failed", &counters.fetch_failed)] {
             metrics.register_counter(
                 "sidecache_jwt_key_fetches",
                 "Fetches of the keys of tokens from `jwks_url`",

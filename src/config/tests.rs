@@ -13,6 +13,7 @@ mod bounds;
 mod callers;
 mod cases;
 mod first_mistakes;
+mod jwt;
 mod schema;
 
 /// The example of the design, with a variable in it.

@@ -26,6 +26,9 @@ mod fill;
 /// The name of the line on freshness.
 const FRESH_FOR: &str = "fresh for";
 
+/// The end of the year 9999, after which there are no HTTP-dates.
+const LAST_DATE_MS: u64 = 253_402_300_799_000;
+
 /// A request to explain, as the operator wrote it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ExplainRequest {
@@ -221,7 +224,8 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     }
     for token in lookup.tokens.verified() {
         let key = token.key_id.as_deref().map_or_else(String::new, |id| format!(" by key {id}"));
-        let until = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(token.until.0));
+        let until = Duration::from_millis(token.until.0.min(LAST_DATE_MS));
+        let until = httpdate::fmt_http_date(UNIX_EPOCH + until);
         lines.line("token", format!("verified{key}; it counts until {until}"));
     }
     if let Some(credential) = lookup.credential {

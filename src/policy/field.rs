@@ -370,7 +370,7 @@ mod tests {
             has_body: false,
             credential,
             hasher,
-            tokens: &RequestTokens::NONE,
+            tokens: Box::leak(Box::default()),
         }
     }
 

@@ -12,11 +12,10 @@ use std::time::Duration;
 use crate::clock::{Wall, millis};
 use crate::telemetry::metrics::Counter;
 
-pub use self::claims::ClaimValue;
-pub use self::key_store::{KeyStatus, KeyStore};
+pub use self::key_store::KeyStore;
 pub use self::keys::{KeySetError, MAX_JWKS_BYTES, VerifyKey, parse_jwks, parse_pem};
 pub use self::request::{RequestTokens, TokenError, TokenPlace};
-pub use self::verifier::{TokenVerifier, VerifiedToken};
+pub use self::verifier::TokenVerifier;
 
 mod claims;
 mod failure_budget;

@@ -154,7 +154,8 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
     } = &form.value;
     // Beside `jwt`, a cookie is where the token is.
     let own_cookie = if matches!(jwt, Setting::Absent) { cookie } else { &Setting::Absent };
-    let texts = [header, own_cookie, query, path, body, jwt].map(|slot| !matches!(slot, Setting::Absent));
+    let texts =
+        [header, own_cookie, query, path, body, jwt].map(|slot| !matches!(slot, Setting::Absent));
     let others = [
         !matches!(host, Setting::Absent),
         !matches!(auth, Setting::Absent),
@@ -304,7 +305,10 @@ fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -
 }
 
 /// A JSON pointer (RFC 6901).
-pub(super) fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
+pub(super) fn pointer(
+    text: &Located<TomlString>,
+    context: &mut CompileContext,
+) -> Option<Box<str>> {
     let value = text.value.as_str();
     let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if value.len() > 1 && value.starts_with('/') && escapes {

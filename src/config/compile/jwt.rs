@@ -96,8 +96,7 @@ fn key_kinds(
     algorithms: &[Algorithm],
     context: &mut CompileContext,
 ) {
-    let by_secret =
-        algorithms.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac);
+    let by_secret = algorithms.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac);
     let public = [&file.jwks_url, &file.jwks_file].map(|slot| slot.given().map(|text| &text.span));
     let pem = file.public_key_file.given().filter(|list| !list.value.0.is_empty());
     let mut public = public.into_iter().flatten().chain(pem.map(|list| &list.span)).peekable();
@@ -126,9 +125,10 @@ fn key_kinds(
     for at in public.filter(|_| by_secret) {
         let message = "these are public keys, and `algorithms` names HMAC";
         let builder = DiagnosticBuilder::error(at.clone(), message);
-        context.report.push(builder.hint(
-            "remove one of the two; they cannot be mixed: HMAC has its key in `secret`",
-        ));
+        context.report.push(
+            builder
+                .hint("remove one of the two; they cannot be mixed: HMAC has its key in `secret`"),
+        );
     }
     if secret.is_none() && by_secret && !is_bad {
         let at = file.algorithms.given().map_or_else(|| section.clone(), |all| all.span.clone());

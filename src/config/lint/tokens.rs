@@ -1,7 +1,9 @@
 //! Lint of `[jwt]` and of the fields that come from tokens.
 
 use super::super::context::CompileContext;
+use super::super::decode::Located;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
+use super::super::file::FieldForm;
 use super::view::LintFile;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::glob::any_matches;
@@ -49,10 +51,20 @@ fn is_whole_in_key(field: &Field, whole: &LintFile<'_>) -> bool {
     }
 }
 
-/// Warns where tokens that the same issuer made for other apps count.
+/// Warns where no field uses them, and where tokens that the same issuer made for other apps count.
 fn audience(whole: &LintFile<'_>, context: &mut CompileContext) {
     let Some(section) = whole.file.jwt.given() else { return };
     let jwt = &section.value;
+    let forms = whole.file.fields.get().map_or(&[][..], |fields| &fields.0);
+    let is_read = |form: &Located<FieldForm>| form.value.jwt.given().is_some();
+    if !forms.iter().any(|(_, form)| form.given().is_some_and(is_read)) {
+        let message = "no field comes from a token, so [jwt] has no effect";
+        let builder = DiagnosticBuilder::warning(section.span.clone(), message);
+        context.report.push(
+            builder.hint("add a field such as tenant = { jwt = \"/tenant_id\" }, or remove it"),
+        );
+        return;
+    }
     if jwt.audience.given().is_none() && jwt.issuer.given().is_none() {
         let message = "[jwt] names neither `issuer` nor `audience`: every token that one of the \
                        keys has signed counts, whoever it was made for";

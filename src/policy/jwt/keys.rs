@@ -156,8 +156,7 @@ impl VerifyKey {
 
     /// Whether this signature of `message` is that of the key.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
-        self.is_for(algorithm)
-            && ring_backend::verify(signature, message, &self.key, algorithm)
+        self.is_for(algorithm) && ring_backend::verify(signature, message, &self.key, algorithm)
     }
 }
 

@@ -124,7 +124,8 @@ mod tests {
         for line in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c", " Bearer a.b.c "] {
             assert_eq!(found(&[line]), Ok(b"a.b.c".to_vec()), "{line}");
         }
-        for line in ["Basic YTpi", "Bearer", "Bearer ", "a.b.c", "Bearera.b.c", "", "Bearer\ta.b.c"] {
+        for line in ["Basic YTpi", "Bearer", "Bearer ", "a.b.c", "Bearera.b.c", "", "Bearer\ta.b.c"]
+        {
             assert_eq!(found(&[line]), Err(TokenError::Missing), "{line}");
         }
         assert_eq!(found(&[]), Err(TokenError::Missing));

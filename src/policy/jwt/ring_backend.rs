@@ -59,8 +59,7 @@ impl JwtVerifier for RingVerifier {
 
 impl signature::Verifier<Vec<u8>> for RingVerifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        verified(self.algorithm, &self.key, message, signature)
-            .map_err(|_| signature::Error::new())
+        verified(self.algorithm, &self.key, message, signature).map_err(|_| signature::Error::new())
     }
 }
 

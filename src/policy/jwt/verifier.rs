@@ -188,11 +188,9 @@ impl TokenVerifier {
     fn check_claims(&self, claims: &Json, now: Wall) -> Result<Wall, TokenFault> {
         let time = |name: &str| match claims.member(name) {
             None => Ok(None),
-            Some(value) => value
-                .as_seconds()
-                .and_then(wall_of_seconds)
-                .map(Some)
-                .ok_or(TokenFault::Claims),
+            Some(value) => {
+                value.as_seconds().and_then(wall_of_seconds).map(Some).ok_or(TokenFault::Claims)
+            }
         };
         let rules = &self.rules;
         let until = time("exp")?.ok_or(TokenFault::Claims)?.after(rules.leeway);
@@ -232,8 +230,7 @@ impl TokenVerifier {
         signature: &str,
         (keys, now): (&'k KeySet, Wall),
     ) -> Result<&'k VerifyKey, TokenFault> {
-        let may_be =
-            |key: &&VerifyKey| key.is_for(header.alg) && key.may_be(header.kid.as_deref());
+        let may_be = |key: &&VerifyKey| key.is_for(header.alg) && key.may_be(header.kid.as_deref());
         let mut tried = keys.keys(now).filter(may_be).take(MAX_TRIED_KEYS).peekable();
         if tried.peek().is_none() {
             if keys.lacks_fetched(now) {
@@ -248,13 +245,16 @@ impl TokenVerifier {
         let found = tried.find(|key| key.verifies(header.alg, message.as_bytes(), signature));
         found.ok_or_else(|| {
             self.failures.spend(now);
-            // A key that has no id may be waiting to be fetched.
+            // The right key may be waiting to be fetched, unless it is here by its name.
+            let is_here =
+                |key: &VerifyKey| key.id.is_some() && key.id.as_deref() == header.kid.as_deref();
+            if keys.keys(now).any(is_here) {
+                return TokenFault::Signature;
+            }
             if keys.lacks_fetched(now) {
                 return TokenFault::KeysUnavailable;
             }
-            if header.kid.is_none() {
-                self.keys.want();
-            }
+            self.keys.want();
             TokenFault::Signature
         })
     }
