@@ -33,4 +33,5 @@ pub mod route;
 pub mod scope;
 pub mod tag;
 pub mod template;
+pub mod token_places;
 pub mod varying_keys;

@@ -1,7 +1,8 @@
 //! Keeps what verifies tokens, over reloads, and fetches the keys of `[jwt]` in the background.
 //!
 //! Invariants:
-//! - One task fetches, for the `[jwt]` in force. It ends when a reload changes where keys come from.
+//! - One task fetches, for the `[jwt]` in force. It ends when a reload changes where keys come
+//!   from.
 //! - Keys that were fetched outlive reloads that do not change where they come from, and the tokens
 //!   that are remembered outlive those that change nothing of `[jwt]`.
 //! - Keys that cannot be fetched again hold for `keep_keys`. After that nothing is verified by them
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::Rng as _;
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::metrics_registrar::{MetricsRegistrar, as_f64};
@@ -19,7 +21,8 @@ use crate::clock::{Clock, Wall};
 use crate::config::Config;
 use crate::config::JwtSettings;
 use crate::policy::jwt::{
-    Algorithm, KeyStore, MAX_JWKS_BYTES, TokenCounters, TokenFault, TokenVerifier, parse_jwks,
+    Algorithm, KeyStore, MAX_JWKS_BYTES, TokenCounters, TokenFault, TokenVerifier, WantKeys,
+    parse_jwks,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{JwksClient, JwksSource};
@@ -35,11 +38,11 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(crate) struct TokenKeeper {
     clock: Clock,
     counters: TokenCounters,
-    current: Arc<Mutex<Option<Kept>>>,
+    current: Arc<Mutex<Option<ActiveVerifier>>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct ActiveVerifier {
     origin: KeyOrigin,
     verifier: Arc<TokenVerifier>,
     /// Ends the task that fetches.
@@ -92,12 +95,17 @@ impl TokenKeeper {
                 (keys, kept.fetching)
             }
             _ => {
-                let keys = KeyStore::new(settings.fixed.clone(), settings.source.is_some());
-                let keys = Arc::new(keys);
+                let wanted = Arc::<Notify>::default();
+                let want = settings.source.as_ref().map(|_| -> WantKeys {
+                    let wanted = Arc::clone(&wanted);
+                    Box::new(move || wanted.notify_one())
+                });
+                let keys = Arc::new(KeyStore::new(settings.fixed.clone(), want));
                 let fetching = settings.source.clone().map(|source| {
                     let stop = CancellationToken::new();
                     let fetcher = Fetcher {
                         keys: Arc::clone(&keys),
+                        wanted,
                         algorithms: origin.algorithms.clone(),
                         refresh: settings.refresh,
                         keep: settings.keep,
@@ -113,7 +121,8 @@ impl TokenKeeper {
         let (counters, clock) = (self.counters.clone(), self.clock.clone());
         let rules = settings.rules.clone();
         let verifier = Arc::new(TokenVerifier::new(rules, pointers, keys, counters, clock));
-        *current = Some(Kept { origin, verifier: Arc::clone(&verifier), fetching: fetching });
+        *current =
+            Some(ActiveVerifier { origin, verifier: Arc::clone(&verifier), fetching: fetching });
         Some(verifier)
     }
 
@@ -177,6 +186,8 @@ impl TokenKeeper {
 /// Fetches keys, again and again.
 struct Fetcher {
     keys: Arc<KeyStore>,
+    /// Told when a token names an unknown key.
+    wanted: Arc<Notify>,
     algorithms: Box<[Algorithm]>,
     refresh: Duration,
     keep: Duration,
@@ -220,8 +231,8 @@ impl Fetcher {
         let pause = tokio::time::sleep(FETCH_INTERVAL);
         tokio::pin!(pause);
         tokio::select! {
-            () = &mut pause => self.keys.wanted().await,
-            () = self.keys.wanted() => {
+            () = &mut pause => self.wanted.notified().await,
+            () = self.wanted.notified() => {
                 self.counters.fetch_delayed.inc();
                 pause.await;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
-use crate::policy::jwt::{KeyStore, TokenCounters, TokenVerifier};
+use crate::policy::jwt::{KeyStore, TokenCounters, TokenVerifier, WantKeys};
 use crate::policy::plan::PolicyRules;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
@@ -35,7 +35,8 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
 /// What verifies tokens by the keys that are in files. Nothing is fetched.
 fn verifier(config: &Config) -> Option<Arc<TokenVerifier>> {
     let jwt = config.jwt.as_ref()?;
-    let keys = Arc::new(KeyStore::new(jwt.fixed.clone(), jwt.source.is_some()));
+    let want = jwt.source.as_ref().map(|_| -> WantKeys { Box::new(|| {}) });
+    let keys = Arc::new(KeyStore::new(jwt.fixed.clone(), want));
     let (rules, pointers) = (jwt.rules.clone(), config.claim_pointers());
     let (counters, clock) = (TokenCounters::default(), Clock::system());
     Some(Arc::new(TokenVerifier::new(rules, pointers, keys, counters, clock)))

@@ -26,7 +26,7 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
-use crate::policy::jwt::TokenPlace;
+use crate::policy::jwt::{TokenField, TokenPlace};
 use crate::policy::names::meaning;
 use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
 use crate::policy::scope::Scope;
@@ -219,7 +219,10 @@ impl RouteSharing {
             && !self.keyed.iter().any(|(_, own)| matches!(own, FieldSource::Auth(_)));
         // So is a token in `Authorization`, with all that it claims.
         let is_in_credential = self.scope == Scope::Private
-            && matches!(source, FieldSource::Jwt(field) if field.place == TokenPlace::Authorization);
+            && matches!(
+                source,
+                FieldSource::Jwt(TokenField { place: TokenPlace::Authorization, .. })
+            );
         is_keyed_anyway
             || is_in_credential
             || stands_for_all

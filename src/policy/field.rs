@@ -306,18 +306,6 @@ impl Auth {
     }
 }
 
-/// Where the tokens are that these fields read.
-#[must_use]
-pub fn token_places<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> Box<[TokenPlace]> {
-    let mut places: Vec<TokenPlace> = Vec::new();
-    for place in fields.filter_map(|field| field.token_place()) {
-        if !places.contains(place) {
-            places.push(place.clone());
-        }
-    }
-    places.into()
-}
-
 /// The value of a header that occurs once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], FieldError> {
     let mut values = headers.get_all(name).iter();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock::{Wall, millis};
 use crate::telemetry::metrics::Counter;
 
-pub use self::key_store::KeyStore;
+pub use self::key_store::{KeyStore, WantKeys};
 pub use self::keys::{KeySetError, MAX_JWKS_BYTES, VerifyKey, parse_jwks, parse_pem};
 pub use self::request::{RequestTokens, TokenError, TokenPlace};
 pub use self::verifier::TokenVerifier;
@@ -74,9 +74,9 @@ pub enum TokenFault {
     /// Its `nbf` is still to come.
     NotYet,
     /// Its `iss` is another one.
-    Issuer,
+    OtherIssuer,
     /// Its `aud` names others.
-    Audience,
+    OtherAudience,
     /// No key is known that could have signed it.
     UnknownKey,
     /// Its signature is not that of the key.
@@ -96,8 +96,8 @@ impl TokenFault {
         Self::Claims,
         Self::Expired,
         Self::NotYet,
-        Self::Issuer,
-        Self::Audience,
+        Self::OtherIssuer,
+        Self::OtherAudience,
         Self::UnknownKey,
         Self::Signature,
         Self::TooManyBad,
@@ -114,8 +114,8 @@ impl TokenFault {
             Self::Claims => "unreadable claims",
             Self::Expired => "expired",
             Self::NotYet => "not yet valid",
-            Self::Issuer => "other issuer",
-            Self::Audience => "other audience",
+            Self::OtherIssuer => "other issuer",
+            Self::OtherAudience => "other audience",
             Self::UnknownKey => "unknown key",
             Self::Signature => "bad signature",
             Self::TooManyBad => "too many bad signatures",

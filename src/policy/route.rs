@@ -9,11 +9,12 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::policy::credential::CredentialRule;
-use crate::policy::field::{Field, FieldSource, token_places};
+use crate::policy::field::{Field, FieldSource};
 use crate::policy::jwt::TokenPlace;
 use crate::policy::scope::Scope;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
+use crate::policy::token_places::token_places;
 use crate::semantics::storability::OriginRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};

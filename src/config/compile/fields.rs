@@ -177,22 +177,9 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         }
         return None;
     }
-    if let Some(length) = length.given().filter(|_| {
-        !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
-    }) {
-        let builder =
-            DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
-        context.report.push(builder.hint("remove it"));
-    }
-    if let (Some(prefix), Setting::Absent) = (prefix.given(), client) {
-        let builder = DiagnosticBuilder::error(
-            prefix.span.clone(),
-            "`prefix` is only for client = \"address\"",
-        );
-        context.report.push(builder.hint("remove it"));
-    }
+    report_misplaced(&form.value, context);
     if let Some(claim) = jwt.given() {
-        return jwt::field_source(claim, cookie, context);
+        return jwt::field_source(&pointer(claim, context)?, cookie, context);
     }
     if client.given().is_some() {
         return client_prefix(prefix, context).map(FieldSource::Client);
@@ -223,6 +210,25 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         return named(text, "a capture", context).map(FieldSource::Path);
     }
     body.given().and_then(|text| pointer(text, context)).map(FieldSource::Body)
+}
+
+/// Reports keys that are only for another source.
+fn report_misplaced(form: &FieldForm, context: &mut CompileContext) {
+    let FieldForm { auth, length, client, prefix, .. } = form;
+    if let Some(length) = length.given().filter(|_| {
+        !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
+    }) {
+        let builder =
+            DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
+        context.report.push(builder.hint("remove it"));
+    }
+    if let (Some(prefix), Setting::Absent) = (prefix.given(), client) {
+        let builder = DiagnosticBuilder::error(
+            prefix.span.clone(),
+            "`prefix` is only for client = \"address\"",
+        );
+        context.report.push(builder.hint("remove it"));
+    }
 }
 
 fn auth_source(
@@ -305,10 +311,7 @@ fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -
 }
 
 /// A JSON pointer (RFC 6901).
-pub(super) fn pointer(
-    text: &Located<TomlString>,
-    context: &mut CompileContext,
-) -> Option<Box<str>> {
+fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
     let value = text.value.as_str();
     let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if value.len() > 1 && value.starts_with('/') && escapes {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use url::Url;
 
 use super::credential::cookie_name;
-use super::fields::pointer;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -265,13 +264,13 @@ fn is_near(url: &Url) -> bool {
     }
 }
 
-/// The source of a field with `jwt`, and perhaps `cookie` beside it.
+/// The source of a field with this pointer as `jwt`, and perhaps `cookie` beside it.
 pub(super) fn field_source(
-    claim: &Located<TomlString>,
+    pointer: &str,
     cookie: &Setting<TomlString>,
     context: &mut CompileContext,
 ) -> Option<FieldSource> {
-    let pointer: Arc<str> = pointer(claim, context)?.into();
+    let pointer: Arc<str> = pointer.into();
     let place = match cookie {
         Setting::Absent => TokenPlace::Authorization,
         slot => TokenPlace::Cookie(cookie_name(context, slot.given()?)?.into()),

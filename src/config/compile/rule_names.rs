@@ -135,7 +135,8 @@ impl<'a> RuleNames<'a> {
             context.report.push(
                 builder
                     .allowed(
-                        "`?` after fields from a header, a cookie, the query, the path, a body, a token",
+                        "`?` after fields from a header, a cookie, the query, the path, a \
+                         body, a token",
                     )
                     .hint("remove the `?`"),
             );

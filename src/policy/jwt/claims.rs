@@ -10,7 +10,7 @@ use super::MAX_CLAIM_BYTES;
 /// A JSON value. A member that occurs twice, anywhere, makes the whole text unreadable: two readers
 /// would take two values.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub(super) enum ClaimTree {
     Null,
     Bool(bool),
     /// A whole number that 64 bits hold.
@@ -32,7 +32,7 @@ pub struct ClaimValue {
     pub is_string: bool,
 }
 
-impl Json {
+impl ClaimTree {
     /// Reads a text. Arrays and objects may be nested 127 deep.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
@@ -93,65 +93,65 @@ impl Json {
     }
 }
 
-impl<'de> Deserialize<'de> for Json {
+impl<'de> Deserialize<'de> for ClaimTree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+        deserializer.deserialize_any(ClaimTreeVisitor)
     }
 }
 
-struct JsonVisitor;
+struct ClaimTreeVisitor;
 
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
+impl<'de> Visitor<'de> for ClaimTreeVisitor {
+    type Value = ClaimTree;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON without repeated members")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
+    fn visit_unit<E>(self) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Integer(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Integer(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Integer(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Integer(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Json::Float(value))
+    fn visit_f64<E>(self, value: f64) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Float(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Text(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Json, E> {
-        Ok(Json::Text(value))
+    fn visit_string<E>(self, value: String) -> Result<ClaimTree, E> {
+        Ok(ClaimTree::Text(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ClaimTree, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Json::List(list))
+        Ok(ClaimTree::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ClaimTree, A::Error> {
         let mut object = BTreeMap::new();
-        while let Some((name, value)) = members.next_entry::<String, Json>()? {
+        while let Some((name, value)) = members.next_entry::<String, ClaimTree>()? {
             if object.insert(name, value).is_some() {
                 return Err(A::Error::custom("a member occurs twice"));
             }
         }
-        Ok(Json::Object(object))
+        Ok(ClaimTree::Object(object))
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn claim(text: &str, pointer: &str) -> Option<(String, bool)> {
-        let value = Json::parse(text.as_bytes()).expect("JSON").at(pointer)?.claim()?;
+        let value = ClaimTree::parse(text.as_bytes()).expect("JSON").at(pointer)?.claim()?;
         Some((value.text.into(), value.is_string))
     }
 
@@ -210,9 +210,9 @@ mod tests {
             "{'a':1}",
             "",
         ] {
-            assert_eq!(Json::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(ClaimTree::parse(text.as_bytes()), None, "{text}");
         }
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(Json::parse(deep.as_bytes()), None, "the stack has a limit");
+        assert_eq!(ClaimTree::parse(deep.as_bytes()), None, "the stack has a limit");
     }
 }

@@ -1,24 +1,26 @@
 //! The keys in force: those of files, which never change, and those that were fetched, which are
 //! replaced and end.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::keys::VerifyKey;
 use crate::clock::Wall;
 
 /// The keys in force. Requests read them without a lock.
-#[derive(Debug)]
 pub struct KeyStore {
     current: ArcSwap<KeySet>,
-    /// Told when a token names a key that is unknown.
-    wanted: Notify,
+    /// Called when a token names a key that is unknown; none where no keys are fetched.
+    want: Option<WantKeys>,
     fetches: Mutex<FetchState>,
 }
+
+/// Asks for a fetch of keys. It must neither block nor do more than once what it is asked twice.
+pub type WantKeys = Box<dyn Fn() + Send + Sync>;
 
 /// The keys at one time.
 #[derive(Debug)]
@@ -89,20 +91,16 @@ impl KeySet {
 }
 
 impl KeyStore {
-    /// With the keys of files; whether others will be fetched.
+    /// With the keys of files, and what asks for others, if they are fetched.
     #[must_use]
-    pub fn new(fixed: Vec<VerifyKey>, fetches: bool) -> Self {
+    pub fn new(fixed: Vec<VerifyKey>, want: Option<WantKeys>) -> Self {
         let set = KeySet {
             generation: 0,
             fixed: fixed.into(),
             fetched: Arc::default(),
-            until: fetches.then_some(Wall(0)),
+            until: want.is_some().then_some(Wall(0)),
         };
-        Self {
-            current: ArcSwap::from_pointee(set),
-            wanted: Notify::new(),
-            fetches: Mutex::default(),
-        }
+        Self { current: ArcSwap::from_pointee(set), want, fetches: Mutex::default() }
     }
 
     pub(super) fn load(&self) -> arc_swap::Guard<Arc<KeySet>> {
@@ -111,14 +109,9 @@ impl KeyStore {
 
     /// Asks for a fetch, because a token names an unknown key.
     pub(super) fn want(&self) {
-        if self.load().until.is_some() {
-            self.wanted.notify_one();
+        if let Some(want) = &self.want {
+            want();
         }
-    }
-
-    /// Waits until a token has named an unknown key. One that did before counts.
-    pub async fn wanted(&self) {
-        self.wanted.notified().await;
     }
 
     /// Keys were fetched, and hold for `keep`. Only one task calls this.
@@ -151,5 +144,11 @@ impl KeyStore {
             error: state.error.clone(),
             lacks_fetched: set.lacks_fetched(now),
         }
+    }
+}
+
+impl fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyStore").field("current", &self.current).finish_non_exhaustive()
     }
 }

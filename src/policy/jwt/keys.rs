@@ -211,3 +211,45 @@ pub fn parse_pem(text: &[u8]) -> Result<Vec<VerifyKey>, KeySetError> {
     }
     if keys.is_empty() { Err(KeySetError::NotPem) } else { Ok(keys) }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    use super::*;
+
+    /// RFC 7515 A.2: a token signed by RS256, and its key; with the sign byte that some issuers
+    /// write.
+    #[test]
+    fn an_rsa_signature_of_the_rfc_is_verified() {
+        const MODULUS: &str = "\
+            ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJ\
+            PMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0\
+            LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uD\
+            Zlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2\
+            PAcDTW9gb54h4FRWyuXpoQ";
+        const SIGNATURE: &str = "\
+            cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF\
+            5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK\
+            5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqt\
+            FZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB\
+            p0igcN_IoypGlUPQGe77Rw";
+        const MESSAGE: &str = "\
+            eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9\
+            leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let padded = URL_SAFE_NO_PAD
+            .encode([&[0][..], &URL_SAFE_NO_PAD.decode(MODULUS).expect("base64")].concat());
+        for n in [MODULUS, &padded] {
+            let key = json!({ "kty": "RSA", "n": n, "e": "AQAB", "alg": "RS256" });
+            let text = json!({ "keys": [key] }).to_string();
+            let keys = parse_jwks(text.as_bytes(), &[Algorithm::RS256]).expect("a key");
+            let key = &keys[0];
+            assert!(key.verifies(Algorithm::RS256, MESSAGE.as_bytes(), SIGNATURE));
+            assert!(!key.verifies(Algorithm::RS256, b"another", SIGNATURE));
+            assert!(!key.verifies(Algorithm::PS256, MESSAGE.as_bytes(), SIGNATURE));
+            assert!(!key.verifies(Algorithm::HS256, MESSAGE.as_bytes(), SIGNATURE));
+        }
+    }
+}

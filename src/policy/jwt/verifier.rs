@@ -12,7 +12,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use super::claims::{ClaimValue, Json};
+use super::claims::{ClaimTree, ClaimValue};
 use super::failure_budget::FailureBudget;
 use super::key_store::{KeySet, KeyStore};
 use super::keys::VerifyKey;
@@ -29,7 +29,7 @@ pub struct TokenVerifier {
     /// The claims that fields read.
     pointers: Box<[Arc<str>]>,
     keys: Arc<KeyStore>,
-    remembered: Cache<u128, Arc<VerifiedToken>, UnitWeighter, DefaultHashBuilder, Evictions>,
+    remembered: Cache<u128, Arc<VerifiedToken>, UnitWeighter, DefaultHashBuilder, TokenEvictions>,
     /// Keys the names under which tokens are remembered.
     name_key: [u8; 16],
     failures: FailureBudget,
@@ -60,9 +60,9 @@ impl VerifiedToken {
 
 /// Counts evictions, and not what is replaced or forgotten.
 #[derive(Clone, Debug)]
-struct Evictions(Arc<Counter>);
+struct TokenEvictions(Arc<Counter>);
 
-impl Lifecycle<u128, Arc<VerifiedToken>> for Evictions {
+impl Lifecycle<u128, Arc<VerifiedToken>> for TokenEvictions {
     type RequestState = ();
 
     fn before_evict(&self, (): &mut (), _: &u128, _: &mut Arc<VerifiedToken>) {
@@ -82,7 +82,7 @@ impl TokenVerifier {
         counters: TokenCounters,
         clock: Clock,
     ) -> Self {
-        let lifecycle = Evictions(Arc::clone(&counters.evicted));
+        let lifecycle = TokenEvictions(Arc::clone(&counters.evicted));
         let (capacity, hasher) = (rules.capacity, DefaultHashBuilder::default());
         let remembered = Cache::with(capacity, capacity as u64, UnitWeighter, hasher, lifecycle);
         let name_key = rand::random();
@@ -167,7 +167,7 @@ impl TokenVerifier {
             return Err(TokenFault::Algorithm);
         }
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenFault::NotJwt)?;
-        let claims = Json::parse(&payload).ok_or(TokenFault::Claims)?;
+        let claims = ClaimTree::parse(&payload).ok_or(TokenFault::Claims)?;
         let until = self.check_claims(&claims, now)?;
         let key = self.signing_key(&header, message, signature, (keys, now))?;
         Ok(VerifiedToken {
@@ -185,7 +185,7 @@ impl TokenVerifier {
 
     /// Checks the times, the issuer and the audience. Returns when the token ends. A claim of
     /// another type than it must have is an error, and is not passed over.
-    fn check_claims(&self, claims: &Json, now: Wall) -> Result<Wall, TokenFault> {
+    fn check_claims(&self, claims: &ClaimTree, now: Wall) -> Result<Wall, TokenFault> {
         let time = |name: &str| match claims.member(name) {
             None => Ok(None),
             Some(value) => {
@@ -203,18 +203,18 @@ impl TokenVerifier {
         let is_one_of = |allowed: &[Box<str>], text: Option<&str>| {
             text.is_some_and(|text| allowed.iter().any(|one| **one == *text))
         };
-        let issuer = claims.member("iss").and_then(Json::as_text);
+        let issuer = claims.member("iss").and_then(ClaimTree::as_text);
         if !rules.issuers.is_empty() && !is_one_of(&rules.issuers, issuer) {
-            return Err(TokenFault::Issuer);
+            return Err(TokenFault::OtherIssuer);
         }
         let is_for_us = match claims.member("aud") {
-            Some(Json::List(list)) => {
+            Some(ClaimTree::List(list)) => {
                 list.iter().any(|one| is_one_of(&rules.audiences, one.as_text()))
             }
-            other => is_one_of(&rules.audiences, other.and_then(Json::as_text)),
+            other => is_one_of(&rules.audiences, other.and_then(ClaimTree::as_text)),
         };
         if !rules.audiences.is_empty() && !is_for_us {
-            return Err(TokenFault::Audience);
+            return Err(TokenFault::OtherAudience);
         }
         Ok(until)
     }

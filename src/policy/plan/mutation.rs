@@ -10,7 +10,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
-use crate::policy::field::{FieldView, token_places};
+use crate::policy::field::FieldView;
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::plan::write_methods::WriteMethods;
@@ -21,6 +21,7 @@ use crate::policy::request_target;
 use crate::policy::route::Captures;
 use crate::policy::tag::Tag;
 use crate::policy::template::UnreadTemplate;
+use crate::policy::token_places::token_places;
 
 /// What a mutation purges.
 #[derive(Clone, Debug)]
