@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Instructions that a hit and a pass take in user space, counted by callgrind.
 
-    python3 benches/instructions.py target/release/sidecache
+    python3 benches/instructions.py target/release/sidecache [scenario ...]
 
 Runs the sidecar under `valgrind --tool=callgrind` in front of an origin of its own, on memory alone,
 and sends the same requests on one connection: once few, once many. The difference is what each
 request costs, start and end apart. The count is the same on a busy machine and on an idle one.
 """
 
+import base64
+import hashlib
+import hmac
 import http.client
 import http.server
+import json
 import os
 import re
 import signal
@@ -22,6 +26,21 @@ import time
 
 BODY = b"x" * 1024
 FEW, MANY = 500, 2500
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def token():
+    """A token of 800 bytes or so, as issuers make them."""
+
+    def part(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    claims = {"exp": int(time.time()) + 3600, "tenant": "acme", "scope": "x" * 500}
+    message = b".".join(part(json.dumps(one).encode()) for one in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return (message + b"." + part(hmac.new(SECRET.encode(), message, hashlib.sha256).digest())).decode()
+
+
+HEADERS = {"Authorization": f"Bearer {token()}"}
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
@@ -56,6 +75,14 @@ def instructions(binary, path, count, upstream):
                 f'[admin]\naddress = "127.0.0.1:{free_port()}"\n'
                 '[log]\nlevel = "warn"\naccess = false\n'
                 '[[routes]]\npath = "/hit"\nttl = "1h"\nscope = "public"\n'
+                # The same request with and without a field from its token.
+                f'[jwt]\nalgorithms = ["HS256"]\nsecret = "{SECRET}"\n'
+                '[fields]\ntenant = { jwt = "/tenant" }\nsite = { host = true }\n'
+                + "".join(
+                    f'[[routes]]\npath = "/{scope}/{key}"\nttl = "1h"\nscope = "{scope}"\nkey = ["{key}"]\n'
+                    for scope in ("public", "shared")
+                    for key in ("site", "tenant")
+                )
             )
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
         sidecar = subprocess.Popen(
@@ -73,10 +100,10 @@ def instructions(binary, path, count, upstream):
                         raise
                     time.sleep(0.1)
             for _ in range(count):
-                client.request("GET", path)
+                client.request("GET", path, headers={} if path in ("/hit", "/pass") else HEADERS)
                 response = client.getresponse()
                 assert response.status == 200 and response.read() == BODY
-            assert response.getheader("x-cache") == ("HIT" if path == "/hit" else "BYPASS")
+            assert response.getheader("x-cache") == ("BYPASS" if path == "/pass" else "HIT")
             client.close()
             sidecar.send_signal(signal.SIGTERM)
             said = sidecar.communicate(timeout=300)[1].decode()
@@ -91,7 +118,14 @@ def main():
     binary = sys.argv[1] if len(sys.argv) > 1 else "target/release/sidecache"
     origin = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
     threading.Thread(target=origin.serve_forever, daemon=True).start()
-    for name, path in [("hit", "/hit"), ("pass", "/pass")]:
+    scenarios = {"hit": "/hit", "pass": "/pass"}
+    for scope in ("public", "shared"):
+        scenarios[f"hit, {scope}, token"] = f"/{scope}/site"
+        scenarios[f"hit, {scope}, field from the token"] = f"/{scope}/tenant"
+    wanted = sys.argv[2:]
+    for name, path in scenarios.items():
+        if wanted and name not in wanted:
+            continue
         few, many = (instructions(binary, path, count, origin.server_port) for count in (FEW, MANY))
         print(f"{name}: {(many - few) / (MANY - FEW):,.0f} instructions a request")
 

@@ -16,6 +16,7 @@ pub use crate::app::listeners::BoundListeners;
 use crate::app::reload::{AdminReload, Origins, Reloader, StartupSettings};
 use crate::app::restart::RestartRole;
 use crate::app::snapshot::SnapshotKeeper;
+use crate::app::tokens::TokenKeeper;
 use crate::app::trace::TraceExport;
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
@@ -67,6 +68,7 @@ mod snapshot;
 mod switch_metrics;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod trace;
 mod trials;
 mod unseen_cookies;
@@ -117,7 +119,9 @@ impl Sidecar {
         let upstream_counters = upstream::UpstreamCounters::default();
         let metrics = Arc::new(Metrics::new());
         let (tracer, trace) = TraceExport::start(config.trace.as_ref(), &metrics);
-        let startup = StartupSettings::from_config(config, hasher.clone());
+        let tokens = TokenKeeper::new(clock.clone());
+        tokens.register(&metrics);
+        let startup = StartupSettings::from_config(config, hasher.clone(), tokens);
         let origins = Origins::new(config, clock.clone(), upstream_counters.clone())?;
         let active = startup.active_config(config, &metrics, &origins.current());
         let (tasks, cluster_fills) = (TaskTracker::new(), OnceLock::new());
@@ -406,6 +410,9 @@ impl Readiness for AppReadiness {
             degraded.push("draining".to_owned());
         }
         degraded.extend(self.proxy.active_config().origin.health().status().degraded_reason());
+        if let Some(tokens) = &self.proxy.active_config().rules.tokens {
+            degraded.extend(tokens.keys().status(self.proxy.clock.wall()).degraded_reason());
+        }
         if self.proxy.overlap.awaits_predecessor() {
             degraded.push("an earlier process still answers writes: nothing is cached".to_owned());
         }

@@ -30,7 +30,7 @@ pub mod suggestions;
 mod tests;
 
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
-pub use self::model::{Config, ConfigLimits};
+pub use self::model::{Config, ConfigLimits, JwtSettings};
 pub use self::schema::{json_schema, key_order};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::units::show_size;

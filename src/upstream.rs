@@ -17,6 +17,7 @@ mod error;
 mod exchange;
 mod framing;
 mod health;
+mod jwks;
 mod permits;
 mod pinned;
 mod pool;
@@ -42,6 +43,7 @@ pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
 pub use self::health::OriginHealth;
+pub use self::jwks::{JwksClient, JwksSource};
 pub use self::pinned::PinSlot;
 pub use self::settings::{
     HostHeader, Target, UpstreamAddress, UpstreamLimits, UpstreamSettings, tunnels_of,

@@ -75,6 +75,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
         "history": history(state),
         "redis": redis(state),
         "app": app(state),
+        "jwt": jwt(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
         "config": {
             "file": status.file.map(|file| file.display().to_string()),
@@ -115,6 +116,20 @@ fn app(state: &AdminState) -> Value {
         "advice": outage.map(|outage| outage.advice),
         "since_ms": outage.map(|outage| outage.since.0),
         "failures": outage.map_or(0, |outage| outage.failures),
+    })
+}
+
+/// The keys of tokens; null without `[jwt]`.
+fn jwt(state: &AdminState) -> Value {
+    let config = state.proxy.active_config();
+    let Some(tokens) = &config.rules.tokens else { return Value::Null };
+    let status = tokens.keys().status(state.proxy.clock.wall());
+    json!({
+        "keys": status.keys,
+        "keys_age_s": status.age.map(|age| age.as_secs_f64()),
+        "fetch_error": status.error,
+        "why": status.degraded_reason(),
+        "tokens": tokens.remembered(),
     })
 }
 

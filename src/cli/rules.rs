@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::jwt::{KeyStore, TokenCounters, TokenVerifier, WantKeys};
 use crate::policy::plan::PolicyRules;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
@@ -13,6 +15,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
     let fill = config.fill_constants();
     let trusted = config.server.trusted_proxies.networks();
+    let tokens = verifier(&config);
     PolicyRules {
         fill,
         host_key: config.host_key,
@@ -24,6 +27,17 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         credential: Arc::clone(&config.credential),
         upgrades: Upgrades::new(config.upstream.upgrades),
         origin: None,
+        tokens,
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
     }
+}
+
+/// What verifies tokens by the keys that are in files. Nothing is fetched.
+fn verifier(config: &Config) -> Option<Arc<TokenVerifier>> {
+    let jwt = config.jwt.as_ref()?;
+    let want = jwt.source.as_ref().map(|_| -> WantKeys { Box::new(|| {}) });
+    let keys = Arc::new(KeyStore::new(jwt.fixed.clone(), want));
+    let (rules, pointers) = (jwt.rules.clone(), config.claim_pointers());
+    let (counters, clock) = (TokenCounters::default(), Clock::system());
+    Some(Arc::new(TokenVerifier::new(rules, pointers, keys, counters, clock)))
 }

@@ -17,7 +17,7 @@ use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText}
 use super::diagnostics::recover;
 use super::file::{ConfigFile, RedisSection};
 use super::lint;
-use super::model::{Config, ConfigLimits};
+use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::server::ListenAddress;
@@ -30,6 +30,7 @@ pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
+pub mod jwt;
 pub mod purges;
 pub mod routes;
 mod rule_names;
@@ -162,7 +163,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             .unwrap_or_default(),
     );
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
-    let fields = FieldTable::compile(file.fields.get(), context);
+    let (fields, jwt) = fields(file, context);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {
@@ -178,14 +179,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
-        let redis = redis.as_ref().and_then(Option::as_ref);
         let parts = lint::CompiledParts {
             routes: &routes,
             purges: &purges,
             credential: &credential,
             limits: limits.as_ref(),
             snapshot: snapshot.as_ref(),
-            redis,
+            redis: redis.as_ref().and_then(Option::as_ref),
         };
         lint::warn(file, &parts, context);
         fields.warn_unused(context);
@@ -214,6 +214,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             *file.upstream.get()?.method_override.get()?,
         ),
         credential,
+        jwt,
         response_rules,
         debug: sections::debug(file.debug.get()?)?,
         mode,
@@ -222,6 +223,14 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
+}
+
+/// `[fields]`, and `[jwt]` if there is one, from whose tokens they may come.
+fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Option<JwtSettings>) {
+    let fields = FieldTable::compile(file.fields.get(), context);
+    let jwt = file.jwt.given().and_then(|given| jwt::jwt(&given.value, &given.span, context));
+    jwt::check_fields(&file.jwt, file.fields.get(), context);
+    (fields, jwt)
 }
 
 /// `[log]`, and `[trace]` if there is one.

@@ -26,9 +26,6 @@ pub use self::value_table::ValueTable;
 pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 pub use crate::spelling::nearest;
 
-/// Keys that are planned but not supported yet.
-const PLANNED_KEYS: [&str; 1] = ["jwt"];
-
 /// The keys at the top of the file. Appended to its end, they land in its last section.
 const TOP_KEYS: [&str; 2] = ["mode", "watch"];
 
@@ -183,16 +180,12 @@ impl TomlReader<'_> {
             }
             let near = nearest(key, known);
             unknown.0.push(near.unwrap_or_default().to_owned());
-            let (message, hint) = if PLANNED_KEYS.contains(&key) {
-                (format!("`{key}` is not supported by this version"), Some("remove it".to_owned()))
-            } else {
-                let near = near.map(|near| format!("did you mean `{near}`?"));
-                (format!("{place} has no key `{key}`"), top_hint(key).or(near))
-            };
+            let near = near.map(|near| format!("did you mean `{near}`?"));
+            let message = format!("{place} has no key `{key}`");
             self.report.push(
                 DiagnosticBuilder::error(name.span(), message)
                     .allowed(known.join(", "))
-                    .maybe_hint(hint),
+                    .maybe_hint(top_hint(key).or(near)),
             );
         }
         unknown

@@ -13,11 +13,13 @@ use super::keywords::{
     OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
+pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
+mod jwt;
 mod limits;
 mod purges;
 mod trace;
@@ -56,6 +58,8 @@ table! {
         /// Named values taken from a request, for keys and tags. Captures of a path are fields
         /// without being named here.
         fields: NamedTable<FieldForm> = {},
+        /// How tokens (JWT) are verified whose claims are fields.
+        jwt: JwtSection,
         /// What identifies a caller, besides `Authorization`.
         credential: CredentialSection = {},
         /// Tags that the origin sends.
@@ -260,16 +264,17 @@ table! {
     /// Where the value of a field comes from: exactly one source.
     #[schemars(extend(
         "oneOf" = [
-            { "required": ["header"] }, { "required": ["cookie"] }, { "required": ["query"] },
+            { "required": ["header"] }, { "required": ["query"] },
             { "required": ["path"] }, { "required": ["host"] }, { "required": ["auth"] },
-            { "required": ["client"] }, { "required": ["body"] },
+            { "required": ["client"] }, { "required": ["body"] }, { "required": ["jwt"] },
+            { "required": ["cookie"], "not": { "required": ["jwt"] } },
         ],
         "dependentRequired" = { "length": ["auth"], "prefix": ["client"] }
     ))]
     FieldForm("a field", "{ header = \"x-name\" }") {
         /// A request header.
         header: TomlString,
-        /// A cookie.
+        /// A cookie. Beside `jwt`: the cookie that holds the token.
         cookie: TomlString,
         /// A query parameter.
         query: TomlString,
@@ -293,6 +298,10 @@ table! {
         /// A JSON pointer into the body of a write, JSON or form. For purge rules only.
         #[schemars(extend("pattern" = "^/", "examples" = ["/campaign/id"]))]
         body: TomlString,
+        /// A JSON pointer into the claims of a token (JWT) that `[jwt]` verifies, from
+        /// `Authorization: Bearer`, or from the cookie named by `cookie`.
+        #[schemars(extend("pattern" = "^/", "examples" = ["/tenant_id", "/realm/name"]))]
+        jwt: TomlString,
     }
 }
 

@@ -2,6 +2,7 @@
 //! program.
 
 use super::decode::words;
+use crate::policy::jwt::Algorithm;
 use crate::policy::purge_rule::{MutationGuard, PurgeOn};
 use crate::policy::route::{
     AdmitRule, ClientCacheControl, Collapse, EncodedSlash, PathCase, RouteMode, UnknownHeaders,
@@ -75,6 +76,16 @@ words! {
     /// What a caller may be given once the origin has answered it.
     AdmitWord -> AdmitRule, "a rule for admission" {
         "entry" => AdmitRule::Entry, "route" => AdmitRule::Route,
+    }
+}
+
+words! {
+    /// An algorithm of signatures (RFC 7518 3.1). `none` is none.
+    AlgorithmWord -> Algorithm, "an algorithm of signatures" {
+        "HS256" => Algorithm::HS256, "HS384" => Algorithm::HS384, "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256, "RS384" => Algorithm::RS384, "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256, "PS384" => Algorithm::PS384, "PS512" => Algorithm::PS512,
+        "ES256" => Algorithm::ES256, "ES384" => Algorithm::ES384, "EdDSA" => Algorithm::EdDSA,
     }
 }
 

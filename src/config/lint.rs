@@ -24,6 +24,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod times;
+mod tokens;
 mod view;
 
 pub use self::view::CompiledParts;
@@ -43,6 +44,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         let builder = DiagnosticBuilder::warning(0..0, "there are no routes, so nothing is cached");
         context.report.push(builder.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
     }
+    tokens::check(&whole, context);
     scopes::check(&whole, context);
     callers::check(&whole, context);
     headers::check(&whole, context);

@@ -12,8 +12,10 @@ use crate::admin;
 use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
+use crate::policy::field::FieldSource;
+use crate::policy::jwt::{TokenRules, VerifyKey};
 use crate::policy::plan::FillConstants;
-use crate::policy::purge_rule::PurgeRules;
+use crate::policy::purge_rule::{PurgeRule, PurgeRules};
 use crate::policy::route;
 use crate::proxy::DebugHeaders;
 use crate::redis;
@@ -50,6 +52,8 @@ pub struct Config {
     pub purges: PurgeRules,
     /// What identifies a caller.
     pub credential: Arc<CredentialRule>,
+    /// How tokens are verified, if they are.
+    pub jwt: Option<JwtSettings>,
     /// How the origin's responses are read.
     pub response_rules: Arc<route::ResponseRules>,
     /// Headers that help to find out why.
@@ -77,6 +81,23 @@ impl Config {
         }
     }
 
+    /// The claims that fields of rules read, in order.
+    #[must_use]
+    pub fn claim_pointers(&self) -> Box<[Arc<str>]> {
+        let keyed = self.routes.iter().flat_map(|route| &*route.fields);
+        let purged = self.purges.iter().flat_map(PurgeRule::fields);
+        let mut pointers: Vec<Arc<str>> = keyed
+            .chain(purged)
+            .filter_map(|field| match &field.source {
+                FieldSource::Jwt(field) => Some(Arc::clone(&field.pointer)),
+                _ => None,
+            })
+            .collect();
+        pointers.sort();
+        pointers.dedup();
+        pointers.into()
+    }
+
     /// What the requests of all fills have in common.
     #[must_use]
     pub fn fill_constants(&self) -> FillConstants {
@@ -89,6 +110,21 @@ impl Config {
         let upstream = &self.upstream;
         FillConstants { user_agent: upstream.user_agent.clone(), host, via: upstream.via }
     }
+}
+
+/// `[jwt]`, compiled.
+#[derive(Clone, Debug)]
+pub struct JwtSettings {
+    /// What a token must have.
+    pub rules: TokenRules,
+    /// The keys of files.
+    pub fixed: Vec<VerifyKey>,
+    /// Where further keys are fetched, if they are.
+    pub source: Option<upstream::JwksSource>,
+    /// How often they are fetched.
+    pub refresh: Duration,
+    /// How long they hold when they cannot be fetched again.
+    pub keep: Duration,
 }
 
 /// Limits on memory and work that requests and responses can cause.

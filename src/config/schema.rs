@@ -39,6 +39,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "FreshnessSection" => file::FreshnessSection::KEYS,
         "LogSection" => file::LogSection::KEYS,
         "TraceSection" => file::TraceSection::KEYS,
+        "JwtSection" => file::JwtSection::KEYS,
         "FieldForm" => file::FieldForm::KEYS,
         "CredentialSection" => file::CredentialSection::KEYS,
         "TagsSection" => file::TagsSection::KEYS,

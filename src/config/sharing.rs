@@ -26,6 +26,7 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
+use crate::policy::jwt::{TokenField, TokenPlace};
 use crate::policy::names::meaning;
 use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
 use crate::policy::scope::Scope;
@@ -216,7 +217,14 @@ impl RouteSharing {
         let stands_for_all = matches!(source, FieldSource::Auth(_))
             && self.scope == Scope::Private
             && !self.keyed.iter().any(|(_, own)| matches!(own, FieldSource::Auth(_)));
+        // So is a token in `Authorization`, with all that it claims.
+        let is_in_credential = self.scope == Scope::Private
+            && matches!(
+                source,
+                FieldSource::Jwt(TokenField { place: TokenPlace::Authorization, .. })
+            );
         is_keyed_anyway
+            || is_in_credential
             || stands_for_all
             || self.keyed.iter().any(|(_, own)| is_as_narrow(own, source))
     }

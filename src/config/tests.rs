@@ -13,6 +13,7 @@ mod bounds;
 mod callers;
 mod cases;
 mod first_mistakes;
+mod jwt;
 mod schema;
 mod times;
 

@@ -125,6 +125,8 @@ impl Reason {
             | Self::AmbiguousPath
             | Self::AmbiguousQuery
             | Self::AmbiguousCookie
+            | Self::UnverifiedToken
+            | Self::TokenKeysUnavailable
             | Self::RequestBody
             | Self::Range
             | Self::Precondition
@@ -171,7 +173,11 @@ impl Reason {
     pub const fn has_subject(self) -> bool {
         matches!(
             self,
-            Self::MissingField | Self::UnkeyedHeader | Self::WithheldHeader | Self::AmbiguousCookie
+            Self::MissingField
+                | Self::UnkeyedHeader
+                | Self::WithheldHeader
+                | Self::AmbiguousCookie
+                | Self::UnverifiedToken
         )
     }
 }
@@ -232,6 +238,18 @@ reasons! {
         meaning: "A cookie that the key needs comes twice, as browsers send it that hold one for \
                   each of two paths or domains. The app may read either.",
         remedy: "Let the app set it for one path and one domain alone, and clear the other one.";
+    UnverifiedToken = "unverified token", [Bypass],
+        meaning: "A field of the key comes from a token (JWT), and this one is not verified: it is \
+                  expired or not yet valid, its signature is wrong, its key is unknown, its \
+                  algorithm, issuer or audience is another one, or it is no JWT. The name of the \
+                  field and the cause follow.",
+        remedy: "Nothing, if the origin refuses such tokens, too. Otherwise compare `[jwt]` with \
+                 what the origin accepts: `algorithms`, `issuer`, `audience`, `leeway`, and where \
+                 the keys come from.";
+    TokenKeysUnavailable = "token keys unavailable", [Bypass],
+        meaning: "A field of the key comes from a token (JWT), and the keys to verify it could not \
+                  be fetched from `jwks_url`, or the last ones are older than `keep_keys`.",
+        remedy: "`GET /ready` says why. Check `jwks_url` in `[jwt]` and the way to it.";
     RequestBody = "request body", [Bypass],
         meaning: "A GET or HEAD has a body, which no key contains.",
         remedy: "";

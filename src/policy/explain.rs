@@ -5,7 +5,7 @@
 //! code. It knows the rules alone: neither what is stored nor which clients are authorized.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri, Version};
@@ -26,6 +26,9 @@ mod fill;
 
 /// The name of the line on freshness.
 const FRESH_FOR: &str = "fresh for";
+
+/// The end of the year 9999, after which there are no HTTP-dates.
+const LAST_DATE_MS: u64 = 253_402_300_799_000;
 
 /// A request to explain, as the operator wrote it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -219,6 +222,12 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     lines.line("query", lookup.query().unwrap_or("(none)"));
     for (name, value) in lookup.shown_fields() {
         lines.line(format!("field {name}"), value);
+    }
+    for token in lookup.tokens.verified() {
+        let key = token.key_id.as_deref().map_or_else(String::new, |id| format!(" by key {id}"));
+        let until = Duration::from_millis(token.until.0.min(LAST_DATE_MS));
+        let until = httpdate::fmt_http_date(UNIX_EPOCH + until);
+        lines.line("token", format!("verified{key}; it counts until {until}"));
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash distinguish two clients, and reveal nothing else.

@@ -11,6 +11,7 @@ use crate::policy::body_fields::{BodyFields, BodyValues};
 use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
+use crate::policy::jwt::{RequestTokens, TokenError, TokenFault, TokenField, TokenPlace};
 use crate::policy::request_target;
 use crate::secret::Hasher;
 
@@ -47,6 +48,8 @@ pub enum FieldSource {
     Body(Box<str>),
     /// The names of the caller, of which there may be several. For tags only.
     Caller,
+    /// A claim of a verified token.
+    Jwt(TokenField),
 }
 
 /// How many bits of a client's address count.
@@ -109,6 +112,8 @@ pub struct FieldView<'a> {
     pub credential: &'a CredentialRule,
     /// Hashes values that must not be stored in the clear.
     pub hasher: &'a Hasher,
+    /// What was found of the tokens that fields read.
+    pub tokens: &'a RequestTokens,
 }
 
 /// Why a field has no value.
@@ -118,6 +123,8 @@ pub enum FieldError {
     Missing,
     /// The request has it more than once, or in a form that can be read in two ways.
     Ambiguous,
+    /// It is in a token that is not verified.
+    Unverified(TokenFault),
 }
 
 impl FieldView<'_> {
@@ -170,6 +177,12 @@ impl Field {
                 let client = view.client.ok_or(FieldError::Missing)?;
                 Cow::Owned(prefix.apply(client).to_string().into_bytes())
             }
+            FieldSource::Jwt(field) => match view.tokens.claim(field) {
+                Ok(Some(value)) => Cow::Borrowed(value.text.as_bytes()),
+                Ok(None) | Err(TokenError::Missing) => return Err(FieldError::Missing),
+                Err(TokenError::Ambiguous) => return Err(FieldError::Ambiguous),
+                Err(TokenError::Unverified(fault)) => return Err(FieldError::Unverified(fault)),
+            },
             // No key and no tag of a single value is made of these.
             FieldSource::Body(_) | FieldSource::Caller => return Err(FieldError::Missing),
         })
@@ -197,7 +210,9 @@ impl Field {
             | FieldSource::Path(_)
             | FieldSource::Host
             | FieldSource::Client(_)
-            | FieldSource::Auth(_) => match self.value(view) {
+            | FieldSource::Auth(_)
+            // Of a token that is not verified nobody can tell whom the origin took the caller for.
+            | FieldSource::Jwt(_) => match self.value(view) {
                 Ok(value) => value.into_iter().map(Cow::into_owned).collect(),
                 Err(_) => return None,
             },
@@ -236,12 +251,37 @@ impl Field {
             FieldSource::Header(name) => Some(name),
             FieldSource::Cookie(_) => Some(const { &COOKIE }),
             FieldSource::Auth(_) => Some(const { &AUTHORIZATION }),
+            FieldSource::Jwt(TokenField { place: TokenPlace::Authorization, .. }) => {
+                Some(const { &AUTHORIZATION })
+            }
+            FieldSource::Jwt(TokenField { place: TokenPlace::Cookie(_), .. }) => {
+                Some(const { &COOKIE })
+            }
             FieldSource::Query(_)
             | FieldSource::Path(_)
             | FieldSource::Host
             | FieldSource::Client(_)
             | FieldSource::Body(_)
             | FieldSource::Caller => None,
+        }
+    }
+
+    /// The header whose whole value is the field's: one that a key of the field holds.
+    #[must_use]
+    pub fn whole_header(&self) -> Option<&HeaderName> {
+        match &self.source {
+            // A key holds one claim of it.
+            FieldSource::Jwt(_) => None,
+            _ => self.header(),
+        }
+    }
+
+    /// Where the token is that this field reads, if it reads one.
+    #[must_use]
+    pub const fn token_place(&self) -> Option<&TokenPlace> {
+        match &self.source {
+            FieldSource::Jwt(field) => Some(&field.place),
+            _ => None,
         }
     }
 
@@ -318,6 +358,7 @@ mod tests {
             has_body: false,
             credential,
             hasher,
+            tokens: Box::leak(Box::default()),
         }
     }
 

@@ -52,6 +52,8 @@ pub enum KeyPart {
     FieldAbsent = 16,
     /// The origin, if it is not the one that the process was started with.
     Origin = 17,
+    /// The value of the field named before, which JSON does not write as a string.
+    JsonValue = 18,
 }
 
 /// The digest that an entry is stored under.
@@ -241,7 +243,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KINDS: [KeyPart; 15] = [
+    const KINDS: [KeyPart; 16] = [
         KeyPart::Route,
         KeyPart::Host,
         KeyPart::Path,
@@ -257,6 +259,7 @@ mod tests {
         KeyPart::VaryValue,
         KeyPart::VaryAbsent,
         KeyPart::Cookies,
+        KeyPart::JsonValue,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {

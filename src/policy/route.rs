@@ -10,9 +10,11 @@ use http::header::HeaderName;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::jwt::TokenPlace;
 use crate::policy::scope::Scope;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
+use crate::policy::token_places::token_places;
 use crate::semantics::browser::BrowserRule;
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
@@ -205,6 +207,8 @@ pub struct Route {
     pub keyed_cookies: Box<[Box<str>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
+    /// Where the tokens are that fields of the key read.
+    pub token_places: Box<[TokenPlace]>,
     /// What a switch makes of its mode for the time being.
     pub switched: SwitchedMode,
 }
@@ -233,6 +237,7 @@ impl Route {
             .collect();
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
+        let token_places = token_places(fields.iter());
         let headers = HeaderRules::new(&spec, &fields, credential);
         let fingerprint = fingerprint(&spec, credential, response_rules);
         Self {
@@ -244,6 +249,7 @@ impl Route {
             fields: fields.into(),
             keyed_cookies,
             keys_address,
+            token_places,
             switched: SwitchedMode::default(),
         }
     }

@@ -329,6 +329,7 @@ mod tests {
             has_body: false,
             credential: &credential,
             hasher: &hasher,
+            tokens: &crate::policy::jwt::RequestTokens::NONE,
         })
     }
 

@@ -283,7 +283,8 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
             | FieldSource::Host
             | FieldSource::Client(_)
             | FieldSource::Auth(_)
-            | FieldSource::Caller => true,
+            | FieldSource::Caller
+            | FieldSource::Jwt(_) => true,
         })
     })
 }

@@ -8,6 +8,7 @@ mod drain;
 mod expiry;
 mod fill_bytes;
 mod isolation;
+mod jwt;
 mod languages;
 mod learned_headers;
 mod memory;

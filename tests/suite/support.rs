@@ -13,6 +13,7 @@ pub mod flow;
 pub mod frail_app;
 pub mod history;
 pub mod http1;
+pub mod issuer;
 pub mod nginx;
 pub mod origin;
 pub mod patient_app;

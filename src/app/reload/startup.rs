@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origins::CurrentOrigin;
+use crate::app::tokens::TokenKeeper;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::known_callers::KnownCallers;
@@ -29,12 +30,13 @@ pub struct StartupSettings {
     hasher: Hasher,
     /// The list that new connections are judged by.
     pub(super) trusted_proxies: TrustedProxies,
+    tokens: TokenKeeper,
 }
 
 impl StartupSettings {
     /// The settings of the file at startup.
     #[must_use]
-    pub fn from_config(config: &Config, hasher: Hasher) -> Self {
+    pub(crate) fn from_config(config: &Config, hasher: Hasher, tokens: TokenKeeper) -> Self {
         let limits = &config.limits;
         Self {
             object: limits.object,
@@ -43,6 +45,7 @@ impl StartupSettings {
             half_closed: config.server.half_closed,
             hasher,
             trusted_proxies: config.server.trusted_proxies.clone(),
+            tokens,
         }
     }
 
@@ -71,6 +74,7 @@ impl StartupSettings {
             debug: config.debug,
             access_log: config.log.access,
         };
+        let tokens = self.tokens.verifier(config);
         let (routes, purges) =
             (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
         let trusted = config.server.trusted_proxies.networks();
@@ -84,6 +88,7 @@ impl StartupSettings {
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             fill: config.fill_constants(),
             origin: origin.key,
+            tokens,
             host_key: config.host_key.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));

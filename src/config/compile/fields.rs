@@ -7,6 +7,7 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::credential::cookie_name;
+use super::jwt;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -14,7 +15,7 @@ use crate::config::file::FieldForm;
 use crate::config::keywords::AuthKind;
 use crate::policy::field::{Auth, ClientPrefix, Field, FieldSource};
 
-const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body";
+const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body, jwt";
 const SHORTEST_PREFIX: u64 = 8;
 const LONGEST_PREFIX: u64 = 512;
 /// The network that a customer of an Internet provider usually has.
@@ -148,9 +149,13 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         client,
         prefix,
         body,
+        jwt,
         unknown,
     } = &form.value;
-    let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Setting::Absent));
+    // Beside `jwt`, a cookie is where the token is.
+    let own_cookie = if matches!(jwt, Setting::Absent) { cookie } else { &Setting::Absent };
+    let texts =
+        [header, own_cookie, query, path, body, jwt].map(|slot| !matches!(slot, Setting::Absent));
     let others = [
         !matches!(host, Setting::Absent),
         !matches!(auth, Setting::Absent),
@@ -172,19 +177,9 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         }
         return None;
     }
-    if let Some(length) = length.given().filter(|_| {
-        !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
-    }) {
-        let builder =
-            DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
-        context.report.push(builder.hint("remove it"));
-    }
-    if let (Some(prefix), Setting::Absent) = (prefix.given(), client) {
-        let builder = DiagnosticBuilder::error(
-            prefix.span.clone(),
-            "`prefix` is only for client = \"address\"",
-        );
-        context.report.push(builder.hint("remove it"));
+    report_misplaced(&form.value, context);
+    if let Some(claim) = jwt.given() {
+        return jwt::field_source(&pointer(claim, context)?, cookie, context);
     }
     if client.given().is_some() {
         return client_prefix(prefix, context).map(FieldSource::Client);
@@ -215,6 +210,25 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         return named(text, "a capture", context).map(FieldSource::Path);
     }
     body.given().and_then(|text| pointer(text, context)).map(FieldSource::Body)
+}
+
+/// Reports keys that are only for another source.
+fn report_misplaced(form: &FieldForm, context: &mut CompileContext) {
+    let FieldForm { auth, length, client, prefix, .. } = form;
+    if let Some(length) = length.given().filter(|_| {
+        !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
+    }) {
+        let builder =
+            DiagnosticBuilder::error(length.span.clone(), "`length` is only for auth = \"prefix\"");
+        context.report.push(builder.hint("remove it"));
+    }
+    if let (Some(prefix), Setting::Absent) = (prefix.given(), client) {
+        let builder = DiagnosticBuilder::error(
+            prefix.span.clone(),
+            "`prefix` is only for client = \"address\"",
+        );
+        context.report.push(builder.hint("remove it"));
+    }
 }
 
 fn auth_source(

@@ -46,7 +46,9 @@ const fn may_be_absent(source: &FieldSource) -> bool {
         | FieldSource::Cookie(_)
         | FieldSource::Query(_)
         | FieldSource::Path(_)
-        | FieldSource::Body(_) => true,
+        | FieldSource::Body(_)
+        // A token that is not verified is not absent.
+        | FieldSource::Jwt(_) => true,
         FieldSource::Host | FieldSource::Auth(_) | FieldSource::Client(_) | FieldSource::Caller => {
             false
         }
@@ -133,7 +135,8 @@ impl<'a> RuleNames<'a> {
             context.report.push(
                 builder
                     .allowed(
-                        "`?` after fields from a header, a cookie, the query, the path, a body",
+                        "`?` after fields from a header, a cookie, the query, the path, a \
+                         body, a token",
                     )
                     .hint("remove the `?`"),
             );

@@ -30,6 +30,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         max_key: 4096,
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
+        tokens: None,
         host_key: config.host_key,
     };
     let question = ExplainRequest {

@@ -102,7 +102,8 @@ impl Lookup<'_> {
                 | FieldSource::Host
                 | FieldSource::Client(_)
                 | FieldSource::Body(_)
-                | FieldSource::Caller => {
+                | FieldSource::Caller
+                | FieldSource::Jwt(_) => {
                     base = base.wrapping_add(hasher.hash_one((&field.name, &value)));
                     continue;
                 }

@@ -12,6 +12,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
 use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
+use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
@@ -49,6 +50,8 @@ pub struct Lookup<'a> {
     pub has_directives: bool,
     /// What the roles of its headers depend on.
     pub roles: RoleContext,
+    /// What was found of the tokens that fields read.
+    pub tokens: RequestTokens,
     pub(super) request: RequestView<'a>,
     pub(super) rules: &'a PolicyRules,
 }
@@ -80,6 +83,7 @@ impl PolicyRules {
         if let Some(origin) = &self.origin {
             key.part(KeyPart::Origin, origin);
         }
+        let tokens = self.tokens_in(&route.token_places, request.headers);
         let view = FieldView {
             headers: request.headers,
             host: &host,
@@ -90,13 +94,14 @@ impl PolicyRules {
             has_body: false,
             credential: &self.credential,
             hasher: &self.hasher,
+            tokens: &tokens,
         };
         let fields_start = key.len();
         for field in &route.fields {
             let value = field.value(&view).map_err(|error| field_outcome(field, error))?;
             key.part(KeyPart::Field, field.name.as_bytes());
             match value {
-                Some(value) => key.part(KeyPart::Value, &value),
+                Some(value) => key.part(value_part(field, &tokens), &value),
                 None => key.part(KeyPart::FieldAbsent, b""),
             }
         }
@@ -125,6 +130,7 @@ impl PolicyRules {
             range: headers.has_range && *request.method == Method::GET,
             has_directives: headers.has_directives,
             roles,
+            tokens,
             request: *request,
             rules: self,
         })
@@ -295,6 +301,7 @@ impl Lookup<'_> {
             has_body: false,
             credential: &self.rules.credential,
             hasher: &self.rules.hasher,
+            tokens: &self.tokens,
         }
     }
 
@@ -379,8 +386,31 @@ fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>
     }
 }
 
+/// Which part of a key holds the value of a field. Of a claim, `"1"` and `1` are two.
+fn value_part(field: &Field, tokens: &RequestTokens) -> KeyPart {
+    let FieldSource::Jwt(claim) = &field.source else { return KeyPart::Value };
+    match tokens.claim(claim) {
+        Ok(Some(value)) if !value.is_string => KeyPart::JsonValue,
+        _ => KeyPart::Value,
+    }
+}
+
 fn field_outcome(field: &Field, error: FieldError) -> Outcome {
     match (error, &field.source) {
+        (FieldError::Unverified(TokenFault::KeysUnavailable), _) => {
+            Outcome::bypass(Reason::TokenKeysUnavailable)
+        }
+        // SECURITY: why it is not, and nothing of the token.
+        (FieldError::Unverified(fault), _) => {
+            let subject = format!("{}: {}", field.name, fault.as_str());
+            Outcome::bypass_with(Reason::UnverifiedToken, subject)
+        }
+        (FieldError::Ambiguous, FieldSource::Jwt(claim)) => match &claim.place {
+            TokenPlace::Cookie(name) => Outcome::bypass_with(Reason::AmbiguousCookie, &**name),
+            TokenPlace::Authorization => {
+                Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
+            }
+        },
         (FieldError::Missing, _) => {
             Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
         }

@@ -21,6 +21,7 @@ use crate::policy::request_target;
 use crate::policy::route::Captures;
 use crate::policy::tag::Tag;
 use crate::policy::template::UnreadTemplate;
+use crate::policy::token_places::token_places;
 
 /// What a mutation purges.
 #[derive(Clone, Debug)]
@@ -208,6 +209,8 @@ impl PolicyRules {
                 if let Some(header) = ambiguous_header(&read, request.headers) {
                     return Err(header);
                 }
+                let places = token_places(rule.fields());
+                let tokens = self.tokens_in(&places, request.headers);
                 let view = FieldView {
                     headers: request.headers,
                     host: &host,
@@ -218,6 +221,7 @@ impl PolicyRules {
                     has_body: request.has_body,
                     credential: &self.credential,
                     hasher: &self.hasher,
+                    tokens: &tokens,
                 };
                 mutation.add(rule, &view, |template| self.families(template));
             }

@@ -10,6 +10,7 @@ use http::{Method, Uri, Version};
 use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
+use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
 use crate::policy::plan::fill_constants::FillConstants;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::Routes;
@@ -41,6 +42,8 @@ pub struct PolicyRules {
     pub origin: Option<[u8; 8]>,
     /// The host that all requests count for, lower-case. None: each for its own.
     pub host_key: Option<Box<str>>,
+    /// Verifies tokens, if there is a `[jwt]`.
+    pub tokens: Option<Arc<TokenVerifier>>,
 }
 
 impl PolicyRules {
@@ -55,6 +58,14 @@ impl PolicyRules {
             Some(host) => Cow::Borrowed(host),
             None => authority(uri, headers),
         }
+    }
+
+    /// What is found of the tokens in these places.
+    pub(super) fn tokens_in(&self, places: &[TokenPlace], headers: &HeaderMap) -> RequestTokens {
+        if places.is_empty() {
+            return RequestTokens::NONE;
+        }
+        RequestTokens::read(places, self.tokens.as_deref(), headers)
     }
 
     /// The digest that stands in a variant's key for the value of a secret header.

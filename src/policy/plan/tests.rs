@@ -31,6 +31,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
     let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
         origin: None,
+        tokens: None,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,

@@ -186,7 +186,7 @@ impl HeaderRules {
             |name: &HeaderName| spec.scope == Scope::Public && *name == header::AUTHORIZATION;
         for name in fields
             .iter()
-            .filter_map(|field| field.header())
+            .filter_map(|field| field.whole_header())
             .filter(|name| **name != header::COOKIE && !withheld(name))
         {
             // SECURITY: what a client says of its own address never reaches the origin.

@@ -33,6 +33,7 @@ fn rules(route: &str) -> PolicyRules {
         max_key: 16 * 1024,
         upgrades: Upgrades::default(),
         host_key: None,
+        tokens: None,
         fill: FillConstants::default(),
     }
 }
