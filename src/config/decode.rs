@@ -9,6 +9,7 @@ use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 mod macros;
 mod query;
+mod secrets;
 mod strip;
 mod text;
 mod value_table;
@@ -16,6 +17,7 @@ mod values;
 
 pub(crate) use self::macros::{table, words};
 pub use self::query::QueryForm;
+pub use self::secrets::SecretsForm;
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
 pub use self::value_table::ValueTable;

@@ -9,7 +9,8 @@
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
 //!    `unknown_headers = "pass"`), if the host is not in the key (`host_key`), or if the origin's
 //!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
-//!    `strip_set_cookie = true`).
+//!    `strip_set_cookie = true`). In scope `private` a part of a signed session may stand for the
+//!    whole caller.
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.
@@ -29,6 +30,7 @@ use crate::policy::field::{Auth, ClientPrefix, FieldSource};
 use crate::policy::names::meaning;
 use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
 use crate::policy::scope::Scope;
+use crate::policy::session::SessionRule;
 use crate::semantics::storability::OriginRule;
 
 /// Who shares the entries of each route of a file.
@@ -171,6 +173,14 @@ impl RouteSharing {
                 found.push(("key", format!("takes `{name}` out of the key")));
             }
         }
+        for (name, rule) in self.chosen_callers() {
+            let is_known = old.scope == Scope::Public
+                || old.chosen_callers().any(|(_, known)| rule.is_as_narrow_as(known));
+            if !is_known {
+                let what = format!("takes `{name}` of the session for the whole caller");
+                found.push(("key", what));
+            }
+        }
         for name in self.passed.difference(&old.passed) {
             if meaning(name).is_some() || old.telling.contains(name) {
                 let what = format!(
@@ -206,6 +216,15 @@ impl RouteSharing {
         found
     }
 
+    /// The sessions of which a part stands for the caller, with the names of their fields.
+    fn chosen_callers(&self) -> impl Iterator<Item = (&str, &SessionRule)> {
+        let keyed = self.keyed.iter().filter(|_| self.scope == Scope::Private);
+        keyed.filter_map(|(name, source)| match source {
+            FieldSource::Session(rule) if rule.is_partial() => Some((name.as_str(), &**rule)),
+            _ => None,
+        })
+    }
+
     /// Whether two requests that this source told apart have different keys still.
     fn tells_apart(&self, source: &FieldSource) -> bool {
         // The path and the host are in every key. A parameter that is not is withheld.
@@ -213,7 +232,7 @@ impl RouteSharing {
             matches!(source, FieldSource::Path(_) | FieldSource::Host | FieldSource::Query(_))
                 && !(self.scope == Scope::Shared && self.admit == AdmitRule::Route);
         // In scope `private` the whole credential is in the key where no field stands for it.
-        let stands_for_all = matches!(source, FieldSource::Auth(_))
+        let stands_for_all = matches!(source, FieldSource::Auth(_) | FieldSource::Session(_))
             && self.scope == Scope::Private
             && !self.keyed.iter().any(|(_, own)| matches!(own, FieldSource::Auth(_)));
         is_keyed_anyway
@@ -242,6 +261,12 @@ fn is_as_narrow(own: &FieldSource, other: &FieldSource) -> bool {
             let ClientPrefix { v4, v6 } = *other;
             own.v4 >= v4 && own.v6 >= v6
         }
+        (FieldSource::Session(own), FieldSource::Session(other)) => own.is_as_narrow_as(other),
+        // However it is signed, one payload is one session.
+        (FieldSource::Session(own), FieldSource::Cookie(name)) => {
+            own.settings.cookie == *name && !own.is_partial()
+        }
+        (FieldSource::Cookie(name), FieldSource::Session(other)) => other.settings.cookie == *name,
         _ => own == other,
     }
 }

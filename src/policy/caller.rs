@@ -9,6 +9,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, SET_COOKIE};
 
 use crate::policy::cookie_header::set_cookie;
 use crate::policy::credential::CredentialRule;
+use crate::policy::session::{SessionRule, VerifiedSession};
 use crate::secret::Hasher;
 
 /// The most names of one caller that an entry carries, or that a template renders.
@@ -25,6 +26,7 @@ enum IdentityKind {
     Authorization = 1,
     Header = 2,
     Cookie = 3,
+    Session = 4,
 }
 
 /// The names of the caller of a request, at most `most`; none for a caller without a credential.
@@ -54,8 +56,21 @@ pub fn caller_names(
         .collect();
     identifying.sort_unstable();
     identifying.dedup();
-    identifying.truncate(most);
-    identifying.into_iter().map(|(kind, name, value)| hash(hasher, kind, name, value)).collect()
+    let others = identifying.into_iter().map(|(kind, name, value)| hash(hasher, kind, name, value));
+    // A signed session is the caller's, however often it is signed anew.
+    let sessions = rule.sessions.0.iter().filter_map(|session| {
+        let read = session.read(headers, hasher).ok()?;
+        Some(session_names(session, &read, hasher))
+    });
+    sessions.flatten().chain(others).take(most).collect()
+}
+
+/// The names of the caller of a verified session: by what counts of it, and by who it says that the
+/// caller is, so that a message in the session does not make another caller.
+fn session_names(rule: &SessionRule, session: &VerifiedSession, hasher: &Hasher) -> Vec<String> {
+    let cookie = rule.settings.cookie.as_bytes();
+    let parts = [&session.kept].into_iter().chain(&session.callers);
+    parts.map(|part| hash(hasher, IdentityKind::Session, cookie, part)).collect()
 }
 
 /// The names that a response gives its caller by `Set-Cookie`, and whether it sets or clears any
@@ -78,7 +93,11 @@ pub fn names_set_by(
         .filter(|(name, value)| rule.is_identifying_cookie(name, value))
         .take(MAX_PURGED_NAMES)
         .map(|(name, value)| hash(hasher, IdentityKind::Cookie, name, value));
-    Some(names.collect())
+    let sessions = rule.sessions.0.iter().filter_map(|session| {
+        let read = session.set_in(response, hasher)?;
+        Some(session_names(session, &read, hasher))
+    });
+    Some(sessions.flatten().chain(names).collect())
 }
 
 fn hash(hasher: &Hasher, kind: IdentityKind, name: &[u8], value: &[u8]) -> String {

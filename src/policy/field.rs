@@ -7,11 +7,13 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
+use crate::clock::Wall;
 use crate::policy::body_fields::{BodyFields, BodyValues};
 use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
 use crate::policy::request_target;
+use crate::policy::session::{SessionFault, SessionRule};
 use crate::secret::Hasher;
 
 /// A named value and where it comes from.
@@ -45,6 +47,8 @@ pub enum FieldSource {
     Client(ClientPrefix),
     /// A JSON pointer into the body of a mutation (JSON or form). For purge rules only.
     Body(Box<str>),
+    /// A signed cookie that carries the session.
+    Session(Arc<SessionRule>),
     /// The names of the caller, of which there may be several. For tags only.
     Caller,
 }
@@ -105,6 +109,8 @@ pub struct FieldView<'a> {
     pub body: Option<&'a BodyFields>,
     /// Whether there is a body.
     pub has_body: bool,
+    /// The time by which signatures are judged.
+    pub now: Wall,
     /// What identifies a caller.
     pub credential: &'a CredentialRule,
     /// Hashes values that must not be stored in the clear.
@@ -118,6 +124,8 @@ pub enum FieldError {
     Missing,
     /// The request has it more than once, or in a form that can be read in two ways.
     Ambiguous,
+    /// It is in a signed cookie that does not count, or that lacks it.
+    Unverified(SessionFault),
 }
 
 impl FieldView<'_> {
@@ -138,10 +146,18 @@ impl Field {
     /// The field's value in this request; `None` if an optional field is absent.
     pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
         match self.sent_value(view) {
-            Err(FieldError::Missing) if self.is_optional => Ok(None),
+            Err(error) => self.absent_or(error),
             Ok(value) if value.is_empty() && !self.is_optional => Err(FieldError::Missing),
-            read => read.map(Some),
+            Ok(value) => Ok(Some(value)),
         }
+    }
+
+    /// An optional field that the request lacks is absent; anything else is an error.
+    pub(in crate::policy) fn absent_or<T>(
+        &self,
+        error: FieldError,
+    ) -> Result<Option<T>, FieldError> {
+        if self.is_optional && error.is_absence() { Ok(None) } else { Err(error) }
     }
 
     /// The value as it was sent, even if it is empty.
@@ -170,6 +186,10 @@ impl Field {
                 let client = view.client.ok_or(FieldError::Missing)?;
                 Cow::Owned(prefix.apply(client).to_string().into_bytes())
             }
+            FieldSource::Session(rule) => {
+                let session = rule.current(view.headers, view.hasher, view.now)?;
+                Cow::Owned(session.text(rule)?.into_bytes())
+            }
             // No key and no tag of a single value is made of these.
             FieldSource::Body(_) | FieldSource::Caller => return Err(FieldError::Missing),
         })
@@ -190,6 +210,15 @@ impl Field {
                 .map(|(_, value)| value.to_vec())
                 .collect(),
             FieldSource::Body(pointer) => self.body_values(pointer, view)?,
+            FieldSource::Session(rule) => {
+                let session = rule.current(view.headers, view.hasher, view.now);
+                match session.and_then(|session| session.text(rule)) {
+                    Ok(text) => vec![text.into_bytes()],
+                    Err(fault) if FieldError::from(fault).is_absence() => Vec::new(),
+                    // The origin may know a session there that is none here.
+                    Err(_) => return None,
+                }
+            }
             FieldSource::Caller => {
                 return Some(view.caller_names().into_iter().map(String::into_bytes).collect());
             }
@@ -234,7 +263,7 @@ impl Field {
     pub fn header(&self) -> Option<&HeaderName> {
         match &self.source {
             FieldSource::Header(name) => Some(name),
-            FieldSource::Cookie(_) => Some(const { &COOKIE }),
+            FieldSource::Cookie(_) | FieldSource::Session(_) => Some(const { &COOKIE }),
             FieldSource::Auth(_) => Some(const { &AUTHORIZATION }),
             FieldSource::Query(_)
             | FieldSource::Path(_)
@@ -248,7 +277,29 @@ impl Field {
     /// Whether the value may be shown to an operator as it is.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.source, FieldSource::Auth(_) | FieldSource::Cookie(_) | FieldSource::Caller)
+        matches!(
+            self.source,
+            FieldSource::Auth(_)
+                | FieldSource::Cookie(_)
+                | FieldSource::Session(_)
+                | FieldSource::Caller
+        )
+    }
+}
+
+impl FieldError {
+    /// Whether the request lacks the field, and says nothing else in its place.
+    const fn is_absence(self) -> bool {
+        matches!(
+            self,
+            Self::Missing | Self::Unverified(SessionFault::Absent | SessionFault::NoValue)
+        )
+    }
+}
+
+impl From<SessionFault> for FieldError {
+    fn from(fault: SessionFault) -> Self {
+        Self::Unverified(fault)
     }
 }
 
@@ -316,6 +367,7 @@ mod tests {
             client,
             body: None,
             has_body: false,
+            now: Wall::default(),
             credential,
             hasher,
         }

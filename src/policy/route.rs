@@ -6,13 +6,16 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
+use http::header::{HeaderMap, HeaderName};
 
+use crate::clock::Wall;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::scope::Scope;
+use crate::policy::session::{IdentityPart, RouteSessions, SessionRule};
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
+use crate::secret::Hasher;
 use crate::semantics::storability::OriginRule;
 
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
@@ -199,6 +202,8 @@ pub struct Route {
     pub fields: Box<[Arc<Field>]>,
     /// The cookies that fields read. In scope `public`, all others are withheld.
     pub keyed_cookies: Box<[Box<str>]>,
+    /// The signed session cookies that fields read.
+    pub session_rules: Box<[Arc<SessionRule>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
     /// What a switch makes of its mode for the time being.
@@ -220,6 +225,10 @@ impl Route {
             }
         }
         spec.query = with_fields(spec.query, &fields);
+        let session_rules = session_rules(&fields);
+        for name in session_rules.iter().filter_map(|rule| rule.signature_cookie()) {
+            spec.strip_set_cookie.add_signature(name);
+        }
         let keyed_cookies: Box<[Box<str>]> = fields
             .iter()
             .filter_map(|field| match &field.source {
@@ -239,9 +248,50 @@ impl Route {
             response_rules: Arc::clone(response_rules),
             fields: fields.into(),
             keyed_cookies,
+            session_rules,
             keys_address,
             switched: SwitchedMode::default(),
         }
+    }
+
+    /// What the session cookies of a lookup say.
+    #[must_use]
+    pub fn sessions(&self, headers: &HeaderMap, hasher: &Hasher, now: Wall) -> RouteSessions<'_> {
+        if self.session_rules.is_empty() {
+            return RouteSessions::default();
+        }
+        RouteSessions::of_lookup(&self.session_rules, headers, hasher, now)
+    }
+
+    /// Whether this cookie holds a session that a field reads, or its signature.
+    #[must_use]
+    pub fn reads_session(&self, name: &[u8]) -> bool {
+        self.session_rules.iter().any(|rule| rule.reads_cookie(name))
+    }
+
+    /// Whether a session should be renewed by the origin. A hit does not renew it, so where the
+    /// route stores responses that would, requests of the second half of its life pass.
+    #[must_use]
+    pub fn is_due_for_renewal(&self, sessions: &RouteSessions<'_>, now: Wall) -> bool {
+        sessions.verified().any(|(rule, session)| {
+            self.spec.strip_set_cookie.names(rule.settings.cookie.as_bytes())
+                && rule.is_due_for_renewal(session, now)
+        })
+    }
+
+    /// The text of cookies that tells callers apart where several share entries: with the payload
+    /// of each verified session in its place.
+    pub(in crate::policy) fn cookie_identity<'t>(
+        &self,
+        cookies: Cow<'t, [u8]>,
+        headers: &HeaderMap,
+        hasher: &Hasher,
+    ) -> Cow<'t, [u8]> {
+        if self.session_rules.is_empty() {
+            return cookies;
+        }
+        let sessions = RouteSessions::of_request(&self.session_rules, headers, hasher);
+        sessions.identity(cookies, IdentityPart::Whole)
     }
 
     /// Whether the key contains the client's whole credential.
@@ -281,6 +331,19 @@ impl Route {
     pub fn name(&self) -> &str {
         self.spec.pattern.as_str()
     }
+}
+
+/// The session cookies that fields read, each once.
+fn session_rules(fields: &[Arc<Field>]) -> Box<[Arc<SessionRule>]> {
+    let mut rules: Vec<Arc<SessionRule>> = Vec::new();
+    for field in fields {
+        if let FieldSource::Session(rule) = &field.source
+            && !rules.iter().any(|known| Arc::ptr_eq(known, rule))
+        {
+            rules.push(Arc::clone(rule));
+        }
+    }
+    rules.into()
 }
 
 /// Adds the parameters that fields read: they are in the key, so the origin may receive them.

@@ -327,6 +327,7 @@ mod tests {
             client: None,
             body: None,
             has_body: false,
+            now: crate::clock::Wall::default(),
             credential: &credential,
             hasher: &hasher,
         })

@@ -62,6 +62,7 @@ pub(super) async fn prepare_post(
         peer_is_trusted: context.peer.trusted,
         bypass: context.connection.bypass(),
         client: context.config.rules.client_address.address(&headers, &context.peer),
+        now: context.now,
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
     // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender

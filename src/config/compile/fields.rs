@@ -7,12 +7,14 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::credential::cookie_name;
+use super::session_fields;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::FieldForm;
 use crate::config::keywords::AuthKind;
 use crate::policy::field::{Auth, ClientPrefix, Field, FieldSource};
+use crate::policy::session::SessionRules;
 
 const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body";
 const SHORTEST_PREFIX: u64 = 8;
@@ -118,6 +120,16 @@ impl FieldTable {
         self.declared.iter().map(|declared| &*declared.name)
     }
 
+    /// The signed session cookies that fields read.
+    pub fn sessions(&self) -> SessionRules {
+        let fields = self.declared.iter().filter_map(|declared| declared.field.as_deref());
+        let rules = fields.filter_map(|field| match &field.source {
+            FieldSource::Session(rule) => Some(Arc::clone(rule)),
+            _ => None,
+        });
+        SessionRules(rules.collect())
+    }
+
     /// Warns about fields that no rule uses.
     pub fn warn_unused(&self, context: &mut CompileContext) {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
@@ -148,6 +160,12 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         client,
         prefix,
         body,
+        format,
+        // Read where there is a format.
+        pointer: _,
+        secret: _,
+        max_age: _,
+        ignore: _,
         unknown,
     } = &form.value;
     let texts = [header, cookie, query, path, body].map(|slot| !matches!(slot, Setting::Absent));
@@ -171,6 +189,12 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
             ));
         }
         return None;
+    }
+    if session_fields::reports_foreign_keys(&form.value, context) {
+        return None;
+    }
+    if !matches!(format, Setting::Absent) {
+        return session_fields::session(form, context).map(FieldSource::Session);
     }
     if let Some(length) = length.given().filter(|_| {
         !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
@@ -297,7 +321,10 @@ fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -
 }
 
 /// A JSON pointer (RFC 6901).
-fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
+pub(super) fn pointer(
+    text: &Located<TomlString>,
+    context: &mut CompileContext,
+) -> Option<Box<str>> {
     let value = text.value.as_str();
     let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if value.len() > 1 && value.starts_with('/') && escapes {

@@ -230,7 +230,9 @@ impl<'a> CanonicalCookies<'a> {
                 Self { keyed: of_fields(&route.keyed_cookies, headers), ..Self::default() }
             }
             (_, Scope::Shared, Some(identifies)) => {
-                let identifies = |name: &[u8]| identifies.iter().any(|glob| glob.matches(name));
+                let identifies = |name: &[u8]| {
+                    identifies.iter().any(|glob| glob.matches(name)) || route.reads_session(name)
+                };
                 let is_ignored = |name: &[u8]| credential.ignored_cookies.ignores(name);
                 Self {
                     identity: kept(headers, identifies),

@@ -21,6 +21,7 @@ use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
+use crate::policy::session::{IdentityPart, RouteSessions, SessionFault};
 use crate::policy::tag::Tag;
 
 /// A request that the cache may answer.
@@ -88,19 +89,25 @@ impl PolicyRules {
             client: request.client,
             body: None,
             has_body: false,
+            now: request.now,
             credential: &self.credential,
             hasher: &self.hasher,
         };
+        let sessions = route.sessions(request.headers, &self.hasher, request.now);
         let fields_start = key.len();
         for field in &route.fields {
-            let value = field.value(&view).map_err(|error| field_outcome(field, error))?;
+            let value = keyed_value(field, &sessions, &view);
+            let value = value.map_err(|error| field_outcome(field, error))?;
             key.part(KeyPart::Field, field.name.as_bytes());
             match value {
                 Some(value) => key.part(KeyPart::Value, &value),
                 None => key.part(KeyPart::FieldAbsent, b""),
             }
         }
-        let identity = self.identity(route, request.headers, &cookies);
+        if route.is_due_for_renewal(&sessions, request.now) {
+            return Err(Outcome::bypass(Reason::SessionRenewal));
+        }
+        let identity = self.identity(route, request.headers, &cookies, &sessions);
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
         self.add_caller(route.spec.scope, identity, &cookies, &mut key);
@@ -158,13 +165,17 @@ impl PolicyRules {
         route: &Route,
         headers: &HeaderMap,
         cookies: &CanonicalCookies<'_>,
+        sessions: &RouteSessions<'_>,
     ) -> Option<Credential> {
-        match route.spec.scope {
-            Scope::Public => None,
-            Scope::Private | Scope::Shared => {
-                self.credential.credential(headers, cookies.identity.as_deref(), &self.hasher)
-            }
-        }
+        let part = match route.spec.scope {
+            Scope::Public => return None,
+            Scope::Private => IdentityPart::Kept,
+            // SECURITY: the origin has answered this session, and not all that share a value of it.
+            Scope::Shared => IdentityPart::Whole,
+        };
+        let cookies = cookies.identity.as_deref().map(Cow::Borrowed);
+        let cookies = cookies.map(|cookies| sessions.identity(cookies, part));
+        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
     }
 
     /// What identifies a client among the authorized clients: its credential, together with the
@@ -241,6 +252,7 @@ impl Lookup<'_> {
         self.route.spec.scope == Scope::Private
             && self.is_identified()
             && !self.route.has_identity_field()
+            && !self.route.session_rules.iter().any(|rule| rule.is_partial())
     }
 
     /// Whether the origin sees something that the sender alone knows.
@@ -293,6 +305,7 @@ impl Lookup<'_> {
             client: self.request.client,
             body: None,
             has_body: false,
+            now: self.request.now,
             credential: &self.rules.credential,
             hasher: &self.rules.hasher,
         }
@@ -379,9 +392,31 @@ fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>
     }
 }
 
+/// The value of a field in the key.
+fn keyed_value<'a>(
+    field: &Field,
+    sessions: &'a RouteSessions<'_>,
+    view: &FieldView<'a>,
+) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
+    let FieldSource::Session(rule) = &field.source else { return field.value(view) };
+    match sessions.get(rule).and_then(|session| session.keyed(rule)) {
+        Ok(value) => Ok(Some(Cow::Borrowed(value))),
+        Err(fault) => field.absent_or(fault.into()),
+    }
+}
+
 fn field_outcome(field: &Field, error: FieldError) -> Outcome {
     match (error, &field.source) {
-        (FieldError::Missing, _) => {
+        (FieldError::Unverified(fault), FieldSource::Session(rule))
+            if fault == SessionFault::Repeated =>
+        {
+            Outcome::bypass_with(Reason::AmbiguousCookie, &*rule.settings.cookie)
+        }
+        (FieldError::Unverified(fault), _) if fault != SessionFault::Absent => {
+            let subject = format!("{} ({})", field.name, fault.as_str());
+            Outcome::bypass_with(Reason::MissingField, subject)
+        }
+        (FieldError::Missing | FieldError::Unverified(_), _) => {
             Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
         }
         (FieldError::Ambiguous, FieldSource::Cookie(name)) => {

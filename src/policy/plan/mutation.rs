@@ -216,6 +216,7 @@ impl PolicyRules {
                     client: request.client,
                     body,
                     has_body: request.has_body,
+                    now: request.now,
                     credential: &self.credential,
                     hasher: &self.hasher,
                 };
