@@ -404,6 +404,30 @@ tags = ["a"]
     }
 
     #[test]
+    fn r1029_the_secret_of_a_session_field_is_not_shown() {
+        let field = |secret: &str, age: &str| {
+            let fields = format!(
+                "{BEFORE}[fields.s]\ncookie = \"s\"\nformat = \"flask\"\nsecret = {secret}\n\
+                 max_age = \"{age}\"\n"
+            );
+            reading(&fields)
+        };
+        let old = field("\"hunter2-hunter2-hunter2\"", "1h");
+        for new in [
+            field("[\"hunter3-hunter3-hunter3\", \"hunter2-hunter2-hunter2\"]", "2h"),
+            reading(BEFORE),
+        ] {
+            let shown = serde_json::to_string(&changes(&old, &new)).expect("JSON");
+            assert!(!shown.contains("hunter") && shown.contains("(not shown)"), "{shown}");
+        }
+        let rotated = field("[\"hunter3-hunter3-hunter3\", \"hunter2-hunter2-hunter2\"]", "1h");
+        assert_eq!(old.rules_digest(), rotated.rules_digest());
+        assert_ne!(old.rules_digest(), reading(BEFORE).rules_digest());
+        let routes = changes(&old, &rotated);
+        assert!(routes.iter().all(|change| change.what == "fields"), "no entry is left behind");
+    }
+
+    #[test]
     fn what_is_read_at_the_start_waits_for_the_next() {
         let after = BEFORE.replace("64MiB", "65MiB").replace("hunter2", "hunter3");
         let (old, new) = (reading(BEFORE), reading(&after));

@@ -337,7 +337,12 @@ mod tests {
         tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
         token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
         wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
-        site = { host = true }\npage = { query = \"page\" }\n";
+        site = { host = true }\npage = { query = \"page\" }\nraw = { cookie = \"s\" }\n\
+        whole = { cookie = \"s\", format = \"flask\", secret = \"0123456789abcdef\", \
+        max_age = \"1h\" }\nuser = { cookie = \"s\", format = \"flask\", \
+        secret = \"0123456789abcdef\", max_age = \"1h\", pointer = \"/id\", ignore = [\"x\"] }\n\
+        seen = { cookie = \"s\", format = \"flask\", secret = \"fedcba9876543210\", \
+        max_age = \"2h\", ignore = [\"x\", \"y\"] }\n";
 
     fn rules(route: &str) -> SharingRules {
         let text = format!("{HEAD}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n");
@@ -371,6 +376,9 @@ mod tests {
             (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
             (public, "scope = \"public\"\norigin = \"ignore\"", "origin"),
             (public, "scope = \"public\"\nvary_cookie = \"ignore\"", "vary_cookie"),
+            // A part of the session stands for the whole caller.
+            ("", "key = [\"user\"]", "key"),
+            ("", "key = [\"seen\"]", "key"),
         ] {
             assert_eq!(keys(before, after), [key], "{before:?} to {after:?}");
             assert!(keys(after, before).is_empty(), "{after:?} to {before:?} is narrower");
@@ -390,6 +398,10 @@ mod tests {
             ("", "query = \"none\""),
             ("tags = [\"a:{id}\"]", "tags = [\"a\"]"),
             ("key = [\"id\", \"site\", \"page\"]", ""),
+            ("key = [\"raw\"]", "key = [\"whole\"]"),
+            ("key = [\"user\"]", "key = [\"whole\"]"),
+            ("", "key = [\"whole\"]"),
+            ("key = [\"whole\"]", ""),
         ] {
             assert!(keys(before, after).is_empty(), "{before:?} to {after:?}");
         }
@@ -465,6 +477,23 @@ mod tests {
         let before = file(&format!("{credential}{}", route("/a", "")));
         let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
         assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
+    }
+
+    #[test]
+    fn r1028_a_session_that_counts_less_lets_more_callers_share() {
+        for (before, after, widens) in [
+            ("key = [\"whole\"]", "key = [\"user\"]", true),
+            ("key = [\"whole\"]", "key = [\"seen\"]", true),
+            ("key = [\"raw\"]", "key = [\"user\"]", true),
+            ("key = [\"user\"]", "key = [\"seen\"]", true),
+            ("scope = \"shared\"\nkey = [\"user\"]", "scope = \"shared\"", true),
+            ("key = [\"seen\"]", "key = [\"whole\"]", false),
+            ("key = [\"user\"]", "key = [\"user?\"]", false),
+        ] {
+            let found = keys(before, after);
+            assert_eq!(!found.is_empty(), widens, "{before} to {after}: {found:?}");
+            assert!(found.iter().all(|key| *key == "key"), "{found:?}");
+        }
     }
 
     #[test]

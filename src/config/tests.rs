@@ -14,6 +14,7 @@ mod callers;
 mod cases;
 mod first_mistakes;
 mod schema;
+mod sessions;
 
 /// The example of the design, with a variable in it.
 const EXAMPLE: &str = r#"

@@ -5,6 +5,8 @@
 //! The credential ([`super::credential`]) is one hash of all of it together. That tells who may
 //! share an entry; it is of no use here, because any further cookie changes it.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, SET_COOKIE};
 
 use crate::policy::cookie_header::set_cookie;
@@ -30,10 +32,12 @@ enum IdentityKind {
 }
 
 /// The names of the caller of a request, at most `most`; none for a caller without a credential.
+/// A cookie that one of `sessions` verifies names the caller by what it says as well.
 /// The order of cookies in the request does not count.
 #[must_use]
 pub fn caller_names(
     rule: &CredentialRule,
+    sessions: &[Arc<SessionRule>],
     headers: &HeaderMap,
     hasher: &Hasher,
     most: usize,
@@ -58,11 +62,17 @@ pub fn caller_names(
     identifying.dedup();
     let others = identifying.into_iter().map(|(kind, name, value)| hash(hasher, kind, name, value));
     // A signed session is the caller's, however often it is signed anew.
-    let sessions = rule.sessions.0.iter().filter_map(|session| {
+    let sessions = sessions.iter().filter_map(|session| {
         let read = session.read(headers, hasher).ok()?;
         Some(session_names(session, &read, hasher))
     });
-    sessions.flatten().chain(others).take(most).collect()
+    let mut names: Vec<String> = Vec::new();
+    for name in sessions.flatten().chain(others) {
+        if names.len() < most && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// The names of the caller of a verified session: by what counts of it, and by who it says that the
@@ -119,7 +129,10 @@ mod tests {
     }
 
     fn names(lines: &[(&'static str, &'static str)]) -> Vec<String> {
-        caller_names(&CredentialRule::default(), &headers(lines), &Hasher::default(), MAX_NAMES)
+        {
+            let (rule, hasher) = (CredentialRule::default(), Hasher::default());
+            caller_names(&rule, &[], &headers(lines), &hasher, MAX_NAMES)
+        }
     }
 
     #[test]

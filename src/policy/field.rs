@@ -111,6 +111,8 @@ pub struct FieldView<'a> {
     pub has_body: bool,
     /// The time by which signatures are judged.
     pub now: Wall,
+    /// The signed sessions by which the caller is named, too.
+    pub sessions: &'a [Arc<SessionRule>],
     /// What identifies a caller.
     pub credential: &'a CredentialRule,
     /// Hashes values that must not be stored in the clear.
@@ -132,7 +134,8 @@ impl FieldView<'_> {
     /// The names of the caller.
     #[must_use]
     pub fn caller_names(&self) -> Vec<String> {
-        caller::caller_names(self.credential, self.headers, self.hasher, caller::MAX_NAMES)
+        let (rule, sessions) = (self.credential, self.sessions);
+        caller::caller_names(rule, sessions, self.headers, self.hasher, caller::MAX_NAMES)
     }
 }
 
@@ -368,6 +371,7 @@ mod tests {
             body: None,
             has_body: false,
             now: Wall::default(),
+            sessions: &[],
             credential,
             hasher,
         }

@@ -23,7 +23,7 @@ use crate::policy::session::memory::SessionMemory;
 use crate::policy::session::signature::{SignatureKeys, SignedText};
 use crate::secret::{Hasher, Secret};
 
-pub use crate::policy::session::counters::{SessionResult, session_verifications};
+pub use crate::policy::session::counters::session_verifications;
 pub use crate::policy::session::route_sessions::{IdentityPart, RouteSessions};
 pub use crate::policy::session::set_cookie::SetSession;
 

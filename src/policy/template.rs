@@ -328,6 +328,7 @@ mod tests {
             body: None,
             has_body: false,
             now: crate::clock::Wall::default(),
+            sessions: &[],
             credential: &credential,
             hasher: &hasher,
         })

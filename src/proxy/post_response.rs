@@ -72,6 +72,8 @@ pub(super) async fn prepare_post(
         || lookup.range
         || !lookup.unknown.is_empty()
         || !lookup.has_owner()
+        // Two browsers of one user may have the same session.
+        || !lookup.route.session_rules.is_empty()
         || !is_same_target
         // The origin was asked for another host than a fill is for.
         || lookup.host() != plan::authority(&parts.uri, &parts.headers)

@@ -35,6 +35,20 @@ const VOLATILE: [&str; 8] = [
     "_messages",
 ];
 
+/// Members that tell callers apart.
+const CALLERS: [&str; 10] = [
+    "_user_id",
+    "_auth_user_id",
+    "user_id",
+    "userId",
+    "uid",
+    "username",
+    "sub",
+    "email",
+    "account_id",
+    "accountId",
+];
+
 /// Whether a field has one of the keys that only session cookies have.
 pub(super) fn reports_foreign_keys(form: &FieldForm, context: &mut CompileContext) -> bool {
     if !matches!(form.format, Setting::Absent) {
@@ -232,6 +246,15 @@ fn ignore(
         } else if hits {
             DiagnosticBuilder::error(span, "this ignores the value that `pointer` names")
                 .hint("name the other members, without a glob that matches this one")
+        } else if let Some(caller) = CALLERS.iter().find(|name| glob.matches(name.as_bytes())) {
+            let message = format!(
+                "this ignores `{caller}`, which tells callers apart: in scope \"private\" all \
+                 that have the same value at `pointer` share their entries"
+            );
+            DiagnosticBuilder::warning(span, message).hint(
+                "use such a field in scope \"shared\" alone, where the app must have answered \
+                 each of them; then end the line with `# check: ok`",
+            )
         } else if let Some(volatile) = VOLATILE.iter().find(|name| glob.matches(name.as_bytes())) {
             let message = format!(
                 "this ignores `{volatile}`: a stored page would have the token or the message of \

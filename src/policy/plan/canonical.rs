@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - Whatever is here and reaches the origin is in the key, except: the credential in scope
-//!   `shared`, what the operator passes (`pass_headers`), and in scope `private` with a credential
-//!   the client's `User-Agent`.
+//!   `shared`, what the operator passes (`pass_headers`), in scope `private` with a credential the
+//!   client's `User-Agent`, and of a verified session its signature, its time and what is ignored.
 //! - Each part is in the form that the key holds, so that two requests with one key are one request
 //!   to the origin.
 

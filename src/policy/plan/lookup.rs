@@ -90,6 +90,7 @@ impl PolicyRules {
             body: None,
             has_body: false,
             now: request.now,
+            sessions: &route.session_rules,
             credential: &self.credential,
             hasher: &self.hasher,
         };
@@ -270,7 +271,10 @@ impl Lookup<'_> {
         sorted.set_user_agent(
             route.headers.role(&USER_AGENT, &self.roles),
             headers,
-            route.spec.scope == Scope::Private && self.is_identified(),
+            // Two browsers of one user may have the same session.
+            route.spec.scope == Scope::Private
+                && self.is_identified()
+                && route.session_rules.is_empty(),
         );
         let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
         let address = match route.fields.iter().find(is_address) {
@@ -306,6 +310,7 @@ impl Lookup<'_> {
             body: None,
             has_body: false,
             now: self.request.now,
+            sessions: &self.route.session_rules,
             credential: &self.rules.credential,
             hasher: &self.rules.hasher,
         }
