@@ -31,6 +31,7 @@ pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
+mod pointer;
 pub mod purges;
 pub mod routes;
 mod rule_names;

@@ -24,10 +24,15 @@ use crate::policy::session::signature::{SignatureKeys, SignedText};
 use crate::secret::{Hasher, Secret};
 
 pub use crate::policy::session::counters::session_verifications;
+pub use crate::policy::session::fault::SessionFault;
+pub use crate::policy::session::format::SessionFormat;
 pub use crate::policy::session::route_sessions::{IdentityPart, RouteSessions};
 pub use crate::policy::session::set_cookie::SetSession;
+pub use crate::policy::session::verified::VerifiedSession;
 
 mod counters;
+mod fault;
+mod format;
 mod members;
 mod memory;
 mod payload;
@@ -36,150 +41,12 @@ mod set_cookie;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 /// The longest cookie that is verified, in bytes. Browsers keep 4096.
 const MAX_COOKIE: usize = 16 * 1024;
 /// How far the origin's clock may be ahead of this machine's.
 const CLOCK_LEEWAY: Duration = Duration::from_mins(1);
-
-/// How a framework signs its session cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionFormat {
-    /// itsdangerous, as Flask uses it: salt `cookie-session`, HMAC-SHA1.
-    Flask,
-    /// `django.contrib.sessions.backends.signed_cookies`: HMAC-SHA256.
-    Django,
-    /// cookie-session of Express: the signature is in a cookie of its own, by HMAC-SHA1, without a
-    /// time.
-    Express,
-}
-
-impl SessionFormat {
-    /// All formats, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Flask, Self::Django, Self::Express];
-
-    /// The word in `proxy.toml` and in metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Flask => "flask",
-            Self::Django => "django",
-            Self::Express => "express",
-        }
-    }
-
-    /// How a value looks signed, by its form alone. For suggestions only.
-    #[must_use]
-    pub fn guess(value: &[u8]) -> Option<Self> {
-        const SHA1_CHARS: usize = 27;
-        const SHA256_CHARS: usize = 43;
-        let begins = |text: &[u8]| text.starts_with(b"eyJ") || text.starts_with(b".eJ");
-        let is_flask = |value: &[u8]| {
-            let mut parts = value.rsplit(|&byte| byte == b'.');
-            let lengths = (parts.next()?.len(), parts.next()?.len());
-            let time = 6..=8;
-            (lengths.0 == SHA1_CHARS && time.contains(&lengths.1)).then_some(Self::Flask)
-        };
-        let is_django = |value: &[u8]| {
-            let mut parts = value.rsplit(|&byte| byte == b':');
-            let lengths = (parts.next()?.len(), parts.next()?.len());
-            let is_last = parts.count() == 1;
-            (lengths.0 == SHA256_CHARS && lengths.1 == 6 && is_last).then_some(Self::Django)
-        };
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-        let is_express =
-            || (value.starts_with(b"eyJ") && value.iter().all(is_plain)).then_some(Self::Express);
-        begins(value).then(|| is_flask(value).or_else(|| is_django(value)).or_else(is_express))?
-    }
-
-    /// Whether the signature covers the time at which it was made.
-    #[must_use]
-    pub const fn has_time(self) -> bool {
-        !matches!(self, Self::Express)
-    }
-}
-
-/// Why a session cookie gives no value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionFault {
-    /// The request has no such cookie.
-    Absent,
-    /// The request has it twice, so that the origin may read either.
-    Repeated,
-    /// It is longer than any that is verified.
-    TooLong,
-    /// It does not have the form of the format.
-    Malformed,
-    /// The cookie with the signature is missing.
-    NoSignature,
-    /// No secret gives this signature.
-    BadSignature,
-    /// It was signed longer ago than `max_age`.
-    Expired,
-    /// It was signed at a time that is still to come.
-    Future,
-    /// The payload is not base64, or not zlib.
-    Unreadable,
-    /// The payload inflates to more than is read.
-    TooLarge,
-    /// The payload is not JSON.
-    NotJson,
-    /// The payload is nested too deep.
-    TooDeep,
-    /// The payload has a member twice.
-    RepeatedMember,
-    /// There is nothing at the pointer.
-    NoValue,
-    /// What is at the pointer is no text, number or boolean.
-    NotPlain,
-    /// There are members that neither `pointer` nor `ignore` names.
-    OtherMembers,
-}
-
-impl SessionFault {
-    /// All faults, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
-        Self::Absent,
-        Self::Repeated,
-        Self::TooLong,
-        Self::Malformed,
-        Self::NoSignature,
-        Self::BadSignature,
-        Self::Expired,
-        Self::Future,
-        Self::Unreadable,
-        Self::TooLarge,
-        Self::NotJson,
-        Self::TooDeep,
-        Self::RepeatedMember,
-        Self::NoValue,
-        Self::NotPlain,
-        Self::OtherMembers,
-    ];
-
-    /// The words in reasons. They never hold anything of the cookie.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Absent => "no cookie",
-            Self::Repeated => "cookie comes twice",
-            Self::TooLong => "cookie too long",
-            Self::Malformed => "not a signed cookie",
-            Self::NoSignature => "no signature cookie",
-            Self::BadSignature => "bad signature",
-            Self::Expired => "expired",
-            Self::Future => "signed in the future",
-            Self::Unreadable => "payload is not readable",
-            Self::TooLarge => "payload too large",
-            Self::NotJson => "payload is not JSON",
-            Self::TooDeep => "payload too deep",
-            Self::RepeatedMember => "payload repeats a member",
-            Self::NoValue => "no value at the pointer",
-            Self::NotPlain => "no plain value at the pointer",
-            Self::OtherMembers => "other members",
-        }
-    }
-}
 
 /// The settings of a session cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,23 +74,6 @@ pub struct SessionRule {
     keys: SignatureKeys,
     filter: PayloadFilter,
     memory: SessionMemory,
-}
-
-/// What a verified cookie says.
-#[derive(Debug)]
-pub struct VerifiedSession {
-    /// A keyed hash of the whole payload.
-    pub whole: [u8; 32],
-    /// A keyed hash of what counts: what the pointer names, or the payload without what is ignored.
-    pub kept: [u8; 32],
-    /// The text of the value at the pointer, if there is one.
-    value: Result<Box<str>, SessionFault>,
-    /// Whether members count beside the pointer.
-    has_others: bool,
-    /// Keyed hashes of members that probably name the caller.
-    pub callers: Box<[[u8; 32]]>,
-    /// When it was signed, in seconds since the epoch.
-    signed: Option<u64>,
 }
 
 impl SessionRule {
@@ -364,40 +214,6 @@ impl SessionRule {
         let session = self.read(headers, hasher)?;
         self.check_age(&session, now)?;
         Ok(session)
-    }
-}
-
-impl VerifiedSession {
-    /// What identifies its entries: of the pointer the value, without a pointer the hash of what
-    /// counts.
-    ///
-    /// # Errors
-    /// There is no such value, or members count beside it.
-    pub fn keyed(&self, rule: &SessionRule) -> Result<&[u8], SessionFault> {
-        if self.has_others {
-            return Err(SessionFault::OtherMembers);
-        }
-        if rule.settings.pointer.is_some() {
-            self.value.as_ref().map_err(|fault| *fault)?;
-        }
-        Ok(&self.kept)
-    }
-
-    /// The text that tags have of it: the value at the pointer, or the hash of what counts.
-    ///
-    /// # Errors
-    /// There is no such value. Other members do not matter.
-    pub fn text(&self, rule: &SessionRule) -> Result<String, SessionFault> {
-        if rule.settings.pointer.is_none() {
-            return Ok(crate::units::hex(&self.kept[..16]));
-        }
-        self.value.as_ref().map(ToString::to_string).map_err(|fault| *fault)
-    }
-
-    /// Whether members count that neither the pointer nor `ignore` names.
-    #[must_use]
-    pub const fn has_others(&self) -> bool {
-        self.has_others
     }
 }
 

@@ -7,9 +7,10 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::credential::cookie_name;
+use super::pointer::pointer;
 use super::session_fields;
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, NamedTable, Setting, TomlString};
+use crate::config::decode::{Located, NamedTable, Setting, TomlString, UnknownKeys};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::FieldForm;
 use crate::config::keywords::AuthKind;
@@ -161,7 +162,6 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         prefix,
         body,
         format,
-        // Read where there is a format.
         pointer: _,
         secret: _,
         max_age: _,
@@ -176,25 +176,8 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
     ];
     let given = texts.iter().chain(&others).filter(|given| **given).count();
     if given != 1 {
-        let message = if given == 0 {
-            "this field has no source"
-        } else {
-            "this field has more than one source"
-        };
-        if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
-            let builder = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
-            context.report.push(builder.hint(
-                "write exactly one, as in { header = \"x-tenant-id\" \
-                }; a key may have several fields",
-            ));
-        }
+        report_sources(given, (&form.span, unknown), context);
         return None;
-    }
-    if session_fields::reports_foreign_keys(&form.value, context) {
-        return None;
-    }
-    if !matches!(format, Setting::Absent) {
-        return session_fields::session(form, context).map(FieldSource::Session);
     }
     if let Some(length) = length.given().filter(|_| {
         !matches!(auth, Setting::Bad) && auth.get().is_none_or(|word| word.0 != AuthKind::Prefix)
@@ -209,6 +192,12 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
             "`prefix` is only for client = \"address\"",
         );
         context.report.push(builder.hint("remove it"));
+    }
+    if session_fields::reports_foreign_keys(&form.value, context) {
+        return None;
+    }
+    if !matches!(format, Setting::Absent) {
+        return session_fields::session(form, context).map(FieldSource::Session);
     }
     if client.given().is_some() {
         return client_prefix(prefix, context).map(FieldSource::Client);
@@ -239,6 +228,23 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         return named(text, "a capture", context).map(FieldSource::Path);
     }
     body.given().and_then(|text| pointer(text, context)).map(FieldSource::Body)
+}
+
+/// Reports a field with no source, or with more than one.
+fn report_sources(
+    given: usize,
+    (span, unknown): (&SourceSpan, &UnknownKeys),
+    context: &mut CompileContext,
+) {
+    let message =
+        if given == 0 { "this field has no source" } else { "this field has more than one source" };
+    if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(span)) {
+        let builder = DiagnosticBuilder::error(span.clone(), message).allowed(SOURCES);
+        context.report.push(builder.hint(
+            "write exactly one, as in { header = \"x-tenant-id\" \
+            }; a key may have several fields",
+        ));
+    }
 }
 
 fn auth_source(
@@ -318,28 +324,4 @@ fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -
         return None;
     }
     Some(text.value.as_str().into())
-}
-
-/// A JSON pointer (RFC 6901).
-pub(super) fn pointer(
-    text: &Located<TomlString>,
-    context: &mut CompileContext,
-) -> Option<Box<str>> {
-    let value = text.value.as_str();
-    let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if value.len() > 1 && value.starts_with('/') && escapes {
-        return Some(value.into());
-    }
-    let what = format!("`{}` is not a JSON pointer", text.value.shown());
-    let allowed = Some(
-        "a path such as \"/campaign/id\" or \"/campaigns/*/id\"; write `~` as ~0, and `/` in a \
-         name as ~1",
-    );
-    let hint = if escapes && !value.is_empty() && !value.starts_with('/') {
-        "start it with `/`, and separate its parts with `/`"
-    } else {
-        "write it as \"/campaign/id\""
-    };
-    context.report.malformed(text, "a JSON pointer", what, allowed, hint);
-    None
 }

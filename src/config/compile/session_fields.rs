@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::credential::cookie_name;
-use super::fields::pointer;
+use super::pointer::pointer;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, SecretsForm, Setting, TomlString, nearest};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};

@@ -27,8 +27,9 @@ fn settings(config: &Config) -> SessionSettings {
 #[test]
 fn a_session_field_has_its_settings() {
     let text = file(
-        "{ cookie = \"session\", format = \"flask\", secret = [\"${NEW}\", \"an-older-one-of-the-app\"], \
-         max_age = \"31d\", pointer = \"/_user_id\", ignore = [\"_fresh\", \"user/seen*\"] }",
+        "{ cookie = \"session\", format = \"flask\", max_age = \"31d\", pointer = \"/_user_id\", \
+         secret = [\"${NEW}\", \"an-older-one-of-the-app\"], \
+         ignore = [\"_fresh\", \"user/seen*\"] }",
     );
     let env = |name: &str| (name == "NEW").then(|| SECRET.to_owned());
     let config = Config::parse(&text, "proxy.toml", &env).expect("a valid file");
@@ -99,7 +100,8 @@ fn what_a_session_field_may_leak_is_warned_of() {
     };
     let flask = |secret: &str, rest: &str| {
         warned(&format!(
-            "{{ cookie = \"session\", format = \"flask\", secret = \"{secret}\", max_age = \"1h\"{rest} }}"
+            "{{ cookie = \"session\", format = \"flask\", max_age = \"1h\", \
+             secret = \"{secret}\"{rest} }}"
         ))
     };
     assert_eq!(flask(SECRET, ""), "");

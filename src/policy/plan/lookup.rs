@@ -96,18 +96,7 @@ impl PolicyRules {
         };
         let sessions = route.sessions(request.headers, &self.hasher, request.now);
         let fields_start = key.len();
-        for field in &route.fields {
-            let value = keyed_value(field, &sessions, &view);
-            let value = value.map_err(|error| field_outcome(field, error))?;
-            key.part(KeyPart::Field, field.name.as_bytes());
-            match value {
-                Some(value) => key.part(KeyPart::Value, &value),
-                None => key.part(KeyPart::FieldAbsent, b""),
-            }
-        }
-        if route.is_due_for_renewal(&sessions, request.now) {
-            return Err(Outcome::bypass(Reason::SessionRenewal));
-        }
+        add_fields(route, &sessions, &view, &mut key)?;
         let identity = self.identity(route, request.headers, &cookies, &sessions);
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
@@ -170,7 +159,7 @@ impl PolicyRules {
     ) -> Option<Credential> {
         let part = match route.spec.scope {
             Scope::Public => return None,
-            Scope::Private => IdentityPart::Kept,
+            Scope::Private => IdentityPart::Counted,
             // SECURITY: the origin has answered this session, and not all that share a value of it.
             Scope::Shared => IdentityPart::Whole,
         };
@@ -397,6 +386,28 @@ fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>
     }
 }
 
+/// Adds the fields of the route to the key.
+fn add_fields(
+    route: &Route,
+    sessions: &RouteSessions<'_>,
+    view: &FieldView<'_>,
+    key: &mut KeyWriter,
+) -> Result<(), Outcome> {
+    for field in &route.fields {
+        let value = keyed_value(field, sessions, view);
+        let value = value.map_err(|error| field_outcome(field, error))?;
+        key.part(KeyPart::Field, field.name.as_bytes());
+        match value {
+            Some(value) => key.part(KeyPart::Value, &value),
+            None => key.part(KeyPart::FieldAbsent, b""),
+        }
+    }
+    if route.is_due_for_renewal(sessions, view.now) {
+        return Err(Outcome::bypass(Reason::SessionRenewal));
+    }
+    Ok(())
+}
+
 /// The value of a field in the key.
 fn keyed_value<'a>(
     field: &Field,
@@ -404,7 +415,7 @@ fn keyed_value<'a>(
     view: &FieldView<'a>,
 ) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
     let FieldSource::Session(rule) = &field.source else { return field.value(view) };
-    match sessions.get(rule).and_then(|session| session.keyed(rule)) {
+    match sessions.get(rule).and_then(|session| session.keyed()) {
         Ok(value) => Ok(Some(Cow::Borrowed(value))),
         Err(fault) => field.absent_or(fault.into()),
     }

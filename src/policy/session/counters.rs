@@ -4,7 +4,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::policy::session::{SessionFault, SessionFormat};
+use crate::policy::session::fault::SessionFault;
+use crate::policy::session::format::SessionFormat;
 use crate::telemetry::metrics::Counter;
 
 /// What came of a session cookie.

@@ -5,8 +5,9 @@
 //! below it. Elements of lists have no names.
 
 use crate::policy::glob::{Glob, any_matches};
-use crate::policy::session::payload::Json;
-use crate::policy::session::{SessionFault, VerifiedSession};
+use crate::policy::session::fault::SessionFault;
+use crate::policy::session::payload::PayloadValue;
+use crate::policy::session::verified::VerifiedSession;
 use crate::secret::Hasher;
 
 /// The marks of Flask's `TaggedJSONSerializer` for values that are a text in JSON: UUID, bytes,
@@ -55,11 +56,11 @@ impl PayloadFilter {
     /// What a payload says.
     pub(super) fn read(
         &self,
-        payload: &Json,
+        payload: &PayloadValue,
         signed: Option<u64>,
         hasher: &Hasher,
     ) -> VerifiedSession {
-        let digest = |value: &Json| {
+        let digest = |value: &PayloadValue| {
             let mut bytes = Vec::new();
             value.write(&mut bytes);
             hasher.digest("session", &bytes)
@@ -67,8 +68,9 @@ impl PayloadFilter {
         let callers = CALLER_MEMBERS.iter().filter_map(|path| {
             let value = path.iter().try_fold(payload, |value, name| member(value, name))?;
             // The name is hashed with it, so that `uid` 1 is not `account_id` 1.
-            let named = Json::List(vec![Json::Text(path.concat().into()), value.clone()]);
-            (*value != Json::Null).then(|| digest(&named))
+            let named =
+                PayloadValue::List(vec![PayloadValue::Text(path.concat().into()), value.clone()]);
+            (*value != PayloadValue::Null).then(|| digest(&named))
         });
         let callers = callers.take(MAX_CALLERS).collect();
         let whole = digest(payload);
@@ -79,30 +81,41 @@ impl PayloadFilter {
                 digest(&self.without_ignored(payload, ""))
             };
             let value = Err(SessionFault::NoValue);
-            return VerifiedSession { whole, kept, value, has_others: false, callers, signed };
+            return VerifiedSession {
+                whole,
+                kept,
+                value,
+                has_others: false,
+                callers,
+                signed,
+                has_pointer: false,
+            };
         };
         let found = pointer.iter().try_fold(payload, |value, part| below(value, part));
-        let found = found.filter(|value| **value != Json::Null);
+        let found = found.filter(|value| **value != PayloadValue::Null);
         VerifiedSession {
             whole,
-            kept: digest(&Json::List(found.cloned().into_iter().collect())),
+            kept: digest(&PayloadValue::List(found.cloned().into_iter().collect())),
             value: found.map_or(Err(SessionFault::NoValue), |value| self.plain(value)),
             has_others: self.has_others(payload, pointer, ""),
             callers,
             signed,
+            has_pointer: true,
         }
     }
 
     /// The text of a value that tags can have.
-    fn plain(&self, value: &Json) -> Result<Box<str>, SessionFault> {
+    fn plain(&self, value: &PayloadValue) -> Result<Box<str>, SessionFault> {
         let text = match value {
-            Json::Text(text) | Json::Number(text) => text,
-            Json::Bool(value) => return Ok(value.to_string().into()),
-            Json::Members(members) if self.has_tags => match &**members {
-                [(name, Json::Text(text))] if TEXT_TAGS.contains(&&**name) => text,
+            PayloadValue::Text(text) | PayloadValue::Number(text) => text,
+            PayloadValue::Bool(value) => return Ok(value.to_string().into()),
+            PayloadValue::Members(members) if self.has_tags => match &**members {
+                [(name, PayloadValue::Text(text))] if TEXT_TAGS.contains(&&**name) => text,
                 _ => return Err(SessionFault::NotPlain),
             },
-            Json::Null | Json::List(_) | Json::Members(_) => return Err(SessionFault::NotPlain),
+            PayloadValue::Null | PayloadValue::List(_) | PayloadValue::Members(_) => {
+                return Err(SessionFault::NotPlain);
+            }
         };
         match std::str::from_utf8(text) {
             Ok("") => Err(SessionFault::NoValue),
@@ -112,11 +125,11 @@ impl PayloadFilter {
     }
 
     /// Whether a value holds anything that neither the rest of the pointer names, nor is ignored.
-    fn has_others(&self, value: &Json, pointer: &[Box<[u8]>], path: &str) -> bool {
+    fn has_others(&self, value: &PayloadValue, pointer: &[Box<[u8]>], path: &str) -> bool {
         let Some((first, rest)) = pointer.split_first() else { return false };
         match value {
-            Json::Null => false,
-            Json::Members(members) => members.iter().any(|(name, value)| {
+            PayloadValue::Null => false,
+            PayloadValue::Members(members) => members.iter().any(|(name, value)| {
                 let path = joined(path, name);
                 if name == first {
                     self.has_others(value, rest, &path)
@@ -124,23 +137,23 @@ impl PayloadFilter {
                     !any_matches(&self.ignore, path.as_bytes())
                 }
             }),
-            Json::List(elements) => elements.iter().enumerate().any(|(at, element)| {
+            PayloadValue::List(elements) => elements.iter().enumerate().any(|(at, element)| {
                 at.to_string().as_bytes() != &**first || self.has_others(element, rest, path)
             }),
-            Json::Bool(_) | Json::Number(_) | Json::Text(_) => true,
+            PayloadValue::Bool(_) | PayloadValue::Number(_) | PayloadValue::Text(_) => true,
         }
     }
 
     /// The value without the members that are ignored.
-    fn without_ignored(&self, value: &Json, path: &str) -> Json {
+    fn without_ignored(&self, value: &PayloadValue, path: &str) -> PayloadValue {
         match value {
-            Json::Members(members) => {
+            PayloadValue::Members(members) => {
                 let kept = members.iter().filter_map(|(name, value)| {
                     let path = joined(path, name);
                     let is_ignored = any_matches(&self.ignore, path.as_bytes());
                     (!is_ignored).then(|| (name.clone(), self.without_ignored(value, &path)))
                 });
-                Json::Members(kept.collect())
+                PayloadValue::Members(kept.collect())
             }
             other => other.clone(),
         }
@@ -157,14 +170,14 @@ fn joined(path: &str, name: &[u8]) -> String {
     if path.is_empty() { name } else { format!("{path}/{name}") }
 }
 
-fn member<'a>(value: &'a Json, name: &[u8]) -> Option<&'a Json> {
-    let Json::Members(members) = value else { return None };
+fn member<'a>(value: &'a PayloadValue, name: &[u8]) -> Option<&'a PayloadValue> {
+    let PayloadValue::Members(members) = value else { return None };
     members.iter().find(|(own, _)| **own == *name).map(|(_, value)| value)
 }
 
-fn below<'a>(value: &'a Json, part: &[u8]) -> Option<&'a Json> {
+fn below<'a>(value: &'a PayloadValue, part: &[u8]) -> Option<&'a PayloadValue> {
     match value {
-        Json::List(elements) => {
+        PayloadValue::List(elements) => {
             let at: usize = std::str::from_utf8(part).ok()?.parse().ok()?;
             // `+1` and `01` are no indexes.
             (at.to_string().as_bytes() == part).then(|| elements.get(at))?

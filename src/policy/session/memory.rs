@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
-use crate::policy::session::VerifiedSession;
+use crate::policy::session::verified::VerifiedSession;
 
 /// How many verified cookies are remembered for each field.
 pub(super) const MAX_REMEMBERED: usize = 4096;

@@ -4,7 +4,7 @@
 //!
 //! Bounded: the length, the depth, and by the length all else.
 
-use crate::policy::session::SessionFault;
+use crate::policy::session::fault::SessionFault;
 
 /// The longest payload that is read, in bytes.
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
@@ -13,19 +13,19 @@ const MAX_DEPTH: usize = 32;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Json {
+pub(super) enum PayloadValue {
     Null,
     Bool(bool),
     /// The text of a number.
     Number(Box<[u8]>),
     /// UTF-8, in which a surrogate without its other half takes three bytes.
     Text(Box<[u8]>),
-    List(Vec<Json>),
+    List(Vec<PayloadValue>),
     /// Sorted by name; each name once.
-    Members(Vec<(Box<[u8]>, Json)>),
+    Members(Vec<(Box<[u8]>, PayloadValue)>),
 }
 
-impl Json {
+impl PayloadValue {
     /// Writes the value so that no other value is written with the same bytes.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -59,7 +59,7 @@ fn write_bytes(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Reads a payload (RFC 8259).
-pub(super) fn parse(text: &[u8]) -> Result<Json, SessionFault> {
+pub(super) fn parse(text: &[u8]) -> Result<PayloadValue, SessionFault> {
     if text.len() > MAX_PAYLOAD {
         return Err(SessionFault::TooLarge);
     }
@@ -101,7 +101,7 @@ impl JsonReader<'_> {
         is_next
     }
 
-    fn word(&mut self, word: &[u8], value: Json) -> Result<Json, SessionFault> {
+    fn word(&mut self, word: &[u8], value: PayloadValue) -> Result<PayloadValue, SessionFault> {
         if !self.text[self.at..].starts_with(word) {
             return Err(SessionFault::NotJson);
         }
@@ -109,13 +109,13 @@ impl JsonReader<'_> {
         Ok(value)
     }
 
-    fn value(&mut self, depth: usize) -> Result<Json, SessionFault> {
+    fn value(&mut self, depth: usize) -> Result<PayloadValue, SessionFault> {
         self.skip_space();
         match self.peek().ok_or(SessionFault::NotJson)? {
-            b'n' => self.word(b"null", Json::Null),
-            b't' => self.word(b"true", Json::Bool(true)),
-            b'f' => self.word(b"false", Json::Bool(false)),
-            b'"' => self.string().map(Json::Text),
+            b'n' => self.word(b"null", PayloadValue::Null),
+            b't' => self.word(b"true", PayloadValue::Bool(true)),
+            b'f' => self.word(b"false", PayloadValue::Bool(false)),
+            b'"' => self.string().map(PayloadValue::Text),
             b'[' | b'{' if depth == 0 => Err(SessionFault::TooDeep),
             b'[' => self.list(depth - 1),
             b'{' => self.members(depth - 1),
@@ -123,30 +123,30 @@ impl JsonReader<'_> {
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Json, SessionFault> {
+    fn list(&mut self, depth: usize) -> Result<PayloadValue, SessionFault> {
         self.at += 1;
         let mut elements = Vec::new();
         self.skip_space();
         if self.takes(b']') {
-            return Ok(Json::List(elements));
+            return Ok(PayloadValue::List(elements));
         }
         loop {
             elements.push(self.value(depth)?);
             self.skip_space();
             match self.next()? {
                 b',' => {}
-                b']' => return Ok(Json::List(elements)),
+                b']' => return Ok(PayloadValue::List(elements)),
                 _ => return Err(SessionFault::NotJson),
             }
         }
     }
 
-    fn members(&mut self, depth: usize) -> Result<Json, SessionFault> {
+    fn members(&mut self, depth: usize) -> Result<PayloadValue, SessionFault> {
         self.at += 1;
-        let mut members: Vec<(Box<[u8]>, Json)> = Vec::new();
+        let mut members: Vec<(Box<[u8]>, PayloadValue)> = Vec::new();
         self.skip_space();
         if self.takes(b'}') {
-            return Ok(Json::Members(members));
+            return Ok(PayloadValue::Members(members));
         }
         loop {
             self.skip_space();
@@ -168,10 +168,10 @@ impl JsonReader<'_> {
         if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return Err(SessionFault::RepeatedMember);
         }
-        Ok(Json::Members(members))
+        Ok(PayloadValue::Members(members))
     }
 
-    fn number(&mut self) -> Result<Json, SessionFault> {
+    fn number(&mut self) -> Result<PayloadValue, SessionFault> {
         let start = self.at;
         self.takes(b'-');
         let whole = self.digits()?;
@@ -185,7 +185,7 @@ impl JsonReader<'_> {
             let _ = self.takes(b'+') || self.takes(b'-');
             self.digits()?;
         }
-        Ok(Json::Number(self.text[start..self.at].into()))
+        Ok(PayloadValue::Number(self.text[start..self.at].into()))
     }
 
     fn digits(&mut self) -> Result<&[u8], SessionFault> {

@@ -26,7 +26,7 @@ struct ReadSession<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityPart {
     /// What counts by the field: the operator has chosen who shares.
-    Kept,
+    Counted,
     /// The whole payload.
     Whole,
 }
@@ -108,7 +108,7 @@ impl<'a> RouteSessions<'a> {
                 // No header has a NUL, so that no cookie imitates a session.
                 text.push(0);
                 text.extend_from_slice(match part {
-                    IdentityPart::Kept => &session.kept,
+                    IdentityPart::Counted => &session.kept,
                     IdentityPart::Whole => &session.whole,
                 });
             }

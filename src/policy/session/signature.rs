@@ -9,8 +9,9 @@ use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_zlib_with_limit};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
+use crate::policy::session::fault::SessionFault;
+use crate::policy::session::format::SessionFormat;
 use crate::policy::session::payload::MAX_PAYLOAD;
-use crate::policy::session::{SessionFault, SessionFormat};
 use crate::secret::Secret;
 
 /// The salt of Flask's `SecureCookieSessionInterface`.
