@@ -63,6 +63,7 @@ pub mod reload;
 mod reload_metrics;
 mod restart;
 mod service_manager;
+mod session_metrics;
 mod share_metrics;
 mod snapshot;
 mod switch_metrics;

@@ -31,6 +31,7 @@ pub mod request_target;
 pub mod rolling_cookies;
 pub mod route;
 pub mod scope;
+pub mod session;
 pub mod tag;
 pub mod template;
 pub mod token_places;

@@ -188,7 +188,7 @@ impl Proxy {
         let connection = &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
         let departure = &client.departure;
         let context = RequestContext { config, peer, departure, connection, now };
-        let view = request_view(&parts, &body, peer, &config.rules);
+        let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
         // A write that only passes counts, too: the rules of another process may cache what it
@@ -322,7 +322,7 @@ fn connection_demand(
 /// strangers as well, so that its answer says nothing.
 fn caller_of(config: &ActiveConfig, request: &Request<Body>) -> Option<CallerParts> {
     let (known, rule) = (config.known_callers.as_ref()?, &config.rules.credential);
-    let caller = known.parts(rule, request.headers());
+    let caller = known.parts(rule, request.headers(), &config.rules.hasher);
     let counts = !caller.is_empty() && !rule.is_login_path(request.uri().path().as_bytes());
     counts.then_some(caller)
 }

@@ -36,6 +36,7 @@ mod causes;
 mod evidence;
 mod proposal;
 mod set_cookies;
+mod signed_sessions;
 mod varying;
 
 /// How many unknown headers one suggestion speaks of.

@@ -223,8 +223,8 @@ impl AdminState {
     pub(super) async fn explain(&self, question: &ExplainRequest) -> Result<Value, String> {
         let request = question.read()?;
         let live = self.proxy.active_config();
-        let mut explained = explain::explain(&live.rules, &request);
-        let asked = request.view(&live.rules);
+        let mut explained = explain::explain(&live.rules, &request, self.proxy.clock.wall());
+        let asked = request.view(&live.rules, self.proxy.clock.wall());
         let plan = live.rules.plan(&asked);
         explained.lines.extend(plan.route().and_then(|route| self.explain_switch(route)));
         let stored = match plan {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::app::metrics_registrar::{MetricsRegistrar, as_f64};
 #[cfg(target_os = "linux")]
 use crate::app::process_metrics;
-use crate::app::{history, listener_metrics, share_metrics, switch_metrics, upload_metrics};
+use crate::app::{
+    history, listener_metrics, session_metrics, share_metrics, switch_metrics, upload_metrics,
+};
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
 use crate::policy::route;
@@ -59,6 +61,7 @@ pub(super) fn register(
     register_state(proxy);
     register_shadow(proxy);
     switch_metrics::register(proxy);
+    session_metrics::register(&proxy.metrics);
     register_cluster_fills(proxy);
     history::register(proxy);
     upload_metrics::register(proxy);

@@ -15,6 +15,7 @@ use super::format::{clean, seconds, size};
 use super::output;
 use super::remote::{RemoteArgs, read_header};
 use super::rules::rules_from;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::policy::explain::{ExplainLine, ExplainRequest, Explanation, explain};
 
@@ -59,7 +60,7 @@ pub(super) fn run(path: &Path, args: &ExplainArgs) -> Result<ExitCode, CommandEr
         return live(&args.remote.resolve(path)?, &question, args.json);
     }
     let config = Config::load(path).map_err(CommandError::Config)?;
-    let explained = explain(&rules_from(config), &request);
+    let explained = explain(&rules_from(config), &request, Clock::system().wall());
     if args.json {
         let answer =
             json!({ "request": explained.request, "lines": explained.lines, "stored": null });

@@ -270,6 +270,7 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
         peer_is_trusted: false,
         bypass: None,
         client: Some(Ipv4Addr::LOCALHOST.into()),
+        now: Clock::system().wall(),
     };
     match selection.rules.plan(&question) {
         Plan::Pass(..) if selection.unrouted => None,

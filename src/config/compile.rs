@@ -18,6 +18,7 @@ use super::diagnostics::recover;
 use super::file::{ConfigFile, RedisSection};
 use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
+use crate::policy::credential::CredentialRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::server::ListenAddress;
@@ -31,10 +32,12 @@ pub mod credential;
 pub mod fields;
 pub mod freshness;
 pub mod jwt;
+mod pointer;
 pub mod purges;
 pub mod routes;
 mod rule_names;
 pub mod sections;
+mod session_fields;
 pub mod socket_path;
 pub mod trace;
 pub mod upstream;
@@ -156,14 +159,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     let redis = redis(file, write_wait, context);
     let (log, trace) = telemetry(file, context);
-    let credential = Arc::new(
-        file.credential
-            .get()
-            .and_then(|credential| credential::credential(credential, context))
-            .unwrap_or_default(),
-    );
+    let credential =
+        file.credential.get().and_then(|credential| credential::credential(credential, context));
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let (fields, jwt) = fields(file, context);
+    let credential =
+        CredentialRule { sessions: fields.sessions(), ..credential.unwrap_or_default() };
+    let credential = Arc::new(credential);
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {

@@ -37,6 +37,8 @@ const LIMITS_AT_START: [&str; 12] = [
 ];
 /// Keys whose values are never shown.
 const SECRET: [&str; 4] = ["token", "password", "secret", "username"];
+/// What stands in their place.
+const HIDDEN: &str = "(not shown)";
 
 /// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -295,9 +297,25 @@ const fn kind(before: Option<&Value>, after: Option<&Value>) -> ChangeKind {
 /// A value for display. SECURITY: secrets and the user part of URLs are hidden.
 fn shown(key: &str, value: Option<&Value>) -> Option<String> {
     let value = value?;
-    let hidden = SECRET.contains(&key)
+    // A field may be called `token`, and its table holds no value of a request.
+    let hidden = (SECRET.contains(&key) && !value.is_table())
         || (key == "url" && value.as_str().is_some_and(|url| url.contains('@')));
-    Some(if hidden { "(not shown)".to_owned() } else { value.to_string() })
+    Some(if hidden { HIDDEN.to_owned() } else { without_secrets(value).to_string() })
+}
+
+/// A value in which the secrets of fields are hidden.
+fn without_secrets(value: &Value) -> Value {
+    match value {
+        Value::Table(table) => {
+            let hide = |(key, value): (&String, &Value)| {
+                let is_secret = SECRET.contains(&key.as_str()) && !value.is_table();
+                let shown = if is_secret { Value::from(HIDDEN) } else { without_secrets(value) };
+                (key.clone(), shown)
+            };
+            Value::Table(table.iter().map(hide).collect())
+        }
+        other => other.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -383,6 +401,30 @@ tags = ["a"]
             ("route /a".to_owned(), ChangeKind::Changed, Some(Effect::LeftBehind)),
         ];
         assert_eq!(stated(&after), expected);
+    }
+
+    #[test]
+    fn r1029_the_secret_of_a_session_field_is_not_shown() {
+        let field = |secret: &str, age: &str| {
+            let fields = format!(
+                "{BEFORE}[fields.s]\ncookie = \"s\"\nformat = \"flask\"\nsecret = {secret}\n\
+                 max_age = \"{age}\"\n"
+            );
+            reading(&fields)
+        };
+        let old = field("\"hunter2-hunter2-hunter2\"", "1h");
+        for new in [
+            field("[\"hunter3-hunter3-hunter3\", \"hunter2-hunter2-hunter2\"]", "2h"),
+            reading(BEFORE),
+        ] {
+            let shown = serde_json::to_string(&changes(&old, &new)).expect("JSON");
+            assert!(!shown.contains("hunter") && shown.contains("(not shown)"), "{shown}");
+        }
+        let rotated = field("[\"hunter3-hunter3-hunter3\", \"hunter2-hunter2-hunter2\"]", "1h");
+        assert_eq!(old.rules_digest(), rotated.rules_digest());
+        assert_ne!(old.rules_digest(), reading(BEFORE).rules_digest());
+        let routes = changes(&old, &rotated);
+        assert!(routes.iter().all(|change| change.what == "fields"), "no entry is left behind");
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList,
-    TomlString, TtlForm, table,
+    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, SecretsForm, Size, StripForm,
+    TomlList, TomlString, TtlForm, table,
 };
 use super::keywords::{
     AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, ModeWord,
@@ -269,7 +269,11 @@ table! {
             { "required": ["client"] }, { "required": ["body"] }, { "required": ["jwt"] },
             { "required": ["cookie"], "not": { "required": ["jwt"] } },
         ],
-        "dependentRequired" = { "length": ["auth"], "prefix": ["client"] }
+        "dependentRequired" = {
+            "length": ["auth"], "prefix": ["client"], "format": ["cookie", "secret"],
+            "secret": ["format"], "pointer": ["format"], "max_age": ["format"],
+            "ignore": ["format"],
+        }
     ))]
     FieldForm("a field", "{ header = \"x-name\" }") {
         /// A request header.
@@ -302,6 +306,25 @@ table! {
         /// `Authorization: Bearer`, or from the cookie named by `cookie`.
         #[schemars(extend("pattern" = "^/", "examples" = ["/tenant_id", "/realm/name"]))]
         jwt: TomlString,
+        /// How the app signs a session cookie that carries the session itself: `flask`
+        /// (itsdangerous), `django` (signed cookies) or `express` (cookie-session). The cookie is
+        /// verified, and its payload counts, however often it is signed anew.
+        #[schemars(extend("enum" = ["flask", "django", "express"]))]
+        format: TomlString,
+        /// With `format`: a JSON pointer to the value that counts, if all other members are on the
+        /// list `ignore`; a request with others is passed. Without it, the whole payload counts.
+        #[schemars(extend("pattern" = "^/", "examples" = ["/_user_id"]))]
+        pointer: TomlString,
+        /// With `format`: the key that the app signs with, or a list with the current one and
+        /// those that cookies still have.
+        secret: SecretsForm,
+        /// With `format`: how long the app accepts the cookie, 1s to 1 year, from the time that it
+        /// was signed. `express` signs no time.
+        max_age: Period,
+        /// With `format`: members of the payload that tell neither callers nor responses apart, by
+        /// their paths without the first `/`; `*` stands for any text.
+        #[schemars(extend("examples" = [["_fresh", "_id", "user/last_seen"]]))]
+        ignore: TomlList<TomlString>,
     }
 }
 

@@ -7,8 +7,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, StripForm,
-    TomlList, TomlString, TtlForm, ValueTable,
+    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, SecretsForm, Setting, Size,
+    StripForm, TomlList, TomlString, TtlForm, ValueTable,
 };
 use super::file::{self, ConfigFile};
 
@@ -94,6 +94,18 @@ inline!(QueryForm, "QueryForm", {
         { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
     ],
     "examples": [["page", "limit"]]
+});
+
+inline!(SecretsForm, "SecretsForm", {
+    "title": "string or list of strings",
+    "oneOf": [
+        { "type": "string", "minLength": 1 },
+        {
+            "type": "array", "items": { "type": "string", "minLength": 1 },
+            "minItems": 1, "maxItems": 8
+        }
+    ],
+    "examples": ["${FLASK_SECRET_KEY}", ["${NEW_SECRET}", "${OLD_SECRET}"]]
 });
 
 inline!(StripForm, "StripForm", {

@@ -9,7 +9,8 @@
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
 //!    `unknown_headers = "pass"`), if the host is not in the key (`host_key`), or if the origin's
 //!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
-//!    `strip_set_cookie = true`).
+//!    `strip_set_cookie = true`). In scope `private` a part of a signed session may stand for the
+//!    whole caller.
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.
@@ -30,7 +31,11 @@ use crate::policy::jwt::{TokenField, TokenPlace};
 use crate::policy::names::meaning;
 use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
 use crate::policy::scope::Scope;
+use crate::policy::session::SessionRule;
 use crate::semantics::storability::OriginRule;
+
+#[cfg(test)]
+mod tests;
 
 /// Who shares the entries of each route of a file.
 #[derive(Clone, Debug, Default)]
@@ -172,6 +177,14 @@ impl RouteSharing {
                 found.push(("key", format!("takes `{name}` out of the key")));
             }
         }
+        for (name, rule) in self.chosen_callers() {
+            let is_known = old.scope == Scope::Public
+                || old.chosen_callers().any(|(_, known)| rule.is_as_narrow_as(known));
+            if !is_known {
+                let what = format!("takes `{name}` of the session for the whole caller");
+                found.push(("key", what));
+            }
+        }
         for name in self.passed.difference(&old.passed) {
             if meaning(name).is_some() || old.telling.contains(name) {
                 let what = format!(
@@ -207,6 +220,15 @@ impl RouteSharing {
         found
     }
 
+    /// The sessions of which a part stands for the caller, with the names of their fields.
+    fn chosen_callers(&self) -> impl Iterator<Item = (&str, &SessionRule)> {
+        let keyed = self.keyed.iter().filter(|_| self.scope == Scope::Private);
+        keyed.filter_map(|(name, source)| match source {
+            FieldSource::Session(rule) if rule.is_partial() => Some((name.as_str(), &**rule)),
+            _ => None,
+        })
+    }
+
     /// Whether two requests that this source told apart have different keys still.
     fn tells_apart(&self, source: &FieldSource) -> bool {
         // The path and the host are in every key. A parameter that is not is withheld.
@@ -214,7 +236,7 @@ impl RouteSharing {
             matches!(source, FieldSource::Path(_) | FieldSource::Host | FieldSource::Query(_))
                 && !(self.scope == Scope::Shared && self.admit == AdmitRule::Route);
         // In scope `private` the whole credential is in the key where no field stands for it.
-        let stands_for_all = matches!(source, FieldSource::Auth(_))
+        let stands_for_all = matches!(source, FieldSource::Auth(_) | FieldSource::Session(_))
             && self.scope == Scope::Private
             && !self.keyed.iter().any(|(_, own)| matches!(own, FieldSource::Auth(_)));
         // So is a token in `Authorization`, with all that it claims.
@@ -250,6 +272,12 @@ fn is_as_narrow(own: &FieldSource, other: &FieldSource) -> bool {
             let ClientPrefix { v4, v6 } = *other;
             own.v4 >= v4 && own.v6 >= v6
         }
+        (FieldSource::Session(own), FieldSource::Session(other)) => own.is_as_narrow_as(other),
+        // However it is signed, one payload is one session.
+        (FieldSource::Session(own), FieldSource::Cookie(name)) => {
+            own.settings.cookie == *name && !own.is_partial()
+        }
+        (FieldSource::Cookie(name), FieldSource::Session(other)) => other.settings.cookie == *name,
         _ => own == other,
     }
 }
@@ -310,183 +338,4 @@ fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, 
         let key = route.as_inline_table()?.get(widening.key);
         Some((key.and_then(Value::span), route.span()?))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
-        tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
-        token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
-        wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
-        site = { host = true }\npage = { query = \"page\" }\n";
-
-    fn rules(route: &str) -> SharingRules {
-        let text = format!("{HEAD}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n");
-        let config = Config::parse(&text, "proxy.toml", &|_| None);
-        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
-    }
-
-    fn keys(before: &str, after: &str) -> Vec<&'static str> {
-        let found = rules(after).widened_from(&rules(before));
-        found.into_iter().map(|widening| widening.key).collect()
-    }
-
-    #[test]
-    fn what_lets_more_callers_share_is_found() {
-        let public = "scope = \"public\"";
-        let shared = "scope = \"shared\"";
-        for (before, after, key) in [
-            ("", public, "scope"),
-            ("", shared, "scope"),
-            (shared, public, "scope"),
-            ("key = [\"tenant\"]", "", "key"),
-            ("key = [\"tenant\", \"other\"]", "key = [\"other\"]", "key"),
-            ("tags = [\"a:{tenant}\"]", "tags = [\"a\"]", "key"),
-            ("key = [\"token\"]", "key = [\"start\"]", "key"),
-            ("key = [\"narrow\"]", "key = [\"wide\"]", "key"),
-            ("", "pass_headers = [\"x-tenant-id\"]", "pass_headers"),
-            ("", "pass_headers = [\"x-api-key\"]", "pass_headers"),
-            ("", "pass_headers = [\"x-forwarded-host\"]", "pass_headers"),
-            ("", "unknown_headers = \"pass\"", "unknown_headers"),
-            (shared, "scope = \"shared\"\nstrip_set_cookie = true", "strip_set_cookie"),
-            (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
-            (public, "scope = \"public\"\norigin = \"ignore\"", "origin"),
-            (public, "scope = \"public\"\nvary_cookie = \"ignore\"", "vary_cookie"),
-        ] {
-            assert_eq!(keys(before, after), [key], "{before:?} to {after:?}");
-            assert!(keys(after, before).is_empty(), "{after:?} to {before:?} is narrower");
-        }
-    }
-
-    #[test]
-    fn what_lets_no_more_callers_share_is_not() {
-        for (before, after) in [
-            ("", "key = [\"tenant\"]"),
-            ("key = [\"tenant\"]", "key = [\"tenant?\", \"other\"]"),
-            ("key = [\"token\"]", ""),
-            ("", "pass_headers = [\"x-theme\"]"),
-            ("", "drop_headers = [\"x-tenant-id\"]"),
-            ("", "origin = \"ignore\""),
-            ("mode = \"off\"", "mode = \"on\""),
-            ("", "query = \"none\""),
-            ("tags = [\"a:{id}\"]", "tags = [\"a\"]"),
-            ("key = [\"id\", \"site\", \"page\"]", ""),
-        ] {
-            assert!(keys(before, after).is_empty(), "{before:?} to {after:?}");
-        }
-    }
-
-    #[test]
-    fn a_reload_is_refused_unless_the_file_accepts_it() {
-        let text = |route: &str, comment: &str| {
-            format!("{HEAD}[[routes]]{comment}\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n")
-        };
-        let refused = |after: &str| {
-            let config = Config::parse(after, "proxy.toml", &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &rules("key = [\"tenant\", \"other\"]"))
-        };
-        let found = refused(&text("key = [\"other\"]", "")).expect("a field is gone");
-        let one = found.errors().next().expect("an error");
-        assert_eq!((one.line, found.errors().count()), (15, 1), "{found}");
-        assert!(one.message.contains("takes `tenant` out of the key on /a/{id},"), "{found}");
-        let found = refused(&text("", "")).expect("all fields are gone");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [12, 12], "{found}");
-        for (route, comment) in [
-            ("key = [\"other\"] # check: ok, one tenant", ""),
-            ("key = [\"other\"]", " # check: ok"),
-            ("", " # check: ok"),
-            ("key = [\"tenant\", \"other\"]", ""),
-        ] {
-            let text = text(route, comment);
-            assert_eq!(refused(&text), None, "{text}");
-        }
-    }
-
-    fn file(rest: &str) -> SharingRules {
-        let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &|_| None);
-        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
-    }
-
-    fn route(path: &str, rest: &str) -> String {
-        format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\n{rest}\n")
-    }
-
-    #[test]
-    fn paths_are_compared_whatever_their_routes_are_called() {
-        let (own, all) = ("key = [\"tenant\"]", "scope = \"public\"");
-        let both = |one: String, two: String| one + &two;
-        for (before, after, widens) in [
-            (route("/a/{id}", own), route("/a/{name}", all), true),
-            (route("/a/{id}", own), route("/a/{*rest}", all), true),
-            (route("/a/{*rest}", own), both(route("/a/{*rest}", own), route("/a/me", all)), true),
-            (both(route("/a/{*rest}", all), route("/a/me", own)), route("/a/{*rest}", all), true),
-            (route("/A/x", own), route("/a/x", &format!("{all}\ncase = \"ignore\"")), true),
-            (route("/{a}-{b}", own), route("/{id}.json", all), true),
-            (route("/a/{id}.json", own), route("/a/{id}", all), true),
-            (route("/a/{id}", own), route("/a/{name}", own), false),
-            (route("/a", own), both(route("/a", own), route("/b", all)), false),
-            (route("/a/{id}.json", own), route("/a/{id}.xml", all), false),
-            (route("/a/{id}", own), route("/a/{id}/more", all), false),
-            // The paths of the route that is widened have another one, before and after.
-            (
-                both(route("/a/{*rest}", all), route("/a/me", own)),
-                both(route("/a/{*rest}", all), route("/a/me", own)),
-                false,
-            ),
-        ] {
-            let found = file(&after).widened_from(&file(&before));
-            assert_eq!(!found.is_empty(), widens, "{before} to {after}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn what_told_callers_apart_is_not_passed_beside_the_key() {
-        let credential = "[credential]\nheaders = [\"x-odd\"]\n";
-        let before = file(&format!("{credential}{}", route("/a", "")));
-        let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
-        assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
-    }
-
-    #[test]
-    fn a_host_key_joins_hosts() {
-        let text = format!("{HEAD}{}", route("/a", ""));
-        let joined = |comment: &str| {
-            text.replace("[fields]", &format!("host_key = \"a.test\"{comment}\n[fields]"))
-        };
-        let refused = |after: &str| {
-            let config = Config::parse(after, "proxy.toml", &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &file(&route("/a", "")))
-        };
-        let found = refused(&joined("")).expect("hosts share");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [3], "{found}");
-        assert_eq!(refused(&joined(" # check: ok")), None);
-    }
-
-    #[test]
-    fn a_comment_counts_wherever_the_route_and_its_list_stand() {
-        let refused = |rest: &str, before: &str| {
-            let environment = |name: &str| (name == "AT").then(|| "/a".to_owned());
-            let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &environment);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &file(before)).is_some()
-        };
-        let passed =
-            |comment: &str| route("/a", &format!("pass_headers = [\n  \"x-user-id\",{comment}\n]"));
-        assert!(refused(&passed(""), &route("/a", "")));
-        assert!(!refused(&passed(" # check: ok"), &route("/a", "")));
-        let public = |comment: &str| route("${AT}", &format!("scope = \"public\"{comment}"));
-        assert!(refused(&public(""), &route("/a", "")));
-        assert!(!refused(&public(" # check: ok"), &route("/a", "")));
-    }
-
-    #[test]
-    fn another_route_is_another_entry() {
-        let two =
-            "scope = \"private\"\n[[routes]]\npath = \"/b\"\nttl = \"1m\"\nscope = \"public\"";
-        assert!(keys("", two).is_empty());
-    }
 }

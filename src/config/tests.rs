@@ -15,6 +15,7 @@ mod cases;
 mod first_mistakes;
 mod jwt;
 mod schema;
+mod sessions;
 mod times;
 
 /// The example of the design, with a variable in it.

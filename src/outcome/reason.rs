@@ -153,6 +153,8 @@ impl Reason {
             | Self::NoFreshness
             | Self::StaleOnArrival
             | Self::SetCookie
+            | Self::SessionChanged
+            | Self::SessionRenewal
             | Self::VaryStar
             | Self::Status
             | Self::Authorization
@@ -204,7 +206,8 @@ reasons! {
                   the sidecar notes what the cache would have done.",
         remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
     MissingField = "missing field", [Bypass],
-        meaning: "The request lacks a field that the route's `key` or `tags` need.",
+        meaning: "The request lacks a field that the route's `key` or `tags` need. In parentheses \
+                  it says why a signed session cookie gives none.",
         remedy: "Let clients send the field. With a `?` after its name in `key`, requests without \
                  it have an entry of their own.";
     UnkeyedHeader = "unkeyed header", [Bypass],
@@ -250,6 +253,12 @@ reasons! {
         meaning: "A field of the key comes from a token (JWT), and the keys to verify it could not \
                   be fetched from `jwks_url`, or the last ones are older than `keep_keys`.",
         remedy: "`GET /ready` says why. Check `jwks_url` in `[jwt]` and the way to it.";
+    SessionRenewal = "session renewal", [Bypass],
+        meaning: "The signed session cookie is older than half of its field's `max_age`, and \
+                  `strip_set_cookie` names it: a hit would not renew it, so the request goes to \
+                  the origin, which may.",
+        remedy: "If it does not go away, the app does not renew the session: take the cookie out \
+                 of `strip_set_cookie`.";
     RequestBody = "request body", [Bypass],
         meaning: "A GET or HEAD has a body, which no key contains.",
         remedy: "";
@@ -365,6 +374,12 @@ reasons! {
         remedy: "Name the cookie in `strip_set_cookie` if nothing needs it: neither a login, nor a \
                  form in the response. Never strip a session or the token of a form; let the app \
                  set it only when it changes.";
+    SessionChanged = "session changed", [Store],
+        meaning: "The response sets a signed session cookie that `strip_set_cookie` names, with \
+                  another payload than that of the request, or one that cannot be verified: a \
+                  login, a logout, a message for the next page.",
+        remedy: "If a member of the payload changes each time and no response depends on it, name \
+                 it in `ignore` of the field.";
     VaryStar = "vary *", [Store],
         meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
         remedy: "";

@@ -5,10 +5,13 @@
 //! The credential ([`super::credential`]) is one hash of all of it together. That tells who may
 //! share an entry; it is of no use here, because any further cookie changes it.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, SET_COOKIE};
 
 use crate::policy::cookie_header::set_cookie;
 use crate::policy::credential::CredentialRule;
+use crate::policy::session::{SessionRule, VerifiedSession};
 use crate::secret::Hasher;
 
 /// The most names of one caller that an entry carries, or that a template renders.
@@ -25,13 +28,16 @@ enum IdentityKind {
     Authorization = 1,
     Header = 2,
     Cookie = 3,
+    Session = 4,
 }
 
 /// The names of the caller of a request, at most `most`; none for a caller without a credential.
+/// A cookie that one of `sessions` verifies names the caller by what it says as well.
 /// The order of cookies in the request does not count.
 #[must_use]
 pub fn caller_names(
     rule: &CredentialRule,
+    sessions: &[Arc<SessionRule>],
     headers: &HeaderMap,
     hasher: &Hasher,
     most: usize,
@@ -54,8 +60,27 @@ pub fn caller_names(
         .collect();
     identifying.sort_unstable();
     identifying.dedup();
-    identifying.truncate(most);
-    identifying.into_iter().map(|(kind, name, value)| hash(hasher, kind, name, value)).collect()
+    let others = identifying.into_iter().map(|(kind, name, value)| hash(hasher, kind, name, value));
+    // A signed session is the caller's, however often it is signed anew.
+    let sessions = sessions.iter().filter_map(|session| {
+        let read = session.read(headers, hasher).ok()?;
+        Some(session_names(session, &read, hasher))
+    });
+    let mut names: Vec<String> = Vec::new();
+    for name in sessions.flatten().chain(others) {
+        if names.len() < most && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The names of the caller of a verified session: by what counts of it, and by who it says that the
+/// caller is, so that a message in the session does not make another caller.
+fn session_names(rule: &SessionRule, session: &VerifiedSession, hasher: &Hasher) -> Vec<String> {
+    let cookie = rule.settings.cookie.as_bytes();
+    let parts = [&session.kept].into_iter().chain(&session.callers);
+    parts.map(|part| hash(hasher, IdentityKind::Session, cookie, part)).collect()
 }
 
 /// The names that a response gives its caller by `Set-Cookie`, and whether it sets or clears any
@@ -78,7 +103,11 @@ pub fn names_set_by(
         .filter(|(name, value)| rule.is_identifying_cookie(name, value))
         .take(MAX_PURGED_NAMES)
         .map(|(name, value)| hash(hasher, IdentityKind::Cookie, name, value));
-    Some(names.collect())
+    let sessions = rule.sessions.0.iter().filter_map(|session| {
+        let read = session.set_in(response, hasher)?;
+        Some(session_names(session, &read, hasher))
+    });
+    Some(sessions.flatten().chain(names).collect())
 }
 
 fn hash(hasher: &Hasher, kind: IdentityKind, name: &[u8], value: &[u8]) -> String {
@@ -100,7 +129,10 @@ mod tests {
     }
 
     fn names(lines: &[(&'static str, &'static str)]) -> Vec<String> {
-        caller_names(&CredentialRule::default(), &headers(lines), &Hasher::default(), MAX_NAMES)
+        {
+            let (rule, hasher) = (CredentialRule::default(), Hasher::default());
+            caller_names(&rule, &[], &headers(lines), &hasher, MAX_NAMES)
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode;
 use crate::policy::cookie_header;
 use crate::policy::cookies::IgnoredCookies;
 use crate::policy::glob::{Glob, any_matches};
+use crate::policy::session::SessionRules;
 use crate::secret::Hasher;
 use crate::units::short_hex;
 
@@ -27,6 +28,8 @@ pub struct CredentialRule {
     /// write was refused: by default none does, because many an application answers so when it has
     /// carried out a write of a stranger, such as a registration or a new password.
     pub names_logins: bool,
+    /// The signed session cookies that fields read: each identifies the client.
+    pub sessions: SessionRules,
 }
 
 /// Where common frameworks and identity providers let a caller log in, below any path.
@@ -80,6 +83,7 @@ impl Default for CredentialRule {
             ignored_cookies: IgnoredCookies::default(),
             login_paths: LOGIN_PATHS.iter().copied().map(login_glob).collect(),
             names_logins: false,
+            sessions: SessionRules::default(),
         }
     }
 }
@@ -169,10 +173,11 @@ impl CredentialRule {
     #[must_use]
     pub fn is_identifying_cookie(&self, name: &[u8], value: &[u8]) -> bool {
         !value.is_empty()
-            && match &self.cookies {
-                Some(listed) => any_matches(listed, name),
-                None => !self.ignored_cookies.ignores(name) && names_session(name),
-            }
+            && (self.sessions.names(name)
+                || match &self.cookies {
+                    Some(listed) => any_matches(listed, name),
+                    None => !self.ignored_cookies.ignores(name) && names_session(name),
+                })
     }
 
     /// Whether a redirect to this `Location`, of a request to this host, asks the caller to log in.

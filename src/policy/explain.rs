@@ -11,6 +11,7 @@ use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Wall;
 use crate::outcome::{LifetimeSource, Reason};
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
@@ -136,7 +137,7 @@ impl ExplainRequest {
 impl ParsedRequest {
     /// The request in the form that the rules read.
     #[must_use]
-    pub fn view(&self, rules: &PolicyRules) -> RequestView<'_> {
+    pub fn view(&self, rules: &PolicyRules, now: Wall) -> RequestView<'_> {
         let peer = ClientPeer { addr: [127, 0, 0, 1].into(), trusted: self.trusted };
         let version = Version::HTTP_11;
         let has_body = self.data.as_ref().is_some_and(|data| !data.is_empty());
@@ -155,14 +156,15 @@ impl ParsedRequest {
             headers: &self.headers,
             has_body,
             peer_is_trusted: self.trusted,
+            now,
         }
     }
 }
 
 /// Explains a request by the rules.
 #[must_use]
-pub fn explain(rules: &PolicyRules, request: &ParsedRequest) -> Explanation {
-    let view = request.view(rules);
+pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Explanation {
+    let view = request.view(rules, now);
     let mut lines = ExplainLines::default();
     if let Err(bad) = forward::check_request(view.method, view.uri, Version::HTTP_11, view.headers)
     {

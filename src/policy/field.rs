@@ -7,13 +7,18 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
+use crate::clock::Wall;
 use crate::policy::body_fields::{BodyFields, BodyValues};
 use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
 use crate::policy::jwt::{RequestTokens, TokenError, TokenFault, TokenField, TokenPlace};
 use crate::policy::request_target;
+use crate::policy::session::{SessionFault, SessionRule};
 use crate::secret::Hasher;
+
+#[cfg(test)]
+mod tests;
 
 /// A named value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub enum FieldSource {
     Client(ClientPrefix),
     /// A JSON pointer into the body of a mutation (JSON or form). For purge rules only.
     Body(Box<str>),
+    /// A signed cookie that carries the session.
+    Session(Arc<SessionRule>),
     /// The names of the caller, of which there may be several. For tags only.
     Caller,
     /// A claim of a verified token.
@@ -108,6 +115,10 @@ pub struct FieldView<'a> {
     pub body: Option<&'a BodyFields>,
     /// Whether there is a body.
     pub has_body: bool,
+    /// The time by which signatures are judged.
+    pub now: Wall,
+    /// The signed sessions by which the caller is named, too.
+    pub sessions: &'a [Arc<SessionRule>],
     /// What identifies a caller.
     pub credential: &'a CredentialRule,
     /// Hashes values that must not be stored in the clear.
@@ -124,14 +135,17 @@ pub enum FieldError {
     /// The request has it more than once, or in a form that can be read in two ways.
     Ambiguous,
     /// It is in a token that is not verified.
-    Unverified(TokenFault),
+    Token(TokenFault),
+    /// It is in a signed cookie that does not count, or that lacks it.
+    Session(SessionFault),
 }
 
 impl FieldView<'_> {
     /// The names of the caller.
     #[must_use]
     pub fn caller_names(&self) -> Vec<String> {
-        caller::caller_names(self.credential, self.headers, self.hasher, caller::MAX_NAMES)
+        let (rule, sessions) = (self.credential, self.sessions);
+        caller::caller_names(rule, sessions, self.headers, self.hasher, caller::MAX_NAMES)
     }
 }
 
@@ -145,10 +159,18 @@ impl Field {
     /// The field's value in this request; `None` if an optional field is absent.
     pub fn value<'a>(&self, view: &FieldView<'a>) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
         match self.sent_value(view) {
-            Err(FieldError::Missing) if self.is_optional => Ok(None),
+            Err(error) => self.absent_or(error),
             Ok(value) if value.is_empty() && !self.is_optional => Err(FieldError::Missing),
-            read => read.map(Some),
+            Ok(value) => Ok(Some(value)),
         }
+    }
+
+    /// An optional field that the request lacks is absent; anything else is an error.
+    pub(in crate::policy) fn absent_or<T>(
+        &self,
+        error: FieldError,
+    ) -> Result<Option<T>, FieldError> {
+        if self.is_optional && error.is_absence() { Ok(None) } else { Err(error) }
     }
 
     /// The value as it was sent, even if it is empty.
@@ -181,8 +203,12 @@ impl Field {
                 Ok(Some(value)) => Cow::Borrowed(value.text.as_bytes()),
                 Ok(None) | Err(TokenError::Missing) => return Err(FieldError::Missing),
                 Err(TokenError::Ambiguous) => return Err(FieldError::Ambiguous),
-                Err(TokenError::Unverified(fault)) => return Err(FieldError::Unverified(fault)),
+                Err(TokenError::Unverified(fault)) => return Err(FieldError::Token(fault)),
             },
+            FieldSource::Session(rule) => {
+                let session = rule.current(view.headers, view.hasher, view.now)?;
+                Cow::Owned(session.text()?.into_bytes())
+            }
             // No key and no tag of a single value is made of these.
             FieldSource::Body(_) | FieldSource::Caller => return Err(FieldError::Missing),
         })
@@ -203,6 +229,15 @@ impl Field {
                 .map(|(_, value)| value.to_vec())
                 .collect(),
             FieldSource::Body(pointer) => self.body_values(pointer, view)?,
+            FieldSource::Session(rule) => {
+                let session = rule.current(view.headers, view.hasher, view.now);
+                match session.and_then(|session| session.text()) {
+                    Ok(text) => vec![text.into_bytes()],
+                    Err(fault) if FieldError::from(fault).is_absence() => Vec::new(),
+                    // The origin may know a session there that is none here.
+                    Err(_) => return None,
+                }
+            }
             FieldSource::Caller => {
                 return Some(view.caller_names().into_iter().map(String::into_bytes).collect());
             }
@@ -249,7 +284,7 @@ impl Field {
     pub fn header(&self) -> Option<&HeaderName> {
         match &self.source {
             FieldSource::Header(name) => Some(name),
-            FieldSource::Cookie(_) => Some(const { &COOKIE }),
+            FieldSource::Cookie(_) | FieldSource::Session(_) => Some(const { &COOKIE }),
             FieldSource::Auth(_) => Some(const { &AUTHORIZATION }),
             FieldSource::Jwt(TokenField { place: TokenPlace::Authorization, .. }) => {
                 Some(const { &AUTHORIZATION })
@@ -288,7 +323,26 @@ impl Field {
     /// Whether the value may be shown to an operator as it is.
     #[must_use]
     pub const fn is_secret(&self) -> bool {
-        matches!(self.source, FieldSource::Auth(_) | FieldSource::Cookie(_) | FieldSource::Caller)
+        matches!(
+            self.source,
+            FieldSource::Auth(_)
+                | FieldSource::Cookie(_)
+                | FieldSource::Session(_)
+                | FieldSource::Caller
+        )
+    }
+}
+
+impl FieldError {
+    /// Whether the request lacks the field, and says nothing else in its place.
+    const fn is_absence(self) -> bool {
+        matches!(self, Self::Missing | Self::Session(SessionFault::Absent | SessionFault::NoValue))
+    }
+}
+
+impl From<SessionFault> for FieldError {
+    fn from(fault: SessionFault) -> Self {
+        Self::Session(fault)
     }
 }
 
@@ -332,169 +386,5 @@ fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    fn view<'a>(
-        headers: &'a HeaderMap,
-        hasher: &'a Hasher,
-        query: &'a str,
-        captures: &'a [(Arc<str>, Box<str>)],
-    ) -> FieldView<'a> {
-        let client = Some(Ipv4Addr::new(192, 0, 2, 7).into());
-        let credential = Box::leak(Box::default());
-        FieldView {
-            headers,
-            host: "app",
-            query,
-            captures,
-            client,
-            body: None,
-            has_body: false,
-            credential,
-            hasher,
-            tokens: Box::leak(Box::default()),
-        }
-    }
-
-    fn field(source: FieldSource) -> Field {
-        Field::new("x", source)
-    }
-
-    #[test]
-    fn a_header_has_a_value_only_if_it_occurs_once() {
-        let hasher = Hasher::default();
-        let tenant = field(FieldSource::Header(HeaderName::from_static("x-tenant-id")));
-        let mut headers = HeaderMap::new();
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Missing));
-        headers.append("x-tenant-id", HeaderValue::from_static(""));
-        assert_eq!(
-            tenant.value(&view(&headers, &hasher, "", &[])),
-            Err(FieldError::Missing),
-            "an empty value is no tenant"
-        );
-        headers.insert("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(
-            tenant
-                .value(&view(&headers, &hasher, "", &[]))
-                .map(Option::unwrap_or_default)
-                .as_deref(),
-            Ok(&b"acme"[..])
-        );
-        headers.append("x-tenant-id", HeaderValue::from_static("acme"));
-        assert_eq!(tenant.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
-    }
-
-    #[test]
-    fn cookies_are_read_across_lines_and_a_repeated_one_is_ambiguous() {
-        let hasher = Hasher::default();
-        let sid = field(FieldSource::Cookie("sid".into()));
-        let mut headers = HeaderMap::new();
-        headers.append(COOKIE, HeaderValue::from_static("a=1; sid=x"));
-        headers.append(COOKIE, HeaderValue::from_static("b=2"));
-        assert_eq!(
-            sid.value(&view(&headers, &hasher, "", &[])).map(Option::unwrap_or_default).as_deref(),
-            Ok(&b"x"[..])
-        );
-        headers.append(COOKIE, HeaderValue::from_static("sid=y"));
-        assert_eq!(sid.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
-    }
-
-    #[test]
-    fn the_clients_address_counts_by_its_network() {
-        let of = |v4, v6, addr: &str| {
-            ClientPrefix { v4, v6 }.apply(addr.parse().expect("an address")).to_string()
-        };
-        assert_eq!(of(32, 128, "10.1.2.3"), "10.1.2.3");
-        assert_eq!(of(24, 56, "10.1.2.3"), "10.1.2.0");
-        assert_eq!(of(0, 0, "10.1.2.3"), "0.0.0.0");
-        assert_eq!(of(24, 56, "::ffff:10.1.2.3"), "10.1.2.0", "one client has one address");
-        assert_eq!(of(24, 56, "2001:db8:1:2ff::9"), "2001:db8:1:200::");
-        assert_eq!(of(32, 128, "2001:DB8:0::1"), "2001:db8::1");
-        let hasher = Hasher::default();
-        let headers = HeaderMap::new();
-        let office = field(FieldSource::Client(ClientPrefix { v4: 24, v6: 56 }));
-        let view = view(&headers, &hasher, "", &[]);
-        let unknown = FieldView { client: None, ..view };
-        assert_eq!(office.value(&unknown), Err(FieldError::Missing));
-        assert_eq!(
-            office.value(&view).map(Option::unwrap_or_default).as_deref(),
-            Ok(&b"192.0.2.0"[..])
-        );
-        assert_eq!(office.every_value(&view), Some(vec![b"192.0.2.0".to_vec()]));
-    }
-
-    #[test]
-    fn a_prefix_never_cuts_a_jwt() {
-        let prefix = Auth::Prefix(8);
-        assert_eq!(prefix.counting_part(b"Bearer abcdefghijkl"), b"Bearer abcdefgh");
-        assert_eq!(prefix.counting_part(b"Bearer eyJhbGciOi.J9.x"), b"Bearer eyJhbGciOi.J9.x");
-        assert_eq!(prefix.counting_part(b"Bearer abc"), b"Bearer abc");
-        assert_eq!(prefix.counting_part(b"abcdefghijkl"), b"abcdefgh");
-    }
-
-    #[test]
-    fn a_tokens_value_is_a_hash() {
-        let hasher = Hasher::default();
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer secret-token"));
-        let value = field(FieldSource::Auth(Auth::Token))
-            .value(&view(&headers, &hasher, "", &[]))
-            .expect("a value")
-            .expect("it is there")
-            .into_owned();
-        assert!(!String::from_utf8(value).expect("hex").contains("secret"));
-    }
-
-    #[test]
-    fn an_absent_optional_value_is_not_the_empty_one() {
-        let hasher = Hasher::default();
-        let team = FieldSource::Header(HeaderName::from_static("x-team"));
-        let team = Field { is_optional: true, ..field(team) };
-        let mut headers = HeaderMap::new();
-        assert_eq!(team.value(&view(&headers, &hasher, "", &[])), Ok(None));
-        assert_eq!(team.every_value(&view(&headers, &hasher, "", &[])), Some(vec![Vec::new()]));
-        headers.append("x-team", HeaderValue::from_static(""));
-        assert_eq!(
-            team.value(&view(&headers, &hasher, "", &[])).map(Option::unwrap).as_deref(),
-            Ok(&b""[..])
-        );
-        headers.append("x-team", HeaderValue::from_static("red"));
-        assert_eq!(team.value(&view(&headers, &hasher, "", &[])), Err(FieldError::Ambiguous));
-        assert_eq!(team.every_value(&view(&headers, &hasher, "", &[])), None);
-    }
-
-    #[test]
-    fn a_body_that_cannot_be_read_has_no_known_values() {
-        let (hasher, headers) = (Hasher::default(), HeaderMap::new());
-        let plain = view(&headers, &hasher, "", &[]);
-        let unread = FieldView { has_body: true, ..plain };
-        let json = |text: &str| BodyFields::parse(b"", text.as_bytes()).expect("json");
-        let id = field(FieldSource::Body("/id".into()));
-        let maybe = Field { is_optional: true, ..id.clone() };
-        assert_eq!((id.every_value(&unread), maybe.every_value(&unread)), (None, None));
-        assert_eq!(id.every_value(&plain), None);
-        assert_eq!(maybe.every_value(&plain), Some(vec![Vec::new()]));
-        for (text, required, optional) in [
-            (r#"{"id":7}"#, Some(vec!["7"]), Some(vec!["7"])),
-            (r#"{"id":[7,8]}"#, Some(vec!["7", "8"]), Some(vec!["7", "8"])),
-            (r#"{"id":[7,null]}"#, None, Some(vec!["", "7"])),
-            (r#"{"id":""}"#, None, Some(vec![""])),
-            (r"{}", None, Some(vec![""])),
-            (r#"{"id":{}}"#, None, None),
-        ] {
-            let body = json(text);
-            let view = FieldView { body: Some(&body), ..unread };
-            let bytes = |values: Option<Vec<&str>>| {
-                values.map(|values| values.iter().map(|value| value.as_bytes().to_vec()).collect())
-            };
-            assert_eq!(id.every_value(&view), bytes(required), "{text}");
-            assert_eq!(maybe.every_value(&view), bytes(optional), "{text}");
-        }
     }
 }

@@ -17,6 +17,7 @@ use crate::clock::Wall;
 use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
 use crate::policy::glob::any_matches;
+use crate::secret::Hasher;
 
 /// How many parts of credentials are remembered.
 pub const MAX_KNOWN: usize = 65_536;
@@ -64,7 +65,12 @@ impl KnownCallers {
 
     /// What these headers carry of a credential.
     #[must_use]
-    pub fn parts(&self, rule: &CredentialRule, headers: &HeaderMap) -> CallerParts {
+    pub fn parts(
+        &self,
+        rule: &CredentialRule,
+        headers: &HeaderMap,
+        hasher: &Hasher,
+    ) -> CallerParts {
         let hash = |name: &[u8], value: &[u8]| self.hasher.hash_one((name, value));
         let lines = [&AUTHORIZATION].into_iter().chain(&rule.headers).flat_map(|name| {
             headers
@@ -79,6 +85,11 @@ impl KnownCallers {
         let cookies = cookies(headers)
             .filter(|(name, value)| !value.is_empty() && counts(name))
             .map(|(name, value)| self.hasher.hash_one((0_u8, name, value)));
+        let sessions = rule.sessions.0.iter().filter_map(|session| {
+            let read = session.read(headers, hasher).ok()?;
+            Some(self.hasher.hash_one((1_u8, &*session.settings.cookie, read.kept)))
+        });
+        let lines = lines.chain(sessions);
         CallerParts(lines.chain(cookies).take(MAX_PARTS).collect())
     }
 
@@ -150,7 +161,7 @@ mod tests {
     fn cookie(known: &KnownCallers, line: &str) -> CallerParts {
         let headers =
             HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(line).expect("a value"))]);
-        known.parts(&CredentialRule::default(), &headers)
+        known.parts(&CredentialRule::default(), &headers, &Hasher::default())
     }
 
     /// One that has been asked for longer than it remembers.

@@ -14,6 +14,7 @@ use http::header::{COOKIE, HeaderMap, SET_COOKIE};
 use parking_lot::Mutex;
 
 use crate::policy::cookie_header;
+use crate::policy::session::SessionFormat;
 use crate::policy::varying_keys::{shortened, slot};
 
 /// How many values of cookies that the origin has set are remembered.
@@ -51,6 +52,8 @@ struct CookieCount {
     rolled: u64,
     /// Values that it had set, came back, and were left as they are.
     left: u64,
+    /// How its last new value looks signed, if it does.
+    format: Option<SessionFormat>,
 }
 
 impl RollingCookies {
@@ -78,6 +81,7 @@ impl RollingCookies {
             let was_set = state.has(hash(old));
             if let Some(count) = state.count(name, was_set) {
                 count.rolled += u64::from(was_set);
+                count.format = SessionFormat::guess(new);
             }
             state.keep(hash(new));
         }
@@ -90,6 +94,13 @@ impl RollingCookies {
             let value = value_of(&sent, name).map(|value| self.hasher.hash_one((name, value)));
             count.left += u64::from(value.is_some_and(|hash| has(values, hash)));
         }
+    }
+
+    /// How the values of this cookie look signed, if they do.
+    #[must_use]
+    pub fn format(&self, name: &str) -> Option<SessionFormat> {
+        let state = self.state.lock();
+        state.names.iter().find(|count| *count.name == *name)?.format
     }
 
     /// Whether the origin replaces this cookie each time that it comes back.
@@ -127,7 +138,8 @@ impl RollingState {
             let worn = self.names.iter().position(|count| count.weight == 0)?;
             self.names.swap_remove(worn);
         }
-        self.names.push(CookieCount { name: name.into(), weight: 1, rolled: 0, left: 0 });
+        let (name, format) = (name.into(), None);
+        self.names.push(CookieCount { name, weight: 1, rolled: 0, left: 0, format });
         self.names.last_mut()
     }
 }

@@ -12,6 +12,7 @@ use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::jwt::TokenPlace;
 use crate::policy::scope::Scope;
+use crate::policy::session::SessionRule;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
 use crate::policy::token_places::token_places;
@@ -29,6 +30,7 @@ pub(crate) mod headers;
 mod mode;
 mod path_rules;
 mod pattern;
+mod sessions;
 mod set_cookie;
 
 /// Which query parameters are part of the key.
@@ -205,6 +207,8 @@ pub struct Route {
     pub fields: Box<[Arc<Field>]>,
     /// The cookies that fields read. In scope `public`, all others are withheld.
     pub keyed_cookies: Box<[Box<str>]>,
+    /// The signed session cookies that fields read.
+    pub session_rules: Box<[Arc<SessionRule>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
     /// Where the tokens are that fields of the key read.
@@ -228,6 +232,10 @@ impl Route {
             }
         }
         spec.query = with_fields(spec.query, &fields);
+        let session_rules = session_rules(&fields);
+        for name in session_rules.iter().filter_map(|rule| rule.signature_cookie()) {
+            spec.strip_set_cookie.add_signature(name);
+        }
         let keyed_cookies: Box<[Box<str>]> = fields
             .iter()
             .filter_map(|field| match &field.source {
@@ -248,6 +256,7 @@ impl Route {
             response_rules: Arc::clone(response_rules),
             fields: fields.into(),
             keyed_cookies,
+            session_rules,
             keys_address,
             token_places,
             switched: SwitchedMode::default(),
@@ -291,6 +300,19 @@ impl Route {
     pub fn name(&self) -> &str {
         self.spec.pattern.as_str()
     }
+}
+
+/// The session cookies that fields read, each once.
+fn session_rules(fields: &[Arc<Field>]) -> Box<[Arc<SessionRule>]> {
+    let mut rules: Vec<Arc<SessionRule>> = Vec::new();
+    for field in fields {
+        if let FieldSource::Session(rule) = &field.source
+            && !rules.iter().any(|known| Arc::ptr_eq(known, rule))
+        {
+            rules.push(Arc::clone(rule));
+        }
+    }
+    rules.into()
 }
 
 /// Adds the parameters that fields read: they are in the key, so the origin may receive them.

@@ -327,6 +327,8 @@ mod tests {
             client: None,
             body: None,
             has_body: false,
+            now: crate::clock::Wall::default(),
+            sessions: &[],
             credential: &credential,
             hasher: &hasher,
             tokens: &crate::policy::jwt::RequestTokens::NONE,

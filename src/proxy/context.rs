@@ -188,6 +188,7 @@ pub(super) fn request_view<'a>(
     body: &Body,
     peer: ClientPeer,
     rules: &PolicyRules,
+    now: Wall,
 ) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
@@ -198,5 +199,6 @@ pub(super) fn request_view<'a>(
         peer_is_trusted: peer.trusted,
         bypass: None,
         client: rules.client_address.address(&parts.headers, &peer),
+        now,
     }
 }

@@ -178,7 +178,8 @@ async fn fill_again(
     vary: &VarySpec,
 ) -> ProxyResponse {
     let rules = &context.request.config.rules;
-    let view = request_view(context.parts, &Body::empty(), context.request.peer, rules);
+    let (peer, now) = (context.request.peer, context.request.now);
+    let view = request_view(context.parts, &Body::empty(), peer, rules, now);
     match rules.plan(&view) {
         Plan::Lookup(lookup) if lookup.withheld_from(vary).is_none() => {
             let clients = &resources.authorized_clients;
@@ -352,7 +353,8 @@ async fn drop_stale(
 ) {
     let Some(stale) = &request.stale else { return };
     // A confirmed response that only brings a cookie is still the same.
-    let same = confirmed && matches!(reason, Reason::SetCookie | Reason::Unverifiable);
+    let same = confirmed
+        && matches!(reason, Reason::SetCookie | Reason::SessionChanged | Reason::Unverifiable);
     if !same && supersedes {
         resources.store.forget(stale.key).await;
     }

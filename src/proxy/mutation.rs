@@ -88,7 +88,7 @@ pub(super) async fn mutate(
             None => return failed(Reason::UpstreamBusy, outcome),
         },
     };
-    let view = request_view(&parts, &body, peer, &config.rules);
+    let view = request_view(&parts, &body, peer, &config.rules, context.now);
     let mutation = match config.rules.mutation(&view, &effective, fields.as_ref()) {
         Ok(mutation) => mutation,
         Err(header) => {

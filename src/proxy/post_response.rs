@@ -62,6 +62,7 @@ pub(super) async fn prepare_post(
         peer_is_trusted: context.peer.trusted,
         bypass: context.connection.bypass(),
         client: context.config.rules.client_address.address(&headers, &context.peer),
+        now: context.now,
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
     // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender
@@ -71,6 +72,8 @@ pub(super) async fn prepare_post(
         || lookup.range
         || !lookup.unknown.is_empty()
         || !lookup.has_owner()
+        // Two browsers of one user may have the same session.
+        || !lookup.route.session_rules.is_empty()
         || !is_same_target
         // The origin was asked for another host than a fill is for.
         || lookup.host() != plan::authority(&parts.uri, &parts.headers)

@@ -72,8 +72,13 @@ pub(super) fn decide_store(
         received,
         dated,
     };
-    let rules = store_rules(request, response.headers());
-    let mut policy = storability::store_policy(&rules, &exchange)?;
+    let stripped = request.strips(response.headers(), received);
+    let rules = store_rules(request, stripped.is_ok());
+    let policy = storability::store_policy(&rules, &exchange);
+    let mut policy = policy.map_err(|reason| match (reason, stripped) {
+        (Reason::SetCookie, Err(why)) => why,
+        _ => reason,
+    })?;
     policy.vary =
         request.route.variants_by(&policy.vary, &request.roles).map_err(|_| Reason::VaryStar)?;
     if request.route.spec.scope == Scope::Shared && !response.status().is_success() {
@@ -142,7 +147,7 @@ pub(super) fn date_skew(
     freshness::date_skew(response, received.since(requested), store.date_of(received))
 }
 
-fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules<'a> {
+fn store_rules(request: &FillRequest, strip_set_cookie: bool) -> StoreRules<'_> {
     let spec = &request.route.spec;
     // Entries that were stored together should not expire together.
     let jitter = spec.jitter.mul_f64(rand::random::<f64>());
@@ -151,7 +156,7 @@ fn store_rules<'a>(request: &'a FillRequest, response: &HeaderMap) -> StoreRules
         status_ttls: &spec.ttl.others,
         jitter,
         origin: spec.origin,
-        strip_set_cookie: spec.strip_set_cookie.strips(response, request.carries_credential),
+        strip_set_cookie,
         // By scope `shared` with a ttl the operator has said that the origin's answer to the
         // credential is enough.
         may_share_authorized: request.route.key_holds_credential()

@@ -279,6 +279,7 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
             FieldSource::Body(_) => false,
             FieldSource::Header(_)
             | FieldSource::Cookie(_)
+            | FieldSource::Session(_)
             | FieldSource::Query(_)
             | FieldSource::Host
             | FieldSource::Client(_)

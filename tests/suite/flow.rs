@@ -40,6 +40,7 @@ mod regressions_traces;
 mod regressions_uploads;
 mod regressions_writes;
 mod restarts;
+mod sessions;
 mod shadow;
 mod soak;
 mod soft_purge;

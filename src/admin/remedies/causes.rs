@@ -20,7 +20,7 @@ pub(crate) fn subjects(evidence: &KeyEvidence, reason: Reason) -> Vec<String> {
 pub(super) fn words(evidence: &KeyEvidence, reason: Reason, route: &Route) -> Option<String> {
     match reason {
         _ if is_of_keys(reason) => varying::words(evidence, route),
-        Reason::SetCookie | Reason::WithheldHeader => set_cookies::words(evidence),
+        Reason::SetCookie | Reason::WithheldHeader => set_cookies::words(evidence, route),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of the keys and the cookies of a route.
 
 use crate::policy::route::Route;
+use crate::policy::session::SessionFormat;
 use crate::policy::varying_keys::VaryingFinding;
 use crate::proxy::{ActiveConfig, Resources};
 
@@ -22,6 +23,8 @@ pub(crate) struct KeyEvidence {
     pub(super) exempt: Vec<String>,
     /// Those cookies of all of these that the origin replaces each time.
     pub(super) rolling: Vec<String>,
+    /// Those of them whose values look signed, and how.
+    pub(super) signed: Vec<(String, SessionFormat)>,
 }
 
 impl KeyEvidence {
@@ -35,12 +38,16 @@ impl KeyEvidence {
         set_cookies.retain(|(_, count)| count.saturating_mul(RARITY) >= most);
         let names = varying.iter().map(|finding| &*finding.name);
         let names = names.chain(set_cookies.iter().map(|(name, _)| name.as_str()));
-        let rolling = names.filter(|name| config.rolling_cookies.rolls(name));
+        let rolling: Vec<&str> = names.filter(|name| config.rolling_cookies.rolls(name)).collect();
+        let signed = rolling
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), config.rolling_cookies.format(name)?)));
         let ignored = &config.rules.credential.ignored_cookies;
         let exempt = varying.iter().filter(|finding| ignored.exempts(finding.name.as_bytes()));
         Self {
             exempt: exempt.map(|finding| finding.name.to_string()).collect(),
-            rolling: rolling.map(str::to_owned).collect(),
+            signed: signed.collect(),
+            rolling: rolling.into_iter().map(str::to_owned).collect(),
             unkeyed: keys.unkeyed(route.id),
             parameters: keys.other_parameters(route.id),
             varying,

@@ -2,6 +2,7 @@
 
 use super::evidence::KeyEvidence;
 use super::proposal::Proposal;
+use super::signed_sessions;
 use super::varying::RENEW_LESS;
 use crate::policy::cookie_purpose::CookiePurpose;
 use crate::policy::edit::Edit;
@@ -12,7 +13,7 @@ use crate::policy::route::{Route, StripSetCookie};
 const MAX_NAMED: usize = 8;
 
 /// Which cookies the responses set, and what is safe for each.
-pub(super) fn words(evidence: &KeyEvidence) -> Option<String> {
+pub(super) fn words(evidence: &KeyEvidence, route: &Route) -> Option<String> {
     let told: Vec<&(String, u64)> = evidence.set_cookies.iter().take(MAX_NAMED).collect();
     if told.is_empty() {
         return None;
@@ -21,7 +22,9 @@ pub(super) fn words(evidence: &KeyEvidence) -> Option<String> {
         told.iter().map(|(name, count)| format!("`{name}` {count} times")).collect();
     let mut words = vec![format!("Responses set {}.", counts.join(", "))];
     let of = |purpose: CookiePurpose| {
-        let own = told.iter().filter(|(name, _)| CookiePurpose::from_name(name) == purpose);
+        let own = told.iter().filter(|(name, _)| {
+            CookiePurpose::from_name(name) == purpose && !route.reads_session(name.as_bytes())
+        });
         let own: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
         (!own.is_empty()).then(|| own.join(", "))
     };
@@ -34,6 +37,15 @@ pub(super) fn words(evidence: &KeyEvidence) -> Option<String> {
              body may hold what belongs to it. {RENEW_LESS}"
         ));
     }
+    let signed = told.iter().filter_map(|(name, _)| signed_sessions::words(name, evidence, route));
+    words.extend(signed);
+    let read = told.iter().filter(|(name, _)| route.reads_session(name.as_bytes()));
+    words.extend(read.map(|(name, _)| {
+        format!(
+            "A field verifies `{name}`: `strip_set_cookie` may name it, and takes it out only \
+             where its payload stays the same."
+        )
+    }));
     if let Some(names) = of(CookiePurpose::Noise) {
         words.push(format!("No response depends on {names}: `strip_set_cookie` may name it."));
     }
@@ -51,7 +63,11 @@ pub(super) fn words(evidence: &KeyEvidence) -> Option<String> {
 /// stays, the response is not stored.
 pub(super) fn proposal(evidence: &KeyEvidence, route: &Route) -> Option<Proposal> {
     let names: Vec<&str> = evidence.set_cookies.iter().map(|(name, _)| name.as_str()).collect();
-    let is_noise = |name: &&str| CookiePurpose::from_name(name) == CookiePurpose::Noise;
+    // Of a session that a field verifies, nothing is taken out but the same payload.
+    let is_noise = |name: &&str| {
+        route.reads_session(name.as_bytes())
+            || CookiePurpose::from_name(name) == CookiePurpose::Noise
+    };
     if names.is_empty() || !names.iter().all(is_noise) {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use super::evidence::KeyEvidence;
 use super::proposal::Proposal;
+use super::signed_sessions;
 use crate::policy::cookie_purpose::CookiePurpose;
 use crate::policy::edit::{Edit, EditValue};
 use crate::policy::field::FieldSource;
@@ -52,7 +53,8 @@ fn way_out(finding: &VaryingFinding, evidence: &KeyEvidence, route: &Route) -> S
         PartKind::Parameter => parameter(finding, &name, evidence, route),
         PartKind::Cookie => {
             let rolls = evidence.rolling.iter().any(|known| **known == *finding.name);
-            cookie(&name, rolls, route)
+            let signed = signed_sessions::words(&finding.name, evidence, route);
+            [Some(cookie(&name, rolls, route)), signed].map(Option::unwrap_or_default).join(" ")
         }
         PartKind::Header | PartKind::Unkeyed => header(finding, &name, route),
     }

@@ -11,6 +11,7 @@ use crate::config::file;
 use crate::policy::cookies::{COOKIE_SETS, IgnoredCookies};
 use crate::policy::credential::{CredentialRule, login_glob};
 use crate::policy::glob::Glob;
+use crate::policy::session::SessionRules;
 
 /// `[credential]`.
 pub fn credential(
@@ -29,7 +30,9 @@ pub fn credential(
     contradictions(file, context);
     let login_paths = context.names(&file.login_paths.get()?.0, login_path).into();
     let names_logins = file.login_paths.given().is_some();
-    Some(CredentialRule { headers, cookies, ignored_cookies, login_paths, names_logins })
+    // The sessions are those of `[fields]`.
+    let sessions = SessionRules::default();
+    Some(CredentialRule { headers, cookies, ignored_cookies, login_paths, names_logins, sessions })
 }
 
 /// Reports cookies that both identify the caller and count for nothing.

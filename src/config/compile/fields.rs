@@ -8,12 +8,15 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use super::credential::cookie_name;
 use super::jwt;
+use super::pointer::pointer;
+use super::session_fields;
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, NamedTable, Setting, TomlString};
+use crate::config::decode::{Located, NamedTable, Setting, TomlString, UnknownKeys};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::FieldForm;
 use crate::config::keywords::AuthKind;
 use crate::policy::field::{Auth, ClientPrefix, Field, FieldSource};
+use crate::policy::session::SessionRules;
 
 const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body, jwt";
 const SHORTEST_PREFIX: u64 = 8;
@@ -119,6 +122,16 @@ impl FieldTable {
         self.declared.iter().map(|declared| &*declared.name)
     }
 
+    /// The signed session cookies that fields read.
+    pub fn sessions(&self) -> SessionRules {
+        let fields = self.declared.iter().filter_map(|declared| declared.field.as_deref());
+        let rules = fields.filter_map(|field| match &field.source {
+            FieldSource::Session(rule) => Some(Arc::clone(rule)),
+            _ => None,
+        });
+        SessionRules(rules.collect())
+    }
+
     /// Warns about fields that no rule uses.
     pub fn warn_unused(&self, context: &mut CompileContext) {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
@@ -150,6 +163,11 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         prefix,
         body,
         jwt,
+        format,
+        pointer: _,
+        secret: _,
+        max_age: _,
+        ignore: _,
         unknown,
     } = &form.value;
     // Beside `jwt`, a cookie is where the token is.
@@ -163,23 +181,18 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
     ];
     let given = texts.iter().chain(&others).filter(|given| **given).count();
     if given != 1 {
-        let message = if given == 0 {
-            "this field has no source"
-        } else {
-            "this field has more than one source"
-        };
-        if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(&form.span)) {
-            let builder = DiagnosticBuilder::error(form.span.clone(), message).allowed(SOURCES);
-            context.report.push(builder.hint(
-                "write exactly one, as in { header = \"x-tenant-id\" \
-                }; a key may have several fields",
-            ));
-        }
+        report_sources(given, (&form.span, unknown), context);
         return None;
     }
     report_misplaced(&form.value, context);
     if let Some(claim) = jwt.given() {
         return jwt::field_source(&pointer(claim, context)?, cookie, context);
+    }
+    if session_fields::reports_foreign_keys(&form.value, context) {
+        return None;
+    }
+    if !matches!(format, Setting::Absent) {
+        return session_fields::session(form, context).map(FieldSource::Session);
     }
     if client.given().is_some() {
         return client_prefix(prefix, context).map(FieldSource::Client);
@@ -228,6 +241,23 @@ fn report_misplaced(form: &FieldForm, context: &mut CompileContext) {
             "`prefix` is only for client = \"address\"",
         );
         context.report.push(builder.hint("remove it"));
+    }
+}
+
+/// Reports a field with no source, or with more than one.
+fn report_sources(
+    given: usize,
+    (span, unknown): (&SourceSpan, &UnknownKeys),
+    context: &mut CompileContext,
+) {
+    let message =
+        if given == 0 { "this field has no source" } else { "this field has more than one source" };
+    if given > 1 || (unknown.0.is_empty() && !context.report.may_have_lost_keys(span)) {
+        let builder = DiagnosticBuilder::error(span.clone(), message).allowed(SOURCES);
+        context.report.push(builder.hint(
+            "write exactly one, as in { header = \"x-tenant-id\" \
+            }; a key may have several fields",
+        ));
     }
 }
 
@@ -308,25 +338,4 @@ fn named(text: &Located<TomlString>, kind: &str, context: &mut CompileContext) -
         return None;
     }
     Some(text.value.as_str().into())
-}
-
-/// A JSON pointer (RFC 6901).
-fn pointer(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
-    let value = text.value.as_str();
-    let escapes = value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if value.len() > 1 && value.starts_with('/') && escapes {
-        return Some(value.into());
-    }
-    let what = format!("`{}` is not a JSON pointer", text.value.shown());
-    let allowed = Some(
-        "a path such as \"/campaign/id\" or \"/campaigns/*/id\"; write `~` as ~0, and `/` in a \
-         name as ~1",
-    );
-    let hint = if escapes && !value.is_empty() && !value.starts_with('/') {
-        "start it with `/`, and separate its parts with `/`"
-    } else {
-        "write it as \"/campaign/id\""
-    };
-    context.report.malformed(text, "a JSON pointer", what, allowed, hint);
-    None
 }

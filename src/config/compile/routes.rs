@@ -280,7 +280,7 @@ fn credentials(
             || credential.headers.contains(name)
     };
     let is_credential = |field: &Arc<Field>| match &field.source {
-        FieldSource::Auth(_) => true,
+        FieldSource::Auth(_) | FieldSource::Session(_) => true,
         FieldSource::Header(name) => credential.headers.contains(name),
         _ => false,
     };
@@ -329,7 +329,10 @@ fn credentials(
             );
         }
     }
-    let chosen = spec.key.iter().any(is_credential);
+    let is_token = |field: &Arc<Field>| {
+        is_credential(field) && !matches!(field.source, FieldSource::Session(_))
+    };
+    let chosen = spec.key.iter().any(is_token);
     if spec.scope == Scope::Shared && !chosen {
         for at in by_name(&file.drop_headers) {
             let builder = DiagnosticBuilder::error(

@@ -44,6 +44,7 @@ const fn may_be_absent(source: &FieldSource) -> bool {
     match source {
         FieldSource::Header(_)
         | FieldSource::Cookie(_)
+        | FieldSource::Session(_)
         | FieldSource::Query(_)
         | FieldSource::Path(_)
         | FieldSource::Body(_)

@@ -54,10 +54,11 @@ fn keyed(text: &str) -> Vec<Range<usize>> {
         }
         let length = bytes[at..].iter().take_while(|&&b| is_word(b)).count();
         let end = at + length;
-        if is_secret_name(&text[at..end])
-            && let Some(value) = value_after(text, end)
-        {
-            found.push(value);
+        if is_secret_name(&text[at..end]) {
+            match list_after(text, end) {
+                Some(list) => found.extend(list),
+                None => found.extend(value_after(text, end)),
+            }
         }
         at = end;
     }
@@ -81,6 +82,53 @@ fn is_secret_name(word: &str) -> bool {
 /// `key` of `api_key`.
 fn last_word(name: &str) -> &str {
     name.rsplit(['_', '-']).next().unwrap_or(name)
+}
+
+/// The strings of a list that follows a key, as in `secret = ["new", "old"]`. They may stand on
+/// several lines. `None` where no list follows.
+fn list_after(text: &str, key_end: usize) -> Option<Vec<Range<usize>>> {
+    let rest = text[key_end..].trim_start_matches(['"', '\'']).trim_start_matches([' ', '\t']);
+    let rest = rest.strip_prefix('=')?.trim_start_matches([' ', '\t']).strip_prefix('[')?;
+    let (start, mut found) = (text.len() - rest.len(), Vec::new());
+    let mut at = 0;
+    while let Some(byte) = rest.as_bytes().get(at) {
+        match byte {
+            b']' => return Some(found),
+            // A comment may hold an earlier secret.
+            b'#' => {
+                let end = rest[at..].find('\n').map_or(rest.len(), |end| at + end);
+                found.push(start + at + 1..start + end);
+                at = end;
+            }
+            quote @ (b'"' | b'\'') => {
+                let content = &rest[at + 1..];
+                let content = &content[..content.find('\n').unwrap_or(content.len())];
+                let length = match quote {
+                    b'"' => end_of_string(content),
+                    _ => content.find('\'').unwrap_or(content.len()),
+                };
+                if !is_reference(&content[..length]) {
+                    found.push(start + at + 1..start + at + 1 + length);
+                }
+                at += length + 2;
+            }
+            b',' | b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+            // It is no list of strings: nobody can tell where it ends.
+            _ => {
+                let end = rest[at..].find('\n').map_or(rest.len(), |end| at + end);
+                found.push(start + at..start + end);
+                return Some(found);
+            }
+        }
+    }
+    Some(found)
+}
+
+/// Whether a text is a lone `${NAME}`.
+fn is_reference(text: &str) -> bool {
+    text.strip_prefix("${")
+        .and_then(|inner| inner.strip_suffix('}'))
+        .is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
 }
 
 /// The value that follows a key, without its quotes. A lone `${NAME}` is not a secret.
@@ -113,11 +161,8 @@ fn value_after(text: &str, key_end: usize) -> Option<Range<usize>> {
             return None;
         };
     let value = start + skip..start + skip + length;
-    let is_reference = text[value.clone()]
-        .strip_prefix("${")
-        .and_then(|inner| inner.strip_suffix('}'))
-        .is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
-    let is_plain = is_reference || PLAIN_VALUES.contains(&&text[value.clone()]);
+    let is_plain =
+        is_reference(&text[value.clone()]) || PLAIN_VALUES.contains(&&text[value.clone()]);
     (!is_plain).then_some(value)
 }
 
@@ -309,6 +354,18 @@ mod tests {
     #[test]
     fn any_white_space_may_stand_before_a_secret() {
         assert_eq!(hidden("url = \u{a0}user:pw@host"), ["user:pw"]);
+    }
+
+    #[test]
+    fn r1020_each_secret_of_a_list_is_hidden() {
+        let field = "user = { cookie = \"s\", secret = [\"hunter2\", '${NEW}', 'old\"er'] }";
+        assert_eq!(hidden(field), ["hunter2", "old\"er"]);
+        assert_eq!(hidden("secret = [\n \"hunter2\", # hunter1\n \"x]y\",\n]\nz = 1").len(), 3);
+        assert_eq!(hidden("secret = [\"${A}\", \"${B}\"]"), [""; 0]);
+        assert!(hidden("secret = [hunter2\nx = 1").concat().contains("hunter2"));
+        for broken in ["secret = [", "secret = [\"", "secret = [\"a", "secret=['", "secret = [#"] {
+            let _ = hidden(broken);
+        }
     }
 
     #[test]

@@ -174,7 +174,9 @@ fn in_the_clear(whole: &LintFile<'_>, context: &mut CompileContext) {
         let Some(form) = form.given().filter(|_| in_rules(&name.value)) else { continue };
         let (text, kind) = match (&form.value.header, &form.value.cookie) {
             (Setting::Given(text), _) => (text, "headers"),
-            (_, Setting::Given(text)) => (text, "cookies"),
+            (_, Setting::Given(text)) if matches!(form.value.format, Setting::Absent) => {
+                (text, "cookies")
+            }
             _ => continue,
         };
         if meaning(text.value.as_str()) == Some(Meaning::Credential) {

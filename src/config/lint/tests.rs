@@ -149,8 +149,9 @@ fn the_lines_that_the_documents_show_have_no_mistakes() {
             false => format!("{text}\n{HEAD}"),
         };
         // The variables without a default hold secrets.
-        let is_secret =
-            |name: &str| ["_SECRET", "_TOKEN", "_PASSWORD"].iter().any(|end| name.ends_with(end));
+        let is_secret = |name: &str| {
+            ["_SECRET", "_SECRET_KEY", "_TOKEN", "_PASSWORD"].iter().any(|end| name.ends_with(end))
+        };
         let env = |name: &str| is_secret(name).then(|| "sixteen-characters".to_owned());
         let diagnostics = Config::parse(&text, "proxy.toml", &env).err();
         assert!(

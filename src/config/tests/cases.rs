@@ -10,7 +10,7 @@ use crate::upstream::UpstreamAddress;
 
 /// Puts lines into a file that is otherwise right: `{}` stands for them at its top, after
 /// `[upstream]`.
-fn with(lines: &str) -> String {
+pub(super) fn with(lines: &str) -> String {
     format!(
         "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\ntenant = {{ header = \
          \"x-tenant-id\" }}\nuser = {{ auth = \"token\" }}\nform = {{ body = \"/id\" }}\n{lines}"

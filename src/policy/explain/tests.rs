@@ -39,7 +39,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         headers,
         ..ExplainRequest::default()
     };
-    let explained = explain(&rules, &question.read().expect("a request"));
+    let explained = explain(&rules, &question.read().expect("a request"), Wall::default());
     assert_eq!(explained.request, "GET /a");
     explained.lines
 }

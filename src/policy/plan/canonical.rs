@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - Whatever is here and reaches the origin is in the key, except: the credential in scope
-//!   `shared`, what the operator passes (`pass_headers`), and in scope `private` with a credential
-//!   the client's `User-Agent`.
+//!   `shared`, what the operator passes (`pass_headers`), in scope `private` with a credential the
+//!   client's `User-Agent`, and of a verified session its signature, its time and what is ignored.
 //! - Each part is in the form that the key holds, so that two requests with one key are one request
 //!   to the origin.
 
@@ -230,7 +230,9 @@ impl<'a> CanonicalCookies<'a> {
                 Self { keyed: of_fields(&route.keyed_cookies, headers), ..Self::default() }
             }
             (_, Scope::Shared, Some(identifies)) => {
-                let identifies = |name: &[u8]| identifies.iter().any(|glob| glob.matches(name));
+                let identifies = |name: &[u8]| {
+                    identifies.iter().any(|glob| glob.matches(name)) || route.reads_session(name)
+                };
                 let is_ignored = |name: &[u8]| credential.ignored_cookies.ignores(name);
                 Self {
                     identity: kept(headers, identifies),

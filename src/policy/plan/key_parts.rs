@@ -13,6 +13,7 @@ use crate::policy::field::FieldSource;
 use crate::policy::plan::canonical::KeyedHeaders;
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::scope::Scope;
+use crate::policy::session::RouteSessions;
 
 /// A key of more parts than this is not observed.
 const MAX_PARTS: usize = 32;
@@ -96,6 +97,9 @@ impl Lookup<'_> {
             let (kind, name, identifies) = match &field.source {
                 FieldSource::Query(name) => (PartKind::Parameter, name.as_bytes(), false),
                 FieldSource::Cookie(name) => (PartKind::Cookie, name.as_bytes(), true),
+                FieldSource::Session(rule) => {
+                    (PartKind::Cookie, rule.settings.cookie.as_bytes(), true)
+                }
                 FieldSource::Header(name) => (PartKind::Header, name.as_str().as_bytes(), false),
                 FieldSource::Auth(_) => (PartKind::Header, AUTHORIZATION.as_str().as_bytes(), true),
                 FieldSource::Path(_)
@@ -150,8 +154,12 @@ impl Lookup<'_> {
         if self.cookies().on_the_wire().is_none() {
             return Some(());
         }
+        let (sessions, hasher) = (&self.route.session_rules, &self.rules.hasher);
+        let sessions = RouteSessions::of_request(sessions, headers, hasher);
+        // A verified session counts as a field, however it is signed.
+        let is_session = |name: &[u8]| sessions.verified().any(|(rule, _)| rule.reads_cookie(name));
         for (name, value) in cookie_header::cookies(headers) {
-            if !rule.ignored_cookies.ignores(name) {
+            if !rule.ignored_cookies.ignores(name) && !is_session(name) {
                 list.add(PartKind::Cookie, name, value, true)?;
             }
         }

@@ -22,6 +22,7 @@ use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::request_target::{self, AmbiguousQuery};
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
+use crate::policy::session::{IdentityPart, RouteSessions, SessionFault};
 use crate::policy::tag::Tag;
 
 /// A request that the cache may answer.
@@ -92,20 +93,16 @@ impl PolicyRules {
             client: request.client,
             body: None,
             has_body: false,
+            now: request.now,
+            sessions: &route.session_rules,
             credential: &self.credential,
             hasher: &self.hasher,
             tokens: &tokens,
         };
+        let sessions = route.sessions(request.headers, &self.hasher, request.now);
         let fields_start = key.len();
-        for field in &route.fields {
-            let value = field.value(&view).map_err(|error| field_outcome(field, error))?;
-            key.part(KeyPart::Field, field.name.as_bytes());
-            match value {
-                Some(value) => key.part(value_part(field, &tokens), &value),
-                None => key.part(KeyPart::FieldAbsent, b""),
-            }
-        }
-        let identity = self.identity(route, request.headers, &cookies);
+        add_fields(route, &sessions, &view, &mut key)?;
+        let identity = self.identity(route, request.headers, &cookies, &sessions);
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
         self.add_caller(route.spec.scope, identity, &cookies, &mut key);
@@ -164,13 +161,17 @@ impl PolicyRules {
         route: &Route,
         headers: &HeaderMap,
         cookies: &CanonicalCookies<'_>,
+        sessions: &RouteSessions<'_>,
     ) -> Option<Credential> {
-        match route.spec.scope {
-            Scope::Public => None,
-            Scope::Private | Scope::Shared => {
-                self.credential.credential(headers, cookies.identity.as_deref(), &self.hasher)
-            }
-        }
+        let part = match route.spec.scope {
+            Scope::Public => return None,
+            Scope::Private => IdentityPart::Counted,
+            // SECURITY: the origin has answered this session, and not all that share a value of it.
+            Scope::Shared => IdentityPart::Whole,
+        };
+        let cookies = cookies.identity.as_deref().map(Cow::Borrowed);
+        let cookies = cookies.map(|cookies| sessions.identity(cookies, part));
+        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
     }
 
     /// What identifies a client among the authorized clients: its credential, together with the
@@ -247,6 +248,7 @@ impl Lookup<'_> {
         self.route.spec.scope == Scope::Private
             && self.is_identified()
             && !self.route.has_identity_field()
+            && !self.route.session_rules.iter().any(|rule| rule.is_partial())
     }
 
     /// Whether the origin sees something that the sender alone knows.
@@ -264,7 +266,10 @@ impl Lookup<'_> {
         sorted.set_user_agent(
             route.headers.role(&USER_AGENT, &self.roles),
             headers,
-            route.spec.scope == Scope::Private && self.is_identified(),
+            // Two browsers of one user may have the same session.
+            route.spec.scope == Scope::Private
+                && self.is_identified()
+                && route.session_rules.is_empty(),
         );
         let is_address = |field: &&Arc<Field>| matches!(field.source, FieldSource::Client(_));
         let address = match route.fields.iter().find(is_address) {
@@ -299,6 +304,8 @@ impl Lookup<'_> {
             client: self.request.client,
             body: None,
             has_body: false,
+            now: self.request.now,
+            sessions: &self.route.session_rules,
             credential: &self.rules.credential,
             hasher: &self.rules.hasher,
             tokens: &self.tokens,
@@ -395,13 +402,48 @@ fn value_part(field: &Field, tokens: &RequestTokens) -> KeyPart {
     }
 }
 
+/// Adds the fields of the route to the key.
+fn add_fields(
+    route: &Route,
+    sessions: &RouteSessions<'_>,
+    view: &FieldView<'_>,
+    key: &mut KeyWriter,
+) -> Result<(), Outcome> {
+    for field in &route.fields {
+        let value = keyed_value(field, sessions, view);
+        let value = value.map_err(|error| field_outcome(field, error))?;
+        key.part(KeyPart::Field, field.name.as_bytes());
+        match value {
+            Some(value) => key.part(value_part(field, view.tokens), &value),
+            None => key.part(KeyPart::FieldAbsent, b""),
+        }
+    }
+    if route.is_due_for_renewal(sessions, view.now) {
+        return Err(Outcome::bypass(Reason::SessionRenewal));
+    }
+    Ok(())
+}
+
+/// The value of a field in the key.
+fn keyed_value<'a>(
+    field: &Field,
+    sessions: &'a RouteSessions<'_>,
+    view: &FieldView<'a>,
+) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
+    let FieldSource::Session(rule) = &field.source else { return field.value(view) };
+    match sessions.get(rule).and_then(|session| session.keyed()) {
+        Ok(value) => Ok(Some(Cow::Borrowed(value))),
+        Err(fault) => field.absent_or(fault.into()),
+    }
+}
+
 fn field_outcome(field: &Field, error: FieldError) -> Outcome {
     match (error, &field.source) {
-        (FieldError::Unverified(TokenFault::KeysUnavailable), _) => {
+        (FieldError::Token(TokenFault::KeysUnavailable), _) => {
             Outcome::bypass(Reason::TokenKeysUnavailable)
         }
         // SECURITY: why it is not, and nothing of the token.
-        (FieldError::Unverified(fault), _) => {
+        (FieldError::Token(fault), _) => {
             let subject = format!("{}: {}", field.name, fault.as_str());
             Outcome::bypass_with(Reason::UnverifiedToken, subject)
         }
@@ -411,7 +453,16 @@ fn field_outcome(field: &Field, error: FieldError) -> Outcome {
                 Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
             }
         },
-        (FieldError::Missing, _) => {
+        (FieldError::Session(fault), FieldSource::Session(rule))
+            if fault == SessionFault::Repeated =>
+        {
+            Outcome::bypass_with(Reason::AmbiguousCookie, &*rule.settings.cookie)
+        }
+        (FieldError::Session(fault), _) if fault != SessionFault::Absent => {
+            let subject = format!("{} ({})", field.name, fault.as_str());
+            Outcome::bypass_with(Reason::MissingField, subject)
+        }
+        (FieldError::Missing | FieldError::Session(_), _) => {
             Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
         }
         (FieldError::Ambiguous, FieldSource::Cookie(name)) => {

@@ -219,6 +219,8 @@ impl PolicyRules {
                     client: request.client,
                     body,
                     has_body: request.has_body,
+                    now: request.now,
+                    sessions: &self.credential.sessions.0,
                     credential: &self.credential,
                     hasher: &self.hasher,
                     tokens: &tokens,
@@ -262,7 +264,8 @@ impl PolicyRules {
             },
             None => Vec::new(),
         };
-        let before = caller::caller_names(rule, request, hasher, caller::MAX_PURGED_NAMES);
+        let (sessions, most) = (&rule.sessions.0, caller::MAX_PURGED_NAMES);
+        let before = caller::caller_names(rule, sessions, request, hasher, most);
         let mut tags: Vec<Tag> =
             before.iter().chain(&set).map(|name| Tag::for_caller(name)).collect();
         tags.sort();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderMap};
 use http::{Method, Uri, Version};
 
+use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
@@ -93,6 +94,8 @@ pub struct RequestView<'a> {
     pub bypass: Option<Reason>,
     /// The address of the client, by [`ClientAddressRule`], if it is known.
     pub client: Option<IpAddr>,
+    /// When it arrived. Signatures are judged by it.
+    pub now: Wall,
 }
 
 /// The authority that the request was sent to, lower-case and without the default port.

@@ -5,6 +5,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 
 use super::*;
+use crate::clock::Wall;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::tag::Tag;
@@ -85,6 +86,7 @@ impl SentRequest {
             bypass: forward::offered_upgrade(&self.headers, Version::HTTP_11, &Upgrades::default())
                 .map(|_| Reason::Upgrade),
             client: Some([192, 0, 2, 7].into()),
+            now: Wall::default(),
         }
     }
 }

@@ -32,6 +32,13 @@ impl PolicyRules {
     ) -> Key {
         primary.variant(spec.names().map(|name| {
             let value = joined_lines(sent, name);
+            let value = value.map(|value| {
+                if *name == COOKIE {
+                    route.cookie_identity(value.into(), sent, &self.hasher).into_owned()
+                } else {
+                    value
+                }
+            });
             let secret = is_secret(name, route.headers.role(name, roles));
             (name, if secret { value.map(|value| self.hash_secret(&value)) } else { value })
         }))
@@ -204,7 +211,11 @@ impl Lookup<'_> {
                 counting_cookies(&self.rules.credential, headers).map(Into::into)
             }
             HeaderRole::Credential | HeaderRole::Passed if *name == COOKIE => {
-                self.cookies().on_the_wire()
+                let sent = self.cookies().on_the_wire();
+                sent.map(|sent| {
+                    let hasher = &self.rules.hasher;
+                    self.route.cookie_identity(sent.into(), headers, hasher).into_owned()
+                })
             }
             // A fill gives a client that has none the same as all others.
             HeaderRole::Harmless | HeaderRole::Implicit

@@ -17,6 +17,27 @@ pub enum StripSetCookie {
 }
 
 impl StripSetCookie {
+    /// Whether this cookie is removed where all others are.
+    #[must_use]
+    pub fn names(&self, cookie: &[u8]) -> bool {
+        match self {
+            Self::No => false,
+            Self::All => true,
+            Self::Named(names) => any_matches(names, cookie),
+        }
+    }
+
+    /// Adds the cookie with the signature of a session (`session.sig`) that is removed.
+    pub(super) fn add_signature(&mut self, cookie: &str) {
+        let session = cookie.strip_suffix(".sig").unwrap_or(cookie);
+        if let Self::Named(names) = self
+            && any_matches(names, session.as_bytes())
+            && !any_matches(names, cookie.as_bytes())
+        {
+            *names = names.iter().cloned().chain([Glob::new(cookie)]).collect();
+        }
+    }
+
     /// Whether all cookies that a response sets are removed before it is stored.
     #[must_use]
     pub fn strips(&self, response: &HeaderMap, carries_credential: bool) -> bool {

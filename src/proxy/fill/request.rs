@@ -18,6 +18,7 @@ use crate::policy::plan::{FillHead, Lookup};
 use crate::policy::refusal::Refusal;
 use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
+use crate::policy::session::{SessionRule, SetSession};
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
@@ -196,10 +197,26 @@ impl FillRequest {
         Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
     }
 
-    /// Whether a response sets a cookie that keeps it from being stored.
+    /// Whether a response sets a cookie that keeps it from being stored, whatever its value.
     pub(crate) fn sets_cookie(&self, response: &HeaderMap) -> bool {
         response.contains_key(SET_COOKIE)
             && !self.route.spec.strip_set_cookie.strips(response, self.carries_credential)
+    }
+
+    /// Whether the cookies that a response sets may be removed before it is stored, or why not. A
+    /// signed session may be only if its payload stays the same.
+    pub(crate) fn strips(&self, response: &HeaderMap, now: Wall) -> Result<(), Reason> {
+        if self.sets_cookie(response) {
+            return Err(Reason::SetCookie);
+        }
+        let hasher = &self.config.rules.hasher;
+        let changes = |rule: &Arc<SessionRule>| {
+            rule.set_by(&self.sent, response, hasher, now) == SetSession::Changed
+        };
+        if self.route.session_rules.iter().any(changes) {
+            return Err(Reason::SessionChanged);
+        }
+        Ok(())
     }
 
     /// The headers that tell the variants of its response apart; none where nobody else gets the

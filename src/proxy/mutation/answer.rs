@@ -47,9 +47,10 @@ impl MutationContext {
             MutationAnswer::Refusal
         } else if status.is_redirection() {
             let is_refusal = self.config.known_callers.as_ref().is_some_and(|known| {
-                let credential = &self.config.rules.credential;
+                let rules = &self.config.rules;
+                let (credential, hasher) = (&rules.credential, &rules.hasher);
                 headers.get(LOCATION).is_some_and(|to| credential.refuses_writes(to))
-                    && !known.is_known(&known.parts(credential, &self.parts.headers), now)
+                    && !known.is_known(&known.parts(credential, &self.parts.headers, hasher), now)
             });
             if is_refusal { MutationAnswer::Refusal } else { MutationAnswer::Redirect }
         } else {

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Method, Request};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::clock::Wall;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::plan::{PolicyRules, RequestView};
 use crate::policy::tag::Tag;
@@ -27,6 +28,7 @@ pub(super) struct MutationContext {
     live: Arc<LiveConfig>,
     pub(super) parts: Parts,
     peer: ClientPeer,
+    arrived: Wall,
     has_body: bool,
     effective: Method,
     fields: Option<BodyFields>,
@@ -58,6 +60,7 @@ impl MutationContext {
             live: Arc::clone(live),
             parts: head_of(parts),
             peer: context.peer,
+            arrived: context.now,
             has_body,
             effective,
             fields,
@@ -98,7 +101,7 @@ impl MutationContext {
     fn view(&self, rules: &PolicyRules) -> RequestView<'_> {
         RequestView {
             has_body: self.has_body,
-            ..request_view(&self.parts, &Body::empty(), self.peer, rules)
+            ..request_view(&self.parts, &Body::empty(), self.peer, rules, self.arrived)
         }
     }
 }

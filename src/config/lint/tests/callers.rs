@@ -21,6 +21,14 @@ fn every_cookie_removed_from_stored_responses() {
         "take it out of the list",
     );
     silent(&keyed("strip_set_cookie = false"));
+    // Of a session that a field verifies, only the same payload is stripped.
+    let session = with(
+        &keyed("strip_set_cookie = [\"session\"]"),
+        "[fields]",
+        "[fields]\nown = { cookie = \"session\", format = \"flask\", \
+         secret = \"0123456789abcdef\", max_age = \"1h\" }",
+    );
+    silent(&with(&session, "key   = [\"tenant\"]", "key = [\"tenant\", \"own\"]"));
 }
 
 #[test]
