@@ -17,6 +17,7 @@ pub mod fold;
 pub mod glob;
 pub mod key;
 pub mod known_callers;
+pub(crate) mod known_headers;
 pub mod loose_parameters;
 pub mod mode_switch;
 pub mod names;

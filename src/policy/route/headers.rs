@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
+use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -63,7 +64,7 @@ pub(crate) const TRANSPORT: &[&str] = &[
 ];
 
 /// Headers that describe the client, its connection or the single request. A fill has constants in
-/// their place, or none.
+/// their place, or none. So it has for those of [`TRACING`], unless a field reads them.
 pub(crate) const SUBSTITUTED: &[&str] = &[
     "via",
     "x-forwarded-for",
@@ -85,7 +86,8 @@ pub(crate) const SUBSTITUTED: &[&str] = &[
 ];
 
 /// Headers that seldom change a response. They are withheld on a fill; where the origin names one
-/// in `Vary`, it becomes part of the key. `Sec-Fetch-*` and `Sec-CH-*` are treated alike.
+/// in `Vary`, it becomes part of the key. `Sec-Fetch-*` and `Sec-CH-*` are treated alike, and so
+/// are [`FORGERY_TOKENS`] and [`PREFETCH`].
 pub(crate) const HARMLESS: &[&str] = &[
     "user-agent",
     "accept-charset",
@@ -171,6 +173,14 @@ impl HeaderRules {
             (IMPLICIT, HeaderRole::Implicit),
             (WITHHELD, HeaderRole::Withheld),
         ];
+        for list in [FORGERY_TOKENS, PREFETCH] {
+            for name in known_headers::names(list) {
+                roles.insert(HeaderName::from_static(name), HeaderRole::Harmless);
+            }
+        }
+        for name in known_headers::names(TRACING) {
+            roles.insert(HeaderName::from_static(name), HeaderRole::Substituted);
+        }
         for (names, role) in fixed {
             for name in names {
                 roles.insert(HeaderName::from_static(name), role);
@@ -190,7 +200,7 @@ impl HeaderRules {
             .filter(|name| **name != header::COOKIE && !withheld(name))
         {
             // SECURITY: what a client says of its own address never reaches the origin.
-            if roles.get(name) != Some(&HeaderRole::Substituted) {
+            if !SUBSTITUTED.contains(&name.as_str()) {
                 roles.insert(name, HeaderRole::Keyed);
             }
         }
