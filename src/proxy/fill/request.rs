@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Uri};
 
+use super::own_redirect;
 use crate::cache::fills::FillKey;
 use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
@@ -190,6 +191,10 @@ impl FillRequest {
         let is_unproven =
             self.withholds_forgery_token && matches!(status.as_u16(), 400 | 419 | 422);
         if is_unproven || is_refused && self.withholds {
+            return Some(Outcome::bypass(Reason::FillRefused));
+        }
+        // SECURITY: nobody else would ever come to where the redirect leads.
+        if own_redirect::leads_back(&self.route.spec.query, &self.host, &self.target, response) {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
         // An origin that misses the client's session begins another one, which would replace it.
