@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use crate::policy::glob::Glob;
+
 /// What a header of a front is for, and so what becomes of it on a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FrontClass {
@@ -308,6 +310,18 @@ pub fn covers(known: &str, name: &str) -> bool {
     }
 }
 
+/// Whether a pattern of an operator may match what a name of the table is or covers.
+#[must_use]
+pub fn meets(known: &str, pattern: &Glob) -> bool {
+    let Some(start) = known.strip_suffix('*') else { return pattern.matches(known.as_bytes()) };
+    // Both match some name if one of what stands before the first stars begins with the other.
+    let literal = pattern.as_str().split('*').next().unwrap_or_default();
+    match pattern.is_literal() {
+        true => literal.starts_with(start),
+        false => literal.starts_with(start) || start.starts_with(literal),
+    }
+}
+
 /// What is known of a header of any front, named by the operator or not.
 #[must_use]
 pub fn known(name: &str) -> Option<FrontHeader> {
@@ -413,6 +427,22 @@ mod tests {
         assert_eq!(words(none.with(Front::Cloudflare), &["cf-ray", "cf-visitor"]), []);
         assert_eq!(words(none, &["x-forwarded-server", "x-odd"]), []);
         assert_eq!(words(none, &["x-amzn-oidc-data", "x-request-start"]), []);
+    }
+
+    #[test]
+    fn a_pattern_that_may_match_identity_meets_it() {
+        for (known, pattern, expected) in [
+            ("cf-access-*", "cf-*", true),
+            ("cf-access-*", "cf-access-jwt*", true),
+            ("cf-access-*", "*-assertion", true),
+            ("cf-access-*", "cf-access-jwt-assertion", true),
+            ("cf-access-*", "cf-ray*", false),
+            ("cf-access-*", "cf-access", false),
+            ("x-zumo-auth", "x-*-auth", true),
+            ("x-zumo-auth", "x-zumo-*-auth", false),
+        ] {
+            assert_eq!(meets(known, &Glob::new(pattern)), expected, "{known} {pattern}");
+        }
     }
 
     #[test]

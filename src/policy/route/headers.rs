@@ -1,6 +1,7 @@
 //! The role of each request header on a route. The rule behind all of them: the origin receives
 //! only what is in the key, or what does not change the response.
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::fronts::{self, FrontClass, Fronts};
+use crate::policy::glob::{Glob, any_matches};
 use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
@@ -147,7 +149,9 @@ static COMMON: [HeaderName; COMMON_COUNT] = [
 #[derive(Debug)]
 pub struct HeaderRules {
     roles: HeaderMap<HeaderRole>,
-    dropped: HeaderMap<()>,
+    dropped: Box<[Glob]>,
+    /// Those of them that match more than one name.
+    drop_patterns: Box<[Glob]>,
     unknown: UnknownHeaders,
     /// The roles of [`COMMON`], which need no hash.
     common: [HeaderRole; COMMON_COUNT],
@@ -223,7 +227,6 @@ impl HeaderRules {
                 roles.insert(name, HeaderRole::Keyed);
             }
         }
-        let mut dropped = HeaderMap::<()>::default();
         // SECURITY: no word of the operator's about headers that change nothing counts for who asks.
         let is_free = |name: &&HeaderName| {
             !fronts.is_identity(name.as_str()) || credential.headers.contains(*name)
@@ -231,9 +234,21 @@ impl HeaderRules {
         for name in spec.pass_headers.iter().filter(is_free) {
             roles.insert(name, HeaderRole::Passed);
         }
-        for name in spec.drop_headers.iter().filter(is_free) {
+        let (names, patterns): (Vec<_>, Vec<_>) =
+            spec.drop_headers.iter().cloned().partition(Glob::is_literal);
+        let names = names.iter().filter_map(|name| HeaderName::from_str(name.as_str()).ok());
+        for name in names.filter(|name| is_free(&name)) {
             roles.insert(name, HeaderRole::Withheld);
-            dropped.insert(name, ());
+        }
+        // A pattern is no word about a header that has a name of its own in another rule.
+        for (name, role) in &mut roles {
+            let is_named = matches!(
+                role,
+                HeaderRole::Credential | HeaderRole::Keyed | HeaderRole::Passed
+            );
+            if !is_named && is_free(&name) && any_matches(&patterns, name.as_str().as_bytes()) {
+                *role = HeaderRole::Withheld;
+            }
         }
         for name in TRANSPORT {
             roles.insert(HeaderName::from_static(name), HeaderRole::Transport);
@@ -253,7 +268,8 @@ impl HeaderRules {
         Self {
             roles,
             common,
-            dropped,
+            dropped: spec.drop_headers.clone(),
+            drop_patterns: patterns.into(),
             unknown: spec.unknown_headers,
             read: read.into(),
             fronts,
@@ -300,6 +316,12 @@ impl HeaderRules {
 
     fn unlisted(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         let text = name.as_str();
+        if !self.drop_patterns.is_empty()
+            && any_matches(&self.drop_patterns, text.as_bytes())
+            && !self.guards(name)
+        {
+            return HeaderRole::Withheld;
+        }
         if text.starts_with("sec-fetch-") || text.starts_with("sec-ch-") {
             return HeaderRole::Harmless;
         }
@@ -358,10 +380,10 @@ impl HeaderRules {
         self.fronts
     }
 
-    /// Whether the operator withholds this header by name.
+    /// Whether the operator withholds this header.
     #[must_use]
     pub fn is_dropped(&self, name: &HeaderName) -> bool {
-        self.dropped.contains_key(name)
+        any_matches(&self.dropped, name.as_str().as_bytes())
     }
 
     /// The headers that must occur at most once and must not be named in `Connection`.
