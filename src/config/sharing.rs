@@ -313,11 +313,13 @@ fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, 
         let route = routes.get(id)?;
         Some((route.get(widening.key).and_then(Item::span), route.span()?))
     });
-    route.or_else(|| {
+    let (key, whole) = route.or_else(|| {
         let route = routes.as_array()?.get(id)?;
         let key = route.as_inline_table()?.get(widening.key);
         Some((key.and_then(Value::span), route.span()?))
-    })
+    })?;
+    let default = || document.get("defaults")?.get(widening.key)?.span();
+    Some((key.or_else(default), whole))
 }
 
 #[cfg(test)]
@@ -456,6 +458,28 @@ mod tests {
         let before = file(&format!("{credential}{}", route("/a", "")));
         let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
         assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
+    }
+
+    #[test]
+    fn a_value_of_the_defaults_widens_each_route_that_takes_it_over() {
+        let own = route("/a", "key = [\"tenant\"]") + &route("/b", "scope = \"private\"");
+        let before = file(&own);
+        let refused = |defaults: &str, routes: &str| {
+            let text = format!("{HEAD}[defaults]\n{defaults}\n{routes}");
+            let config = Config::parse(&text, "proxy.toml", &|_| None);
+            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+            refusals(&config, "proxy.toml", &before)
+        };
+        let found = refused("scope = \"public\"", &own).expect("/a is public now");
+        let one = found.errors().next().expect("an error");
+        assert_eq!((one.line, found.errors().count()), (13, 1), "{found}");
+        assert!(one.message.contains("makes a private route public on /a"), "{found}");
+        assert_eq!(refused("scope = \"public\" # check: ok", &own), None);
+        // What moves to the defaults changes nothing; what leaves them does.
+        let plain = route("/a", "") + &route("/b", "scope = \"private\"");
+        assert_eq!(refused("key = [\"tenant\"]", &plain), None);
+        let found = refused("ttl = \"1m\"", &plain).expect("the key is gone");
+        assert!(found.to_string().contains("takes `tenant` out of the key on /a"), "{found}");
     }
 
     #[test]

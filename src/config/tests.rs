@@ -12,6 +12,7 @@ mod addresses;
 mod bounds;
 mod callers;
 mod cases;
+mod defaults;
 mod first_mistakes;
 mod fronts;
 mod query;

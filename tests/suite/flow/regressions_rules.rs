@@ -347,3 +347,21 @@ async fn r1049_headers_are_dropped_by_pattern() {
         assert!(reply.text().contains(value), "{}", reply.text());
     }
 }
+
+/// 1050. What all routes have in common had to be written for each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1050_routes_take_over_the_defaults() {
+    let rules = "[defaults]\nttl = \"1m\"\nscope = \"public\"\ndrop_headers = [\"x-odd\"]\n\
+        [[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/b\"\ndrop_headers = []\n\
+        [[routes]]\npath = \"/c\"\nscope = \"private\"\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    let odd = [("x-odd", "1"), ("authorization", "Bearer alice")];
+    for (path, first, second) in [("/a", "MISS", "HIT"), ("/b", "BYPASS", "BYPASS")] {
+        assert_cache(&scene.ask(path, &odd).await, first, path);
+        assert_cache(&scene.ask(path, &[("x-odd", "2")]).await, second, path);
+    }
+    assert_cache(&scene.ask("/c", &odd).await, "MISS", "/c");
+    assert_cache(&scene.ask("/c", &odd).await, "HIT", "/c");
+    let other = [("authorization", "Bearer bob")];
+    assert_cache(&scene.ask("/c", &other).await, "MISS", "a private route");
+}
