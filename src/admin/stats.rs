@@ -12,6 +12,7 @@ use super::state::AdminState;
 use super::uncached;
 use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
+use crate::policy::glob::Glob;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route, RouteSpec};
 use crate::policy::scope::Scope;
@@ -323,11 +324,15 @@ fn policy(route: &Route) -> Value {
             QueryRule::All => json!("all"),
             QueryRule::None => json!("none"),
             QueryRule::Only(names) => json!(names),
+            QueryRule::Most(most) => json!({
+                "except": most.except.iter().map(Glob::as_str).collect::<Vec<_>>(),
+                "order": most.order.as_str(),
+            }),
         },
         "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
         "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),
         "stale_if_error_s": seconds(spec.stale_if_error),
-        "drop_headers": names(&spec.drop_headers),
+        "drop_headers": spec.drop_headers.iter().map(Glob::as_str).collect::<Vec<_>>(),
         "pass_headers": names(&spec.pass_headers),
         "learned_headers": learned(route),
         "audit": spec.audit,

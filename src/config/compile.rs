@@ -11,11 +11,11 @@ use toml::de::{DeTable, DeValue, Error as TomlError};
 
 use self::fields::FieldTable;
 use super::context::CompileContext;
-use super::decode::{FromToml as _, Setting, TomlReader};
+use super::decode::{DefaultValues, FromToml as _, Setting, TomlReader, give_defaults};
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::diagnostics::recover;
-use super::file::{ConfigFile, RedisSection};
+use super::file::{ConfigFile, RedisSection, RouteSection};
 use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
@@ -31,9 +31,12 @@ pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
+pub mod fronts;
+mod headers;
 pub mod jwt;
 mod pointer;
 pub mod purges;
+mod query;
 pub mod routes;
 mod rule_names;
 pub mod sections;
@@ -50,9 +53,9 @@ pub fn compile(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Diagnostics> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
-    let (file, redis_left_out) = read(text, &mut report, env);
+    let (file, redis_left_out, defaults) = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut context = CompileContext { report, folder, redis_left_out };
+    let mut context = CompileContext { report, folder, defaults, redis_left_out };
     let config = file.and_then(|file| assemble(&file, &mut context));
     let broken = context.report.has_errors();
     let (file, diagnostics) = context.report.finish();
@@ -64,12 +67,13 @@ pub fn compile(
     }
 }
 
-/// Decodes the file, after reporting all syntax errors. Also returns whether `[redis]` is left out.
+/// Decodes the file, after reporting all syntax errors. Also returns whether `[redis]` is left out,
+/// and which values of routes come from `[defaults]`.
 fn read(
     text: &str,
     report: &mut DiagnosticCollector,
     env: &dyn Fn(&str) -> Option<String>,
-) -> (Option<ConfigFile>, bool) {
+) -> (Option<ConfigFile>, bool, DefaultValues) {
     let mut recovered = recover::recover(text);
     for builder in std::mem::take(&mut recovered.diagnostics) {
         report.push_syntax(builder);
@@ -82,14 +86,17 @@ fn read(
     for error in &errors {
         report.push_syntax(syntax(error, &recovered));
     }
-    let root = Spanned::new(0..0, DeValue::Table(recovered.relocate(table.into_inner())));
+    let mut table = recovered.relocate(table.into_inner());
+    let defaults = give_defaults(&mut table, RouteSection::KEYS);
+    report.set_defaults(defaults.spans.clone());
+    let root = Spanned::new(0..0, DeValue::Table(table));
     let mut reader = TomlReader { report, env };
     let mut file = ConfigFile::read(&root, &mut reader);
     let left_out = leave_redis_out(&root, &mut reader);
     if let (Some(file), true) = (&mut file, left_out) {
         file.redis = Setting::Absent;
     }
-    (file, left_out)
+    (file, left_out, defaults)
 }
 
 /// Whether the address of Redis is `"${NAME:-}"` and the variable is unset or empty. Then the file
@@ -173,7 +180,9 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         credential: &credential,
         collapse: collapse(file, context),
         mode,
+        fronts: fronts::fronts(&file.fronts, context),
     };
+    let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
@@ -197,7 +206,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         targeted: targeted.unwrap_or_default(),
         response_tags: response_tags?,
     });
-    let routes = Routes::new(specs, &credential, &response_rules);
+    let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
         server: server?,
@@ -220,6 +229,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         response_rules,
         debug: sections::debug(file.debug.get()?)?,
         mode,
+        fronts,
         file: None,
         text: Arc::default(),
         watch: sections::watch(&file.watch, context),

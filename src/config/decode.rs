@@ -8,8 +8,8 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 mod browser;
+mod defaults;
 mod macros;
-mod query;
 mod secrets;
 mod strip;
 mod text;
@@ -18,8 +18,8 @@ mod value_table;
 mod values;
 
 pub use self::browser::BrowserForm;
+pub use self::defaults::{DefaultValues, OWN_KEY, give_defaults};
 pub(crate) use self::macros::{table, words};
-pub use self::query::QueryForm;
 pub use self::secrets::SecretsForm;
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
@@ -29,7 +29,7 @@ pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 pub use crate::spelling::nearest;
 
 /// The keys at the top of the file. Appended to its end, they land in its last section.
-const TOP_KEYS: [&str; 2] = ["mode", "watch"];
+const TOP_KEYS: [&str; 3] = ["mode", "watch", "fronts"];
 
 /// Where a key of the top of the file belongs, if it is one.
 fn top_hint(key: &str) -> Option<String> {

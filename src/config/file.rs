@@ -5,23 +5,28 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, SecretsForm, Size, StripForm,
-    TomlList, TomlString, TtlForm, table,
+    BrowserForm, Count, Fraction, NamedTable, Period, SecretsForm, Size, StripForm, TomlList,
+    TomlString, TtlForm, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, ModeWord,
-    OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, FrontWord,
+    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord,
+    WritesWord,
 };
 
+pub use self::defaults::DefaultsSection;
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
+pub use self::query::{QueryForm, QuerySection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
+mod defaults;
 mod jwt;
 mod limits;
 mod purges;
+mod query;
 mod trace;
 mod upstream;
 
@@ -36,6 +41,13 @@ table! {
         /// How often to look for changes of this file, 100ms to 1 hour. With "0s" only SIGHUP and
         /// the admin API reload it.
         watch: Period = "1s",
+        /// What stands in front of the sidecar, so that the headers it adds are known: identity is
+        /// never dropped nor passed, addresses and noise are withheld on fills, what it says of the
+        /// request counts if it is one of `trusted_proxies`, and the client's place is withheld
+        /// until a field reads it. One of "aws-alb", "azure", "cloudflare", "envoy", "fastly",
+        /// "heroku", "traefik".
+        #[schemars(extend("uniqueItems" = true, "examples" = [["cloudflare"]]))]
+        fronts: TomlList<FrontWord> = [],
         /// Where clients connect, and how much they may use.
         listen: ListenSection = {},
         /// The origin: the app behind the sidecar.
@@ -66,6 +78,9 @@ table! {
         tags: TagsSection = {},
         /// Headers that help to find out why.
         debug: DebugSection = {},
+        /// Values for the keys of all routes that lack them, but for `path`. A key of a route
+        /// replaces the one here.
+        defaults: DefaultsSection,
         /// The routes. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
         /// Which tags a write purges.
@@ -425,8 +440,9 @@ table! {
         scope: ScopeWord = "private",
         /// Fields that tell entries apart. A `?` after a name lets a request lack the field.
         key: TomlList<TomlString> = [],
-        /// Query parameters that tell entries apart: all, none, or a list. The origin does not get
-        /// the others.
+        /// Query parameters that tell entries apart: all, none, a list, or all `except` some. The
+        /// origin does not get the others. With `order = "ignore"`, `?a=1&b=2` and `?b=2&a=1` are
+        /// one entry.
         query: QueryForm = "all",
         /// Tags of the entries: text with fields in braces. A `?` after a name lets a request lack
         /// the field, and `{caller}` is who the caller is.
@@ -456,10 +472,10 @@ table! {
         /// cookies of a list, where `*` stands for any text; or, with `true`, all responses to
         /// requests that carry a credential.
         strip_set_cookie: StripForm = false,
-        /// Request headers that the origin does not get on a fill.
+        /// Request headers that the origin does not get on a fill, where `*` stands for any text.
         drop_headers: TomlList<TomlString> = [],
-        /// Request headers that are forwarded although they are not part of the key. They must not
-        /// change the response.
+        /// Request headers that are forwarded although they are not part of the key, each by its
+        /// whole name. They must not change the response.
         pass_headers: TomlList<TomlString> = [],
         /// What to do with all other request headers that are not part of the key.
         unknown_headers: UnknownWord = "bypass",

@@ -7,10 +7,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, Period, QueryForm, SecretsForm, Setting, Size,
+    BrowserForm, Count, Fraction, NamedTable, OWN_KEY, Period, SecretsForm, Setting, Size,
     StripForm, TomlList, TomlString, TtlForm, ValueTable,
 };
-use super::file::{self, ConfigFile};
+use super::file::{self, ConfigFile, QueryForm};
 
 /// The schema (builder 2020-12), as text.
 #[must_use]
@@ -88,12 +88,38 @@ inline!(Size, "Size", {
     "examples": ["64MiB", "10kB", "0"]
 });
 inline!(QueryForm, "QueryForm", {
-    "title": "`\"all\"`, `\"none\"` or list of strings",
+    "title": "`\"all\"`, `\"none\"`, list of strings or table",
     "oneOf": [
         { "type": "string", "enum": ["all", "none"] },
-        { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
+        { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true },
+        {
+            "type": "object",
+            "properties": {
+                "only": {
+                    "description": "Only these.",
+                    "type": "array",
+                    "items": { "type": "string", "minLength": 1 },
+                    "uniqueItems": true
+                },
+                "except": {
+                    "description": "All but these, where `*` stands for any text.",
+                    "type": "array",
+                    "items": { "type": "string", "minLength": 1 },
+                    "uniqueItems": true
+                },
+                "order": {
+                    "description": "Whether the order of parameters of different names counts.",
+                    "type": "string",
+                    "enum": ["keep", "ignore"],
+                    "default": "keep"
+                }
+            },
+            "not": { "required": ["only", "except"] },
+            "minProperties": 1,
+            "additionalProperties": false
+        }
     ],
-    "examples": [["page", "limit"]]
+    "examples": [["page", "limit"], { "except": ["utm_*", "gclid", "fbclid"], "order": "ignore" }]
 });
 
 inline!(SecretsForm, "SecretsForm", {
@@ -156,6 +182,34 @@ inline!(ValueTable, "ValueTable", {
     "type": "object",
     "additionalProperties": { "type": "string" }
 });
+
+impl JsonSchema for file::DefaultsSection {
+    fn schema_name() -> Cow<'static, str> {
+        "DefaultsSection".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // Each key is that of a route.
+        let route = generator.subschema_for::<file::RouteSection>();
+        let route = route.get("$ref").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let keys = file::RouteSection::KEYS.iter().filter(|key| **key != OWN_KEY);
+        let properties: serde_json::Map<String, serde_json::Value> = keys
+            .map(|key| {
+                let place = format!("{route}/properties/{key}");
+                ((*key).to_owned(), serde_json::json!({ "$ref": place }))
+            })
+            .collect();
+        json_schema!({
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false
+        })
+    }
+}
 
 impl<T: JsonSchema> JsonSchema for Setting<T> {
     fn schema_name() -> Cow<'static, str> {

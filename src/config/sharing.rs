@@ -7,7 +7,7 @@
 //! 1. *Every way to share is named here.* Two requests share an entry of a route only if its scope,
 //!    its key fields and `admit` let them, and they can get each other's data only if what the
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
-//!    `unknown_headers = "pass"`), if the host is not in the key (`host_key`), or if the origin's
+//!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the key (`host_key`), or if the origin's
 //!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
 //!    `strip_set_cookie = true`). In scope `private` a part of a signed session may stand for the
 //!    whole caller.
@@ -27,6 +27,7 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
+use crate::policy::fronts::{FrontClass, Fronts};
 use crate::policy::jwt::{TokenField, TokenPlace};
 use crate::policy::names::meaning;
 use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
@@ -45,6 +46,8 @@ pub struct SharingRules {
     routes: Vec<RouteSharing>,
     /// Whether all hosts share their entries.
     joins_hosts: bool,
+    /// What stands in front: what it says of callers keeps a request from the cache.
+    fronts: Fronts,
 }
 
 /// Who shares the entries of one route.
@@ -68,7 +71,7 @@ struct RouteSharing {
 pub struct Widening {
     /// The place of the route among those of the file; `None` for what counts for all of them.
     route: Option<usize>,
-    /// The key: of the route, or of `[upstream]`.
+    /// The key: of the route, of `[upstream]`, or of the top of the file.
     pub key: &'static str,
     /// What it does now, and where, to follow "this".
     pub what: String,
@@ -88,6 +91,7 @@ impl SharingRules {
                 .map(|route| RouteSharing::of(route, &credential))
                 .collect(),
             joins_hosts: config.host_key.is_some(),
+            fronts: config.fronts,
         }
     }
 
@@ -103,6 +107,15 @@ impl SharingRules {
         {
             let what = "gives all hosts the same entries".to_owned();
             found.push(Widening { route: None, key: "host_key", what });
+        }
+        // Where every header passes, those that a front's name has kept back pass, too.
+        let guarded: Vec<&str> = before.fronts.of_class(FrontClass::Identity).collect();
+        let lost = guarded
+            .into_iter()
+            .find(|name| !self.fronts.of_class(FrontClass::Identity).any(|kept| kept == *name));
+        if let Some(name) = lost.filter(|_| self.routes.iter().any(|route| route.passes_unknown)) {
+            let what = format!("passes `{name}`, which says who asks, without a place in the key");
+            found.push(Widening { route: None, key: "fronts", what });
         }
         for (now, sharing) in self.table.iter().zip(&self.routes) {
             for (old, old_sharing) in before.table.iter().zip(&before.routes) {
@@ -324,6 +337,9 @@ pub fn refusals(config: &Config, name: &str, before: &SharingRules) -> Option<Di
 /// Where the key stands, if it does, and where its table begins.
 fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, Range<usize>)> {
     let Some(id) = widening.route else {
+        if widening.key == "fronts" {
+            return Some((document.get(widening.key).and_then(Item::span), 0..0));
+        }
         let section = document.get("upstream")?;
         return Some((section.get(widening.key).and_then(Item::span), section.span()?));
     };
@@ -333,9 +349,11 @@ fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, 
         let route = routes.get(id)?;
         Some((route.get(widening.key).and_then(Item::span), route.span()?))
     });
-    route.or_else(|| {
+    let (key, whole) = route.or_else(|| {
         let route = routes.as_array()?.get(id)?;
         let key = route.as_inline_table()?.get(widening.key);
         Some((key.and_then(Value::span), route.span()?))
-    })
+    })?;
+    let default = || document.get("defaults")?.get(widening.key)?.span();
+    Some((key.or_else(default), whole))
 }

@@ -10,6 +10,8 @@ use http::header::HeaderName;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::fronts::Fronts;
+use crate::policy::glob::Glob;
 use crate::policy::jwt::TokenPlace;
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
@@ -20,6 +22,7 @@ use crate::semantics::browser::BrowserRule;
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
+pub use crate::policy::query_rule::QueryRule;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
@@ -32,17 +35,6 @@ mod path_rules;
 mod pattern;
 mod sessions;
 mod set_cookie;
-
-/// Which query parameters are part of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueryRule {
-    /// All of them, in the order of the request.
-    All,
-    /// None. They are withheld from the origin on a fill.
-    None,
-    /// These. The others are withheld from the origin on a fill.
-    Only(Box<[Box<str>]>),
-}
 
 /// What to do with a request header that is not in the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +101,8 @@ pub enum Collapse {
 pub struct RouteSpec {
     /// Its number in the file, from 1.
     pub line: usize,
+    /// The keys whose values come from `[defaults]`, with their lines there.
+    pub defaults: Box<[(Box<str>, usize)]>,
     /// The paths it matches.
     pub pattern: Pattern,
     /// Whether it caches.
@@ -143,8 +137,8 @@ pub struct RouteSpec {
     pub query: QueryRule,
     /// The tags of its entries.
     pub tags: Box<[Template]>,
-    /// Headers withheld from the app on a fill.
-    pub drop_headers: Box<[HeaderName]>,
+    /// Headers withheld from the app on a fill, as patterns of names in lower case.
+    pub drop_headers: Box<[Glob]>,
     /// Headers sent to the origin although they are not in the key.
     pub pass_headers: Box<[HeaderName]>,
     /// The rule for all other headers.
@@ -222,6 +216,7 @@ impl Route {
         id: usize,
         mut spec: RouteSpec,
         credential: &CredentialRule,
+        fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
@@ -231,7 +226,11 @@ impl Route {
                 fields.push(Arc::clone(field));
             }
         }
-        spec.query = with_fields(spec.query, &fields);
+        let read = fields.iter().filter_map(|field| match &field.source {
+            FieldSource::Query(name) => Some(name),
+            _ => None,
+        });
+        spec.query = spec.query.with_parameters(read);
         let session_rules = session_rules(&fields);
         for name in session_rules.iter().filter_map(|rule| rule.signature_cookie()) {
             spec.strip_set_cookie.add_signature(name);
@@ -246,8 +245,8 @@ impl Route {
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
-        let headers = HeaderRules::new(&spec, &fields, credential);
-        let fingerprint = fingerprint(&spec, credential, response_rules);
+        let headers = HeaderRules::new(&spec, &fields, credential, fronts);
+        let fingerprint = fingerprint(&spec, credential, fronts, response_rules);
         Self {
             id,
             spec,
@@ -315,29 +314,13 @@ fn session_rules(fields: &[Arc<Field>]) -> Box<[Arc<SessionRule>]> {
     rules.into()
 }
 
-/// Adds the parameters that fields read: they are in the key, so the origin may receive them.
-fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
-    let mut names = match query {
-        QueryRule::All => return QueryRule::All,
-        QueryRule::None => Vec::new(),
-        QueryRule::Only(names) => names.into_vec(),
-    };
-    for field in fields {
-        if let FieldSource::Query(name) = &field.source
-            && !names.contains(name)
-        {
-            names.push(name.clone());
-        }
-    }
-    if names.is_empty() { QueryRule::None } else { QueryRule::Only(names.into()) }
-}
-
 /// Hashes every setting that decides which responses share a key, what is stored of them, under
 /// which tags and for how long. So after a reload, nothing is served that other rules have stored.
 /// The hash keys are fixed, so that sidecars with the same file agree.
 fn fingerprint(
     spec: &RouteSpec,
     credential: &CredentialRule,
+    fronts: Fronts,
     response_rules: &ResponseRules,
 ) -> [u8; 8] {
     #[allow(
@@ -349,6 +332,7 @@ fn fingerprint(
     // Destructured exhaustively, so that a new setting cannot be forgotten here.
     let RouteSpec {
         line: _,
+        defaults: _,
         pattern,
         scope,
         key,
@@ -391,7 +375,7 @@ fn fingerprint(
             credential,
             targeted,
             response_tags,
-            (strip_set_cookie, languages, vary_cookie, case),
+            (strip_set_cookie, languages, vary_cookie, case, fronts),
         )
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
@@ -430,6 +414,7 @@ impl Routes {
     pub fn new(
         specs: Vec<RouteSpec>,
         credential: &CredentialRule,
+        fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
     ) -> Result<Self, Tie> {
         let (mut tree, mut in_any_case) = (pattern::Tree::default(), None);
@@ -448,7 +433,7 @@ impl Routes {
         let list = specs
             .into_iter()
             .enumerate()
-            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, response_rules)))
+            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, fronts, response_rules)))
             .collect();
         Ok(Self { list, tree, in_any_case })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::policy::known_headers;
 use crate::policy::route::headers::{
     HARMLESS, IMPLICIT, NEGOTIATED, SUBSTITUTED, TRANSPORT, WITHHELD,
 };
@@ -145,6 +146,7 @@ fn is_unkeyed(name: &str) -> bool {
         &["authorization", "cookie"],
     ];
     !KNOWN.iter().any(|names| names.contains(&name))
+        && !known_headers::is_known(name)
         && !name.starts_with("sec-fetch-")
         && !name.starts_with("sec-ch-")
 }

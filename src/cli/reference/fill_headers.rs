@@ -6,6 +6,7 @@
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
 use super::markdown::{Page, codes};
+use crate::policy::known_headers::{self, FORGERY_TOKENS, KnownHeaders, PREFETCH, TRACING};
 use crate::policy::plan::{FILL_ADDRESS, FILL_USER_AGENT};
 use crate::policy::route::headers as roles;
 use crate::policy::route::headers::MAX_LEARNED;
@@ -82,7 +83,25 @@ fn rows() -> Vec<FillRow> {
              authority of the key.",
         ),
         row(roles::SUBSTITUTED, HeaderFate::Replaced, &substituted),
+        row(
+            &unlisted(TRACING),
+            HeaderFate::Replaced,
+            "Tracing: withheld, unless a field reads it. A response that varies on one is not \
+             stored.",
+        ),
         row(roles::HARMLESS, HeaderFate::WithheldUntilNamed, &harmless),
+        row(
+            &unlisted(FORGERY_TOKENS),
+            HeaderFate::WithheldUntilNamed,
+            "Anti-forgery tokens, which count for writes: withheld, until the origin names one in \
+             `Vary`. If the origin answers such a fill with 400, 403, 419 or 422, the client's own \
+             request goes to it.",
+        ),
+        row(
+            &unlisted(PREFETCH),
+            HeaderFate::WithheldUntilNamed,
+            "The page is fetched ahead: withheld, until the origin names it in `Vary`.",
+        ),
         row(&withheld, HeaderFate::Withheld, "Withheld: they are for caches."),
         row(&PRECONDITIONS, HeaderFate::Passes, "The request passes (`precondition`)."),
         row(
@@ -108,6 +127,11 @@ fn rows() -> Vec<FillRow> {
     ]
 }
 
+/// The names of a list that have no row of their own.
+fn unlisted(list: &'static [KnownHeaders]) -> Vec<&'static str> {
+    known_headers::names(list).filter(|name| !roles::SUBSTITUTED.contains(name)).collect()
+}
+
 /// What the origin receives on a fill, by the lists that the code itself goes by.
 pub(super) fn section(page: &mut Page) {
     page.section("The request of a fill");
@@ -125,6 +149,22 @@ pub(super) fn section(page: &mut Page) {
          it in `key`, `pass_headers` or `drop_headers`, or sets `unknown_headers`, or the origin \
          has named it in `Vary`.",
     );
+    page.section("Headers that are known to change nothing");
+    page.paragraph(
+        "Whose they are, and where they are described. Names count as a whole: of `x-datadog-new`, \
+         nobody knows what it does. For headers of load balancers and content delivery networks, \
+         name these in `[listen] fronts`: [Headers of fronts](fronts.md).",
+    );
+    let lists = [TRACING, FORGERY_TOKENS, PREFETCH];
+    let rows: Vec<_> = lists
+        .into_iter()
+        .flatten()
+        .map(|known| {
+            let names = codes(known.names.iter().copied());
+            [known.whose.to_owned(), names, format!("<{}>", known.source)]
+        })
+        .collect();
+    page.table(["Whose", "Headers", "Described at"], &rows);
 }
 
 #[cfg(test)]

@@ -1,23 +1,24 @@
 //! Compiles `[[routes]]`: paths and ties between them, keys, tags, scopes and headers.
 
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, header};
+use http::header;
 
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::rule_names::{RuleNames, pattern};
+use super::{fronts, headers, query};
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, Period, QueryForm, Setting, StripForm, TomlList, TomlString};
+use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::fronts::Fronts;
 use crate::policy::route::{
-    AdmitRule, Collapse, Pattern, QueryRule, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
+    AdmitRule, Collapse, Pattern, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
@@ -43,6 +44,8 @@ pub struct RouteContext<'a> {
     pub collapse: Option<Collapse>,
     /// The switch for all routes.
     pub mode: RouteMode,
+    /// `fronts`.
+    pub fronts: Fronts,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -101,11 +104,12 @@ fn route(
     // In scope `shared` it bounds the authorization.
     let admit_for =
         context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
-    let query = query(file.query.get()?, context);
+    let query = query::query(file.query.get()?, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
     let spec = RouteSpec {
         line: context.report.source().line(located.span.start),
+        defaults: defaults(&located.span, context),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
         audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
@@ -121,8 +125,8 @@ fn route(
         key: key.into(),
         query,
         tags,
-        drop_headers: context.headers(&file.drop_headers),
-        pass_headers: context.headers(&file.pass_headers),
+        drop_headers: headers::dropped(&file.drop_headers, context),
+        pass_headers: headers::passed(&file.pass_headers, context),
         unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
         admit: file.admit.get().map_or(AdmitRule::Entry, |word| word.0),
         admit_for,
@@ -138,10 +142,15 @@ fn route(
             None => Pattern::parse("/").ok()?,
         },
     };
-    headers(file, &spec, context);
+    headers::contradictions(file, &spec, context);
+    query::contradictions(file, &spec, context);
+    fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
+    // What `[defaults]` says may be for other routes.
+    let own = |span: &SourceSpan, context: &CompileContext| !context.report.is_default(span);
     if let (OriginRule::Ignore, true, Some(origin)) =
         (spec.origin, spec.ttl.is_empty(), file.origin.given())
+        && own(&origin.span, context)
     {
         let builder = DiagnosticBuilder::warning(
             origin.span.clone(),
@@ -151,7 +160,9 @@ fn route(
     }
     // Where logins are named, it also says for how long a caller is known.
     let counts = spec.scope == Scope::Shared || shared.credential.names_logins;
-    if let (false, Some(given)) = (counts, file.admit_for.given()) {
+    if let (false, Some(given)) = (counts, file.admit_for.given())
+        && own(&given.span, context)
+    {
         let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             "`admit_for` has no effect outside scope \"shared\"",
@@ -162,35 +173,16 @@ fn route(
     has_path.then_some(CompiledRoute { spec, path })
 }
 
+/// The keys that a route takes over from `[defaults]`, with their lines.
+fn defaults(route: &SourceSpan, context: &CompileContext) -> Box<[(Box<str>, usize)]> {
+    let line = |span: &SourceSpan| context.report.source().line(span.start);
+    let inherited = context.defaults.inherited(route).iter();
+    inherited.map(|(key, span)| (key.as_str().into(), line(span))).collect()
+}
+
 fn revalidate_after(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Duration> {
     slot.given()?;
     Some(context.period(slot, MS, DAY))
-}
-
-fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
-    match form {
-        QueryForm::All => QueryRule::All,
-        QueryForm::None => QueryRule::None,
-        QueryForm::Only(list) => QueryRule::Only(context.names(&list.0, parameter).into()),
-    }
-}
-
-/// The name of a query parameter. The names are compared decoded, so most text is one.
-fn parameter(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
-    let name = text.value.as_str();
-    let hint = if name == "*" {
-        "write query = \"all\""
-    } else if name.contains('*') {
-        "write each name; requests may have others, which the app does not get"
-    } else if name.starts_with(['?', '&']) || name.ends_with('=') {
-        "write only the name, as in [\"page\"]"
-    } else {
-        return Some(name.into());
-    };
-    let what = format!("`{}` is not the name of a query parameter", text.value.shown());
-    let allowed = Some("names without `*`, `?`, `&`, `=`");
-    context.report.malformed(text, "the name of a query parameter", what, allowed, hint);
-    None
 }
 
 fn strip_set_cookie(form: &StripForm, context: &mut CompileContext) -> StripSetCookie {
@@ -242,31 +234,6 @@ fn key_fields(spec: &RouteSpec) -> impl Iterator<Item = &Arc<Field>> {
     spec.key.iter().chain(spec.tags.iter().flat_map(Template::fields))
 }
 
-/// Reports headers with contradictory treatment.
-fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileContext) {
-    for text in file.drop_headers.get().map_or(&[][..], |list| &list.0) {
-        let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
-        let shown = text.value.shown();
-        if spec.pass_headers.contains(&name) {
-            let builder = DiagnosticBuilder::error(
-                text.span.clone(),
-                format!("`{shown}` is both in drop_headers and in pass_headers"),
-            );
-            context.report.push(builder.hint("remove it from one of the two"));
-        }
-        if let Some(field) = key_fields(spec).find(|field| field.header() == Some(&name)) {
-            let message = format!(
-                "`{shown}` is withheld from the origin, but the field `{}` in the key or tags \
-                 reads it",
-                field.name
-            );
-            let hint = "headers in the key must reach the origin: remove it from drop_headers, or \
-                        the field from the rule";
-            context.report.push(DiagnosticBuilder::error(text.span.clone(), message).hint(hint));
-        }
-    }
-}
-
 /// SECURITY: rejects rules by which one caller's credential would fill entries for others.
 fn credentials(
     file: &file::RouteSection,
@@ -274,11 +241,6 @@ fn credentials(
     credential: &CredentialRule,
     context: &mut CompileContext,
 ) {
-    let identifies = |name: &HeaderName| {
-        *name == header::AUTHORIZATION
-            || *name == header::COOKIE
-            || credential.headers.contains(name)
-    };
     let is_credential = |field: &Arc<Field>| match &field.source {
         FieldSource::Auth(_) | FieldSource::Session(_) => true,
         FieldSource::Header(name) => credential.headers.contains(name),
@@ -314,7 +276,11 @@ fn credentials(
     let by_name = |list: &Setting<TomlList<TomlString>>| -> Vec<SourceSpan> {
         let texts = list.get().map_or(&[][..], |list| &list.0);
         let named = |text: &&Located<TomlString>| {
-            HeaderName::from_str(text.value.as_str()).is_ok_and(|name| identifies(&name))
+            let glob = headers::glob(text.value.as_str());
+            let all = [&header::AUTHORIZATION, &header::COOKIE];
+            all.into_iter()
+                .chain(&credential.headers)
+                .any(|name| glob.matches(name.as_str().as_bytes()))
         };
         texts.iter().filter(named).map(|text| text.span.clone()).collect()
     };

@@ -11,7 +11,7 @@ use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::scopes::fields;
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Field, FieldSource};
-use crate::policy::glob::Glob;
+use crate::policy::glob::{Glob, any_matches};
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::route::{AdmitRule, QueryRule, StripSetCookie};
 use crate::policy::scope::Scope;
@@ -94,7 +94,7 @@ fn admits_all(route: &LintRoute<'_>, context: &mut CompileContext) {
         .find(|capture| !is_keyed(&FieldSource::Path((*capture).into())))
         .map(|capture| format!("the capture `{capture}` of the path"));
     let what = capture.or_else(|| match &route.spec.query {
-        QueryRule::All => Some("each query".to_owned()),
+        QueryRule::All | QueryRule::Most(_) => Some("each query".to_owned()),
         QueryRule::None => None,
         QueryRule::Only(names) => names
             .iter()
@@ -133,6 +133,10 @@ fn shares_without_key(route: &LintRoute<'_>, context: &mut CompileContext) {
 /// Warns about keys that have no effect on this route.
 fn without_effect(route: &LintRoute<'_>, context: &mut CompileContext) {
     let mut warn = |at: &SourceSpan, message: String| {
+        // What `[defaults]` says may be for other routes.
+        if context.report.is_default(at) {
+            return;
+        }
         context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint("remove it"));
     };
     let (spec, file) = (route.spec, route.file);
@@ -171,7 +175,7 @@ fn without_effect(route: &LintRoute<'_>, context: &mut CompileContext) {
     }
     if let Some(given) = file.languages.given() {
         let listed = [
-            ("drop_headers", spec.drop_headers.contains(&ACCEPT_LANGUAGE)),
+            ("drop_headers", any_matches(&spec.drop_headers, ACCEPT_LANGUAGE.as_str().as_bytes())),
             ("pass_headers", spec.pass_headers.contains(&ACCEPT_LANGUAGE)),
         ];
         if let Some((list, _)) = listed.into_iter().find(|(_, listed)| *listed) {

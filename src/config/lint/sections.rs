@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::compile::socket_path;
 use super::super::context::CompileContext;
-use super::super::diagnostics::diagnostic::DiagnosticBuilder;
+use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::super::file;
 use super::super::model::ConfigLimits;
 use super::view::{CompiledParts, LintFile, texts};
@@ -24,6 +24,8 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 /// Checks the sections.
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
+    fronts(whole, context);
+    defaults(whole, context);
     host_key(whole, context);
     debug(whole, context);
     tunnels(whole, context);
@@ -59,6 +61,39 @@ fn socket_peers(listen: &file::ListenSection, context: &mut CompileContext) {
             context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
         }
         (true, Some(_)) | (false, None) => {}
+    }
+}
+
+/// Warns about `[defaults]` that no route takes over.
+fn defaults(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let Some(given) = whole.file.defaults.given() else { return };
+    let taken = |value: &SourceSpan| {
+        let routes = whole.file.routes.get().map_or(&[][..], |list| &list.0);
+        let of = |route| context.defaults.inherited(route).iter().any(|(_, span)| span == value);
+        routes.iter().any(|route| of(&route.span))
+    };
+    let unused: Vec<SourceSpan> =
+        given.value.values.iter().filter(|value| !taken(value)).cloned().collect();
+    for value in unused {
+        let message = "no route takes this over: each has a value of its own";
+        let builder = DiagnosticBuilder::warning(value, message);
+        context.report.push(builder.hint("remove it"));
+    }
+}
+
+/// Warns about a front that nobody trusts, so that what it says of requests does not count.
+fn fronts(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let listen = whole.file.listen.get();
+    let is_trusted = listen.is_some_and(|listen| !texts(&listen.trusted_proxies).is_empty());
+    let named = whole.file.fronts.get().map_or(&[][..], |list| &list.0);
+    if let (false, Some(front)) = (is_trusted, named.first()) {
+        let message = format!(
+            "nothing of [listen] says where {} forwards requests from, so what it says of the \
+             scheme, the host and the client is not believed, and keeps requests from the cache",
+            front.value.0.as_str()
+        );
+        let hint = "write trusted_proxies = [\"10.0.0.0/8\"] in [listen], with its addresses";
+        context.report.push(DiagnosticBuilder::warning(front.span.clone(), message).hint(hint));
     }
 }
 

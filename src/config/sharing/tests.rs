@@ -203,3 +203,44 @@ fn another_route_is_another_entry() {
     let two = "scope = \"private\"\n[[routes]]\npath = \"/b\"\nttl = \"1m\"\nscope = \"public\"";
     assert!(keys("", two).is_empty());
 }
+
+#[test]
+fn a_value_of_the_defaults_widens_each_route_that_takes_it_over() {
+    let own = route("/a", "key = [\"tenant\"]") + &route("/b", "scope = \"private\"");
+    let before = file(&own);
+    let refused = |defaults: &str, routes: &str| {
+        let text = format!("{HEAD}[defaults]\n{defaults}\n{routes}");
+        let config = Config::parse(&text, "proxy.toml", &|_| None);
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        refusals(&config, "proxy.toml", &before)
+    };
+    let found = refused("scope = \"public\"", &own).expect("/a is public now");
+    let one = found.errors().next().expect("an error");
+    assert_eq!((one.line, found.errors().count()), (13, 1), "{found}");
+    assert!(one.message.contains("makes a private route public on /a"), "{found}");
+    assert_eq!(refused("scope = \"public\" # check: ok", &own), None);
+    // What moves to the defaults changes nothing; what leaves them does.
+    let plain = route("/a", "") + &route("/b", "scope = \"private\"");
+    assert_eq!(refused("key = [\"tenant\"]", &plain), None);
+    let found = refused("ttl = \"1m\"", &plain).expect("the key is gone");
+    assert!(found.to_string().contains("takes `tenant` out of the key on /a"), "{found}");
+}
+
+#[test]
+fn a_front_that_is_no_longer_named_keeps_nobody_apart() {
+    let all = route("/a", "unknown_headers = \"pass\"");
+    let behind = |fronts: &str, route: &str| {
+        let text = format!("fronts = [{fronts}]\n{HEAD}{route}");
+        let config = Config::parse(&text, "proxy.toml", &|_| None);
+        config.unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    let azure = SharingRules::from_config(&behind("\"azure\"", &all));
+    let found = refusals(&behind("\"envoy\"", &all), "proxy.toml", &azure);
+    let found = found.expect("what Azure says of callers passes");
+    assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [1], "{found}");
+    for (fronts, route) in
+        [("\"azure\", \"envoy\"", all.as_str()), ("", &route("/a", "unknown_headers = \"drop\""))]
+    {
+        assert_eq!(refusals(&behind(fronts, route), "proxy.toml", &azure), None, "{fronts}");
+    }
+}

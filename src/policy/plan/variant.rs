@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
 use crate::policy::field::{ClientPrefix, FieldSource};
 use crate::policy::key::{Key, KeyHash};
+use crate::policy::known_headers::{self, FORGERY_TOKENS};
 use crate::policy::plan::canonical::{FillUserAgent, counting_cookies, joined_lines};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::PolicyRules;
@@ -170,6 +171,13 @@ impl Lookup<'_> {
             _ => self.withholds(name),
         };
         !has_address || self.request.headers.keys().any(is_missing)
+    }
+
+    /// Whether a fill lacks an anti-forgery token that the request has.
+    #[must_use]
+    pub fn withholds_forgery_token(&self) -> bool {
+        known_headers::names(FORGERY_TOKENS)
+            .any(|name| self.withholds(&HeaderName::from_static(name)))
     }
 
     /// What identifies the client and a fill withholds: in scope `public`, all that does.

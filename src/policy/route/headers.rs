@@ -1,6 +1,7 @@
 //! The role of each request header on a route. The rule behind all of them: the origin receives
 //! only what is in the key, or what does not change the response.
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,9 @@ use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
+use crate::policy::fronts::{self, FrontClass, Fronts};
+use crate::policy::glob::{Glob, any_matches};
+use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -63,7 +67,7 @@ pub(crate) const TRANSPORT: &[&str] = &[
 ];
 
 /// Headers that describe the client, its connection or the single request. A fill has constants in
-/// their place, or none.
+/// their place, or none. So it has for those of [`TRACING`], unless a field reads them.
 pub(crate) const SUBSTITUTED: &[&str] = &[
     "via",
     "x-forwarded-for",
@@ -85,7 +89,8 @@ pub(crate) const SUBSTITUTED: &[&str] = &[
 ];
 
 /// Headers that seldom change a response. They are withheld on a fill; where the origin names one
-/// in `Vary`, it becomes part of the key. `Sec-Fetch-*` and `Sec-CH-*` are treated alike.
+/// in `Vary`, it becomes part of the key. `Sec-Fetch-*` and `Sec-CH-*` are treated alike, and so
+/// are [`FORGERY_TOKENS`] and [`PREFETCH`].
 pub(crate) const HARMLESS: &[&str] = &[
     "user-agent",
     "accept-charset",
@@ -144,13 +149,20 @@ static COMMON: [HeaderName; COMMON_COUNT] = [
 #[derive(Debug)]
 pub struct HeaderRules {
     roles: HeaderMap<HeaderRole>,
-    dropped: HeaderMap<()>,
+    dropped: Box<[Glob]>,
+    /// Those of them that match more than one name.
+    drop_patterns: Box<[Glob]>,
     unknown: UnknownHeaders,
     /// The roles of [`COMMON`], which need no hash.
     common: [HeaderRole; COMMON_COUNT],
     /// Headers that the route's fields read. A request that repeats one, or names one in
     /// `Connection`, is refused with 400.
     read: Box<[HeaderName]>,
+    fronts: Fronts,
+    /// What the fronts say of the request as the client made it. See [`FrontClass::Request`].
+    from_fronts: Box<[&'static str]>,
+    /// The identity that the fronts tell, as patterns. See [`FrontClass::Identity`].
+    guarded: Box<[&'static str]>,
     /// Whether the operator lets the client's address through.
     passes_address: bool,
     /// Headers that the origin has named in `Vary`.
@@ -162,8 +174,18 @@ impl HeaderRules {
         spec: &RouteSpec,
         fields: &[Arc<Field>],
         credential: &CredentialRule,
+        fronts: Fronts,
     ) -> Self {
         let mut roles = HeaderMap::<HeaderRole>::default();
+        for header in fronts.headers() {
+            let role = match header.class {
+                FrontClass::Address | FrontClass::Noise => HeaderRole::Substituted,
+                FrontClass::Location => HeaderRole::Harmless,
+                // They have lists of their own.
+                FrontClass::Identity | FrontClass::Request => continue,
+            };
+            roles.insert(HeaderName::from_static(header.name), role);
+        }
         let fixed = [
             (SUBSTITUTED, HeaderRole::Substituted),
             (HARMLESS, HeaderRole::Harmless),
@@ -171,6 +193,14 @@ impl HeaderRules {
             (IMPLICIT, HeaderRole::Implicit),
             (WITHHELD, HeaderRole::Withheld),
         ];
+        for list in [FORGERY_TOKENS, PREFETCH] {
+            for name in known_headers::names(list) {
+                roles.insert(HeaderName::from_static(name), HeaderRole::Harmless);
+            }
+        }
+        for name in known_headers::names(TRACING) {
+            roles.insert(HeaderName::from_static(name), HeaderRole::Substituted);
+        }
         for (names, role) in fixed {
             for name in names {
                 roles.insert(HeaderName::from_static(name), role);
@@ -190,17 +220,33 @@ impl HeaderRules {
             .filter(|name| **name != header::COOKIE && !withheld(name))
         {
             // SECURITY: what a client says of its own address never reaches the origin.
-            if roles.get(name) != Some(&HeaderRole::Substituted) {
+            let is_address = |known: &str| known == name.as_str();
+            if !SUBSTITUTED.contains(&name.as_str())
+                && !fronts.of_class(FrontClass::Address).any(is_address)
+            {
                 roles.insert(name, HeaderRole::Keyed);
             }
         }
-        let mut dropped = HeaderMap::<()>::default();
-        for name in &spec.pass_headers {
+        // SECURITY: no word of the operator's about headers that change nothing counts for who asks.
+        let is_free = |name: &&HeaderName| {
+            !fronts.is_identity(name.as_str()) || credential.headers.contains(*name)
+        };
+        for name in spec.pass_headers.iter().filter(is_free) {
             roles.insert(name, HeaderRole::Passed);
         }
-        for name in &spec.drop_headers {
+        let (names, patterns): (Vec<_>, Vec<_>) =
+            spec.drop_headers.iter().cloned().partition(Glob::is_literal);
+        let names = names.iter().filter_map(|name| HeaderName::from_str(name.as_str()).ok());
+        for name in names.filter(|name| is_free(&name)) {
             roles.insert(name, HeaderRole::Withheld);
-            dropped.insert(name, ());
+        }
+        // A pattern is no word about a header that has a name of its own in another rule.
+        for (name, role) in &mut roles {
+            let is_named =
+                matches!(role, HeaderRole::Credential | HeaderRole::Keyed | HeaderRole::Passed);
+            if !is_named && is_free(&name) && any_matches(&patterns, name.as_str().as_bytes()) {
+                *role = HeaderRole::Withheld;
+            }
         }
         for name in TRANSPORT {
             roles.insert(HeaderName::from_static(name), HeaderRole::Transport);
@@ -220,9 +266,13 @@ impl HeaderRules {
         Self {
             roles,
             common,
-            dropped,
+            dropped: spec.drop_headers.clone(),
+            drop_patterns: patterns.into(),
             unknown: spec.unknown_headers,
             read: read.into(),
+            fronts,
+            from_fronts: fronts.of_class(FrontClass::Request).collect(),
+            guarded: fronts.of_class(FrontClass::Identity).collect(),
             passes_address: spec.pass_headers.iter().any(forward::is_client_address),
             learned: LearnedHeaders::default(),
         }
@@ -242,9 +292,13 @@ impl HeaderRules {
         let common = COMMON.iter().position(|common| common == name);
         let role = match common.map_or_else(|| self.roles.get(name), |at| self.common.get(at)) {
             // A field may read what a trusted proxy says; of any other peer nobody vouches for it.
-            Some(HeaderRole::Keyed) if !trusted && is_from_trusted(name) => HeaderRole::Unknown,
+            Some(HeaderRole::Keyed) if !trusted && self.is_from_trusted(name) => {
+                HeaderRole::Unknown
+            }
             // SECURITY: the operator's word is for headers, not for whoever sends them.
-            Some(HeaderRole::Passed) if !trusted && is_from_trusted(name) => HeaderRole::Withheld,
+            Some(HeaderRole::Passed) if !trusted && self.is_from_trusted(name) => {
+                HeaderRole::Withheld
+            }
             Some(role) => *role,
             None => self.unlisted(name, trusted),
         };
@@ -260,26 +314,49 @@ impl HeaderRules {
 
     fn unlisted(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         let text = name.as_str();
+        if !self.drop_patterns.is_empty()
+            && any_matches(&self.drop_patterns, text.as_bytes())
+            && !self.guards(name)
+        {
+            return HeaderRole::Withheld;
+        }
         if text.starts_with("sec-fetch-") || text.starts_with("sec-ch-") {
             return HeaderRole::Harmless;
         }
-        if peer_is_trusted && is_from_trusted(name) {
+        if peer_is_trusted && self.is_from_trusted(name) {
             return HeaderRole::Implicit;
         }
         match self.unknown {
             UnknownHeaders::Bypass => HeaderRole::Unknown,
+            // SECURITY: who asks is in the key, or keeps the request from the cache.
+            _ if self.guards(name) => HeaderRole::Unknown,
             UnknownHeaders::Drop => HeaderRole::Withheld,
-            UnknownHeaders::Pass if is_from_trusted(name) => HeaderRole::Withheld,
+            UnknownHeaders::Pass if self.is_from_trusted(name) => HeaderRole::Withheld,
             UnknownHeaders::Pass => HeaderRole::Passed,
         }
+    }
+
+    /// Whether a front says by this header who asks.
+    fn guards(&self, name: &HeaderName) -> bool {
+        self.guarded.iter().any(|known| fronts::covers(known, name.as_str()))
+    }
+
+    /// Whether only a trusted proxy can vouch for this header.
+    fn is_from_trusted(&self, name: &HeaderName) -> bool {
+        is_from_trusted(name) || self.from_fronts.iter().any(|known| *known == name.as_str())
     }
 
     /// Records that the origin names this header in `Vary`. From then on it is in the key. Returns
     /// whether it is: a route learns a few headers at most.
     #[must_use]
     pub fn learn(&self, name: &HeaderName) -> LearnOutcome {
-        // SECURITY: of these, only what a trusted proxy says reaches the origin.
-        if is_from_trusted(name) { LearnOutcome::Unvouched } else { self.learned.learn(name) }
+        // SECURITY: of these, only what a trusted proxy says reaches the origin. Who asks never
+        // becomes a part of the key by a response.
+        if self.is_from_trusted(name) || self.guards(name) {
+            LearnOutcome::Unvouched
+        } else {
+            self.learned.learn(name)
+        }
     }
 
     /// The headers that the origin is known to name in `Vary`.
@@ -295,10 +372,16 @@ impl HeaderRules {
         self.passes_address
     }
 
-    /// Whether the operator withholds this header by name.
+    /// What stands in front of the sidecar.
+    #[must_use]
+    pub const fn fronts(&self) -> Fronts {
+        self.fronts
+    }
+
+    /// Whether the operator withholds this header.
     #[must_use]
     pub fn is_dropped(&self, name: &HeaderName) -> bool {
-        self.dropped.contains_key(name)
+        any_matches(&self.dropped, name.as_str().as_bytes())
     }
 
     /// The headers that must occur at most once and must not be named in `Connection`.

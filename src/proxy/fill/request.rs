@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Uri};
 
+use super::own_redirect;
 use crate::cache::fills::FillKey;
 use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
@@ -101,6 +102,8 @@ pub(crate) struct FillRequest {
     pub(crate) refusal_key: FillKey,
     /// Whether it has less of the client than the client's own request.
     pub(crate) withholds: bool,
+    /// Whether it lacks an anti-forgery token that the client has sent.
+    pub(crate) withholds_forgery_token: bool,
     /// What the client has sent of a credential and the origin does not see, in scope `public`.
     pub(crate) withheld_credential: Option<HeaderName>,
     /// Whether the origin sees a credential.
@@ -140,6 +143,7 @@ impl FillRequest {
             carries_credential: lookup.is_identified(),
             withheld_credential: lookup.withheld_credential(),
             withholds: lookup.withholds_anything(),
+            withholds_forgery_token: lookup.withholds_forgery_token(),
             has_owner: lookup.has_owner(),
             peer: context.config.rules.client_address.share(lookup.headers(), &context.peer),
             departure: None,
@@ -184,7 +188,14 @@ impl FillRequest {
         let (status, headers) = (response.status(), response.headers());
         let is_refused = self.refusal(status, headers) == Some(Refusal::Credential)
             || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
-        if is_refused && self.withholds {
+        // What frameworks say when the token is missing: Django 403, Rails 422, Laravel 419.
+        let is_unproven =
+            self.withholds_forgery_token && matches!(status.as_u16(), 400 | 419 | 422);
+        if is_unproven || is_refused && self.withholds {
+            return Some(Outcome::bypass(Reason::FillRefused));
+        }
+        // SECURITY: nobody else would ever come to where the redirect leads.
+        if own_redirect::leads_back(&self.route.spec.query, &self.host, &self.target, response) {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
         // An origin that misses the client's session begins another one, which would replace it.
