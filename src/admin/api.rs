@@ -330,6 +330,17 @@ async fn reload(
     State(context): State<Arc<ApiContext>>,
     JsonBody(EmptyBody {}): JsonBody<EmptyBody>,
 ) -> Response {
+    if context.state.reloader.status().file.is_none() {
+        return ApiError::new(
+            StatusCode::CONFLICT,
+            "there is no file: this sidecar was started with --upstream",
+        )
+        .hint(
+            "write one with `sidecache init` or `sidecache advise --file`, and start `sidecache` \
+             with it",
+        )
+        .into_response();
+    }
     let report = context.state.reloader.reload().await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     json_text(code, report.json)

@@ -127,8 +127,9 @@ impl Reloader {
         let Some(file) = self.status().file else {
             return ReloadReport::refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "the rules were not read from a file".to_owned(),
-                "start with `--config FILE`",
+                "there is no file: this sidecar was started with --upstream".to_owned(),
+                "write one with `sidecache init` or `sidecache advise --file`, and start \
+                 `sidecache` with it",
             ));
         };
         match Config::load(&file) {
