@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::error::CommandError;
 use self::exit_codes::{EXIT_FAILED, EXIT_USAGE};
-use self::output::{print, print_diagnostics, print_failure};
+use self::output::{print, print_failure};
 use self::without_file::AddressArgs;
 use crate::app;
 use crate::app::BoundListeners;
@@ -27,8 +27,10 @@ mod demo;
 mod error;
 mod exit_codes;
 mod explain;
+mod first_file;
 mod format;
 mod http;
+mod init;
 mod ls;
 mod man;
 mod modes;
@@ -151,6 +153,10 @@ enum CliCommand {
     /// Print the version, the commit that it was built from, and how it was built.
     #[command(after_help = version::EXAMPLES)]
     Version(version::VersionArgs),
+    /// Write a first proxy.toml: a few lines with comments, or routes in shadow mode from an access
+    /// log or an OpenAPI document.
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::InitArgs),
     /// Run a sample legacy app with a sidecar in front of it, and print curl lines to try.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::DemoArgs),
@@ -227,6 +233,7 @@ pub fn main() -> ExitCode {
         CliCommand::Advise(args) => advise::run(&path, &args),
         CliCommand::Reload(args) => reload::run(&path, &args),
         CliCommand::Version(args) => Ok(version::run(&args)),
+        CliCommand::Init(args) => init::run(&path, &args),
         CliCommand::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         CliCommand::Schema => Ok(print(&config::json_schema())),
         CliCommand::Reference(options) => reference::run(&options, &Cli::command()),

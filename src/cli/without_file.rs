@@ -59,37 +59,56 @@ impl AddressArgs {
                 clean(&file.display().to_string())
             )));
         }
-        let (text, options) = self.text()?;
-        Config::parse(&text, NAME, &|_| None).map_err(|problems| refused(&problems, &options))
+        let text = settings(&self.upstream, &self.listen, &self.admin)?;
+        Config::parse(&text, NAME, &|_| None).map_err(|problems| self.refused(&problems))
     }
 
-    /// The settings as a file of one line for each option, and the options.
-    fn text(&self) -> Result<(String, Vec<&'static str>), CommandError> {
-        let (mut text, mut options) = (String::new(), Vec::new());
-        for (option, key, given) in [
-            ("--upstream", "upstream.url", &self.upstream),
-            ("--listen", "listen.address", &self.listen),
-            ("--admin", "admin.address", &self.admin),
-        ] {
-            let Some(given) = given else { continue };
-            if given.contains(char::is_control) {
-                let why = format!("{option}: there is a control character in it");
-                return Err(CommandError::Usage(why));
-            }
-            // A variable is the shell's business.
-            let literal = Value::from(given.replace('$', "$$"));
-            let _ = writeln!(text, "{key} = {literal}");
-            options.push(option);
-        }
-        Ok((text, options))
+    /// The errors, each with the option that it is about. SECURITY: a URL may hold a password, so
+    /// that its text is not repeated.
+    fn refused(&self, problems: &Diagnostics) -> CommandError {
+        let given = [
+            ("--upstream", self.upstream.is_some()),
+            ("--listen", self.listen.is_some()),
+            ("--admin", self.admin.is_some()),
+        ];
+        let options: Vec<&str> =
+            given.iter().filter(|(_, is_given)| *is_given).map(|(option, _)| *option).collect();
+        refused(problems, &options)
     }
 }
 
-/// The errors, each with the option that it is about. SECURITY: a URL may hold a password, so that
-/// its text is not repeated.
-fn refused(problems: &Diagnostics, options: &[&str]) -> CommandError {
+/// The lines of a table of [`settings`]: its header, its key, and an empty one.
+const TABLE_LINES: usize = 3;
+
+/// The addresses as tables of a file.
+pub(super) fn settings(
+    upstream: &Option<String>,
+    listen: &Option<String>,
+    admin: &Option<String>,
+) -> Result<String, CommandError> {
+    let mut text = String::new();
+    for (option, section, key, given) in [
+        ("--upstream", "upstream", "url", upstream),
+        ("--listen", "listen", "address", listen),
+        ("--admin", "admin", "address", admin),
+    ] {
+        let Some(given) = given else { continue };
+        if given.contains(char::is_control) {
+            let why = format!("{option}: there is a control character in it");
+            return Err(CommandError::Usage(why));
+        }
+        // A variable is the shell's business.
+        let literal = Value::from(given.replace('$', "$$"));
+        let _ = writeln!(text, "[{section}]\n{key} = {literal}\n");
+    }
+    Ok(text)
+}
+
+/// The errors of [`settings`], each with the option that it is about.
+pub(super) fn refused(problems: &Diagnostics, options: &[&str]) -> CommandError {
     let one = |problem: &Diagnostic| {
-        let option = problem.line.checked_sub(1).and_then(|line| options.get(line));
+        let table = problem.line.checked_sub(1).map(|line| line / TABLE_LINES);
+        let option = table.and_then(|table| options.get(table));
         let mut text = format!("{}: {}", option.unwrap_or(&NAME), clean(&problem.message));
         for (what, said) in [("allowed", &problem.allowed), ("hint", &problem.hint)] {
             if let Some(said) = said {

@@ -9,6 +9,7 @@ mod expiry;
 mod fill_bytes;
 mod isolation;
 mod languages;
+mod learned;
 mod learned_headers;
 mod memory;
 mod metrics;

@@ -126,7 +126,8 @@ pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> O
     None
 }
 
-fn by_name(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
+/// Why its name alone gives it no route.
+pub(super) fn by_name(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
     let path = example(&template.segments);
     let words = |list: &[&str]| {
         let mut words = template.segments.iter().filter_map(|segment| match segment {
