@@ -67,7 +67,7 @@ struct Proposals {
     rules: Vec<FileRule>,
     /// Paths without a route, and why.
     left_out: Vec<(String, String)>,
-    /// Numbers of it, for `--json` and for the note.
+    /// Numbers of it, by nouns in the singular.
     counts: Vec<(&'static str, u64)>,
 }
 
@@ -94,7 +94,7 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
         let counts: Value = proposals
             .counts
             .iter()
-            .map(|(name, count)| ((*name).to_owned(), json!(count)))
+            .map(|(name, count)| (format!("{}s", name.replace(' ', "_")), json!(count)))
             .collect::<serde_json::Map<String, Value>>()
             .into();
         let left_out: Vec<Value> = proposals
@@ -111,7 +111,7 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
         return Ok(print(&super::format::escape_json(&told.to_string())));
     }
     for (name, count) in proposals.counts.iter().filter(|(_, count)| *count > 0) {
-        note(&format!("{count} {}", name.replace('_', " ")));
+        note(&counted(*count, name));
     }
     print(&format!(
         "wrote {}: {}, in shadow mode\n\
@@ -130,7 +130,13 @@ fn whole(given: String, proposals: &Proposals, has_source: bool) -> FirstFile {
          /path` shows what the rules make of a request. All keys: `sidecache schema`."
             .to_owned(),
     ];
-    if has_source {
+    if has_source && proposals.rules.is_empty() {
+        heading.push(format!(
+            "Made by `sidecache init` from {}, which gives no route: the one below is an example. \
+             The end of this file says why.",
+            proposals.source
+        ));
+    } else if has_source {
         heading.push(format!(
             "Made by `sidecache init` from {}. The routes are in shadow mode: they cache nothing, \
              and `sidecache advise` tells what they would have done. Set mode = \"on\" for each \

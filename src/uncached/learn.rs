@@ -17,8 +17,10 @@ use super::rehearsal::{
 
 /// The times that are tried, in seconds.
 const TTLS: [u64; 11] = [3600, 1800, 900, 600, 300, 120, 60, 30, 10, 5, 1];
+/// The least number of reads that tell anything.
+const MIN_READS: usize = 10;
 /// The least number of hits for which a rule is worth its lines.
-pub const MIN_HITS: u64 = 5;
+const MIN_HITS: u64 = 5;
 /// One in so many reads is the least share of hits.
 const WORTHWHILE: u64 = 20;
 /// How many hits must have been right at half of the time that is proposed, or later.
@@ -99,6 +101,10 @@ pub fn learn(
     names: &dyn Fn(u16) -> HeaderUse,
 ) -> Result<LearnedRule, String> {
     let reads = &subject.reads;
+    if reads.len() < MIN_READS {
+        let few = reads.len();
+        return Err(format!("too few requests so far: {few} of {MIN_READS} reads are remembered"));
+    }
     let found = causes(reads, writes);
     if found.unexplained > 0 {
         return Err(unexplained(&found));

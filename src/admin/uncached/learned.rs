@@ -3,13 +3,13 @@
 //! them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
 use super::MAX_SHOWN;
 use super::proposal::{base_length, kept_out, tag};
-use super::verdict::why_not;
+use super::verdict::unfit;
 use crate::admin::remedies::NOISE;
 use crate::admin::state::AdminState;
 use crate::policy::names::{Meaning, meaning};
@@ -83,95 +83,124 @@ impl<'a> Learning<'a> {
                 }),
             }
         }
-        for reads in &mut reads {
-            reads.sort_unstable_by_key(|visit| visit.event.began);
-        }
         writes.sort_unstable();
         Self { rules, templates, trail, reads, writes }
     }
 
     /// The rules, those with the most hits first, and the paths without one.
     fn all(&self) -> (Vec<Value>, Vec<Value>) {
-        let verdicts: Vec<_> =
-            self.templates.iter().map(|one| why_not(one, &self.rules.credential)).collect();
-        let is_unsafe = |at: usize| verdicts[at].as_ref().is_some_and(|why| why.is_unsafe);
-        let unsafe_ones: Vec<&PathTemplate> = (0..self.templates.len())
-            .filter(|at| self.templates[*at].facts.requests > 0 && is_unsafe(*at))
-            .map(|at| &self.templates[at])
-            .collect();
-        let (mut rules, mut left_out) = (Vec::new(), Vec::new());
-        for (at, one) in self.templates.iter().enumerate() {
-            if one.facts.requests == 0 {
-                continue;
+        let mut left_out: Vec<(u64, Value)> = Vec::new();
+        let mut leave_out = |paths: &[usize], why: &str| {
+            for one in paths.iter().map(|at| &self.templates[*at]) {
+                let (path, requests) = (shown(&one.segments), one.facts.requests);
+                let told = json!({ "path": path, "requests": requests, "why": why });
+                left_out.push((requests, told));
             }
-            let made = match &verdicts[at] {
-                Some(why) => Err(why.text.clone()),
-                None => self.rule(at, &unsafe_ones),
-            };
-            match made {
-                Ok((hits, rule)) => rules.push((hits, rule)),
+        };
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, one) in self.templates.iter().enumerate() {
+            match pattern(&one.segments) {
+                _ if one.facts.requests == 0 => {}
+                Some(path) => groups.entry(path).or_default().push(at),
+                None => leave_out(&[at], "its paths are too deep for a route"),
+            }
+        }
+        let mut rules: BTreeMap<&str, (&[usize], LearnedRule)> = BTreeMap::new();
+        let mut without: Vec<&PathTemplate> = Vec::new();
+        for (path, group) in &groups {
+            match self.learn(path, group) {
+                Ok(rule) => {
+                    rules.insert(path, (group, rule));
+                }
                 Err(why) => {
-                    let (path, requests) = (shown(&one.segments), one.facts.requests);
-                    left_out.push((
-                        requests,
-                        json!({
-                            "path": path, "requests": requests, "why": why,
-                        }),
-                    ));
+                    leave_out(group, &why);
+                    without.extend(group.iter().map(|at| &self.templates[*at]));
                 }
             }
         }
-        (first(rules), first(left_out))
+        // What has no rule must not be matched by that of another path.
+        loop {
+            let refused = rules.iter().find_map(|(path, (group, _))| {
+                let parsed = Pattern::parse(path).ok()?;
+                Some((*path, *group, kept_out(path, &parsed, &without).err()?))
+            });
+            let Some((path, group, why)) = refused else { break };
+            rules.remove(path);
+            leave_out(group, &why);
+            without.extend(group.iter().map(|at| &self.templates[*at]));
+        }
+        let told = rules.iter().filter_map(|(path, (group, rule))| {
+            let parsed = Pattern::parse(path).ok()?;
+            let kept_out = kept_out(path, &parsed, &without).ok()?;
+            Some((rule.played.hits, self.told(path, group, &kept_out, rule)?))
+        });
+        let told = told.collect();
+        (first(told), first(left_out))
     }
 
-    fn rule(&self, at: usize, unsafe_ones: &[&PathTemplate]) -> Result<(u64, Value), String> {
-        let template = &self.templates[at];
-        let path = pattern(&template.segments).ok_or("its paths are too deep for a route")?;
-        let parsed = Pattern::parse(&path).map_err(|_| "no route can have such a path")?;
-        let kept_out = kept_out(&path, &parsed, unsafe_ones)?;
-        let base = &template.segments[..base_length(template, self.templates)];
-        let is_related = |other: &PathTemplate| other.segments.starts_with(base);
-        let all = self.templates.iter().enumerate();
-        let related: BTreeSet<usize> =
-            all.filter(|(_, other)| is_related(other)).map(|(at, _)| at).collect();
-        let subject = Subject { reads: self.reads[at].clone(), related };
-        let names = |place: u16| self.header_use(self.name(place));
-        let learned = learn(&subject, &self.writes, &names)?;
-        let mut purges = Vec::new();
-        let base = pattern(base).unwrap_or_default();
-        purges.push(format!("{}/{{*rest}}", base.trim_end_matches('/')));
-        for cause in learned.causes.difference(&subject.related) {
-            let other = self.templates.get(*cause).and_then(|one| pattern(&one.segments));
-            let other = other.ok_or(
-                "it changes after a write whose path is not known well enough for a purge rule",
-            )?;
-            purges.push(other);
+    /// The rule for all templates that are the same for a route.
+    fn learn(&self, path: &str, group: &[usize]) -> Result<LearnedRule, String> {
+        Pattern::parse(path).map_err(|_| "no route can have such a path")?;
+        let unfit = group.iter().find_map(|at| unfit(&self.templates[*at], &self.rules.credential));
+        if let Some(why) = unfit {
+            return Err(why.text);
         }
-        Ok((learned.played.hits, self.told(template, &path, (&base, &purges, &kept_out), &learned)))
+        let mut reads: Vec<Visit<'_>> =
+            group.iter().flat_map(|at| self.reads[*at].iter().copied()).collect();
+        reads.sort_unstable_by_key(|visit| visit.event.began);
+        let subject = Subject { reads, related: self.related(group) };
+        let learned = learn(&subject, &self.writes, &|place| self.header_use(self.name(place)))?;
+        let is_known = |cause: &usize| {
+            self.templates.get(*cause).is_some_and(|one| pattern(&one.segments).is_some())
+        };
+        if learned.causes.iter().all(is_known) {
+            return Ok(learned);
+        }
+        Err("it changes after a write whose path is not known well enough for a purge rule".into())
+    }
+
+    /// The templates of writes that the purge rule of these paths covers.
+    fn related(&self, group: &[usize]) -> BTreeSet<usize> {
+        let base = self.base(group);
+        let all = self.templates.iter().enumerate();
+        all.filter(|(_, one)| one.segments.starts_with(base)).map(|(at, _)| at).collect()
+    }
+
+    fn base(&self, group: &[usize]) -> &[PathPart] {
+        let first = group.first().map(|at| &self.templates[*at]);
+        first.map_or(&[], |one| &one.segments[..base_length(one, self.templates)])
     }
 
     fn told(
         &self,
-        template: &PathTemplate,
         path: &str,
-        (base, purges, kept_out): (&str, &[String], &[String]),
+        group: &[usize],
+        kept_out: &[String],
         learned: &LearnedRule,
-    ) -> Value {
+    ) -> Option<Value> {
+        let base = pattern(self.base(group))?;
+        let mut purges = vec![format!("{}/{{*rest}}", base.trim_end_matches('/'))];
+        for cause in learned.causes.difference(&self.related(group)) {
+            purges.push(pattern(&self.templates.get(*cause)?.segments)?);
+        }
         let names = |places: &[u16]| -> Vec<&str> {
             places.iter().map(|place| self.name(*place)).collect()
         };
-        let parameters = template.facts.parameters.frequent(1);
-        let parameters: Vec<&str> =
-            parameters.into_iter().map(|(name, _)| name).take(MAX_PARAMETERS).collect();
+        let parameters: BTreeSet<&str> = group
+            .iter()
+            .flat_map(|at| self.templates[*at].facts.parameters.frequent(1))
+            .map(|(name, _)| name)
+            .take(MAX_PARAMETERS)
+            .collect();
         let (played, callers) = (&learned.played, &learned.callers);
-        json!({
+        Some(json!({
             "path": path,
             "ttl_s": learned.ttl,
             "scope": if learned.is_shared { "shared" } else { "private" },
             "credential_headers": names(&learned.credentials),
             "key_headers": names(&learned.keyed),
             "drop_headers": names(&learned.dropped),
-            "tag": tag(base),
+            "tag": tag(&base),
             "purges": purges,
             "kept_out": kept_out,
             "parameters": parameters,
@@ -185,7 +214,7 @@ impl<'a> Learning<'a> {
             "anonymous": callers.anonymous,
             "same_for_others": callers.same,
             "other_for_others": callers.other,
-        })
+        }))
     }
 
     fn name(&self, place: u16) -> &str {

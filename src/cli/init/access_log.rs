@@ -155,7 +155,7 @@ impl Tally {
             source: format!("a log of {}", counted(self.lines, "line")),
             rules,
             left_out: left_out.into_iter().map(|one| (one.path, one.why)).collect(),
-            counts: vec![("lines", self.lines), ("unreadable_lines", self.unreadable)],
+            counts: vec![("line", self.lines), ("unreadable line", self.unreadable)],
         }
     }
 }
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(found.rules[1].purges, ["/api/items/{*rest}"]);
         assert!(found.rules[0].reasons[0].contains("40 reads"), "{:?}", found.rules[0].reasons);
         assert!(found.rules[1].reasons[0].contains("3 writes"), "{:?}", found.rules[1].reasons);
-        assert_eq!(found.counts, [("lines", 244), ("unreadable_lines", 1)]);
+        assert_eq!(found.counts, [("line", 244), ("unreadable line", 1)]);
         let left: Vec<&str> = found.left_out.iter().map(|(path, _)| path.as_str()).collect();
         for path in ["/login", "/admin/users", "/static/app.css", "/once/{n}"] {
             assert!(left.contains(&path), "{left:?}");

@@ -118,7 +118,7 @@ pub(super) fn proposals(text: &str) -> Result<Proposals, String> {
         source: format!("an OpenAPI document of {}", counted(paths.len() as u64, "path")),
         rules,
         left_out,
-        counts: vec![("paths", paths.len() as u64), ("paths_that_were_not_read", more)],
+        counts: vec![("path", paths.len() as u64), ("unread path", more)],
     })
 }
 
