@@ -1,8 +1,8 @@
 //! A whole `proxy.toml`, made of rules: rendered with their reasons as comments, compiled and
 //! linted in memory, and written where there is no file yet.
 //!
-//! Invariant: the file passes `check` without a warning. A rule with which it would not is left out,
-//! and the file says so.
+//! Invariant: the file passes `check` without a warning. A rule with which it would not is left
+//! out, and the file says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

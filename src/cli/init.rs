@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::proposals::Proposals;
 use super::error::CommandError;
 use super::first_file::{self, FileRule, FirstFile};
 use super::format::{clean, counted};
@@ -20,6 +21,7 @@ use crate::units::show_size;
 
 mod access_log;
 mod openapi;
+mod proposals;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -57,18 +59,6 @@ pub(super) struct InitArgs {
     /// Print what was written as JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// What a log or a document has given.
-#[derive(Debug, Default)]
-struct Proposals {
-    /// What it was, for the comment that the file begins with.
-    source: String,
-    rules: Vec<FileRule>,
-    /// Paths without a route, and why.
-    left_out: Vec<(String, String)>,
-    /// Numbers of it, by nouns in the singular.
-    counts: Vec<(&'static str, u64)>,
 }
 
 pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandError> {
@@ -115,7 +105,7 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
     }
     print(&format!(
         "wrote {}: {}, in shadow mode\n\
-         Next: read it, run `sidecache check`, then `sidecache`, and send traffic to 127.0.0.1:8080.\n\
+         Next: read it, run `sidecache check`, then `sidecache`; it is at 127.0.0.1:8080.\n\
          `sidecache advise` tells what the cache would have done; mode = \"on\" lets it.",
         clean(&shown),
         counted(checked.routes.len() as u64, "route")

@@ -4,15 +4,15 @@
 //! 1. *A rule would have served no wrong answer*: it is played on the trail before it is given.
 //! 2. *A response that has changed without a write gets no rule*, however seldom that was.
 //! 3. *Nothing is fresh for longer than a response was seen to stay the same.*
-//! 4. *Callers have entries of their own*, unless several of them got the same, none got another,
-//!    and sharing brings hits. `public` is never proposed: where nobody sent a credential, all
-//!    callers share the entries of nobody anyway, and what they would get with one was not seen.
+//! 4. *Callers have entries of their own*, unless several of them got the same, none got another
+//!    response, and sharing brings hits. `public` is never proposed: where nobody sent a credential,
+//!    all callers share the entries of nobody anyway, and what they would get with one was not seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::causes::{Causes, TracedWrite, causes};
 use super::rehearsal::{
-    Candidate, Rehearsed, Visit, WriteSpan, Written, is_same, rehearse, shape, written,
+    PurgeState, Rehearsed, RuleTrial, Visit, WriteSpan, is_same, rehearse, shape, written,
 };
 
 /// The times that are tried, in seconds.
@@ -56,7 +56,7 @@ pub enum HeaderUse {
 
 /// A template whose rule is sought.
 #[derive(Debug)]
-pub struct Subject<'a> {
+pub struct LearningSubject<'a> {
     /// Its reads, in the order of their beginnings.
     pub reads: Vec<Visit<'a>>,
     /// The templates of writes that are taken to change it, by their paths.
@@ -69,7 +69,7 @@ pub struct LearnedRule {
     /// In seconds.
     pub ttl: u64,
     pub is_shared: bool,
-    /// Headers, by their places.
+    /// HeaderUses, by their places.
     pub credentials: Vec<u16>,
     pub keyed: Vec<u16>,
     pub dropped: Vec<u16>,
@@ -79,12 +79,12 @@ pub struct LearnedRule {
     pub played: Rehearsed,
     /// How often the responses have changed after a write.
     pub changes: u64,
-    pub callers: Callers,
+    pub callers: CallerCounts,
 }
 
 /// Who has asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Callers {
+pub struct CallerCounts {
     /// Different ones with a credential.
     pub named: usize,
     /// Requests without one.
@@ -96,7 +96,7 @@ pub struct Callers {
 
 /// The rule, or why there is none.
 pub fn learn(
-    subject: &Subject<'_>,
+    subject: &LearningSubject<'_>,
     writes: &[TracedWrite],
     names: &dyn Fn(u16) -> HeaderUse,
 ) -> Result<LearnedRule, String> {
@@ -116,9 +116,9 @@ pub fn learn(
         })
         .map(|write| WriteSpan { ended: write.ended, began: write.began })
         .collect();
-    let mut headers = Headers::new(reads, names);
-    let play = |headers: &Headers, ttl: u64, is_shared: bool| {
-        let rule = Candidate {
+    let mut headers = HeaderUses::new(reads, names);
+    let play = |headers: &HeaderUses, ttl: u64, is_shared: bool| {
+        let rule = RuleTrial {
             ttl: ttl * 1000,
             is_shared,
             keyed: headers.keyed.iter().chain(&headers.credentials).copied().collect(),
@@ -127,7 +127,7 @@ pub fn learn(
         rehearse(reads, &spans, &rule)
     };
     headers.drop_indifferent(reads, &spans, names, &|headers| play(headers, TTLS[0], false).hits);
-    let callers = Callers::new(reads, &spans);
+    let callers = CallerCounts::new(reads, &spans);
     let mut refusal = None;
     for ttl in TTLS {
         let private = play(&headers, ttl, false);
@@ -176,13 +176,13 @@ fn unexplained(found: &Causes) -> String {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Headers {
+struct HeaderUses {
     credentials: Vec<u16>,
     keyed: Vec<u16>,
     dropped: Vec<u16>,
 }
 
-impl Headers {
+impl HeaderUses {
     fn new(reads: &[Visit<'_>], names: &dyn Fn(u16) -> HeaderUse) -> Self {
         let mut counts: BTreeMap<u16, u64> = BTreeMap::new();
         for (name, _) in reads.iter().flat_map(|visit| &*visit.read.headers) {
@@ -248,14 +248,14 @@ fn is_indifferent(reads: &[Visit<'_>], writes: &[WriteSpan], name: u16) -> bool 
 
 fn is_written(writes: &[WriteSpan], before: &Visit<'_>, after: &Visit<'_>) -> bool {
     let span = (after.event.began, after.event.ended);
-    written(writes, before.event.began, span) != Written::Not
+    written(writes, before.event.began, span) != PurgeState::Not
 }
 
 fn compared(one: &Visit<'_>, other: &Visit<'_>) -> Option<bool> {
     is_same(shape(one.read)?, shape(other.read)?)
 }
 
-impl Callers {
+impl CallerCounts {
     fn new(reads: &[Visit<'_>], writes: &[WriteSpan]) -> Self {
         let (mut last, mut named) = (HashMap::new(), BTreeSet::new());
         let mut callers = Self::default();

@@ -24,7 +24,7 @@ pub struct WriteSpan {
 
 /// A rule.
 #[derive(Clone, Debug, Default)]
-pub struct Candidate {
+pub struct RuleTrial {
     /// How long a response is fresh that says nothing of it, in milliseconds.
     pub ttl: u64,
     /// Callers share an entry; each is admitted to it by the app.
@@ -79,7 +79,7 @@ pub fn is_same(one: Shape, other: Shape) -> Option<bool> {
 }
 
 /// The headers of a read that are in the key; `None` if it has one that has no place.
-fn key_headers(read: &TrailRead, rule: &Candidate) -> Option<Vec<(u16, u64)>> {
+fn key_headers(read: &TrailRead, rule: &RuleTrial) -> Option<Vec<(u16, u64)>> {
     if read.has_more_headers {
         return None;
     }
@@ -95,7 +95,7 @@ fn key_headers(read: &TrailRead, rule: &Candidate) -> Option<Vec<(u16, u64)>> {
 }
 
 #[derive(Clone, Copy)]
-struct Stored {
+struct TrialEntry {
     shape: Shape,
     began: u64,
     at: u64,
@@ -104,7 +104,7 @@ struct Stored {
 
 /// What writes have done to a response between its request and another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum PurgeState {
     Not,
     /// At least one write has ended before the other request came.
     Before,
@@ -115,20 +115,20 @@ pub enum Written {
 /// What these writes, sorted, have done between the request that began in this step, and another
 /// one.
 #[must_use]
-pub fn written(writes: &[WriteSpan], since: u64, (began, ended): (u64, u64)) -> Written {
+pub fn written(writes: &[WriteSpan], since: u64, (began, ended): (u64, u64)) -> PurgeState {
     let first = writes.partition_point(|write| write.ended <= since);
     match writes[first..].iter().find(|write| write.ended < began || write.began < ended) {
-        Some(write) if write.ended < began => Written::Before,
-        Some(_) => Written::Meanwhile,
-        None => Written::Not,
+        Some(write) if write.ended < began => PurgeState::Before,
+        Some(_) => PurgeState::Meanwhile,
+        None => PurgeState::Not,
     }
 }
 
 /// Plays the reads, in the order of their beginnings, with the writes that purge, sorted.
 #[must_use]
-pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &Candidate) -> Rehearsed {
+pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &RuleTrial) -> Rehearsed {
     let mut result = Rehearsed::default();
-    let mut stored: HashMap<(u64, u64, Vec<(u16, u64)>), Stored> = HashMap::new();
+    let mut stored: HashMap<(u64, u64, Vec<(u16, u64)>), TrialEntry> = HashMap::new();
     let mut admitted: HashMap<(u64, u64, Vec<(u16, u64)>), (u64, Shape)> = HashMap::new();
     for Visit { event, read } in reads {
         result.reads += 1;
@@ -137,13 +137,13 @@ pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &Candidate) -> 
         let client = (read.page, read.caller, headers);
         let new = shape(read);
         let old = stored.get(&key).copied();
-        let age = |old: &Stored| event.at.saturating_sub(old.at);
+        let age = |old: &TrialEntry| event.at.saturating_sub(old.at);
         let fresh = old.filter(|old| age(old) < old.lifetime);
         let state = fresh.map(|old| (old, written(writes, old.began, (event.began, event.ended))));
-        if let Some((_, Written::Meanwhile)) = state {
+        if let Some((_, PurgeState::Meanwhile)) = state {
             continue;
         }
-        let served = state.filter(|(_, state)| *state == Written::Not).map(|(old, _)| old);
+        let served = state.filter(|(_, state)| *state == PurgeState::Not).map(|(old, _)| old);
         if let Some(old) = served {
             let Some(new) = new else { continue };
             let is_admitted = !rule.is_shared
@@ -173,7 +173,7 @@ pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &Candidate) -> 
         };
         let lifetime = read.lifetime.unwrap_or(rule.ttl);
         admitted.insert(client, (event.at, shape));
-        stored.insert(key, Stored { shape, began: event.began, at: event.at, lifetime });
+        stored.insert(key, TrialEntry { shape, began: event.began, at: event.at, lifetime });
     }
     result
 }
@@ -199,7 +199,7 @@ mod tests {
         TrailEvent { began: at, ended: at + 1, at, path: 0, kind: TrailKind::Read(read) }
     }
 
-    fn play(events: &[TrailEvent], writes: &[(u64, u64)], rule: &Candidate) -> Rehearsed {
+    fn play(events: &[TrailEvent], writes: &[(u64, u64)], rule: &RuleTrial) -> Rehearsed {
         let reads: Vec<Visit<'_>> = events
             .iter()
             .map(|event| match &event.kind {
@@ -215,19 +215,19 @@ mod tests {
 
     #[test]
     fn a_change_without_a_write_is_stale_and_one_with_a_write_is_a_miss() {
-        let rule = Candidate { ttl: 1000, ..Candidate::default() };
+        let rule = RuleTrial { ttl: 1000, ..RuleTrial::default() };
         let events = [visit(10, 0, 1), visit(20, 0, 1), visit(30, 0, 2), visit(40, 0, 2)];
         let played = play(&events, &[], &rule);
         assert_eq!((played.hits, played.stale, played.oldest), (2, 1, 10));
         let played = play(&events, &[(24, 26)], &rule);
         assert_eq!((played.hits, played.stale), (2, 0));
-        let short = Candidate { ttl: 5, ..Candidate::default() };
+        let short = RuleTrial { ttl: 5, ..RuleTrial::default() };
         assert_eq!(play(&events, &[], &short).hits, 0, "nothing is fresh for so long");
     }
 
     #[test]
     fn what_overlaps_a_write_proves_nothing() {
-        let rule = Candidate { ttl: 1000, ..Candidate::default() };
+        let rule = RuleTrial { ttl: 1000, ..RuleTrial::default() };
         let events = [visit(10, 0, 1), visit(20, 0, 2), visit(40, 0, 2), visit(50, 0, 2)];
         // The write is under way during the second read.
         let played = play(&events, &[(19, 30)], &rule);
@@ -239,8 +239,8 @@ mod tests {
 
     #[test]
     fn callers_share_only_what_the_app_has_given_both() {
-        let private = Candidate { ttl: 1000, ..Candidate::default() };
-        let shared = Candidate { is_shared: true, ..private.clone() };
+        let private = RuleTrial { ttl: 1000, ..RuleTrial::default() };
+        let shared = RuleTrial { is_shared: true, ..private.clone() };
         let same = [visit(10, 1, 7), visit(20, 2, 7), visit(30, 2, 7), visit(40, 1, 7)];
         assert_eq!(play(&same, &[], &private).hits, 2);
         assert_eq!(play(&same, &[], &shared).hits, 2, "each is admitted by the app");
@@ -256,11 +256,11 @@ mod tests {
             let TrailKind::Read(read) = &mut event.kind else { panic!("a read") };
             read.headers = [(3, event.at)].into();
         }
-        let rule = Candidate { ttl: 1000, ..Candidate::default() };
+        let rule = RuleTrial { ttl: 1000, ..RuleTrial::default() };
         assert_eq!(play(&events, &[], &rule).hits, 0);
-        let keyed = Candidate { keyed: vec![3], ..rule.clone() };
+        let keyed = RuleTrial { keyed: vec![3], ..rule.clone() };
         assert_eq!(play(&events, &[], &keyed).hits, 0, "each value has an entry of its own");
-        let dropped = Candidate { dropped: vec![3], ..rule };
+        let dropped = RuleTrial { dropped: vec![3], ..rule };
         assert_eq!(play(&events, &[], &dropped).hits, 1);
     }
 
@@ -269,7 +269,7 @@ mod tests {
         let mut events = [visit(10, 0, 1), visit(20, 0, 1), visit(30, 0, 1)];
         let TrailKind::Read(read) = &mut events[1].kind else { panic!("a read") };
         (read.sets_cookie, read.is_storable) = (true, false);
-        let played = play(&events, &[], &Candidate { ttl: 1000, ..Candidate::default() });
+        let played = play(&events, &[], &RuleTrial { ttl: 1000, ..RuleTrial::default() });
         assert_eq!((played.hits, played.stale), (0, 1));
     }
 }

@@ -1,6 +1,6 @@
-//! `/learned`: rules for a sidecar that has no routes yet, each with what it is founded on, and what
-//! it would have done with the requests that were seen. `sidecache advise --file` makes a file of
-//! them.
+//! `/learned`: rules for a sidecar that has no routes yet, each with what it is founded on, and
+//! what it would have done with the requests that were seen. `sidecache advise --file` makes a file
+//! of them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,7 +18,7 @@ use crate::policy::route::Pattern;
 use crate::policy::route::headers::FROM_TRUSTED;
 use crate::uncached::causes::TracedWrite;
 use crate::uncached::fold::{PathPart, pattern, shown};
-use crate::uncached::learn::{HeaderUse, LearnedRule, Subject, learn};
+use crate::uncached::learn::{HeaderUse, LearnedRule, LearningSubject, learn};
 use crate::uncached::rehearsal::Visit;
 use crate::uncached::trail::{MAX_EVENTS, TrailKind, TrailSnapshot};
 use crate::uncached::tree::PathTemplate;
@@ -27,7 +27,7 @@ use crate::uncached::tree::PathTemplate;
 const MAX_PARAMETERS: usize = 16;
 
 /// The report.
-pub(in crate::admin) fn report(state: &AdminState) -> Value {
+pub fn report(state: &AdminState) -> Value {
     let proxy = &state.proxy;
     let config = proxy.active_config();
     let templates = proxy.uncached.snapshot().templates;
@@ -148,7 +148,7 @@ impl<'a> Learning<'a> {
         let mut reads: Vec<Visit<'_>> =
             group.iter().flat_map(|at| self.reads[*at].iter().copied()).collect();
         reads.sort_unstable_by_key(|visit| visit.event.began);
-        let subject = Subject { reads, related: self.related(group) };
+        let subject = LearningSubject { reads, related: self.related(group) };
         let learned = learn(&subject, &self.writes, &|place| self.header_use(self.name(place)))?;
         let is_known = |cause: &usize| {
             self.templates.get(*cause).is_some_and(|one| pattern(&one.segments).is_some())

@@ -22,7 +22,7 @@ const MAX_LEFT_OUT: usize = 20;
 
 /// Where the file goes.
 #[derive(Args, Clone, Debug)]
-pub(in crate::cli) struct FileArgs {
+pub(super) struct FileArgs {
     /// Print a whole proxy.toml of what a sidecar without routes has seen: only rules that would
     /// have answered nothing wrongly.
     #[arg(long)]

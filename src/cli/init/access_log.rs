@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::super::format::{counted, percent};
-use super::Proposals;
+use super::proposals::Proposals;
 use crate::admin::drafts;
 use crate::cli::first_file::FileRule;
 use crate::policy::request_target;
@@ -28,7 +28,7 @@ const MAX_URLS: usize = 500_000;
 
 /// A request of the log.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry<'a> {
+struct LogEntry<'a> {
     method: &'a str,
     target: &'a str,
     status: Option<u16>,
@@ -36,7 +36,7 @@ struct Entry<'a> {
 
 /// What the lines have given.
 #[derive(Debug, Default)]
-struct Tally {
+struct LogTally {
     tree: TemplateTree,
     urls: HashSet<u64>,
     hasher: RandomState,
@@ -46,7 +46,7 @@ struct Tally {
 
 /// The routes that a log suggests. An error is one of reading, or a log without a request.
 pub(super) fn proposals(mut log: impl BufRead) -> Result<Proposals, String> {
-    let (mut tally, mut line) = (Tally::default(), Vec::new());
+    let (mut tally, mut line) = (LogTally::default(), Vec::new());
     loop {
         line.clear();
         let read = (&mut log).take(MAX_LINE).read_until(b'\n', &mut line);
@@ -84,7 +84,7 @@ fn skip_line(log: &mut impl BufRead) -> std::io::Result<()> {
     }
 }
 
-impl Tally {
+impl LogTally {
     fn add(&mut self, line: &str, is_cut: bool) {
         let line = line.trim();
         if line.is_empty() {
@@ -104,7 +104,7 @@ impl Tally {
         own(line).or_else(|| common(line)).is_some_and(|entry| self.request(&entry))
     }
 
-    fn request(&mut self, entry: &Entry<'_>) -> bool {
+    fn request(&mut self, entry: &LogEntry<'_>) -> bool {
         let Ok(method) = Method::from_bytes(entry.method.as_bytes()) else { return false };
         let target = entry.target.split('#').next().unwrap_or_default();
         let target = without_origin(target);
@@ -217,7 +217,7 @@ fn reasons(one: &PathTemplate, templates: &[PathTemplate], purge: &str, all: u64
 }
 
 /// A line of nginx, Caddy, Traefik, Envoy, Sidecache and others, as a JSON object.
-fn json(object: &Value) -> Option<Entry<'_>> {
+fn json(object: &Value) -> Option<LogEntry<'_>> {
     let inner = object.get("request").filter(|inner| inner.is_object()).unwrap_or(object);
     let text = |names: &[&str]| {
         let mut values = names.iter().flat_map(|name| [object.get(*name), inner.get(*name)]);
@@ -235,11 +235,11 @@ fn json(object: &Value) -> Option<Entry<'_>> {
     let method = text(&["method", "request_method", "RequestMethod", "http_method", "verb"])?;
     let target =
         text(&["request_uri", "uri", "target_uri", "RequestPath", "path", "url", "original_path"])?;
-    Some(Entry { method, target, status })
+    Some(LogEntry { method, target, status })
 }
 
 /// Sidecache's own access log as text.
-fn own(line: &str) -> Option<Entry<'_>> {
+fn own(line: &str) -> Option<LogEntry<'_>> {
     let (_, fields) = line.split_once(" sidecache::access: request ")?;
     let field = |name: &str| {
         fields
@@ -247,11 +247,11 @@ fn own(line: &str) -> Option<Entry<'_>> {
             .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
     };
     let status = field("status").and_then(|status| status.parse().ok());
-    Some(Entry { method: field("method")?, target: field("path")?, status })
+    Some(LogEntry { method: field("method")?, target: field("path")?, status })
 }
 
 /// The common and the combined format: `… [time] "GET /target HTTP/1.1" 200 …`.
-fn common(line: &str) -> Option<Entry<'_>> {
+fn common(line: &str) -> Option<LogEntry<'_>> {
     let (before, rest) = line.split_once('"')?;
     if !before.contains('[') {
         return None;
@@ -266,12 +266,12 @@ fn common(line: &str) -> Option<Entry<'_>> {
     request_line(&rest[..end], status)
 }
 
-fn request_line(text: &str, status: Option<u16>) -> Option<Entry<'_>> {
+fn request_line(text: &str, status: Option<u16>) -> Option<LogEntry<'_>> {
     let mut parts = text.split_ascii_whitespace();
     let (method, target) = (parts.next()?, parts.next()?);
     let is_whole =
         parts.next().is_none_or(|version| version.starts_with("HTTP/")) && parts.next().is_none();
-    is_whole.then_some(Entry { method, target, status })
+    is_whole.then_some(LogEntry { method, target, status })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::super::format::counted;
-use super::Proposals;
+use super::proposals::Proposals;
 use crate::admin::drafts;
 use crate::cli::first_file::FileRule;
 use crate::policy::names::{Meaning, meaning};
@@ -340,8 +340,8 @@ fn writes_beside(operations: &[Operation<'_>], purge: &str) -> Vec<String> {
 fn reasons(operation: &Operation<'_>, writes: &[String], purge: &str) -> Vec<String> {
     let mut reasons = Vec::new();
     reasons.push(if operation.credentials.is_empty() {
-        "By the document nobody has to say who asks. If everybody gets the same, scope = \"public\" \
-         shares one entry; without it, callers with a credential have their own."
+        "By the document nobody has to say who asks. If everybody gets the same, scope = \
+         \"public\" shares one entry; without it, callers with a credential have their own."
             .to_owned()
     } else {
         format!(
