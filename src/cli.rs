@@ -154,7 +154,7 @@ enum CliCommand {
     #[command(after_help = version::EXAMPLES)]
     Version(version::VersionArgs),
     /// Write a first proxy.toml: a few lines with comments, or routes in shadow mode from an access
-    /// log or an OpenAPI document.
+    /// log or an `OpenAPI` document.
     #[command(after_help = init::EXAMPLES)]
     Init(init::InitArgs),
     /// Run a sample legacy app with a sidecar in front of it, and print curl lines to try.

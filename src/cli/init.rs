@@ -1,5 +1,5 @@
 //! `sidecache init`: writes a first `proxy.toml`, from nothing, from an access log, or from an
-//! OpenAPI document. No sidecar is needed. Whatever routes it proposes are in shadow mode.
+//! `OpenAPI` document. No sidecar is needed. Whatever routes it proposes are in shadow mode.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -32,7 +32,7 @@ Examples:
 Routes of a log or a document have mode = \"shadow\": they cache nothing, and
 `sidecache advise` tells what they would have done.";
 
-/// The largest OpenAPI document.
+/// The largest `OpenAPI` document.
 const MAX_DOCUMENT: u64 = 8 * 1024 * 1024;
 /// How much of a file is looked at to tell a document from a log.
 const MAX_START: u64 = 4096;
@@ -43,11 +43,11 @@ const MAX_LEFT_OUT: usize = 20;
 
 #[derive(Args, Debug)]
 pub(super) struct InitArgs {
-    /// The app: http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH.
+    /// The app: `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:/PATH`.
     #[arg(long, value_name = "URL")]
     upstream: String,
     /// Propose routes from an access log (the combined format of nginx and Apache, or a JSON object
-    /// on each line), or from an OpenAPI or Swagger document in JSON.
+    /// on each line), or from an `OpenAPI` or Swagger document in JSON.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// The file to write, instead of --config.
@@ -64,8 +64,7 @@ pub(super) struct InitArgs {
 pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandError> {
     let output = args.output.as_deref().unwrap_or(config);
     first_file::require_none(output, args.force)?;
-    let upstream = Some(args.upstream.clone());
-    let given = settings(&upstream, &None, &None)?;
+    let given = settings(Some(&args.upstream), None, None)?;
     if let Err(problems) = Config::parse(&given, "the command line", &|_| None) {
         return Err(refused(&problems, &["--upstream"]));
     }
@@ -74,7 +73,7 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
         None => Proposals::default(),
     };
     proposals.rules.truncate(MAX_ROUTES);
-    let file = whole(given, &proposals, args.from.is_some());
+    let file = whole(&given, &proposals, args.from.is_some());
     let checked = file.check("the new file").map_err(CommandError::Config)?;
     let warned = |path: &String| (path.clone(), "`check` would warn".to_owned());
     proposals.left_out.extend(checked.left_out.iter().map(warned));
@@ -114,7 +113,7 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
 }
 
 /// The file of these proposals; without a source, one with an example.
-fn whole(given: String, proposals: &Proposals, has_source: bool) -> FirstFile {
+fn whole(given: &str, proposals: &Proposals, has_source: bool) -> FirstFile {
     let mut heading = vec![
         "The rules of Sidecache. `sidecache check` reports every mistake; `sidecache explain GET \
          /path` shows what the rules make of a request. All keys: `sidecache schema`."

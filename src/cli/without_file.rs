@@ -59,7 +59,8 @@ impl AddressArgs {
                 clean(&file.display().to_string())
             )));
         }
-        let text = settings(&self.upstream, &self.listen, &self.admin)?;
+        let text =
+            settings(self.upstream.as_deref(), self.listen.as_deref(), self.admin.as_deref())?;
         Config::parse(&text, NAME, &|_| None).map_err(|problems| self.refused(&problems))
     }
 
@@ -82,9 +83,9 @@ const TABLE_LINES: usize = 3;
 
 /// The addresses as tables of a file.
 pub(super) fn settings(
-    upstream: &Option<String>,
-    listen: &Option<String>,
-    admin: &Option<String>,
+    upstream: Option<&str>,
+    listen: Option<&str>,
+    admin: Option<&str>,
 ) -> Result<String, CommandError> {
     let mut text = String::new();
     for (option, section, key, given) in [

@@ -12,6 +12,9 @@ use super::rehearsal::{Visit, is_same, shape};
 /// How often a write must have changed nothing to be cleared of a change without a proven cause.
 const MIN_CLEARED: u64 = 3;
 
+/// A page, its caller, and the headers that no key has a place for by itself.
+type SeenKey<'a> = (u64, u64, &'a [(u16, u64)]);
+
 /// A write, and the place of its template in the list of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TracedWrite {
@@ -37,7 +40,7 @@ pub struct Causes {
 #[must_use]
 pub fn causes(reads: &[Visit<'_>], writes: &[TracedWrite]) -> Causes {
     let mut causes = Causes { soonest: u64::MAX, ..Causes::default() };
-    let mut last: HashMap<(u64, u64, &[(u16, u64)]), &Visit<'_>> = HashMap::new();
+    let mut last: HashMap<SeenKey<'_>, &Visit<'_>> = HashMap::new();
     let mut changes: BTreeSet<BTreeSet<usize>> = BTreeSet::new();
     let mut cleared: BTreeMap<usize, u64> = BTreeMap::new();
     for visit in reads {
@@ -65,8 +68,8 @@ pub fn causes(reads: &[Visit<'_>], writes: &[TracedWrite]) -> Causes {
     let proven: BTreeSet<usize> =
         changes.iter().filter(|one| one.len() == 1).flatten().copied().collect();
     for suspects in &changes {
-        let least = if suspects.is_disjoint(&proven) { MIN_CLEARED } else { 1 };
-        let is_cleared = |one: &usize| cleared.get(one).is_some_and(|times| *times >= least);
+        let times_needed = if suspects.is_disjoint(&proven) { MIN_CLEARED } else { 1 };
+        let is_cleared = |one: &usize| cleared.get(one).is_some_and(|times| *times >= times_needed);
         let left = suspects.iter().filter(|one| !is_cleared(one) || proven.contains(one));
         let left: Vec<usize> = left.copied().collect();
         causes.writes.extend(if left.is_empty() {

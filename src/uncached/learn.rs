@@ -5,8 +5,9 @@
 //! 2. *A response that has changed without a write gets no rule*, however seldom that was.
 //! 3. *Nothing is fresh for longer than a response was seen to stay the same.*
 //! 4. *Callers have entries of their own*, unless several of them got the same, none got another
-//!    response, and sharing brings hits. `public` is never proposed: where nobody sent a credential,
-//!    all callers share the entries of nobody anyway, and what they would get with one was not seen.
+//!    response, and sharing brings hits. `public` is never proposed: where nobody sent a
+//!    credential, all callers share the entries of nobody anyway, and what they would get with one
+//!    was not seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -69,7 +70,7 @@ pub struct LearnedRule {
     /// In seconds.
     pub ttl: u64,
     pub is_shared: bool,
-    /// HeaderUses, by their places.
+    /// Headers, by their places.
     pub credentials: Vec<u16>,
     pub keyed: Vec<u16>,
     pub dropped: Vec<u16>,
@@ -128,8 +129,10 @@ pub fn learn(
     };
     headers.drop_indifferent(reads, &spans, names, &|headers| play(headers, TTLS[0], false).hits);
     let callers = CallerCounts::new(reads, &spans);
+    // The greatest age at which a response is known to have been the same.
+    let oldest = play(&headers, TTLS[0], false).oldest;
     let mut refusal = None;
-    for ttl in TTLS {
+    for ttl in TTLS.into_iter().filter(|ttl| ttl * 1000 <= oldest) {
         let private = play(&headers, ttl, false);
         if private.stale > 0 {
             refusal = Some(format!("{} answers would have been stale", private.stale));
@@ -141,7 +144,7 @@ pub fn learn(
         let shared = play(&headers, ttl, true);
         let is_shared =
             callers.may_share(reads) && shared.stale == 0 && 20 * shared.hits > 21 * private.hits;
-        let played = if is_shared { shared } else { private };
+        let played = Rehearsed { oldest, ..if is_shared { shared } else { private } };
         if UNCHECKED * played.unchecked > played.hits {
             return Err("most responses are too large to be compared, or came too fast".to_owned());
         }
@@ -210,7 +213,7 @@ impl HeaderUses {
         names: &dyn Fn(u16) -> HeaderUse,
         hits: &dyn Fn(&Self) -> u64,
     ) {
-        let unknown: Vec<u16> = self.keyed.iter().copied().collect();
+        let unknown: Vec<u16> = self.keyed.clone();
         for name in unknown.into_iter().filter(|name| names(*name) == HeaderUse::Unknown) {
             let mut without = self.clone();
             without.keyed.retain(|known| *known != name);
@@ -286,5 +289,74 @@ impl CallerCounts {
             && self.same >= MIN_SHARED
             && self.named >= MIN_CALLERS
             && !reads.iter().any(|visit| visit.read.says_private)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trail::{TrailEvent, TrailKind, TrailRead};
+    use super::*;
+
+    /// A read every ten seconds, of these digests, with a header of these values.
+    fn events(reads: impl IntoIterator<Item = (u64, u64)>) -> Vec<TrailEvent> {
+        let event = |(number, (digest, value)): (u64, (u64, u64))| {
+            let read = TrailRead {
+                page: 1,
+                caller: 0,
+                headers: [(0, value)].into(),
+                has_more_headers: false,
+                digest,
+                status: 200,
+                is_storable: true,
+                sets_cookie: false,
+                says_private: false,
+                lifetime: None,
+            };
+            let (began, at) = (10 * number + 1, 10_000 * number);
+            TrailEvent { began, ended: began + 1, at, path: 0, kind: TrailKind::Read(read) }
+        };
+        (0..).zip(reads).map(event).collect()
+    }
+
+    fn learned(events: &[TrailEvent], writes: &[TracedWrite]) -> Result<LearnedRule, String> {
+        let visit = |event| match event {
+            TrailEvent { kind: TrailKind::Read(read), .. } => Visit { event, read },
+            TrailEvent { .. } => panic!("a read"),
+        };
+        let reads = events.iter().map(visit).collect();
+        let subject = LearningSubject { reads, related: BTreeSet::new() };
+        learn(&subject, writes, &|_| HeaderUse::Unknown)
+    }
+
+    #[test]
+    fn a_header_that_tells_nothing_apart_is_withheld() {
+        let rule = learned(&events((0..60).map(|value| (7, value))), &[]).expect("a rule");
+        assert_eq!((rule.dropped, rule.keyed), (vec![0], vec![]));
+        assert_eq!((rule.ttl, rule.played.hits, rule.played.stale), (300, 58, 0));
+        let few = learned(&events((0..60).map(|number| (7, number % 3))), &[]).expect("a rule");
+        assert_eq!((few.dropped, few.keyed), (vec![], vec![0]), "in the key it costs nothing");
+    }
+
+    #[test]
+    fn a_header_on_which_one_response_depended_stays_in_the_key() {
+        let reads = (0..60).map(|value| (if value == 50 { 8 } else { 7 }, value));
+        learned(&events(reads), &[]).expect_err("no value comes again");
+    }
+
+    #[test]
+    fn a_change_needs_a_write_that_explains_it() {
+        let reads =
+            || events((0..40).map(|number| (u64::from(number > 20), 0)).map(|(d, v)| (d + 1, v)));
+        let why = learned(&reads(), &[]).expect_err("nobody explains it");
+        assert!(why.contains("without a write") && why.contains("10 s"), "{why}");
+        let write = TracedWrite { began: 205, ended: 206, template: 3 };
+        let rule = learned(&reads(), &[write]).expect("a rule");
+        assert_eq!((rule.causes, rule.changes, rule.played.hits), ([3].into(), 1, 36));
+    }
+
+    #[test]
+    fn no_response_is_fresh_for_longer_than_one_was_seen_to_stay_the_same() {
+        let rule = learned(&events((0..12).map(|_| (7, 0))), &[]).expect("a rule");
+        assert_eq!((rule.played.oldest, rule.ttl), (110_000, 60));
     }
 }

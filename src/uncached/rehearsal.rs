@@ -54,6 +54,9 @@ pub struct Rehearsed {
 /// How long an admission to a shared entry lasts, in milliseconds: the default of `admit_for`.
 const ADMIT_FOR: u64 = 60_000;
 
+/// A page, a caller, and the headers in the key.
+type TrialKey = (u64, u64, Vec<(u16, u64)>);
+
 /// What two responses are compared by: what is not a page has no digest.
 type Shape = (u16, u64);
 
@@ -128,8 +131,8 @@ pub fn written(writes: &[WriteSpan], since: u64, (began, ended): (u64, u64)) -> 
 #[must_use]
 pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &RuleTrial) -> Rehearsed {
     let mut result = Rehearsed::default();
-    let mut stored: HashMap<(u64, u64, Vec<(u16, u64)>), TrialEntry> = HashMap::new();
-    let mut admitted: HashMap<(u64, u64, Vec<(u16, u64)>), (u64, Shape)> = HashMap::new();
+    let mut stored: HashMap<TrialKey, TrialEntry> = HashMap::new();
+    let mut admitted: HashMap<TrialKey, (u64, Shape)> = HashMap::new();
     for Visit { event, read } in reads {
         result.reads += 1;
         let Some(headers) = key_headers(read, rule) else { continue };

@@ -24,6 +24,7 @@ const MAX_AGE: u64 = 6 * 60 * 60 * 1000;
 
 /// What the trail needs of a request and of its response, besides what is counted of each.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one sign of its own")]
 pub struct TrailFacts {
     /// When the request came, and when its response was known, in steps of all requests.
     pub began: u64,
@@ -51,6 +52,7 @@ pub struct TrailFacts {
 
 /// A read.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one sign of its own")]
 pub struct TrailRead {
     pub page: u64,
     pub caller: u64,
@@ -246,10 +248,10 @@ mod tests {
     #[test]
     fn strangers_paths_and_names_are_bounded() {
         let mut trail = Trail::default();
-        for at in 0..10_000_u64 {
-            let word: String =
-                (0..6).map(|digit| char::from(b'a' + ((at >> (digit * 4)) & 15) as u8)).collect();
-            trail.add(&fold(&format!("/{word}")), read(0, at));
+        for at in 0..10_000_usize {
+            let letter = |digit: u32| char::from(b"abcdefghijklmnop"[(at >> (4 * digit)) & 15]);
+            let word: String = (0..6).map(letter).collect();
+            trail.add(&fold(&format!("/{word}")), read(0, at as u64));
             let _ = trail.names(&[(format!("x-{word}").into(), 1)]);
         }
         let snapshot = trail.snapshot();

@@ -1,5 +1,6 @@
 //! `advise --file`: a whole `proxy.toml` of what a sidecar without routes has seen.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -111,7 +112,7 @@ fn nothing(learned: &ApiLearned) -> String {
         counted(learned.requests, "request")
     );
     for one in learned.left_out.iter().take(MAX_LEFT_OUT) {
-        text += &format!("\n  {}: {}", clean(&one.path), clean(&one.why));
+        let _ = write!(text, "\n  {}: {}", clean(&one.path), clean(&one.why));
     }
     text + "\n  let it see more traffic, writes too, and try again"
 }
@@ -173,25 +174,26 @@ fn reasons(learned: &ApiLearnedRule) -> Vec<String> {
         learned.stale
     );
     if learned.unchecked > 0 {
-        text += &format!(", {} not compared", learned.unchecked);
+        let _ = write!(text, ", {} not compared", learned.unchecked);
     }
-    text += &format!(
-        ". A response was the same after {}",
-        show_duration(Duration::from_secs(learned.oldest_s))
-    );
-    text += &match learned.changes {
-        0 => ", and none has changed.".to_owned(),
-        changes => format!("; {} each followed a write.", counted(changes, "change")),
-    };
-    text += &match (learned.callers, learned.anonymous) {
-        (0, _) => " Nobody sent a credential.".to_owned(),
-        (callers, anonymous) => format!(
+    let age = show_duration(Duration::from_secs(learned.oldest_s));
+    let _ = write!(text, ". A response was the same after {age}");
+    if learned.changes == 0 {
+        text.push_str(", and none has changed.");
+    } else {
+        let _ = write!(text, "; {} each followed a write.", counted(learned.changes, "change"));
+    }
+    if learned.callers == 0 {
+        text.push_str(" Nobody sent a credential.");
+    } else {
+        let _ = write!(
+            text,
             " {} with a credential, {} without; {} a caller got what another one had got.",
-            counted(callers, "caller"),
-            counted(anonymous, "read"),
+            counted(learned.callers, "caller"),
+            counted(learned.anonymous, "read"),
             counted(learned.same_for_others, "time")
-        ),
-    };
+        );
+    }
     let mut all = vec![text];
     if !learned.parameters.is_empty() {
         let names = learned.parameters.join(", ");

@@ -2,6 +2,7 @@
 //! ([`TemplateTree`]), and hashes of URLs to know which are asked for again.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead, Read as _};
 use std::time::Duration;
@@ -125,10 +126,11 @@ impl LogTally {
             let seen = if is_known { Seen::Same } else { Seen::Nothing };
             let read = ReadFacts { parameters: parameters(query), ..ReadFacts::default() };
             facts.read(&read, &response, Duration::ZERO, Some((seen, seen)));
-        } else if matches!(status, 200..=399) && !is_safe(&method) {
-            if let Some(facts) = self.tree.facts(&path, true) {
-                facts.write(&method);
-            }
+        } else if matches!(status, 200..=399)
+            && !is_safe(&method)
+            && let Some(facts) = self.tree.facts(&path, true)
+        {
+            facts.write(&method);
         }
         true
     }
@@ -203,9 +205,9 @@ fn reasons(one: &PathTemplate, templates: &[PathTemplate], purge: &str, all: u64
         .map(|other| other.facts.mutations)
         .sum();
     if writes > 0 {
-        text += &format!(" {} at and below {base} purge it.", counted(writes, "write"));
+        let _ = write!(text, " {} at and below {base} purge it.", counted(writes, "write"));
     } else {
-        text += " No write was seen that may change it: it is purged by those beside it.";
+        text.push_str(" No write was seen that may change it: those beside it purge it.");
     }
     let mut reasons = vec![text];
     let parameters: Vec<&str> =

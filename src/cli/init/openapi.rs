@@ -1,10 +1,11 @@
-//! Proposes routes from an OpenAPI 3 or Swagger 2 document in JSON: what it says of GETs, their
+//! Proposes routes from an `OpenAPI` 3 or Swagger 2 document in JSON: what it says of GETs, their
 //! parameters and credentials, and of the writes beside them.
 //!
 //! SECURITY: a document may be hostile. Its size is bounded by the caller, its depth by the parser,
 //! its paths by [`MAX_PATHS`], and references are followed [`MAX_HOPS`] times, within the document.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
@@ -262,7 +263,7 @@ impl<'a> Operation<'a> {
                 }
                 (Some(_), _, _) => self.credentials.push("`Authorization`"),
                 (None, _, _) => {
-                    self.credentials.push("something that the document does not define")
+                    self.credentials.push("something that the document does not define");
                 }
             }
         }
@@ -284,7 +285,7 @@ fn template(path: &str) -> Result<(String, Vec<PathPart>), String> {
         match inner {
             Some((name, ending)) if !ending.contains(['{', '}']) => {
                 let name = capture(name, &mut names);
-                text += &format!("{{{name}}}{ending}");
+                let _ = write!(text, "{{{name}}}{ending}");
                 segments.push(PathPart::Value(Kind::Id, ending.into()));
             }
             None if !segment.contains(['{', '}', '*']) => {

@@ -143,7 +143,7 @@ async fn a_log_makes_routes_in_shadow_mode() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_makes_routes_in_shadow_mode() {
-    let document = r##"{"openapi": "3.0.3", "security": [{"key": []}],
+    let document = r#"{"openapi": "3.0.3", "security": [{"key": []}],
         "components": {"securitySchemes": {
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}},
         "paths": {
@@ -151,7 +151,7 @@ async fn a_document_makes_routes_in_shadow_mode() {
                 {"name": "page", "in": "query"}, {"name": "X-Tenant-Id", "in": "header"}]},
                 "post": {}},
             "/api/items/{id}": {"get": {}, "put": {}, "delete": {}},
-            "/auth/session": {"get": {}}}}"##;
+            "/auth/session": {"get": {}}}}"#;
     let line = CommandLine::new()
         .file("openapi.json", document)
         .file("openapi.yaml", "openapi: 3.0.0\n")

@@ -35,7 +35,7 @@ impl App {
         Some(match path {
             "/api/items" => format!("items {:?}", self.items),
             "/api/stats" => {
-                format!("sum {}", self.items.values().sum::<u32>() + self.items.len() as u32)
+                format!("sum {} of {}", self.items.values().sum::<u32>(), self.items.len())
             }
             "/profile" => format!("{session}: {:?}", self.profiles.get(&session)),
             "/reports" => format!("{tenant}: {:?}", self.reports.get(&tenant)),
