@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use toml_edit::Value;
@@ -73,7 +74,7 @@ impl FirstFile {
     pub(super) fn check(mut self, name: &str) -> Result<CheckedFile, Diagnostics> {
         let (mut routes, mut left_out) = (Vec::new(), Vec::new());
         let mut taken: Vec<FileRule> = Vec::new();
-        Config::parse(&self.render(&[]), name, &|_| None)?;
+        Config::parse(&self.render(&[]), name, &variable)?;
         for rule in std::mem::take(&mut self.rules) {
             taken.push(rule);
             if is_clean(&self.render(&taken), name) {
@@ -212,8 +213,13 @@ fn comment(text: &mut String, words: &str) {
     }
 }
 
+/// A variable of the environment: the settings may be those of a file that has some.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn is_clean(text: &str, name: &str) -> bool {
-    Config::parse(text, name, &|_| None).is_ok_and(|config| {
+    Config::parse(text, name, &variable).is_ok_and(|config| {
         !config.warnings.iter().any(|warning| warning.severity == Severity::Warning)
     })
 }
@@ -230,8 +236,14 @@ pub(super) fn require_none(path: &Path, may_replace: bool) -> Result<(), Command
     )))
 }
 
-/// Writes the file in one step. Without `may_replace`, one that has come meanwhile stays.
-pub(super) fn write(path: &Path, text: &str, may_replace: bool) -> Result<(), CommandError> {
+/// Writes the file in one step. Without `may_replace`, one that has come meanwhile stays. SECURITY:
+/// `like` is the file whose settings it has, which may be secret: it gets no wider mode.
+pub(super) fn write(
+    path: &Path,
+    text: &str,
+    may_replace: bool,
+    like: Option<&Path>,
+) -> Result<(), CommandError> {
     let failed = |error: &std::io::Error| {
         let path = path.display().to_string();
         CommandError::Failed(format!("{} cannot be written: {error}", clean(&path)))
@@ -239,6 +251,9 @@ pub(super) fn write(path: &Path, text: &str, may_replace: bool) -> Result<(), Co
     let written = |mut file: File| file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
+    if let Some(metadata) = like.and_then(|like| like.metadata().ok()) {
+        options.mode(metadata.permissions().mode() & 0o666);
+    }
     if !may_replace {
         return match options.open(path) {
             Ok(file) => written(file).map_err(|error| failed(&error)),

@@ -77,7 +77,7 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
     let checked = file.check("the new file").map_err(CommandError::Config)?;
     let warned = |path: &String| (path.clone(), "`check` would warn".to_owned());
     proposals.left_out.extend(checked.left_out.iter().map(warned));
-    first_file::write(output, &checked.text, args.force)?;
+    first_file::write(output, &checked.text, args.force, None)?;
     let shown = output.display().to_string();
     if args.json {
         let counts: Value = proposals

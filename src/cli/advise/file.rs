@@ -66,14 +66,17 @@ pub(super) fn run(
         rules: learned.rules.iter().map(rule).collect(),
         notes: notes(&learned),
     };
-    let checked = file.check("the new file").map_err(CommandError::Config)?;
+    let like = learned.settings.is_none().then_some(path);
+    // Paths in a file are relative to its folder.
+    let name = like.map_or_else(|| "the new file".to_owned(), |path| path.display().to_string());
+    let checked = file.check(&name).map_err(CommandError::Config)?;
     if checked.routes.is_empty() {
         return Err(CommandError::Failed(
             "no rule passes `check` beside the settings of the file".to_owned(),
         ));
     }
     let Some(output) = &args.output else { return Ok(print(checked.text.trim_end())) };
-    first_file::write(output, &checked.text, args.force)?;
+    first_file::write(output, &checked.text, args.force, like)?;
     let shown = output.display().to_string();
     note(&format!(
         "wrote {}: {}. Read it, then start `sidecache` with it.",
