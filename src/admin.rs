@@ -51,6 +51,7 @@ pub use self::readiness::{Readiness, Ready, ReadyState};
 pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
 pub use self::settings::AdminSettings;
 pub use self::state::AdminState;
+pub(crate) use self::uncached::drafts;
 
 /// How many connections may be open at once. A further one takes the place of the oldest one that
 /// has sent no request; if all have, it waits.

@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
 use self::error::CommandError;
 use self::exit_codes::{EXIT_FAILED, EXIT_USAGE};
-use self::output::{print, print_diagnostics, print_failure};
+use self::output::{print, print_failure};
+use self::without_file::AddressArgs;
 use crate::app;
 use crate::app::BoundListeners;
 use crate::config::{self, Config};
@@ -25,8 +27,10 @@ mod demo;
 mod error;
 mod exit_codes;
 mod explain;
+mod first_file;
 mod format;
 mod http;
+mod init;
 mod ls;
 mod man;
 mod modes;
@@ -42,6 +46,7 @@ mod terminal;
 mod top;
 mod version;
 mod warm;
+mod without_file;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -78,6 +83,8 @@ struct ServeArgs {
     /// this one is ready. If none serves, start as usual. Only for `serve`.
     #[arg(long = "take-over")]
     succeeds: bool,
+    #[command(flatten)]
+    without_file: AddressArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,6 +153,10 @@ enum CliCommand {
     /// Print the version, the commit that it was built from, and how it was built.
     #[command(after_help = version::EXAMPLES)]
     Version(version::VersionArgs),
+    /// Write a first proxy.toml: a few lines with comments, or routes in shadow mode from an access
+    /// log or an `OpenAPI` document.
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::InitArgs),
     /// Run a sample legacy app with a sidecar in front of it, and print curl lines to try.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::DemoArgs),
@@ -174,8 +185,12 @@ Examples:
 /// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let is_named = matches.value_source("config") != Some(ValueSource::DefaultValue);
+        Ok((Cli::from_arg_matches(&matches)?, is_named))
+    });
+    let (cli, is_named) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
@@ -186,8 +201,16 @@ pub fn main() -> ExitCode {
     if cli.serve.succeeds && !matches!(command, CliCommand::Serve(_)) {
         return CommandError::Usage("--take-over is for `serve` alone".to_owned()).report();
     }
+    if cli.serve.without_file.upstream.is_some() && !matches!(command, CliCommand::Serve(_)) {
+        let why = "--upstream before a command is for `serve` alone; write it behind the command";
+        return CommandError::Usage(why.to_owned()).report();
+    }
     let done = match command {
-        CliCommand::Serve(args) => Ok(serve(&path, args.succeeds || cli.serve.succeeds)),
+        CliCommand::Serve(args) => {
+            let succeeds = args.succeeds || cli.serve.succeeds;
+            let without_file = args.without_file.or(cli.serve.without_file);
+            serve((&path, is_named), succeeds, &without_file)
+        }
         CliCommand::Check { deny_warnings, offline, compared, file } => {
             let file = file.as_deref().unwrap_or(&path);
             match (check(file, config::CheckOptions { deny_warnings, offline }), compared.against) {
@@ -210,6 +233,7 @@ pub fn main() -> ExitCode {
         CliCommand::Advise(args) => advise::run(&path, &args),
         CliCommand::Reload(args) => reload::run(&path, &args),
         CliCommand::Version(args) => Ok(version::run(&args)),
+        CliCommand::Init(args) => init::run(&path, &args),
         CliCommand::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         CliCommand::Schema => Ok(print(&config::json_schema())),
         CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
@@ -234,19 +258,28 @@ pub fn demo() -> ExitCode {
     }
 }
 
-fn serve(path: &Path, succeeds: bool) -> ExitCode {
-    let mut config = match Config::load(path) {
-        Ok(config) => config,
-        Err(problems) => return print_diagnostics(&problems),
+/// Serves until a signal, with the file, or without one.
+fn serve(
+    (path, is_named): (&Path, bool),
+    succeeds: bool,
+    without_file: &AddressArgs,
+) -> Result<ExitCode, CommandError> {
+    let has_file = without_file.upstream.is_none();
+    let mut config = if has_file {
+        Config::load(path).map_err(CommandError::Config)?
+    } else {
+        without_file.config(path, is_named)?
     };
     if let Err(error) = log::init(&config.log) {
-        return print_failure(&error);
+        return Ok(print_failure(&error));
     }
-    config.log_warnings();
+    if has_file {
+        config.log_warnings();
+    }
     app::descriptors::fit(&mut config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return print_failure(&error),
+        Err(error) => return Ok(print_failure(&error)),
     };
     let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
@@ -256,6 +289,9 @@ fn serve(path: &Path, succeeds: bool) -> ExitCode {
             return Ok(Some(Drained::default()));
         };
         let bound = bound?;
+        if !has_file {
+            without_file::announce(&config, &bound);
+        }
         let successors = tokio::spawn(app::start_successors(shutdown.clone()));
         let served = tokio::select! {
             drained = app::serve(config, bound, shutdown) => drained.map(Some),
@@ -266,14 +302,14 @@ fn serve(path: &Path, succeeds: bool) -> ExitCode {
         served
     });
     runtime.shutdown_background();
-    match served {
+    Ok(match served {
         Ok(Some(drained)) => {
             tracing::info!(?drained, "stopped");
             ExitCode::SUCCESS
         }
         Ok(None) => EXIT_FAILED.into(),
         Err(error) => print_failure(&error),
-    }
+    })
 }
 
 fn check(path: &Path, how: config::CheckOptions) -> ExitCode {

@@ -106,8 +106,9 @@ const FIRST_FILE: &[&str] = &[
 fn missing(name: &str) -> Diagnostics {
     let folder = std::env::current_dir().ok().filter(|_| Path::new(name).is_relative());
     let place = folder.map_or_else(String::new, |folder| format!(" in {}", folder.display()));
-    let hint = "name another file with `--config FILE`; or begin with these three lines, and run \
-                `sidecache check`:";
+    let hint = "name another file with `--config FILE`; or serve without one by `sidecache \
+                --upstream URL`, or let `sidecache init` write one; or begin with these three \
+                lines, and run `sidecache check`:";
     Diagnostics::unreadable(name, format!("the file cannot be read: there is none{place}"), hint)
         .with_example(FIRST_FILE)
 }

@@ -7,10 +7,14 @@
 //! SECURITY: strangers choose paths, queries and headers. Of them only names are kept, folded
 //! ([`fold`]) and bounded ([`tree`]); values are told apart by hashes with a key of this process.
 
+pub mod causes;
 pub mod facts;
 pub mod fold;
+pub mod learn;
 pub mod observation;
+pub mod rehearsal;
 mod repeats;
+pub mod trail;
 pub mod tree;
 
 use std::hash::{BuildHasher as _, DefaultHasher, Hash, RandomState};
@@ -20,13 +24,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::observation::{RequestFacts, UnroutedNote};
+use self::fold::PathPart;
+use self::observation::{RequestFacts, ResponseFacts, UnroutedNote};
 use self::repeats::Repeats;
+use self::trail::{Trail, TrailEvent, TrailFacts, TrailKind, TrailRead, TrailSnapshot};
 use self::tree::{PathTemplate, TemplateTree};
 use crate::policy::request_target;
 use crate::telemetry::metrics::Counter;
 
-pub use self::repeats::TTL;
+pub use self::repeats::{Seen, TTL};
 
 /// The most requests that wait to be counted.
 pub const MAX_QUEUE: usize = 1024;
@@ -50,6 +56,8 @@ pub struct UncachedCounters {
     pub evicted: Arc<Counter>,
     /// Templates that have a place now.
     pub templates: Arc<AtomicUsize>,
+    /// Requests that have no place in the trail, or have lost it.
+    pub trail: Arc<Counter>,
 }
 
 /// The requests that no route matches.
@@ -60,6 +68,8 @@ pub struct Uncached {
     queue: Mutex<Vec<UnroutedNote>>,
     is_draining: AtomicBool,
     state: Mutex<State>,
+    /// Numbers what happens to requests, so that it is known what overlaps.
+    steps: AtomicU64,
     /// The second, from the start, for which bytes are counted; and the bytes.
     digesting: (AtomicU64, AtomicU64),
     /// Counts of what has reached a limit.
@@ -70,6 +80,7 @@ pub struct Uncached {
 struct State {
     tree: TemplateTree,
     repeats: Repeats,
+    trail: Trail,
     totals: Totals,
     /// When it was halved, in milliseconds from the start.
     halved: u64,
@@ -105,6 +116,7 @@ impl Uncached {
             queue: Mutex::default(),
             is_draining: AtomicBool::new(false),
             state: Mutex::default(),
+            steps: AtomicU64::new(1),
             digesting: Default::default(),
             counters: UncachedCounters::default(),
         }
@@ -125,6 +137,11 @@ impl Uncached {
     pub fn millis(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.began).as_millis();
         u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// The next step of all requests.
+    pub fn step(&self) -> u64 {
+        self.steps.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Whether so many bytes more may be digested in this second.
@@ -182,11 +199,12 @@ impl Uncached {
 
     fn count(&self, observations: impl Iterator<Item = UnroutedNote>) {
         let mut state = self.state.lock();
-        let before = state.tree.evicted();
+        let (before, forgotten) = (state.tree.evicted(), state.trail.forgotten());
         for observation in observations {
             state.count(&observation, |value| self.hash(value));
         }
         self.counters.evicted.add(state.tree.evicted() - before);
+        self.counters.trail.add(state.trail.forgotten() - forgotten);
         self.counters.templates.store(state.tree.len(), Ordering::Relaxed);
     }
 
@@ -205,12 +223,24 @@ impl Uncached {
         let state = self.state.lock();
         UncachedSnapshot { templates: state.tree.templates(), totals: state.totals }
     }
+
+    /// The trail, and the template of each of its paths.
+    #[must_use]
+    pub fn trail(&self) -> (TrailSnapshot, Vec<Option<Vec<PathPart>>>) {
+        let waiting = std::mem::take(&mut *self.queue.lock());
+        self.count(waiting.into_iter());
+        let mut state = self.state.lock();
+        let snapshot = state.trail.snapshot();
+        let templates = snapshot.paths.iter().map(|path| state.tree.template_of(path)).collect();
+        drop(state);
+        (snapshot, templates)
+    }
 }
 
 impl State {
     fn count(&mut self, observation: &UnroutedNote, hash: impl Fn(&(u64, u64)) -> u64) {
         self.age(observation.at);
-        let UnroutedNote { path, request, at, took, response, digest } = observation;
+        let UnroutedNote { path, request, at, took, response, digest, trail } = observation;
         // A path with more than one reading is never cached.
         let normal = request_target::normal_path(path);
         let segments = normal.map(|path| fold::fold(&path));
@@ -219,6 +249,15 @@ impl State {
             RequestFacts::Write(_) => matches!(response.status, 200..=399),
             RequestFacts::Read(_) => response.is_found(),
         };
+        if let (Some(path), Some(facts)) = (&segments, trail) {
+            self.remember(
+                path,
+                facts,
+                (request, response),
+                *at,
+                digest.map(|one| hash(&(one, facts.head))),
+            );
+        }
         let facts = segments.as_ref().and_then(|path| self.tree.facts(path, may_add));
         match request {
             RequestFacts::Write(method) => {
@@ -244,6 +283,39 @@ impl State {
                 facts.read(read, response, *took, seen);
             }
         }
+    }
+
+    fn remember(
+        &mut self,
+        path: &[PathPart],
+        facts: &TrailFacts,
+        (request, response): (&RequestFacts, &ResponseFacts),
+        at: u64,
+        digest: Option<u64>,
+    ) {
+        let kind = match request {
+            // A refusal changes nothing; whatever else happened may have.
+            RequestFacts::Write(_) if matches!(response.status, 400..=499) => return,
+            RequestFacts::Write(_) => TrailKind::Write,
+            RequestFacts::Read(_) if !facts.is_get => return,
+            RequestFacts::Read(_) => {
+                let headers = self.trail.names(&facts.headers);
+                TrailKind::Read(TrailRead {
+                    page: facts.page,
+                    caller: facts.caller,
+                    has_more_headers: facts.has_more_headers || headers.is_none(),
+                    headers: headers.unwrap_or_default(),
+                    digest: digest.filter(|_| facts.is_exact).unwrap_or(0),
+                    status: response.status,
+                    is_storable: facts.is_storable,
+                    sets_cookie: response.sets_cookie,
+                    says_private: response.private,
+                    lifetime: facts.lifetime,
+                })
+            }
+        };
+        let (began, ended) = (facts.began, facts.ended);
+        self.trail.add(path, TrailEvent { began, ended, at, path: 0, kind });
     }
 
     fn age(&mut self, now: u64) {

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use http::header::{ACCEPT, ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::auth::{AccessDenied, AdminAuth};
 use super::history::HistoryQuery;
@@ -33,7 +33,7 @@ const EXPLAIN_EXAMPLE: &str = "POST {\"method\":\"GET\",\"target\":\"/path\",\"h
                                [[\"x-tenant-id\",\"acme\"]]}";
 
 /// All paths, as listed in a 404.
-pub(super) const PATHS: [&str; 20] = [
+pub(super) const PATHS: [&str; 21] = [
     "/",
     "/live",
     "/ready",
@@ -52,6 +52,7 @@ pub(super) const PATHS: [&str; 20] = [
     "/shadow",
     "/memory",
     "/uncached",
+    "/learned",
     "/openapi.json",
     "/dashboard/{file}",
 ];
@@ -99,6 +100,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
             }),
         )
         .route("/uncached", get(uncached_paths))
+        .route("/learned", get(learned_rules))
         .route("/openapi.json", get(async || json_response(StatusCode::OK, &openapi::document())))
         .route("/memory", get(memory))
         .route("/events", get(events))
@@ -176,9 +178,20 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     response
 }
 
-/// What has no route. Trying routes takes milliseconds each, so it has a thread of its own.
+/// What has no route.
 async fn uncached_paths(State(context): State<Arc<ApiContext>>) -> Response {
-    match tokio::task::spawn_blocking(move || uncached::report(&context.state)).await {
+    elsewhere(move || uncached::report(&context.state)).await
+}
+
+/// The rules that were learned.
+async fn learned_rules(State(context): State<Arc<ApiContext>>) -> Response {
+    elsewhere(move || uncached::learned::report(&context.state)).await
+}
+
+/// A report that takes milliseconds for each route that is tried, so that it has a thread of its
+/// own.
+async fn elsewhere(report: impl FnOnce() -> Value + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(report).await {
         Ok(report) => json_response(StatusCode::OK, &report),
         Err(_) => ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -330,6 +343,17 @@ async fn reload(
     State(context): State<Arc<ApiContext>>,
     JsonBody(EmptyBody {}): JsonBody<EmptyBody>,
 ) -> Response {
+    if context.state.reloader.status().file.is_none() {
+        return ApiError::new(
+            StatusCode::CONFLICT,
+            "there is no file: this sidecar was started with --upstream",
+        )
+        .hint(
+            "write one with `sidecache init` or `sidecache advise --file`, and start `sidecache` \
+             with it",
+        )
+        .into_response();
+    }
     let report = context.state.reloader.reload().await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     json_text(code, report.json)

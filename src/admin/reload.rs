@@ -22,6 +22,10 @@ pub trait ReloadHandle: Send + Sync {
 
     /// Tries changes on the file in force; `None` if they must not be shown.
     fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits>;
+
+    /// The settings of a sidecar that was started without a file, as tables of one. They are those
+    /// of its command line, and hold no secret.
+    fn settings_without_file(&self) -> Option<String>;
 }
 
 /// The result of a reload or a check, as JSON.

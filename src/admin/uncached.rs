@@ -2,6 +2,8 @@
 //!
 //! A route is shown only after it has been tried on the file ([`ReloadHandle::try_edits`]).
 
+pub mod drafts;
+pub(super) mod learned;
 mod proposal;
 mod verdict;
 

@@ -76,6 +76,7 @@ fn register_uncached(registrar: &MetricsRegistrar<'_>, uncached: &UncachedCounte
     );
     registrar.limit("uncached.templates", &uncached.evicted);
     registrar.limit("uncached.queue", &uncached.queue_full);
+    registrar.limit("uncached.trail", &uncached.trail);
 }
 
 fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {

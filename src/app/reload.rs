@@ -125,10 +125,12 @@ impl Reloader {
     pub fn reload(&self) -> ReloadReport {
         let mut current = self.current.lock();
         let Some(file) = self.status().file else {
+            tracing::warn!("there is no file to reload: this sidecar was started with --upstream");
             return ReloadReport::refused(&Diagnostics::unreadable(
                 "proxy.toml",
-                "the rules were not read from a file".to_owned(),
-                "start with `--config FILE`",
+                "there is no file: this sidecar was started with --upstream".to_owned(),
+                "write one with `sidecache init` or `sidecache advise --file`, and start \
+                 `sidecache` with it",
             ));
         };
         match Config::load(&file) {
@@ -399,6 +401,10 @@ impl ReloadHandle for AdminReload {
 
     fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
         self.0.trials.try_edits(edits, &self.0.file_name())
+    }
+
+    fn settings_without_file(&self) -> Option<String> {
+        self.0.status().file.is_none().then(|| self.0.trials.text().to_string())
     }
 }
 

@@ -15,6 +15,8 @@ use super::format::{clean, clean_lines, counted, percent, seconds};
 use super::output;
 use super::remote::RemoteArgs;
 
+mod file;
+
 /// How many paths without a route are shown.
 const MAX_PATHS: usize = 10;
 
@@ -22,6 +24,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache advise
   sidecache advise > advice.toml        findings are comments, so the output is valid TOML
+  sidecache advise --file --output proxy.toml     a whole file, of what a sidecar that was
+                                        started with --upstream has seen
 
 Give a route `mode = \"shadow\"` to learn what caching would do before you enable it,
 or `audit = 0.01` to have 1% of its hits checked against the origin.
@@ -33,11 +37,16 @@ pub(super) struct AdviseArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    file: file::FileArgs,
+    #[command(flatten)]
     remote: RemoteArgs,
 }
 
 pub(super) fn run(path: &Path, args: &AdviseArgs) -> Result<ExitCode, CommandError> {
     let remote = args.remote.resolve(path)?;
+    if args.file.file {
+        return file::run(path, &args.file, args.json, &remote);
+    }
     let reply = remote.send(&Method::GET, "/shadow", None)?.error_for_status()?;
     // A sidecar of an earlier version does not have it.
     let uncached = remote

@@ -50,6 +50,38 @@ api_types! {
         does: String,
         risks: String,
     }
+    /// `GET /learned`.
+    ApiLearned {
+        routes: u64,
+        settings: Option<String>,
+        requests: u64,
+        one_page_in: u64,
+        span_s: u64,
+        rules: Vec<ApiLearnedRule>,
+        left_out: Vec<ApiLeftOut>,
+    }
+    ApiLearnedRule {
+        path: String,
+        ttl_s: u64,
+        scope: String,
+        credential_headers: Vec<String>,
+        key_headers: Vec<String>,
+        drop_headers: Vec<String>,
+        tag: String,
+        purges: Vec<String>,
+        kept_out: Vec<String>,
+        parameters: Vec<String>,
+        requests: u64,
+        hits: u64,
+        stale: u64,
+        unchecked: u64,
+        oldest_s: u64,
+        changes: u64,
+        callers: u64,
+        anonymous: u64,
+        same_for_others: u64,
+    }
+    ApiLeftOut { path: String, requests: u64, why: String, }
     /// `GET /stats`.
     ApiStats {
         version: String,

@@ -29,13 +29,17 @@ use crate::uncached::observation::{
     MAX_HEADER, MAX_HEADERS, MAX_PARAMETER, MAX_PARAMETERS, MAX_PATH, ReadFacts, RequestFacts,
     ResponseFacts, UnroutedNote, guards_forms,
 };
+use crate::uncached::trail::TrailFacts;
 use crate::uncached::{MAX_DIGESTED, Uncached};
+
+mod trail;
 
 /// A request whose response is noted when it comes.
 struct UnroutedRequest {
     path: Box<str>,
     request: RequestFacts,
     is_get: bool,
+    trail: Option<Box<TrailFacts>>,
 }
 
 /// Digests a body with the key of this process: nobody else can make two bodies of one digest, and
@@ -73,6 +77,8 @@ impl BodyDigester for KeyedDigester {
 enum Comparison {
     /// By this hash.
     Known(u64),
+    /// By this hash, which two responses may have in common.
+    Rough(u64),
     /// By a digest of the body.
     Body,
     /// Not at all.
@@ -106,7 +112,8 @@ pub(super) async fn mutate(
     body: Body,
     method: Method,
 ) -> ProxyResponse {
-    let write = UnroutedRequest::new(&parts, RequestFacts::Write(method.clone()));
+    let mut write = UnroutedRequest::new(&parts, RequestFacts::Write(method.clone()));
+    write.trail = trail::of_write(&resources.uncached, &context);
     let mut answered = mutation::mutate(resources, live, context, parts, body, method).await;
     write.note(resources, &mut answered);
     answered
@@ -116,7 +123,7 @@ impl UnroutedRequest {
     fn new(parts: &Parts, request: RequestFacts) -> Self {
         let path = parts.uri.path();
         let path = if path.len() <= MAX_PATH { path } else { "" };
-        Self { path: path.into(), request, is_get: parts.method == Method::GET }
+        Self { path: path.into(), request, is_get: parts.method == Method::GET, trail: None }
     }
 
     fn read(uncached: &Uncached, context: &RequestContext<'_>, parts: &Parts) -> Self {
@@ -154,7 +161,8 @@ impl UnroutedRequest {
                 .cloned()
                 .collect(),
         };
-        Self::new(parts, RequestFacts::Read(read))
+        let trail = trail::of_read(uncached, context, parts, read.key);
+        Self { trail, ..Self::new(parts, RequestFacts::Read(read)) }
     }
 
     /// Notes the request, when its response has ended if its body is digested.
@@ -175,9 +183,15 @@ impl UnroutedRequest {
             Comparison::None
         };
         let response = ResponseFacts::new(status, headers);
-        let (path, request) = (self.path, self.request);
+        let (path, request, mut trail) = (self.path, self.request, self.trail);
+        if let Some(trail) = &mut trail {
+            let is_whole = matches!(comparison, Comparison::Body);
+            trail::complete(trail, uncached, (status, headers), is_whole, resources.clock.wall());
+            trail.is_exact = !matches!(comparison, Comparison::Rough(_));
+        }
+        let at = uncached.millis(now);
         let mut observation =
-            UnroutedNote { path, request, at: uncached.millis(now), took, response, digest: None };
+            UnroutedNote { path, request, at, took, response, digest: None, trail };
         match comparison {
             Comparison::Body if !response.is_stream => {
                 let own = Arc::clone(uncached);
@@ -186,11 +200,14 @@ impl UnroutedRequest {
                 let body = std::mem::replace(passed.response.body_mut(), Body::empty());
                 let listener = move |digest: Result<u64, Reason>| {
                     observation.digest = digest.ok();
+                    if let Some(trail) = &mut observation.trail {
+                        trail.ended = own.step();
+                    }
                     own.note(observation);
                 };
                 *passed.response.body_mut() = digesting(body, digester, MAX_DIGESTED, listener);
             }
-            Comparison::Known(digest) => {
+            Comparison::Known(digest) | Comparison::Rough(digest) => {
                 observation.digest = Some(digest);
                 uncached.note(observation);
             }
@@ -228,7 +245,7 @@ fn compare(
     match length {
         Some(length) if length > MAX_DIGESTED => {
             let modified = headers.get(LAST_MODIFIED).map(HeaderValue::as_bytes);
-            Comparison::Known(uncached.hash(&(length, modified)))
+            Comparison::Rough(uncached.hash(&(length, modified)))
         }
         // A stream without a length may be as long as any that is digested.
         _ if uncached.may_digest(length.unwrap_or(MAX_DIGESTED / 8), now) => Comparison::Body,

@@ -135,7 +135,8 @@ facts! {
 }
 
 /// Whether a route has no place for a header unless the file gives it one.
-fn is_unkeyed(name: &str) -> bool {
+#[must_use]
+pub fn is_unkeyed(name: &str) -> bool {
     const KNOWN: [&[&str]; 7] = [
         TRANSPORT,
         SUBSTITUTED,

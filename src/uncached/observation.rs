@@ -8,6 +8,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use crate::semantics::cache_control::CacheControl;
+use crate::uncached::trail::TrailFacts;
 
 /// The longest path that is looked at, in bytes.
 pub const MAX_PATH: usize = 512;
@@ -33,6 +34,8 @@ pub struct UnroutedNote {
     pub response: ResponseFacts,
     /// A keyed hash of the response, if one was made.
     pub digest: Option<u64>,
+    /// What the trail remembers of it, if there is one.
+    pub trail: Option<Box<TrailFacts>>,
 }
 
 /// What is noted of a request.

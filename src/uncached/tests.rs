@@ -21,6 +21,7 @@ fn read(path: &str, took: u64, at: u64) -> UnroutedNote {
         at,
         took: Duration::from_millis(took),
         response: ResponseFacts::new(status, &http::HeaderMap::new()),
+        trail: None,
         digest: None,
     }
 }

@@ -254,6 +254,17 @@ impl TemplateTree {
         self.find_mut(path)
     }
 
+    /// The segments of the template of this path, if it has one.
+    pub fn template_of(&mut self, path: &[PathPart]) -> Option<Vec<PathPart>> {
+        let (mut node, mut segments) = (&mut self.root, Vec::with_capacity(path.len()));
+        for at in 0..path.len() {
+            let segment = node.resolve(path, at, false);
+            node = node.children.get_mut(&segment)?;
+            segments.push(segment);
+        }
+        node.facts.is_some().then_some(segments)
+    }
+
     fn find(&mut self, path: &[PathPart]) -> Option<&Facts> {
         self.find_mut(path).map(|facts| &*facts)
     }

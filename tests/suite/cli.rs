@@ -3,6 +3,7 @@
 mod admin_api;
 mod commands;
 mod demo;
+mod first_file;
 mod first_mistakes;
 mod history;
 mod memory;

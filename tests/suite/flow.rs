@@ -10,6 +10,7 @@ mod fill_bytes;
 mod isolation;
 mod jwt;
 mod languages;
+mod learned;
 mod learned_headers;
 mod memory;
 mod metrics;

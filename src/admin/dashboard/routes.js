@@ -29,7 +29,8 @@ export function showRoutes (stats) {
   const idle = [...state.policies.values()].filter((route) => !known.has(route.path)).map((route) => ({ ...NOTHING, ...route }))
   const routes = [...stats.routes, ...idle]
   const table = document.querySelector('.routes')
-  $('no-routes').hidden = routes.length > 0
+  $('no-routes').hidden = routes.length > 0 || stats.config.file === null
+  $('no-file').hidden = stats.config.file !== null
   $('route-tools').hidden = routes.length < MANY_ROUTES
   const { unrouted } = stats
   table.hidden = routes.length === 0 && all(unrouted.requests) === 0

@@ -129,7 +129,7 @@ pub(super) fn propose(
 }
 
 /// The paths that the route would match and must not.
-fn kept_out(
+pub(super) fn kept_out(
     path: &str,
     parsed: &Pattern,
     unsafe_ones: &[&PathTemplate],
@@ -171,13 +171,17 @@ fn known_tags(template: &PathTemplate, rules: &PolicyRules) -> Option<Vec<String
 
 /// The path at and below which writes purge the route: that of the collection, if there is one.
 fn purge_base(template: &PathTemplate, all: &[PathTemplate]) -> String {
+    pattern(&template.segments[..base_length(template, all)]).unwrap_or_default()
+}
+
+/// How many segments that path has.
+pub(super) fn base_length(template: &PathTemplate, all: &[PathTemplate]) -> usize {
     let own = &template.segments;
     let is_value =
         |segment: &PathPart| !matches!(segment, PathPart::Literal(text) if !text.is_empty());
     let literals = own.iter().position(is_value).unwrap_or(own.len());
-    let text = |segments: &[PathPart]| pattern(segments).unwrap_or_default();
     if literals < own.len() || own.len() < 2 {
-        return text(&own[..literals]);
+        return literals;
     }
     // `/items/search`: writes to `/items` and to `/items/17` may change it.
     let parent = &own[..own.len() - 1];
@@ -189,11 +193,11 @@ fn purge_base(template: &PathTemplate, all: &[PathTemplate]) -> String {
                 .get(parent.len())
                 .is_none_or(|next| matches!(next, PathPart::Value(..)))
     };
-    if all.iter().any(is_write_of_parent) { text(parent) } else { text(own) }
+    if all.iter().any(is_write_of_parent) { parent.len() } else { own.len() }
 }
 
 /// A tag with the name of the last segment.
-fn tag(base: &str) -> String {
+pub(super) fn tag(base: &str) -> String {
     let named = base.rsplit('/').find(|segment| !segment.is_empty() && !segment.starts_with('{'));
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let name: String = named.unwrap_or("pages").chars().filter(|c| is_plain(*c)).collect();

@@ -2,6 +2,7 @@
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::names::{Meaning, meaning};
+use crate::uncached::facts::Facts;
 use crate::uncached::fold::{Kind, PathPart, example};
 use crate::uncached::tree::PathTemplate;
 
@@ -54,13 +55,18 @@ fn useless(text: impl Into<String>) -> WhyNot {
 
 /// Why this template gets no route; `None` if it may get one.
 pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
-    let facts = &template.facts;
+    unfit(template, credential).or_else(|| by_comparison(&template.facts))
+}
+
+/// Why no rule is fit for it, whatever its responses are: by its name, and by what their heads say.
+pub(super) fn unfit(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
+    by_name(template, credential).or_else(|| by_head(&template.facts))
+}
+
+fn by_head(facts: &Facts) -> Option<WhyNot> {
     let all = facts.requests;
     let most = |count: u64| 2 * count > all;
     let some = |count: u64| 10 * count > all;
-    if let Some(why) = by_name(template, credential) {
-        return Some(why);
-    }
     if facts.upgraded > 0 {
         return Some(harmful("WebSockets: each connection is one caller's"));
     }
@@ -104,6 +110,10 @@ pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> O
     if most(facts.partial) {
         return Some(useless("most requests are for parts of a response"));
     }
+    None
+}
+
+fn by_comparison(facts: &Facts) -> Option<WhyNot> {
     let (compared, hits) = (facts.compared, facts.hits);
     if compared < MIN_COMPARED {
         return Some(useless(format!(
@@ -117,7 +127,7 @@ pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> O
         ));
     }
     if WORTHWHILE * hits < compared {
-        return Some(useless(if most(facts.attachments) {
+        return Some(useless(if 2 * facts.attachments > facts.requests {
             "downloads that hardly anybody repeats within a minute"
         } else {
             "hardly any caller repeats a request within a minute"
@@ -126,7 +136,8 @@ pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> O
     None
 }
 
-fn by_name(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
+/// Why its name alone gives it no route.
+pub(super) fn by_name(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
     let path = example(&template.segments);
     let words = |list: &[&str]| {
         let mut words = template.segments.iter().filter_map(|segment| match segment {

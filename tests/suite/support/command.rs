@@ -41,6 +41,11 @@ impl CommandLine {
         self
     }
 
+    /// A file of the directory.
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(name)).expect("the file is there")
+    }
+
     /// With this variable.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));

@@ -29,7 +29,18 @@ pub struct Running {
 impl Running {
     /// With its output in pipes.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, variables)
+        Self::piped(command(arguments, variables))
+    }
+
+    /// The same, in this folder.
+    pub fn start_in(folder: &std::path::Path, arguments: &[&str]) -> Self {
+        let mut command = command(arguments, &[]);
+        command.current_dir(folder);
+        Self::piped(command)
+    }
+
+    fn piped(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

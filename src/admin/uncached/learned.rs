@@ -1,0 +1,248 @@
+//! `/learned`: rules for a sidecar that has no routes yet, each with what it is founded on, and
+//! what it would have done with the requests that were seen. `sidecache advise --file` makes a file
+//! of them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::{Value, json};
+
+use super::MAX_SHOWN;
+use super::proposal::{base_length, kept_out, tag};
+use super::verdict::unfit;
+use crate::admin::remedies::NOISE;
+use crate::admin::state::AdminState;
+use crate::policy::names::{Meaning, meaning};
+use crate::policy::plan::PolicyRules;
+use crate::policy::route::Pattern;
+use crate::policy::route::headers::FROM_TRUSTED;
+use crate::uncached::causes::TracedWrite;
+use crate::uncached::fold::{PathPart, pattern, shown};
+use crate::uncached::learn::{HeaderUse, LearnedRule, LearningSubject, learn};
+use crate::uncached::rehearsal::Visit;
+use crate::uncached::trail::{MAX_EVENTS, TrailKind, TrailSnapshot};
+use crate::uncached::tree::PathTemplate;
+
+/// The most names of parameters that are told of a rule.
+const MAX_PARAMETERS: usize = 16;
+
+/// The report.
+pub fn report(state: &AdminState) -> Value {
+    let proxy = &state.proxy;
+    let config = proxy.active_config();
+    let templates = proxy.uncached.snapshot().templates;
+    let (trail, places) = proxy.uncached.trail();
+    let learned = Learning::new(&config.rules, &templates, &trail, &places).all();
+    let at = || trail.events.iter().map(|event| event.at);
+    let span = at().max().zip(at().min()).map_or(0, |(last, first)| last - first);
+    json!({
+        "routes": config.rules.routes.iter().count(),
+        "settings": state.reloader.settings_without_file(),
+        "requests": trail.events.len(),
+        "max_requests": MAX_EVENTS,
+        "one_page_in": trail.one_in,
+        "span_s": span / 1000,
+        "rules": learned.0,
+        "left_out": learned.1,
+    })
+}
+
+struct Learning<'a> {
+    rules: &'a PolicyRules,
+    templates: &'a [PathTemplate],
+    trail: &'a TrailSnapshot,
+    /// The reads of each template, and all writes, in their order.
+    reads: Vec<Vec<Visit<'a>>>,
+    writes: Vec<TracedWrite>,
+}
+
+impl<'a> Learning<'a> {
+    fn new(
+        rules: &'a PolicyRules,
+        templates: &'a [PathTemplate],
+        trail: &'a TrailSnapshot,
+        places: &[Option<Vec<PathPart>>],
+    ) -> Self {
+        let of_segments: HashMap<&[PathPart], usize> =
+            templates.iter().enumerate().map(|(at, one)| (&*one.segments, at)).collect();
+        let of_path: Vec<Option<usize>> =
+            places.iter().map(|place| of_segments.get(place.as_deref()?).copied()).collect();
+        let (mut reads, mut writes) = (vec![Vec::new(); templates.len()], Vec::new());
+        for event in &trail.events {
+            let template = usize::try_from(event.path).ok().and_then(|at| *of_path.get(at)?);
+            match (&event.kind, template) {
+                (TrailKind::Read(read), Some(template)) => {
+                    reads[template].push(Visit { event, read });
+                }
+                (TrailKind::Read(_), None) => {}
+                // One without a template may have changed anything, and no rule can name it.
+                (TrailKind::Write, template) => writes.push(TracedWrite {
+                    began: event.began,
+                    ended: event.ended,
+                    template: template.unwrap_or(templates.len()),
+                }),
+            }
+        }
+        writes.sort_unstable();
+        Self { rules, templates, trail, reads, writes }
+    }
+
+    /// The rules, those with the most hits first, and the paths without one.
+    fn all(&self) -> (Vec<Value>, Vec<Value>) {
+        let mut left_out: Vec<(u64, Value)> = Vec::new();
+        let mut leave_out = |paths: &[usize], why: &str| {
+            for one in paths.iter().map(|at| &self.templates[*at]) {
+                let (path, requests) = (shown(&one.segments), one.facts.requests);
+                let told = json!({ "path": path, "requests": requests, "why": why });
+                left_out.push((requests, told));
+            }
+        };
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, one) in self.templates.iter().enumerate() {
+            match pattern(&one.segments) {
+                _ if one.facts.requests == 0 => {}
+                Some(path) => groups.entry(path).or_default().push(at),
+                None => leave_out(&[at], "its paths are too deep for a route"),
+            }
+        }
+        let mut rules: BTreeMap<&str, (&[usize], LearnedRule)> = BTreeMap::new();
+        let mut without: Vec<&PathTemplate> = Vec::new();
+        for (path, group) in &groups {
+            match self.learn(path, group) {
+                Ok(rule) => {
+                    rules.insert(path, (group, rule));
+                }
+                Err(why) => {
+                    leave_out(group, &why);
+                    without.extend(group.iter().map(|at| &self.templates[*at]));
+                }
+            }
+        }
+        // What has no rule must not be matched by that of another path.
+        loop {
+            let refused = rules.iter().find_map(|(path, (group, _))| {
+                let parsed = Pattern::parse(path).ok()?;
+                Some((*path, *group, kept_out(path, &parsed, &without).err()?))
+            });
+            let Some((path, group, why)) = refused else { break };
+            rules.remove(path);
+            leave_out(group, &why);
+            without.extend(group.iter().map(|at| &self.templates[*at]));
+        }
+        let told = rules.iter().filter_map(|(path, (group, rule))| {
+            let parsed = Pattern::parse(path).ok()?;
+            let kept_out = kept_out(path, &parsed, &without).ok()?;
+            Some((rule.played.hits, self.told(path, group, &kept_out, rule)?))
+        });
+        let told = told.collect();
+        (first(told), first(left_out))
+    }
+
+    /// The rule for all templates that are the same for a route.
+    fn learn(&self, path: &str, group: &[usize]) -> Result<LearnedRule, String> {
+        Pattern::parse(path).map_err(|_| "no route can have such a path")?;
+        let unfit = group.iter().find_map(|at| unfit(&self.templates[*at], &self.rules.credential));
+        if let Some(why) = unfit {
+            return Err(why.text);
+        }
+        let mut reads: Vec<Visit<'_>> =
+            group.iter().flat_map(|at| self.reads[*at].iter().copied()).collect();
+        reads.sort_unstable_by_key(|visit| visit.event.began);
+        let subject = LearningSubject { reads, related: self.related(group) };
+        let learned = learn(&subject, &self.writes, &|place| self.header_use(self.name(place)))?;
+        let is_known = |cause: &usize| {
+            self.templates.get(*cause).is_some_and(|one| pattern(&one.segments).is_some())
+        };
+        if learned.causes.iter().all(is_known) {
+            return Ok(learned);
+        }
+        Err("it changes after a write whose path is not known well enough for a purge rule".into())
+    }
+
+    /// The templates of writes that the purge rule of these paths covers.
+    fn related(&self, group: &[usize]) -> BTreeSet<usize> {
+        let base = self.base(group);
+        let all = self.templates.iter().enumerate();
+        all.filter(|(_, one)| one.segments.starts_with(base)).map(|(at, _)| at).collect()
+    }
+
+    fn base(&self, group: &[usize]) -> &[PathPart] {
+        let first = group.first().map(|at| &self.templates[*at]);
+        first.map_or(&[], |one| &one.segments[..base_length(one, self.templates)])
+    }
+
+    fn told(
+        &self,
+        path: &str,
+        group: &[usize],
+        kept_out: &[String],
+        learned: &LearnedRule,
+    ) -> Option<Value> {
+        let base = pattern(self.base(group))?;
+        let mut purges = vec![format!("{}/{{*rest}}", base.trim_end_matches('/'))];
+        for cause in learned.causes.difference(&self.related(group)) {
+            purges.push(pattern(&self.templates.get(*cause)?.segments)?);
+        }
+        let names = |places: &[u16]| -> Vec<&str> {
+            places.iter().map(|place| self.name(*place)).collect()
+        };
+        let parameters: BTreeSet<&str> = group
+            .iter()
+            .flat_map(|at| self.templates[*at].facts.parameters.frequent(1))
+            .map(|(name, _)| name)
+            .take(MAX_PARAMETERS)
+            .collect();
+        let (played, callers) = (&learned.played, &learned.callers);
+        Some(json!({
+            "path": path,
+            "ttl_s": learned.ttl,
+            "scope": if learned.is_shared { "shared" } else { "private" },
+            "credential_headers": names(&learned.credentials),
+            "key_headers": names(&learned.keyed),
+            "drop_headers": names(&learned.dropped),
+            "tag": tag(&base),
+            "purges": purges,
+            "kept_out": kept_out,
+            "parameters": parameters,
+            "requests": played.reads,
+            "hits": played.hits,
+            "stale": played.stale,
+            "unchecked": played.unchecked,
+            "oldest_s": played.oldest / 1000,
+            "changes": learned.changes,
+            "callers": callers.named,
+            "anonymous": callers.anonymous,
+            "same_for_others": callers.same,
+            "other_for_others": callers.other,
+        }))
+    }
+
+    fn name(&self, place: u16) -> &str {
+        self.trail.names.get(usize::from(place)).map_or("", |name| name)
+    }
+
+    fn header_use(&self, name: &str) -> HeaderUse {
+        let own = &self.rules.credential.headers;
+        if NOISE.contains(&name) {
+            return HeaderUse::Noise;
+        }
+        if own.iter().any(|known| known.as_str() == name) {
+            return HeaderUse::Credential;
+        }
+        match meaning(name) {
+            // What is not a name in the file was cut, or escaped.
+            _ if http::HeaderName::from_bytes(name.as_bytes()).is_err() => HeaderUse::Left,
+            Some(Meaning::Credential) => HeaderUse::Credential,
+            _ if FROM_TRUSTED.contains(&name) => HeaderUse::Left,
+            Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => HeaderUse::Left,
+            Some(Meaning::Caller | Meaning::Choice) => HeaderUse::Meaningful,
+            None => HeaderUse::Unknown,
+        }
+    }
+}
+
+/// The heaviest ones, without their weights.
+fn first(mut all: Vec<(u64, Value)>) -> Vec<Value> {
+    all.sort_by_key(|(weight, _)| Reverse(*weight));
+    all.into_iter().take(MAX_SHOWN).map(|(_, value)| value).collect()
+}
