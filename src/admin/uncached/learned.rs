@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::MAX_SHOWN;
 use super::proposal::{base_length, kept_out, tag};
 use super::verdict::unfit;
-use crate::admin::remedies::NOISE;
+use crate::admin::remedies::is_noise;
 use crate::admin::state::AdminState;
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::plan::PolicyRules;
@@ -223,7 +223,7 @@ impl<'a> Learning<'a> {
 
     fn header_use(&self, name: &str) -> HeaderUse {
         let own = &self.rules.credential.headers;
-        if NOISE.contains(&name) {
+        if is_noise(name) {
             return HeaderUse::Noise;
         }
         if own.iter().any(|known| known.as_str() == name) {
