@@ -437,6 +437,50 @@ async function whatToCacheNext (chromium) {
   })
 }
 
+async function reasonsAreLinks (chromium) {
+  const mock = new Mock('hostile')
+  await withMock(chromium, mock, { moves: false }, async (opened) => {
+    const { page } = opened
+    // Text of strangers is no link, and what is a reason is one.
+    await page.getByRole('button', { name: /onerror/ }).first().click()
+    const hostile = page.locator('.stack > li').filter({ hasText: 'onerror' }).first()
+    await until('the hostile reason is told', () => hostile.innerText(), (told) => told.includes('onerror'))
+    assert.equal(await hostile.locator('.reason a').count(), 0)
+    await page.getByRole('button', { name: '/api/v1/dashboard', exact: true }).click()
+    const known = page.locator('.reason').getByRole('link', { name: 'unkeyed header', exact: true })
+    await until('a known one is a link', () => known.count(), (n) => n === 1)
+    await page.getByRole('button', { name: 'Start' }).click()
+    await until('it streams', () => text(page, '#tail-state'), (one) => one === 'Live')
+    mock.request({ path: '/only-here', disposition: 'BYPASS', reason: 'missing field', subject: HOSTILE })
+    mock.request({ path: '/only-here', disposition: 'BYPASS', reason: HOSTILE, subject: null })
+    mock.request({ path: '/only-here', disposition: 'BYPASS', reason: 'constructor', subject: null })
+    const line = (has) => page.locator('#tail-lines tr').filter({ hasText: has })
+    await until('all three', () => line('/only-here').count(), (n) => n === 3)
+    const field = line('missing field').getByRole('link')
+    assert.equal(await field.innerText(), 'missing field', 'the name after it is not in the link')
+    assert.equal(await line('/only-here').locator('a').count(), 1)
+    assert.equal(await page.locator('img').count(), 0)
+    await inspect(opened, 'links of reasons', { schemes: ['light', 'dark'] })
+
+    // Every link leads to a section, and the keyboard gets there.
+    const links = await page.locator('a[href*="reasons.html#"]').evaluateAll((all) => all.map((one) => one.href))
+    assert.ok(links.length >= 4, links.join(' '))
+    await field.focus()
+    await page.keyboard.press('Enter')
+    await page.waitForURL(/dashboard\/reasons\.html#missing-field$/)
+    assert.match(await page.locator('.why:target').innerText(), /^missing field NAME.*lacks a field.*Let clients send the field/s)
+    const ids = new Set(await page.locator('.why').evaluateAll((all) => all.map((one) => one.id)))
+    for (const link of links) assert.ok(ids.has(new URL(link).hash.slice(1)), link)
+    await page.getByRole('link', { name: 'Dashboard' }).click()
+    await page.locator('#link[data-state=live]').waitFor()
+  })
+  await withMock(chromium, new Mock('shadow'), {}, async ({ page }) => {
+    const link = page.locator('#shadow-rows').getByRole('link', { name: 'set-cookie' }).first()
+    assert.match(await link.getAttribute('href'), /reasons\.html#set-cookie$/)
+    assert.match(await page.locator('#shadow-rows').innerText(), /set-cookie 41/)
+  })
+}
+
 export const LOOKS = {
   "strangers' text stays text": strangersTextIsText,
   '200 routes are updated in place': manyRoutesStayInPlace,
@@ -451,5 +495,6 @@ export const LOOKS = {
   'live requests hold still': liveRequestsHoldStill,
   'all sidecars': allSidecarsAreOnOnePage,
   'what memory holds': memoryIsBrowsed,
-  'what to cache next': whatToCacheNext
+  'what to cache next': whatToCacheNext,
+  'reasons are links to their sections': reasonsAreLinks
 }

@@ -13,8 +13,26 @@ const PAGES = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../src
 const TYPES = { '.css': 'text/css', '.js': 'text/javascript' }
 const FILES = { '/': ['index.html', 'text/html'] }
 for (const file of fs.readdirSync(PAGES)) if (path.extname(file) in TYPES) FILES[`/dashboard/${file}`] = [file, TYPES[path.extname(file)]]
+const MANUAL = path.join(PAGES, '../../../docs/src/reference/reasons.md')
 const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
+
+// The reasons of the manual, which are made from the same table as those of a real sidecar.
+function reasons () {
+  const rows = fs.readFileSync(MANUAL, 'utf8').matchAll(/^\| `([^`]+?)( NAME)?` \| `([a-z_]+)` \| (.*?) \| (.*?) \| .* \|$/gm)
+  return new Map([...rows].map(([, words, name = '', label, meaning, remedy]) => [words, { heading: words + name, slug: label.replaceAll('_', '-'), meaning, remedy }]))
+}
+
+const slugs = () => `export const SLUGS = new Map(${JSON.stringify([...reasons()].map(([words, { slug }]) => [words, slug]))})\n`
+
+function reasonsPage () {
+  const plain = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
+  const sections = [...reasons().values()].map(({ heading, slug, meaning, remedy }) => `<section class="why" id="${slug}" aria-labelledby="h-${slug}"><h3 id="h-${slug}">${plain(heading)}</h3><dl class="facts"><dt>What it means</dt><dd>${plain(meaning)}</dd><dt>What to do</dt><dd>${plain(remedy)}</dd></dl></section>`)
+  return fs.readFileSync(path.join(PAGES, 'reasons.html'), 'utf8').replace('<!-- reasons -->', `<section class="card" aria-labelledby="h-all"><h2 id="h-all">All</h2>${sections.join('')}</section>`)
+}
+
+// Made by the sidecar, and not files as they are.
+const MADE = { '/dashboard/slugs.js': [slugs, 'text/javascript'], '/dashboard/reasons.html': [reasonsPage, 'text/html'] }
 
 export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile', 'incident', 'fleet']
 
@@ -340,10 +358,9 @@ export class Mock {
   answer (request, response, body) {
     const url = new URL(request.url, 'http://localhost')
     const json = (value, status = 200) => response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(value))
-    if (url.pathname in FILES) {
-      const [file, type] = FILES[url.pathname]
-      return response.writeHead(200, { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': CSP, 'cache-control': 'no-store' }).end(fs.readFileSync(path.join(PAGES, file)))
-    }
+    const page = (type, text) => response.writeHead(200, { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': CSP, 'cache-control': 'no-store' }).end(text)
+    if (url.pathname in FILES) return page(FILES[url.pathname][1], fs.readFileSync(path.join(PAGES, FILES[url.pathname][0])))
+    if (url.pathname in MADE) return page(MADE[url.pathname][1], MADE[url.pathname][0]())
     switch (`${request.method} ${url.pathname}`) {
       case 'GET /stats': return json(this.stats())
       case 'GET /history':
