@@ -175,7 +175,8 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
         add("shadow", &format!("{}: see `sidecache advise`", counted(shadow.findings, "finding")));
     }
     let uncached = &stats.uncached;
-    if uncached.templates > 0 {
+    // Templates of writes alone are nothing that a route could answer.
+    if uncached.requests > 0 {
         let (requests, time) = (counted(uncached.requests, "request"), seconds(uncached.app_s));
         add("no route", &format!("{requests}, {time} in the app: see `sidecache advise`"));
     }
