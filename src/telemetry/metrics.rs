@@ -11,6 +11,7 @@ mod exposition;
 mod format;
 mod histogram;
 mod latency;
+mod portion;
 mod protobuf;
 mod row;
 mod table;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::buckets::{BOUND_BUCKETS, BOUNDS, range};
+use super::portion::Portion;
 
 /// A duration in whole nanoseconds.
 #[inline]
@@ -95,6 +96,25 @@ impl Latency {
         };
         let counts = self.counts.iter().filter_map(left).collect();
         Self { counts, sum: self.sum.saturating_sub(earlier.sum) }
+    }
+
+    /// Takes a part of the durations out, evenly from the shortest to the longest.
+    pub(super) fn take(&mut self, portion: Portion) -> Self {
+        let (mut passed, mut gone, mut taken) = (0_u64, 0, Vec::new());
+        self.counts.retain_mut(|(bucket, count)| {
+            passed = passed.saturating_add(*count);
+            // Rounded over all so far, so that many buckets of one duration each lose some, too.
+            let part = (portion.of(passed) - gone).min(*count);
+            gone += part;
+            if part > 0 {
+                taken.push((*bucket, part));
+            }
+            *count -= part;
+            *count > 0
+        });
+        let sum = Duration::from_nanos(portion.of(nanos(self.sum)));
+        self.sum = self.sum.saturating_sub(sum);
+        Self { counts: taken, sum }
     }
 
     /// Each bound of `/metrics` in seconds, with the exact number of durations that did not exceed
