@@ -433,7 +433,20 @@ async function whatToCacheNext (chromium) {
     assert.match(await route.innerText(), /in shadow mode.*do not purge them/s)
     await route.getByRole('button', { name: 'Copy' }).click()
     assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^\+path = "\/api\/v1\/invoices\/\{id\}"$/m)
+    assert.ok(await page.locator('#uncached-sampling').isHidden())
+    assert.match(await text(page, '#uncached-count'), /^4,600 requests without a route, [^,]* in the app$/)
     await inspect(opened, 'what to cache next')
+  })
+  const sampled = new Mock('busy')
+  sampled.samples = true
+  await withMock(chromium, sampled, {}, async (opened) => {
+    const { page } = opened
+    await until('it says that it is a sample', () => text(page, '#uncached-count'), (told) => told.endsWith('estimated from a sample of 101'))
+    assert.ok(await page.locator('#uncached-sampling').isVisible())
+    const [first, second] = await page.locator('#uncached-rows > tr').allInnerTexts()
+    assert.match(first, /4,210\s+of a sample of 85\s.*74\.0\s?%\s+of 64 compared/s)
+    assert.ok(!second.includes('sample'), second)
+    await inspect(opened, 'a sample of what to cache next', { schemes: ['dark'] })
   })
 }
 

@@ -92,6 +92,7 @@ export class Mock {
     this.began = Date.now()
     this.started = this.began - (state === 'incident' ? 20 * HOUR : 8_000_000)
     this.failsHistory = false
+    this.samples = false
     this.routes = routesOf(state)
     this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path. Add a route for these paths if they should be cached.'), reason('BYPASS', 'method', null, 0.2, null, 'The method is neither GET nor HEAD.')])
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
@@ -251,12 +252,12 @@ export class Mock {
   }
 
   uncached () {
-    const path = (path, requests, app_s, hit_share, more) => ({ path, requests, app_s, mean_ms: app_s * 1000 / requests, error_s: 0, compared: requests, hit_share, shared_hit_share: hit_share, saved_s: hit_share === null ? null : hit_share * app_s, credential_share: 1, cookie_share: 0, parameters: ['page'], headers: ['x-tenant-id'], writes: [], why_not: null, suggestion: null, ...more })
+    const path = (path, requests, app_s, hit_share, more) => ({ path, requests, observed: requests, app_s, mean_ms: app_s * 1000 / requests, error_s: 0, compared: requests, hit_share, shared_hit_share: hit_share, saved_s: hit_share === null ? null : hit_share * app_s, credential_share: 1, cookie_share: 0, parameters: ['page'], headers: ['x-tenant-id'], writes: [], why_not: null, suggestion: null, ...more })
     const diff = '@@ -20,2 +20,12 @@\n ttl = "5m"\n+\n+[[routes]]\n+path = "/api/v1/invoices/{id}"\n+mode = "shadow"\n+ttl = "1m"\n+tags = ["invoices"]\n'
     const suggestion = { toml: '[[routes]]\npath = "/api/v1/invoices/{id}"\nmode = "shadow"\n', diff, does: 'Watches /api/v1/invoices/{id} in shadow mode.', risks: 'Writes elsewhere that change these responses do not purge them.' }
     const strange = this.state === 'hostile' ? [path(HOSTILE, 3, 900, null, { why_not: HOSTILE })] : []
-    const paths = [...strange, path('/api/v1/invoices/{n}', 4210, 812.4, 0.74, { suggestion }), path('/login', 310, 41.2, 0, { why_not: 'a login, or a part of one: its responses are for one caller and one time' })]
-    return { templates: paths.length, max_templates: 256, requests: 4600, app_s: 861, unplaced: 80, ttl_s: 60, half_life_s: 3600, paths: ['idle', 'empty'].includes(this.state) ? [] : paths }
+    const paths = [...strange, path('/api/v1/invoices/{n}', 4210, 812.4, 0.74, { suggestion, ...(this.samples ? { observed: 85, compared: 64 } : {}) }), path('/login', 310, 41.2, 0, { why_not: 'a login, or a part of one: its responses are for one caller and one time' })]
+    return { templates: paths.length, max_templates: 256, requests: 4600, observed: this.samples ? 101 : 4600, sampling: this.samples, app_s: 861, unplaced: 80, ttl_s: 60, half_life_s: 3600, paths: ['idle', 'empty'].includes(this.state) ? [] : paths }
   }
 
   explain ({ method, target, headers }) {
