@@ -32,6 +32,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("polling.js", SCRIPT, include_str!("dashboard/polling.js")),
     ("purge.js", SCRIPT, include_str!("dashboard/purge.js")),
     ("reasons.js", SCRIPT, include_str!("dashboard/reasons.js")),
+    ("recent.js", SCRIPT, include_str!("dashboard/recent.js")),
     ("reload.js", SCRIPT, include_str!("dashboard/reload.js")),
     ("routes.js", SCRIPT, include_str!("dashboard/routes.js")),
     ("state.js", SCRIPT, include_str!("dashboard/state.js")),

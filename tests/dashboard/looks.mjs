@@ -450,6 +450,25 @@ async function whatToCacheNext (chromium) {
   })
 }
 
+// The second poll is never answered: what is shown is what the page knows from the server alone.
+async function tilesAreFullAtOnce (chromium) {
+  const mock = new Mock('incident')
+  mock.holdsStats = true
+  await withMock(chromium, mock, { moves: false }, async ({ page }) => {
+    await until('the page has asked twice', () => mock.statsAsked, (n) => n === 2)
+    await until('the rate', () => text(page, '#rps'), (told) => Number(told) > 40 && Number(told) < 120)
+    assert.match(await text(page, '#ratio-minute'), /^8\d\.\d\s?%$/)
+    assert.match(await text(page, '#ratio-all-minute'), /^7\d\.\d\s?%$/)
+    assert.equal(await text(page, '#ratio-span'), 'last minute')
+  })
+  const idle = new Mock('idle')
+  idle.holdsStats = true
+  await withMock(chromium, idle, { moves: false }, async ({ page }) => {
+    await until('the page has asked twice', () => idle.statsAsked, (n) => n === 2)
+    assert.equal(await text(page, '#rps'), '–', 'what nobody knows is not zero')
+  })
+}
+
 async function reasonsAreLinks (chromium) {
   const mock = new Mock('hostile')
   await withMock(chromium, mock, { moves: false }, async (opened) => {
@@ -509,5 +528,6 @@ export const LOOKS = {
   'all sidecars': allSidecarsAreOnOnePage,
   'what memory holds': memoryIsBrowsed,
   'what to cache next': whatToCacheNext,
-  'reasons are links to their sections': reasonsAreLinks
+  'reasons are links to their sections': reasonsAreLinks,
+  'the tiles are full at once': tilesAreFullAtOnce
 }

@@ -93,6 +93,8 @@ export class Mock {
     this.started = this.began - (state === 'incident' ? 20 * HOUR : 8_000_000)
     this.failsHistory = false
     this.samples = false
+    this.holdsStats = false
+    this.statsAsked = 0
     this.routes = routesOf(state)
     this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path. Add a route for these paths if they should be cached.'), reason('BYPASS', 'method', null, 0.2, null, 'The method is neither GET nor HEAD.')])
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
@@ -363,7 +365,11 @@ export class Mock {
     if (url.pathname in FILES) return page(FILES[url.pathname][1], fs.readFileSync(path.join(PAGES, FILES[url.pathname][0])))
     if (url.pathname in MADE) return page(MADE[url.pathname][1], MADE[url.pathname][0]())
     switch (`${request.method} ${url.pathname}`) {
-      case 'GET /stats': return json(this.stats())
+      case 'GET /stats':
+        this.statsAsked += 1
+        // The second one is not answered, so that the page stays as the first one made it.
+        if (this.holdsStats && this.statsAsked > 1) return null
+        return json(this.stats())
       case 'GET /history':
         if (this.failsHistory) return json({ error: 'out of order' }, 500)
         return json(this.history(url.searchParams.get('range')))
