@@ -17,6 +17,7 @@ mod modes;
 mod openapi;
 mod peers;
 mod readiness;
+mod reasons_page;
 mod reload;
 mod remedies;
 mod response;

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+mod guide;
 mod reason;
 
+pub use self::guide::ABOUT_REASONS;
 pub use self::reason::{Reason, Step};
 
 macro_rules! dispositions {

@@ -4,6 +4,8 @@
 //! The request path leaves a note of each request in a bounded queue; everything else happens after
 //! its response, in a task of its own that ends when the queue is empty.
 //!
+//! What it costs is bounded: at high rates it looks at samples ([`sample`]).
+//!
 //! SECURITY: strangers choose paths, queries and headers. Of them only names are kept, folded
 //! ([`fold`]) and bounded ([`tree`]); values are told apart by hashes with a key of this process.
 
@@ -14,6 +16,7 @@ pub mod learn;
 pub mod observation;
 pub mod rehearsal;
 mod repeats;
+pub mod sample;
 pub mod trail;
 pub mod tree;
 
@@ -26,7 +29,8 @@ use parking_lot::Mutex;
 
 use self::fold::PathPart;
 use self::observation::{RequestFacts, ResponseFacts, UnroutedNote};
-use self::repeats::Repeats;
+use self::repeats::{Repeats, Seen};
+use self::sample::{ReadSampler, SampledRead};
 use self::trail::{Trail, TrailEvent, TrailFacts, TrailKind, TrailRead, TrailSnapshot};
 use self::tree::{PathTemplate, TemplateTree};
 use crate::policy::request_target;
@@ -52,6 +56,8 @@ pub const MAX_DIGESTED_PER_SECOND: u64 = 4 * 1024 * 1024;
 pub struct UncachedCounters {
     /// Requests that were not counted, because too many waited.
     pub queue_full: Arc<Counter>,
+    /// Reads that were not looked at, because others of a sample stand for them.
+    pub unsampled: Arc<Counter>,
     /// Templates that have given their places to others.
     pub evicted: Arc<Counter>,
     /// Templates that have a place now.
@@ -70,6 +76,7 @@ pub struct Uncached {
     state: Mutex<State>,
     /// Numbers what happens to requests, so that it is known what overlaps.
     steps: AtomicU64,
+    sampler: ReadSampler,
     /// The second, from the start, for which bytes are counted; and the bytes.
     digesting: (AtomicU64, AtomicU64),
     /// Counts of what has reached a limit.
@@ -89,8 +96,10 @@ struct State {
 /// All reads without a route, those without a template too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Reads.
+    /// Reads, of which some are estimated.
     pub requests: u64,
+    /// Those that were looked at; as many as there are reads unless they stand for others.
+    pub observed: u64,
     /// The time that the app took for them, in microseconds.
     pub micros: u64,
     /// Reads that have no template: the app has not found what they asked for.
@@ -110,9 +119,11 @@ impl Uncached {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
+        let hasher = RandomState::new();
         Self {
             began: now,
-            hasher: RandomState::new(),
+            sampler: ReadSampler::new(hasher.hash_one(0)),
+            hasher,
             queue: Mutex::default(),
             is_draining: AtomicBool::new(false),
             state: Mutex::default(),
@@ -142,6 +153,22 @@ impl Uncached {
     /// The next step of all requests.
     pub fn step(&self) -> u64 {
         self.steps.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How a read with this keyed hash at this time, in milliseconds, is looked at; `None` if it is
+    /// not, because others stand for it.
+    pub fn sample(&self, key: u64, now: u64) -> Option<SampledRead> {
+        let chosen = self.sampler.choose(key, now);
+        if chosen.is_none() {
+            self.counters.unsampled.inc();
+        }
+        chosen
+    }
+
+    /// Whether only samples are looked at now, in milliseconds.
+    #[must_use]
+    pub fn is_sampling(&self, now: u64) -> bool {
+        self.sampler.is_sampling(now)
     }
 
     /// Whether so many bytes more may be digested in this second.
@@ -268,10 +295,13 @@ impl State {
                 }
             }
             RequestFacts::Read(read) => {
-                self.totals.requests += 1;
-                self.totals.micros += u64::try_from(took.as_micros()).unwrap_or(0);
+                let weight = read.sample.weight;
+                self.totals.requests += weight;
+                self.totals.observed += u64::from(weight > 0);
+                let micros = u64::try_from(took.as_micros()).unwrap_or(0);
+                self.totals.micros += micros.saturating_mul(weight);
                 let Some(facts) = facts else {
-                    self.totals.unplaced += 1;
+                    self.totals.unplaced += weight;
                     return;
                 };
                 let repeats = &mut self.repeats;
@@ -280,7 +310,10 @@ impl State {
                     let mut see = |key| repeats.see(key, read.caller, digest, *at);
                     (see(own), see(read.key))
                 });
-                facts.read(read, response, *took, seen);
+                // Where nothing was seen, another one may not have been looked at.
+                let is_known =
+                    |(own, _): &(Seen, Seen)| read.sample.is_complete || *own != Seen::Nothing;
+                facts.read(read, response, *took, seen.filter(is_known));
             }
         }
     }
@@ -328,6 +361,7 @@ impl State {
             self.halved += half_life;
             self.tree.halve();
             self.totals.requests /= 2;
+            self.totals.observed /= 2;
             self.totals.micros /= 2;
             self.totals.unplaced /= 2;
         }

@@ -217,8 +217,8 @@ async fn ready(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Re
 
 async fn metrics(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    let (content_type, text) = context.state.metrics(accept);
-    content(StatusCode::OK, content_type, text)
+    let (content_type, body) = context.state.metrics(accept);
+    content(StatusCode::OK, content_type, body)
 }
 
 #[derive(Deserialize)]

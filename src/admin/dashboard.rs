@@ -3,10 +3,12 @@
 use axum::response::Response;
 use http::StatusCode;
 
+use super::reasons_page;
 use super::response::content;
 
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const PAGE: &str = "text/html; charset=utf-8";
 
 /// The files below `/dashboard/`: name, type and text.
 const FILES: &[(&str, &str, &str)] = &[
@@ -29,6 +31,8 @@ const FILES: &[(&str, &str, &str)] = &[
     ("peers.js", SCRIPT, include_str!("dashboard/peers.js")),
     ("polling.js", SCRIPT, include_str!("dashboard/polling.js")),
     ("purge.js", SCRIPT, include_str!("dashboard/purge.js")),
+    ("reasons.js", SCRIPT, include_str!("dashboard/reasons.js")),
+    ("recent.js", SCRIPT, include_str!("dashboard/recent.js")),
     ("reload.js", SCRIPT, include_str!("dashboard/reload.js")),
     ("routes.js", SCRIPT, include_str!("dashboard/routes.js")),
     ("state.js", SCRIPT, include_str!("dashboard/state.js")),
@@ -41,11 +45,16 @@ const FILES: &[(&str, &str, &str)] = &[
 
 /// The page itself.
 pub(super) fn page() -> Response {
-    content(StatusCode::OK, "text/html; charset=utf-8", include_str!("dashboard/index.html"))
+    content(StatusCode::OK, PAGE, include_str!("dashboard/index.html"))
 }
 
 /// A file of the page; `None` if there is no such file.
 pub(super) fn file(name: &str) -> Option<Response> {
+    match name {
+        "reasons.html" => return Some(content(StatusCode::OK, PAGE, reasons_page::page())),
+        "slugs.js" => return Some(content(StatusCode::OK, SCRIPT, reasons_page::slugs())),
+        _ => {}
+    }
     let (_, content_type, text) = FILES.iter().find(|(own, ..)| *own == name)?;
     Some(content(StatusCode::OK, content_type, *text))
 }
@@ -63,5 +72,19 @@ mod tests {
                 assert!(file(imported).is_some(), "{name} imports {imported}");
             }
         }
+    }
+
+    #[test]
+    fn every_link_to_a_reason_leads_to_its_section() {
+        const LINK: &str = "\"dashboard/reasons.html#";
+        let index = include_str!("dashboard/index.html");
+        let reasons = reasons_page::page();
+        let links: Vec<&str> =
+            index.split(LINK).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(!links.is_empty());
+        for slug in links {
+            assert!(reasons.contains(&format!(" id=\"{slug}\"")), "{slug}");
+        }
+        assert!(include_str!("dashboard/reasons.js").contains("dashboard/reasons.html#"));
     }
 }

@@ -28,7 +28,7 @@ use crate::proxy::Proxy;
 use crate::shadow::report::{Advice, ShadowReport};
 use crate::telemetry::events::{EventKind, PurgeEvent};
 use crate::telemetry::hot_tags::TagEvent;
-use crate::telemetry::metrics::MetricsFormat;
+use crate::telemetry::metrics::ScrapeFormat;
 
 /// How many clients may subscribe to events at once.
 pub(super) const MAX_SUBSCRIBERS: usize = 16;
@@ -105,9 +105,9 @@ impl AdminState {
     }
 
     /// All metrics in the format that `Accept` selects, with its media type.
-    pub(super) fn metrics(&self, accept: Option<&str>) -> (&'static str, String) {
-        let format = MetricsFormat::negotiate(accept);
-        (format.content_type(), self.proxy.metrics.encode_as(format))
+    pub(super) fn metrics(&self, accept: Option<&str>) -> (&'static str, Vec<u8>) {
+        let format = ScrapeFormat::negotiate(accept);
+        (format.content_type(), self.proxy.metrics.encode(format))
     }
 
     pub(super) fn shadow(&self) -> ShadowReport {

@@ -29,7 +29,9 @@ const MAX_NAMES: usize = 8;
 pub(super) fn report(state: &AdminState) -> Value {
     let proxy = &state.proxy;
     let rules = &proxy.active_config().rules;
-    uncached(proxy.uncached.snapshot(), rules, &*state.reloader)
+    let mut report = uncached(proxy.uncached.snapshot(), rules, &*state.reloader);
+    report["sampling"] = proxy.uncached.is_sampling(proxy.clock.wall().0).into();
+    report
 }
 
 /// What `/stats` says of it.
@@ -38,6 +40,7 @@ pub(super) fn summary(state: &AdminState) -> Value {
     json!({
         "templates": templates,
         "requests": totals.requests,
+        "observed": totals.observed,
         "app_s": seconds(totals.micros),
     })
 }
@@ -82,6 +85,7 @@ fn uncached(snapshot: UncachedSnapshot, rules: &PolicyRules, file: &dyn ReloadHa
         "templates": held,
         "max_templates": MAX_TEMPLATES,
         "requests": totals.requests,
+        "observed": totals.observed,
         "app_s": seconds(totals.micros),
         "unplaced": totals.unplaced,
         "ttl_s": TTL.as_secs(),
@@ -139,6 +143,7 @@ fn path(one: &PathTemplate, all: &[PathTemplate], made: Result<Value, String>) -
     json!({
         "path": shown(&one.segments),
         "requests": requests,
+        "observed": facts.observed,
         "app_s": app,
         "mean_ms": ratio(facts.micros / 1000, requests),
         "error_s": seconds(facts.error),

@@ -77,6 +77,13 @@ fn register_uncached(registrar: &MetricsRegistrar<'_>, uncached: &UncachedCounte
     registrar.limit("uncached.templates", &uncached.evicted);
     registrar.limit("uncached.queue", &uncached.queue_full);
     registrar.limit("uncached.trail", &uncached.trail);
+    // No limit that an operator should hear of: the numbers stay true.
+    registrar.count(
+        "sidecache_uncached_unsampled",
+        "Requests without a route that were not looked at for `/uncached`, because others of a \
+         sample stand for them",
+        &uncached.unsampled,
+    );
 }
 
 fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute, ApiUncached};
 use super::error::CommandError;
-use super::format::{clean, clean_lines, counted, percent, seconds};
+use super::format::{clean, clean_lines, counted, percent, sample_note, seconds};
 use super::output;
 use super::remote::RemoteArgs;
 
@@ -73,13 +73,15 @@ fn what_next(report: &ApiUncached) -> String {
         return String::new();
     }
     let mut text = format!(
-        "# What to cache next: {} without a route, {} in the app\n",
+        "# What to cache next: {} without a route, {} in the app{}\n",
         counted(report.requests, "request"),
-        seconds(report.app_s)
+        seconds(report.app_s),
+        sample_note(report.requests, report.observed)
     );
     for one in report.paths.iter().take(MAX_PATHS) {
         let (requests, time) = (counted(one.requests, "request"), seconds(one.app_s));
-        let _ = write!(text, "\n# {}: {requests}, {time} in the app", clean(&one.path));
+        let sample = sample_note(one.requests, one.observed);
+        let _ = write!(text, "\n# {}: {requests}, {time} in the app{sample}", clean(&one.path));
         if one.hit_share.is_some() {
             let saved = seconds(one.saved_s.unwrap_or_default());
             let _ = write!(text, ", {} would be hits, which saves {saved}", percent(one.hit_share));

@@ -31,14 +31,15 @@ macro_rules! api_types {
 api_types! {
     /// `GET /uncached`, and its sums in `GET /stats`.
     ApiUncached {
-        templates: u64,
         requests: u64,
+        observed: Option<u64>,
         app_s: f64,
         paths: Vec<ApiUncachedPath>,
     }
     ApiUncachedPath {
         path: String,
         requests: u64,
+        observed: Option<u64>,
         app_s: f64,
         hit_share: Option<f64>,
         saved_s: Option<f64>,

@@ -129,6 +129,16 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// What follows a number of requests of which only a sample was looked at; nothing if all were.
+pub(super) fn sample_note(requests: u64, observed: Option<u64>) -> String {
+    match observed {
+        Some(observed) if observed < requests => {
+            format!(" (estimated from a sample of {observed})")
+        }
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

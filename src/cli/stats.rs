@@ -16,7 +16,9 @@ use super::api_types::{
 };
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
-use super::format::{clean, clean_lines, counted, millis, percent, seconds, size, sum, table};
+use super::format::{
+    clean, clean_lines, counted, millis, percent, sample_note, seconds, size, sum, table,
+};
 use super::output;
 use super::remote::{Remote, RemoteArgs};
 
@@ -175,9 +177,11 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
         add("shadow", &format!("{}: see `sidecache advise`", counted(shadow.findings, "finding")));
     }
     let uncached = &stats.uncached;
-    if uncached.templates > 0 {
+    // Templates of writes alone are nothing that a route could answer.
+    if uncached.requests > 0 {
         let (requests, time) = (counted(uncached.requests, "request"), seconds(uncached.app_s));
-        add("no route", &format!("{requests}, {time} in the app: see `sidecache advise`"));
+        let sample = sample_note(uncached.requests, uncached.observed);
+        add("no route", &format!("{requests}, {time} in the app{sample}: see `sidecache advise`"));
     }
     if shadow.audited > 0 {
         add(

@@ -125,3 +125,22 @@ impl StoreAbortCounters {
         counted.map_or(&self.failed, |(_, counter)| counter).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Step;
+
+    #[test]
+    fn what_is_dropped_for_a_reason_is_counted_where_the_pages_say() {
+        let counters = StoreAbortCounters::default();
+        for reason in Reason::ALL.iter().filter(|reason| reason.steps().contains(&Step::Body)) {
+            let told = reason.counters().pop().expect("it has a counter");
+            assert_eq!(told.metric, "sidecache_store_aborted_total");
+            let counts = counters.counts();
+            let own = counts.iter().find(|(counted, _)| counted == reason);
+            let counted_as = own.map_or(Reason::StoreFailed, |(counted, _)| *counted);
+            assert_eq!(told.label, counted_as.label(), "{reason:?}");
+        }
+    }
+}

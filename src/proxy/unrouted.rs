@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing that is noted here changes a request or its response. Before the request is
 //! sent, its names are copied and its key is hashed; the rest is done when its response has begun,
-//! or has ended.
+//! or has ended. Of many requests only samples are noted: of the others the key is hashed alone.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
@@ -97,7 +97,9 @@ pub(super) async fn pass(
     if outcome.reason != Some(Reason::NoRoute) {
         return pass::pass(resources, context, parts, body, outcome, route).await;
     }
-    let request = UnroutedRequest::read(&resources.uncached, &context, &parts);
+    let Some(request) = UnroutedRequest::read(&resources.uncached, &context, &parts) else {
+        return pass::pass(resources, context, parts, body, outcome, route).await;
+    };
     let mut passed = pass::pass(resources, context, parts, body, outcome, route).await;
     request.note(resources, &mut passed);
     passed
@@ -126,11 +128,14 @@ impl UnroutedRequest {
         Self { path: path.into(), request, is_get: parts.method == Method::GET, trail: None }
     }
 
-    fn read(uncached: &Uncached, context: &RequestContext<'_>, parts: &Parts) -> Self {
+    /// A read; `None` if there are too many, and others of a sample stand for it.
+    fn read(uncached: &Uncached, context: &RequestContext<'_>, parts: &Parts) -> Option<Self> {
         let (uri, headers) = (&parts.uri, &parts.headers);
         let credential = &context.config.rules.credential;
         let query = uri.query().unwrap_or_default();
         let host = plan::authority(uri, headers);
+        let key = uncached.hash(&(parts.method.as_str(), &*host, uri.path(), query));
+        let sample = uncached.sample(key, context.now.0)?;
         let own = &credential.headers;
         let has_credential = headers.contains_key(AUTHORIZATION)
             || own.iter().any(|name| headers.contains_key(name));
@@ -141,7 +146,8 @@ impl UnroutedRequest {
         let names =
             names.map(|parameter| parameter.split_once('=').map_or(parameter, |(name, _)| name));
         let read = ReadFacts {
-            key: uncached.hash(&(parts.method.as_str(), &*host, uri.path(), query)),
+            key,
+            sample,
             caller,
             has_credential,
             has_cookies,
@@ -161,8 +167,12 @@ impl UnroutedRequest {
                 .cloned()
                 .collect(),
         };
-        let trail = trail::of_read(uncached, context, parts, read.key);
-        Self { trail, ..Self::new(parts, RequestFacts::Read(read)) }
+        // A page of which only some reads are seen tells nothing of what a rule would have served.
+        let trail = sample
+            .is_complete
+            .then(|| trail::of_read(uncached, context, parts, read.key))
+            .flatten();
+        Some(Self { trail, ..Self::new(parts, RequestFacts::Read(read)) })
     }
 
     /// Notes the request, when its response has ended if its body is digested.

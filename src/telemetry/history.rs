@@ -3,8 +3,8 @@
 //!
 //! Owns the rings and the marks, which have fixed limits ([`MAX_HISTORY_BYTES`] in all). The time
 //! is an argument. Must not know where the numbers come from: it is given readings of counters, and
-//! keeps the differences. What lies between two readings that are too far apart is a gap: nobody
-//! knows when in that time something was counted.
+//! keeps the differences. What lies between two readings is spread over the slots that it covers.
+//! If they are too far apart it is a gap: nobody knows when in that time something was counted.
 
 mod interval;
 mod marks;
@@ -81,10 +81,8 @@ impl TrafficHistory {
                 self.mark(now, MarkKind::Gap, &text);
             } else if now > then {
                 let interval = Interval::between(elapsed, earlier, &reading);
-                // The middle decides: a reading comes a little after the end of its slot.
-                let middle = then.after(elapsed / 2);
-                self.fine.record(middle, &interval);
-                self.coarse.record(middle, &interval);
+                self.fine.record(then, now, interval.clone());
+                self.coarse.record(then, now, interval);
             }
         }
         self.last = Some((now, reading));

@@ -11,6 +11,8 @@ mod exposition;
 mod format;
 mod histogram;
 mod latency;
+mod portion;
+mod protobuf;
 mod row;
 mod table;
 mod totals;
@@ -26,7 +28,7 @@ use parking_lot::Mutex;
 pub use self::counter::Counter;
 pub use self::description::Description;
 use self::exposition::{Family, Labels, MetricKind, Snapshot, Value};
-pub use self::format::MetricsFormat;
+pub use self::format::{MetricsFormat, ScrapeFormat};
 pub use self::latency::Latency;
 pub use self::row::{BodySource, RequestRecord, RowView};
 use self::row::{CLASSES, Row};
@@ -151,6 +153,15 @@ impl Metrics {
     #[must_use]
     pub fn encode_as(&self, format: MetricsFormat) -> String {
         self.snapshot().encode(format)
+    }
+
+    /// The same in any format.
+    #[must_use]
+    pub fn encode(&self, format: ScrapeFormat) -> Vec<u8> {
+        match format {
+            ScrapeFormat::Text(format) => self.encode_as(format).into_bytes(),
+            ScrapeFormat::Protobuf => protobuf::encode(&self.snapshot()),
+        }
     }
 
     /// The families of a scrape, with their labels and the label values so far.

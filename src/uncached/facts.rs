@@ -88,8 +88,10 @@ macro_rules! facts {
 }
 
 facts! {
-    /// Reads.
+    /// Reads; of a sample, those that it stands for. All counts down to `compared` are like that.
     requests,
+    /// Those that were looked at.
+    observed,
     /// The time that the app took for them, in microseconds.
     micros,
     /// The time, in microseconds, that another template may have had whose place this one took.
@@ -120,7 +122,8 @@ facts! {
     credentials,
     /// Requests with cookies.
     cookies,
-    /// Responses that were compared with what came before.
+    /// Responses that were compared with what came before. These were looked at, each of them, and
+    /// so were those below.
     compared,
     /// Those that the same caller had got within the time of a cache.
     hits,
@@ -174,9 +177,27 @@ impl Facts {
         took: Duration,
         seen: Option<(Seen, Seen)>,
     ) {
+        let weight = read.sample.weight;
+        if weight > 0 {
+            self.observed += 1;
+            self.count(read, response, took, weight);
+        }
         let add = |count: &mut u64, is: bool| *count += u64::from(is);
-        self.requests += 1;
-        self.micros += u64::try_from(took.as_micros()).unwrap_or(u64::MAX >> 16);
+        if let Some((own, shared)) = seen {
+            self.compared += 1;
+            add(&mut self.hits, own == Seen::Same);
+            add(&mut self.changed, matches!(own, Seen::Changed { .. }));
+            add(&mut self.shared_hits, shared == Seen::Same);
+            add(&mut self.by_caller, shared == Seen::Changed { by_caller: true });
+        }
+    }
+
+    /// Counts a read that stands for so many.
+    fn count(&mut self, read: &ReadFacts, response: &ResponseFacts, took: Duration, weight: u64) {
+        let add = |count: &mut u64, is: bool| *count += if is { weight } else { 0 };
+        self.requests += weight;
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX >> 16);
+        self.micros = self.micros.saturating_add(micros.saturating_mul(weight));
         add(&mut self.found, matches!(response.status, 200..=299 | 304));
         add(&mut self.partial, response.status == 206);
         add(&mut self.upgraded, response.status == 101);
@@ -192,17 +213,10 @@ impl Facts {
         add(&mut self.credentials, read.has_credential);
         add(&mut self.cookies, read.has_cookies);
         for name in &read.parameters {
-            self.parameters.add(&printable(name, MAX_PARAMETER), 1);
+            self.parameters.add(&printable(name, MAX_PARAMETER), weight);
         }
         for name in read.headers.iter().filter(|name| is_unkeyed(name.as_str())) {
-            self.headers.add(&printable(name.as_str(), MAX_HEADER), 1);
-        }
-        if let Some((own, shared)) = seen {
-            self.compared += 1;
-            add(&mut self.hits, own == Seen::Same);
-            add(&mut self.changed, matches!(own, Seen::Changed { .. }));
-            add(&mut self.shared_hits, shared == Seen::Same);
-            add(&mut self.by_caller, shared == Seen::Changed { by_caller: true });
+            self.headers.add(&printable(name.as_str(), MAX_HEADER), weight);
         }
     }
 

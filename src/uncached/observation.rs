@@ -8,6 +8,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use crate::semantics::cache_control::CacheControl;
+use crate::uncached::sample::SampledRead;
 use crate::uncached::trail::TrailFacts;
 
 /// The longest path that is looked at, in bytes.
@@ -52,6 +53,8 @@ pub enum RequestFacts {
 pub struct ReadFacts {
     /// A keyed hash of method, host, path and query.
     pub key: u64,
+    /// How it counts.
+    pub sample: SampledRead,
     /// A keyed hash of what identifies its caller; 0 for nobody.
     pub caller: u64,
     /// It has `Authorization`, or a header of `[credential]`.

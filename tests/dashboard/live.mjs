@@ -91,6 +91,28 @@ async function reasonsNameTheLine ({ page, scene }) {
   assert.match(await reason.innerText(), /has a place in the key\. More entries/)
 }
 
+// On a page of its own, so that what is open on the other one stays.
+async function reasonsHaveTheirSections ({ page, context, scene }) {
+  const reason = row(page, CAMPAIGNS).locator('.stack > li').filter({ hasText: 'unkeyed header' })
+  const target = await reason.getByRole('link', { name: 'unkeyed header', exact: true }).evaluate((link) => link.href)
+  const own = await context.newPage()
+  const asked = []
+  own.on('request', (request) => asked.push(new URL(request.url()).pathname))
+  await own.goto(target)
+  const section = own.locator('#unkeyed-header')
+  assert.ok(await section.evaluate((node) => node.matches(':target')))
+  const told = await section.innerText()
+  for (const part of ['unkeyed header NAME', 'the key does not contain', 'Make the header a field of the key', 'sidecache_requests_total{reason="unkeyed_header"}']) assert.ok(told.includes(part), `${part} in: ${told}`)
+  const metrics = await (await fetch(`${scene.url}metrics`)).text()
+  assert.match(metrics, /sidecache_requests_total\{[^}]*reason="unkeyed_header"\}/)
+  assert.deepEqual([...new Set(asked)].sort(), ['/dashboard/dashboard.css', '/dashboard/reasons.html'], 'it asks for its style alone')
+  assert.ok(await own.locator('.why').count() > 50)
+  await inspect({ page: own, axe: scene.axe }, 'the page of reasons')
+  await own.getByRole('link', { name: 'no route', exact: true }).press('Enter')
+  await own.waitForURL(/#no-route$/)
+  await own.close()
+}
+
 async function purgeByTag ({ page, scene }) {
   await scene.warm(CAMPAIGNS)
   const button = page.getByRole('button', { name: 'Purge campaigns:acme', exact: true })
@@ -188,10 +210,16 @@ async function explains ({ page, scene }) {
   await form.getByLabel('Headers').fill(`host: 127.0.0.1:${scene.port}\nx-tenant-id: acme\n`)
   await form.getByRole('button', { name: 'Explain' }).click()
   const told = await until('it is explained', () => text(page, '#explained'), (one) => one.includes('Stored'))
+  assert.equal(await page.locator('#explained a').count(), 0, 'a hit has no reason')
   for (const part of [`GET ${CAMPAIGNS}`, 'HIT', 'memory', 'campaigns:acme']) assert.ok(told.includes(part), `${part} in: ${told}`)
   await form.getByLabel('Headers').fill(`host: 127.0.0.1:${scene.port}\nx-tenant-id: nobody\n`)
   await form.getByRole('button', { name: 'Explain' }).click()
   await until('nothing is stored for others', () => text(page, '#explained'), (one) => one.includes('No stored response'))
+  await form.getByLabel('Headers').fill(`host: 127.0.0.1:${scene.port}\n`)
+  await form.getByRole('button', { name: 'Explain' }).click()
+  const link = page.locator('#explained').getByRole('link', { name: 'missing field', exact: true })
+  await link.waitFor()
+  assert.match(await link.getAttribute('href'), /reasons\.html#missing-field$/)
 }
 
 async function switchesOffAndOn ({ page, scene }) {
@@ -317,6 +345,7 @@ export const LIVE = {
   'numbers move with traffic': numbersMove,
   'who comes later sees what was before': whoComesLaterSeesIt,
   'reasons name the line that would mend them': reasonsNameTheLine,
+  'a reason has its section': reasonsHaveTheirSections,
   'a purge by tag asks first and empties': purgeByTag,
   'a purge by keyboard alone': purgeByKeyboard,
   'a purge by URL leaves the others': purgeByUrl,
@@ -342,6 +371,11 @@ export async function withToken (chromium, scene) {
   const { page, context, complaints } = opened
   await scene.warm(CAMPAIGNS)
   await until('numbers move', () => number(page, '#requests'), (n) => n >= 2)
+  assert.equal((await fetch(`${scene.url}dashboard/reasons.html`)).status, 401)
+  await page.getByRole('link', { name: 'reasons' }).click()
+  await page.locator('#no-route').waitFor()
+  await page.goBack()
+  await page.locator('#link[data-state=live]').waitFor()
   await page.getByRole('button', { name: 'Purge campaigns:acme', exact: true }).click()
   await confirm(page)
   await expectEvent(page, /purge admin.*campaigns:acme/)

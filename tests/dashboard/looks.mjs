@@ -442,7 +442,83 @@ async function whatToCacheNext (chromium) {
     assert.match(await route.innerText(), /in shadow mode.*do not purge them/s)
     await route.getByRole('button', { name: 'Copy' }).click()
     assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^\+path = "\/api\/v1\/invoices\/\{id\}"$/m)
+    assert.ok(await page.locator('#uncached-sampling').isHidden())
+    assert.match(await text(page, '#uncached-count'), /^4,600 requests without a route, [^,]* in the app$/)
     await inspect(opened, 'what to cache next')
+  })
+  const sampled = new Mock('busy')
+  sampled.samples = true
+  await withMock(chromium, sampled, {}, async (opened) => {
+    const { page } = opened
+    await until('it says that it is a sample', () => text(page, '#uncached-count'), (told) => told.endsWith('estimated from a sample of 101'))
+    assert.ok(await page.locator('#uncached-sampling').isVisible())
+    const [first, second] = await page.locator('#uncached-rows > tr').allInnerTexts()
+    assert.match(first, /4,210\s+of a sample of 85\s.*74\.0\s?%\s+of 64 compared/s)
+    assert.ok(!second.includes('sample'), second)
+    await inspect(opened, 'a sample of what to cache next', { schemes: ['dark'] })
+  })
+}
+
+// The second poll is never answered: what is shown is what the page knows from the server alone.
+async function tilesAreFullAtOnce (chromium) {
+  const mock = new Mock('incident')
+  mock.holdsStats = true
+  await withMock(chromium, mock, { moves: false }, async ({ page }) => {
+    await until('the page has asked twice', () => mock.statsAsked, (n) => n === 2)
+    await until('the rate', () => text(page, '#rps'), (told) => Number(told) > 40 && Number(told) < 120)
+    assert.match(await text(page, '#ratio-minute'), /^8\d\.\d\s?%$/)
+    assert.match(await text(page, '#ratio-all-minute'), /^7\d\.\d\s?%$/)
+    assert.equal(await text(page, '#ratio-span'), 'last minute')
+  })
+  const idle = new Mock('idle')
+  idle.holdsStats = true
+  await withMock(chromium, idle, { moves: false }, async ({ page }) => {
+    await until('the page has asked twice', () => idle.statsAsked, (n) => n === 2)
+    assert.equal(await text(page, '#rps'), '–', 'what nobody knows is not zero')
+  })
+}
+
+async function reasonsAreLinks (chromium) {
+  const mock = new Mock('hostile')
+  await withMock(chromium, mock, { moves: false }, async (opened) => {
+    const { page } = opened
+    // Text of strangers is no link, and what is a reason is one.
+    await page.getByRole('button', { name: /onerror/ }).first().click()
+    const hostile = page.locator('.stack > li').filter({ hasText: 'onerror' }).first()
+    await until('the hostile reason is told', () => hostile.innerText(), (told) => told.includes('onerror'))
+    assert.equal(await hostile.locator('.reason a').count(), 0)
+    await page.getByRole('button', { name: '/api/v1/dashboard', exact: true }).click()
+    const known = page.locator('.reason').getByRole('link', { name: 'unkeyed header', exact: true })
+    await until('a known one is a link', () => known.count(), (n) => n === 1)
+    await page.getByRole('button', { name: 'Start' }).click()
+    await until('it streams', () => text(page, '#tail-state'), (one) => one === 'Live')
+    mock.request({ path: '/only-here', disposition: 'BYPASS', reason: 'missing field', subject: HOSTILE })
+    mock.request({ path: '/only-here', disposition: 'BYPASS', reason: HOSTILE, subject: null })
+    mock.request({ path: '/only-here', disposition: 'BYPASS', reason: 'constructor', subject: null })
+    const line = (has) => page.locator('#tail-lines tr').filter({ hasText: has })
+    await until('all three', () => line('/only-here').count(), (n) => n === 3)
+    const field = line('missing field').getByRole('link')
+    assert.equal(await field.innerText(), 'missing field', 'the name after it is not in the link')
+    assert.equal(await line('/only-here').locator('a').count(), 1)
+    assert.equal(await page.locator('img').count(), 0)
+    await inspect(opened, 'links of reasons', { schemes: ['light', 'dark'] })
+
+    // Every link leads to a section, and the keyboard gets there.
+    const links = await page.locator('a[href*="reasons.html#"]').evaluateAll((all) => all.map((one) => one.href))
+    assert.ok(links.length >= 4, links.join(' '))
+    await field.focus()
+    await page.keyboard.press('Enter')
+    await page.waitForURL(/dashboard\/reasons\.html#missing-field$/)
+    assert.match(await page.locator('.why:target').innerText(), /^missing field NAME.*lacks a field.*Let clients send the field/s)
+    const ids = new Set(await page.locator('.why').evaluateAll((all) => all.map((one) => one.id)))
+    for (const link of links) assert.ok(ids.has(new URL(link).hash.slice(1)), link)
+    await page.getByRole('link', { name: 'Dashboard' }).click()
+    await page.locator('#link[data-state=live]').waitFor()
+  })
+  await withMock(chromium, new Mock('shadow'), {}, async ({ page }) => {
+    const link = page.locator('#shadow-rows').getByRole('link', { name: 'set-cookie' }).first()
+    assert.match(await link.getAttribute('href'), /reasons\.html#set-cookie$/)
+    assert.match(await page.locator('#shadow-rows').innerText(), /set-cookie 41/)
   })
 }
 
@@ -460,5 +536,7 @@ export const LOOKS = {
   'live requests hold still': liveRequestsHoldStill,
   'all sidecars': allSidecarsAreOnOnePage,
   'what memory holds': memoryIsBrowsed,
-  'what to cache next': whatToCacheNext
+  'what to cache next': whatToCacheNext,
+  'reasons are links to their sections': reasonsAreLinks,
+  'the tiles are full at once': tilesAreFullAtOnce
 }

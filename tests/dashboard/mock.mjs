@@ -13,8 +13,26 @@ const PAGES = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../src
 const TYPES = { '.css': 'text/css', '.js': 'text/javascript' }
 const FILES = { '/': ['index.html', 'text/html'] }
 for (const file of fs.readdirSync(PAGES)) if (path.extname(file) in TYPES) FILES[`/dashboard/${file}`] = [file, TYPES[path.extname(file)]]
+const MANUAL = path.join(PAGES, '../../../docs/src/reference/reasons.md')
 const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const KINDS = ['HIT', 'STALE', 'REVALIDATED', 'MISS', 'BYPASS']
+
+// The reasons of the manual, which are made from the same table as those of a real sidecar.
+function reasons () {
+  const rows = fs.readFileSync(MANUAL, 'utf8').matchAll(/^\| `([^`]+?)( NAME)?` \| `([a-z_]+)` \| (.*?) \| (.*?) \| .* \|$/gm)
+  return new Map([...rows].map(([, words, name = '', label, meaning, remedy]) => [words, { heading: words + name, slug: label.replaceAll('_', '-'), meaning, remedy }]))
+}
+
+const slugs = () => `export const SLUGS = new Map(${JSON.stringify([...reasons()].map(([words, { slug }]) => [words, slug]))})\n`
+
+function reasonsPage () {
+  const plain = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
+  const sections = [...reasons().values()].map(({ heading, slug, meaning, remedy }) => `<section class="why" id="${slug}" aria-labelledby="h-${slug}"><h3 id="h-${slug}">${plain(heading)}</h3><dl class="facts"><dt>What it means</dt><dd>${plain(meaning)}</dd><dt>What to do</dt><dd>${plain(remedy)}</dd></dl></section>`)
+  return fs.readFileSync(path.join(PAGES, 'reasons.html'), 'utf8').replace('<!-- reasons -->', `<section class="card" aria-labelledby="h-all"><h2 id="h-all">All</h2>${sections.join('')}</section>`)
+}
+
+// Made by the sidecar, and not files as they are.
+const MADE = { '/dashboard/slugs.js': [slugs, 'text/javascript'], '/dashboard/reasons.html': [reasonsPage, 'text/html'] }
 
 export const STATES = ['busy', 'idle', 'empty', 'memory', 'degraded', 'failed', 'many', 'shadow', 'hostile', 'incident', 'fleet']
 
@@ -76,6 +94,9 @@ export class Mock {
     this.failsHistory = false
     // Answers to `/stats` that wait, while this is a list.
     this.held = null
+    this.samples = false
+    this.holdsStats = false
+    this.statsAsked = 0
     this.routes = routesOf(state)
     this.unrouted = route('none', null, {}, 4, 0, [reason('BYPASS', 'no route', null, 0.8, null, 'No route matches the path. Add a route for these paths if they should be cached.'), reason('BYPASS', 'method', null, 0.2, null, 'The method is neither GET nor HEAD.')])
     this.tags = ['campaigns:acme', 'campaigns:globex', 'forms:acme', 'campaign:acme:7', 'property-areas', ...(state === 'hostile' ? [HOSTILE] : [])].map((tag, n) => ({ tag, stored: 90 - 12 * n, hits: 0, purged: 0 }))
@@ -235,12 +256,12 @@ export class Mock {
   }
 
   uncached () {
-    const path = (path, requests, app_s, hit_share, more) => ({ path, requests, app_s, mean_ms: app_s * 1000 / requests, error_s: 0, compared: requests, hit_share, shared_hit_share: hit_share, saved_s: hit_share === null ? null : hit_share * app_s, credential_share: 1, cookie_share: 0, parameters: ['page'], headers: ['x-tenant-id'], writes: [], why_not: null, suggestion: null, ...more })
+    const path = (path, requests, app_s, hit_share, more) => ({ path, requests, observed: requests, app_s, mean_ms: app_s * 1000 / requests, error_s: 0, compared: requests, hit_share, shared_hit_share: hit_share, saved_s: hit_share === null ? null : hit_share * app_s, credential_share: 1, cookie_share: 0, parameters: ['page'], headers: ['x-tenant-id'], writes: [], why_not: null, suggestion: null, ...more })
     const diff = '@@ -20,2 +20,12 @@\n ttl = "5m"\n+\n+[[routes]]\n+path = "/api/v1/invoices/{id}"\n+mode = "shadow"\n+ttl = "1m"\n+tags = ["invoices"]\n'
     const suggestion = { toml: '[[routes]]\npath = "/api/v1/invoices/{id}"\nmode = "shadow"\n', diff, does: 'Watches /api/v1/invoices/{id} in shadow mode.', risks: 'Writes elsewhere that change these responses do not purge them.' }
     const strange = this.state === 'hostile' ? [path(HOSTILE, 3, 900, null, { why_not: HOSTILE })] : []
-    const paths = [...strange, path('/api/v1/invoices/{n}', 4210, 812.4, 0.74, { suggestion }), path('/login', 310, 41.2, 0, { why_not: 'a login, or a part of one: its responses are for one caller and one time' })]
-    return { templates: paths.length, max_templates: 256, requests: 4600, app_s: 861, unplaced: 80, ttl_s: 60, half_life_s: 3600, paths: ['idle', 'empty'].includes(this.state) ? [] : paths }
+    const paths = [...strange, path('/api/v1/invoices/{n}', 4210, 812.4, 0.74, { suggestion, ...(this.samples ? { observed: 85, compared: 64 } : {}) }), path('/login', 310, 41.2, 0, { why_not: 'a login, or a part of one: its responses are for one caller and one time' })]
+    return { templates: paths.length, max_templates: 256, requests: 4600, observed: this.samples ? 101 : 4600, sampling: this.samples, app_s: 861, unplaced: 80, ttl_s: 60, half_life_s: 3600, paths: ['idle', 'empty'].includes(this.state) ? [] : paths }
   }
 
   explain ({ method, target, headers }) {
@@ -348,12 +369,14 @@ export class Mock {
   answer (request, response, body) {
     const url = new URL(request.url, 'http://localhost')
     const json = (value, status = 200) => response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(value))
-    if (url.pathname in FILES) {
-      const [file, type] = FILES[url.pathname]
-      return response.writeHead(200, { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': CSP, 'cache-control': 'no-store' }).end(fs.readFileSync(path.join(PAGES, file)))
-    }
+    const page = (type, text) => response.writeHead(200, { 'content-type': `${type}; charset=utf-8`, 'content-security-policy': CSP, 'cache-control': 'no-store' }).end(text)
+    if (url.pathname in FILES) return page(FILES[url.pathname][1], fs.readFileSync(path.join(PAGES, FILES[url.pathname][0])))
+    if (url.pathname in MADE) return page(MADE[url.pathname][1], MADE[url.pathname][0]())
     switch (`${request.method} ${url.pathname}`) {
       case 'GET /stats':
+        this.statsAsked += 1
+        // The second one is not answered, so that the page stays as the first one made it.
+        if (this.holdsStats && this.statsAsked > 1) return null
         if (!this.held) return json(this.stats())
         return this.held.push(() => json(this.stats()))
       case 'GET /history':

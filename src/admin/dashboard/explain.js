@@ -3,6 +3,7 @@
 import { ask } from './api.js'
 import { bytes, span } from './numbers.js'
 import { $, clean, complain, facts, lines, make, word } from './page.js'
+import { putDetail, putReason } from './reasons.js'
 
 export async function explain (form) {
   const { method, target, headers, data, trusted } = form.elements
@@ -26,14 +27,20 @@ export const hasBody = (method) => !['GET', 'HEAD'].includes(method)
 
 function showExplained ({ request, lines, stored }) {
   const list = make('dl', '', 'facts theirs')
-  for (const { name, value } of lines) list.append(make('dt', clean(name)), make('dd', clean(value)))
+  for (const { name, value } of lines) {
+    const told = make('dd', name === 'reason' ? '' : clean(value))
+    if (name === 'reason') putDetail(told, value)
+    list.append(make('dt', clean(name)), told)
+  }
   const place = $('explained')
   place.replaceChildren(make('h3', clean(request), 'theirs'), list)
   if (!stored) return place.append(make('p', 'No stored response.', 'quiet'))
   const title = make('p', '', 'reason')
   const verdict = make('span', '', 'word')
   word(verdict, stored.verdict)
-  title.append(verdict, make('b', 'Stored'), make('span', stored.reason ? clean(stored.reason) : stored.fresh ? 'fresh' : 'stale', 'quiet'))
+  const why = make('span', '', 'quiet')
+  putReason(why, stored.reason ?? (stored.fresh ? 'fresh' : 'stale'))
+  title.append(verdict, make('b', 'Stored'), why)
   const entry = make('dl', '', 'facts')
   facts(entry, [
     ['Where', stored.tier], ['Status', stored.status], ['Body', bytes(stored.bytes)], ['Age', span(stored.age_s)],

@@ -2,6 +2,7 @@
 
 import { count, milliseconds, moment, percent, plural, span } from './numbers.js'
 import { $, clean, copy, fileOf, keyed, make, NONE, put, stamp } from './page.js'
+import { putCounts } from './reasons.js'
 import { findingsOf, state } from './state.js'
 
 export function showFindings (report) {
@@ -35,7 +36,8 @@ function showShadow (row, one) {
   put(row.scope, count(one.scope.count))
   put(row.audit, one.audit.asked ? `${count(one.audit.stale)} of ${count(one.audit.asked)}` : NONE)
   put(row.languages, languagesOf(one.languages))
-  put(row.unstored, one.not_stored.length ? one.not_stored.map(({ reason, count: n }) => `${clean(reason)} ${count(n)}`).join(', ') : NONE)
+  if (one.not_stored.length) putCounts(row.unstored, one.not_stored.map(({ reason, count: n }) => [reason, count(n)]))
+  else put(row.unstored, NONE)
 }
 
 function languagesOf ({ finding, pages, languages, differing, vary }) {

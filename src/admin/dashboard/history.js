@@ -6,6 +6,8 @@ import { moment } from './numbers.js'
 import { $, clean, put } from './page.js'
 import { state } from './state.js'
 
+// Ranges with steps of seconds.
+const FINE = ['5m', '1h']
 // How often each range is fetched: its numbers change with its steps.
 const EVERY_MS = { '5m': 5000, '1h': 10_000, '6h': 60_000, '24h': 60_000, '7d': 60_000 }
 
@@ -24,11 +26,20 @@ function pick (range) {
 
 // After a restart there is a new history.
 export function forgetHistory () {
-  state.history = { ...state.history, data: null, fetchedAt: -Infinity }
+  state.history = { ...state.history, data: null, recent: null, fetchedAt: -Infinity }
 }
 
 // Called with each poll.
 export async function pollHistory () {
+  // For the tiles, which a page that has just been opened has no numbers of its own for.
+  if (!state.history.recent && !FINE.includes(state.history.range)) {
+    try {
+      state.history.recent = await askWhileShown('history?range=5m')
+    } catch (error) {
+      if (error instanceof Resting) throw error
+      // The range that was picked tells of it.
+    }
+  }
   if (performance.now() - state.history.fetchedAt >= EVERY_MS[state.history.range]) await fetchHistory(askWhileShown)
 }
 
@@ -51,6 +62,7 @@ async function fetchHistory (by) {
   // Another range was picked meanwhile.
   if (range !== state.history.range) return
   if (data) state.history.data = data
+  if (data && FINE.includes(range)) state.history.recent = data
   put($('chart-note'), failure || noteOf(state.history.data))
   showCharts()
 }

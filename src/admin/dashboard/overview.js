@@ -2,9 +2,10 @@
 
 import { all, bytes, count, milliseconds, moment, ownPages, percent, plural, rate, ratioOf, ratioOfAll, span, zone } from './numbers.js'
 import { $, banner, clean, fileOf, fill, NONE, onChange, put, set } from './page.js'
+import { justNow, lately } from './recent.js'
 import { reload } from './reload.js'
 import { samplePath } from './routes.js'
-import { difference, earlier, findingsOf, state } from './state.js'
+import { findingsOf, state } from './state.js'
 
 export function showTop (stats) {
   const { status } = stats.ready
@@ -48,17 +49,15 @@ export function showAlerts (stats) {
 
 export function showTiles (stats) {
   const { totals } = stats
-  const { samples } = state
-  const last = samples.at(-1)
-  const minute = earlier(60_000)
-  const seconds = Math.round((last.at - minute.at) / 1000)
-  put($('ratio-span'), seconds === 0 || Math.abs(seconds - 60) < 4 ? 'last minute' : `last ${span(seconds)}`)
-  put($('ratio-minute'), percent(ratioOf(difference(last, minute))))
+  const minute = lately(60_000)
+  const seconds = Math.round(minute.ms / 1000)
+  put($('ratio-span'), seconds === 0 || Math.abs(seconds - 60) < 8 ? 'last minute' : `last ${span(seconds)}`)
+  put($('ratio-minute'), percent(ratioOf(minute.counts)))
   put($('ratio-start'), percent(totals.hit_ratio))
-  put($('ratio-all-minute'), percent(ratioOfAll(difference(last, minute))))
+  put($('ratio-all-minute'), percent(ratioOfAll(minute.counts)))
   put($('ratio-all-start'), percent(totals.hit_ratio_all))
-  const recent = earlier(5500)
-  put($('rps'), recent === last ? NONE : rate(all(difference(last, recent, (last.at - recent.at) / 1000))))
+  const now = justNow(5500)
+  put($('rps'), now ? rate(all(now.counts) * 1000 / now.ms) : NONE)
   put($('requests'), count(all(totals.requests)))
   const { hit, app } = totals.latency
   put($('hit-p50'), milliseconds(hit?.p50_ms))

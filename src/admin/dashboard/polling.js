@@ -33,6 +33,7 @@ export async function poll () {
     if (state.failures) recovered()
     accept(stats)
     await pollHistory()
+    if (state.samples.length < 2) showTiles(stats)
     await extras(stats)
   } catch (error) {
     if (!(error instanceof Resting)) {

@@ -4,6 +4,7 @@ import { browse } from './memory.js'
 import { askSwitch, endSwitch, left } from './mode.js'
 import { all, bytes, count, KINDS, milliseconds, ownPages, percent, plural, span } from './numbers.js'
 import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
+import { putReason } from './reasons.js'
 import { state } from './state.js'
 
 const REORDER_MS = 5000
@@ -149,7 +150,7 @@ function buildReason () {
 
 function showReason (item, reason, row, total) {
   word(item.disposition, reason.disposition)
-  put(item.reason, clean(reason.reason))
+  putReason(item.reason, reason.reason)
   put(item.subject, reason.subject === null ? '' : clean(reason.subject))
   put(item.count, `${count(reason.count)}${total ? `, ${percent(reason.count / total)}` : ''}`)
   put(item.why, clean(reason.why ?? ''))

@@ -7,7 +7,8 @@ export const HISTORY_MS = 300_000
 
 export const state = {
   stats: null, policies: new Map(), policiesOf: null, samples: [], failures: 0, timer: 0, busy: false, again: false, shadowAt: -Infinity, uncachedAt: -Infinity, uncachedOf: null, orderedAt: -Infinity, describedAt: -Infinity, describedAs: '',
-  history: { range: '5m', data: null, fetchedAt: -Infinity }
+  // `recent`: the last minutes, whatever the range.
+  history: { range: '5m', data: null, recent: null, fetchedAt: -Infinity }
 }
 
 // The counts of shadow mode and audits; zero if neither is in use.

@@ -5,6 +5,7 @@
 
 import { bytes, clock, count, milliseconds, plural } from './numbers.js'
 import { $, clean, isInUse, make, onChange, put, set, stamp, word } from './page.js'
+import { putReason } from './reasons.js'
 
 const MAX_LINES = 200
 // How many lines wait while the list is in use; the oldest are dropped.
@@ -158,7 +159,8 @@ function row (line) {
   put(parts.status, line.status)
   if (line.status >= 500) set(parts.status, 'data-tone', 'bad')
   put(parts.request, clean(`${line.method} ${line.path}`))
-  put(parts.reason, clean([line.reason, line.subject].filter(Boolean).join(' ')))
+  putReason(parts.reason, line.reason)
+  put(parts.subject, clean(line.subject ?? ''))
   put(parts.route, clean(line.route === 'none' ? 'no route' : line.route))
   put(parts.duration, milliseconds(line.duration_ms))
   put(parts.size, line.bytes === null ? '' : bytes(line.bytes))

@@ -48,10 +48,11 @@ const OPEN_LABELS: [(&str, &str); 6] = [
 pub(super) fn page() -> Result<String, String> {
     let mut page = Page::new("Metrics");
     page.paragraph(
-        "`/metrics` on the admin listener is Prometheus text 0.0.4, or OpenMetrics where `Accept` \
-         asks for it. Labels have closed sets of values, never a path, a key or anything else \
-         that clients choose. Families of routes show what has happened at least once; all \
-         others begin at zero. `deploy/grafana` has a dashboard and alert rules.",
+        "`/metrics` on the admin listener is Prometheus text 0.0.4, or OpenMetrics or protobuf \
+         where `Accept` asks for it. In protobuf histograms have native buckets as well. Labels \
+         have closed sets of values, never a path, a key or anything else that clients choose. \
+         Families of routes show what has happened at least once; all others begin at zero. \
+         `deploy/grafana` has a dashboard and alert rules.",
     );
     page.section("Labels");
     page.paragraph(

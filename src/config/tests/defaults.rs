@@ -24,7 +24,8 @@ fn a_route_takes_over_what_it_lacks() {
     let routes = route("/a", "") + &route("/b", "ttl = \"5s\"\nscope = \"private\"\nkey = []");
     let config = file(defaults, &routes);
     let specs: Vec<_> = config.routes.iter().map(|route| &route.spec).collect();
-    let seen: Vec<_> = specs.iter().map(|spec| (spec.ttl, spec.scope, spec.key.len())).collect();
+    let seen: Vec<_> =
+        specs.iter().map(|spec| (spec.ttl.plain(), spec.scope, spec.key.len())).collect();
     let time = |seconds| Some(Duration::from_secs(seconds));
     assert_eq!(seen, [(time(60), Scope::Shared, 1), (time(5), Scope::Private, 0)]);
     let lines = |at: usize| {
@@ -42,7 +43,7 @@ fn a_route_takes_over_what_it_lacks() {
          key = [\"tenant\"]\n"
     );
     let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(config.routes.iter().next().expect("a route").spec.ttl, time(60));
+    assert_eq!(config.routes.iter().next().expect("a route").spec.ttl.plain(), time(60));
 }
 
 #[test]

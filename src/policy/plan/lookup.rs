@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::Method;
+use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 

@@ -42,6 +42,26 @@ impl Interval {
         }
     }
 
+    /// Takes `part` of `whole` out of the counts and the time, as if all had come evenly. Both
+    /// parts have the gauges, the round trip and the status of the reading at the end.
+    pub(super) fn take(&mut self, part: u64, whole: u64) -> Self {
+        let covered = self.covered.saturating_mul(small(part)) / small(whole).max(1);
+        let take = |count: &mut u64| {
+            let taken = u128::from(*count) * u128::from(part) / u128::from(whole.max(1));
+            let taken = u64::try_from(taken).unwrap_or(u64::MAX).min(*count);
+            *count -= taken;
+            taken
+        };
+        self.covered = self.covered.saturating_sub(covered);
+        Self {
+            covered,
+            traffic: self.traffic.take(part, whole),
+            evictions: take(&mut self.evictions),
+            app_failures: take(&mut self.app_failures),
+            ..self.clone()
+        }
+    }
+
     /// Adds one that followed.
     pub(super) fn add(&mut self, next: &Self) {
         self.covered += next.covered;
@@ -58,4 +78,9 @@ impl Interval {
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trips.checked_div(self.round_trip_count)
     }
+}
+
+/// Milliseconds of an interval, which are few.
+fn small(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
 }

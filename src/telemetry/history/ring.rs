@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::interval::Interval;
-use super::slot::HistorySlot;
+use super::slot::{HistorySlot, MIN_COVERED_MS};
 use crate::clock::{Wall, millis};
 
 /// As many slots as were asked for, by the time that they cover.
@@ -34,9 +34,32 @@ impl HistoryRing {
         self.open.as_ref().map(|(index, _)| *index)
     }
 
-    /// Adds what was counted around this time.
-    pub(super) fn record(&mut self, at: Wall, interval: &Interval) {
-        let index = self.index(at);
+    /// Adds what was counted between two readings.
+    ///
+    /// It is spread over the steps that lie in that time for at least [`MIN_COVERED_MS`], by how
+    /// long each does. So a reading that comes a little after the end of its step counts for that
+    /// step alone, and one that comes late leaves no step between without numbers. What is shorter
+    /// belongs to the step of its middle.
+    pub(super) fn record(&mut self, then: Wall, now: Wall, interval: Interval) {
+        let step = millis(self.step);
+        // Few: readings that are further apart than `LONGEST_INTERVAL` are a gap.
+        let parts = (self.index(then)..=self.index(now)).filter_map(|index| {
+            let (begin, end) = (then.0.max(index * step), now.0.min((index + 1) * step));
+            let covered = end.saturating_sub(begin);
+            (covered >= u64::from(MIN_COVERED_MS)).then_some((index, covered))
+        });
+        let mut parts: Vec<(u64, u64)> = parts.collect();
+        let last = parts.pop();
+        let (mut rest, mut whole) = (interval, parts.iter().chain(&last).map(|(_, ms)| ms).sum());
+        for (index, covered) in parts {
+            self.add(index, &rest.take(covered, whole));
+            whole -= covered;
+        }
+        let middle = then.after(now.since(then) / 2);
+        self.add(last.map_or_else(|| self.index(middle), |(index, _)| index), &rest);
+    }
+
+    fn add(&mut self, index: u64, interval: &Interval) {
         let open = match &mut self.open {
             Some((current, open)) if *current == index => {
                 open.add(interval);

@@ -9,7 +9,7 @@ use crate::outcome::Disposition;
 use crate::telemetry::metrics::Latency;
 
 /// The least time that a slot must cover to be shown, in milliseconds: a rate over less is noise.
-const MIN_COVERED_MS: u32 = 1000;
+pub(super) const MIN_COVERED_MS: u32 = 1000;
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,6 +3,7 @@
 //! Knows neither who asks nor how often.
 
 use super::latency::Latency;
+use super::portion::Portion;
 use super::row::RowView;
 use crate::outcome::Disposition;
 
@@ -48,6 +49,26 @@ impl TrafficTotals {
         self.origin.add(&other.origin);
         self.bytes_from_cache += other.bytes_from_cache;
         self.bytes_from_origin += other.bytes_from_origin;
+    }
+
+    /// Takes `part` of `whole` out, as if all had come evenly. What is taken and what is left add
+    /// up to what there was.
+    #[must_use]
+    pub fn take(&mut self, part: u64, whole: u64) -> Self {
+        let portion = Portion { part, whole };
+        let take = |count: &mut u64| {
+            let taken = portion.of(*count);
+            *count -= taken;
+            taken
+        };
+        Self {
+            requests: self.requests.each_mut().map(take),
+            server_errors: take(&mut self.server_errors),
+            hit: self.hit.take(portion),
+            origin: self.origin.take(portion),
+            bytes_from_cache: take(&mut self.bytes_from_cache),
+            bytes_from_origin: take(&mut self.bytes_from_origin),
+        }
     }
 
     /// What was counted since an earlier moment. An increment that was missing then and now counts

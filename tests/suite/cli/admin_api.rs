@@ -414,14 +414,12 @@ async fn the_description_is_served_and_every_get_in_it_answers() {
             let file = &operations["get"]["parameters"][0]["example"];
             let path = &path.replace("{file}", file.as_str().unwrap_or_default());
             let reply = scene.sidecar.admin_get(path).await;
-            let said = operations["get"]["responses"]["200"]["content"]
-                .as_object()
-                .and_then(|content| content.keys().next().cloned());
+            let said = operations["get"]["responses"]["200"]["content"].as_object();
             assert_eq!(reply.status, 200, "{path}");
+            let own = reply.header("content-type");
             assert!(
-                said.is_some_and(|said| reply.header("content-type").starts_with(&said)),
-                "{path}: {}",
-                reply.header("content-type")
+                said.is_some_and(|said| said.keys().any(|said| own.starts_with(said))),
+                "{path}: {own}"
             );
             assert_eq!(reply.header("cache-control"), "no-store", "{path}");
             assert!(

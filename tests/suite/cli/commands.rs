@@ -38,6 +38,27 @@ fn contains_all(text: &str, parts: &[&str]) {
     }
 }
 
+/// Writes have templates, too: they are no reads that a route could answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r960_stats_tell_of_no_route_only_where_reads_had_none() {
+    let uncached = "\"templates\":2,\"requests\":52,\"app_s\":75.5";
+    assert!(STATS.contains(uncached));
+    let text = STATS.replace(uncached, "\"templates\":1,\"requests\":0,\"app_s\":0.0");
+    let admin = Origin::scripted(&[("GET /stats", 200, &text)]);
+    let said = told(&admin, &["stats"]).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    assert!(!said.out.contains("no route"), "{}", said.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stats_say_of_how_many_requests_an_estimate_is() {
+    let sampled = STATS.replace("\"requests\":52,", "\"requests\":5200,\"observed\":93,");
+    let admin = Origin::scripted(&[("GET /stats", 200, &sampled)]);
+    let said = told(&admin, &["stats"]).await;
+    let line = "5200 requests, 1m 15s in the app (estimated from a sample of 93): see";
+    contains_all(&said.out, &[line]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stats_are_tables_that_name_what_mends() {
     let admin = Origin::scripted(&[("GET /stats", 200, STATS)]);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rand::prelude::*;
 use serde_json::{Value, json};
 
@@ -103,6 +104,56 @@ async fn the_path_on_which_the_app_spends_most_time_is_first_and_its_share_is_ri
     let report: Value = scene.sidecar.admin_get("/uncached").await.json();
     assert!(!paths(&report).contains(&"/api/v1/reports/{n}"), "{report:#}");
     assert!(metric(scene.sidecar.admin, "sidecache_uncached_templates").await >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_flood_a_sample_is_looked_at_and_the_numbers_stay_true() {
+    let scene = Scene::start("", |request| Response::ok(format!("of {}", request.path))).await;
+    let count = |of: &Value, name: &str| of[name].as_u64().expect("a number");
+    let is_sampling = async || {
+        let report: Value = scene.sidecar.admin_get("/uncached").await.json();
+        report["sampling"] == true
+    };
+    let mut sent = 0_u64;
+    let mut flood = async || {
+        for _ in 0..50 {
+            // One of three for the same path, the others each once.
+            let paths: Vec<String> = (sent..sent + 16)
+                .map(|n| if n % 3 == 0 { "/hot".to_owned() } else { format!("/cold/{n}") })
+                .collect();
+            sent += 16;
+            join_all(paths.iter().map(|path| scene.get(path))).await;
+        }
+        sent
+    };
+    let mut floods = 0;
+    while !is_sampling().await {
+        floods += 1;
+        assert!(floods < 100, "there are more than 256 requests within a second");
+        flood().await;
+    }
+    let sent = flood().await;
+    let report = report(&scene.sidecar, sent / 2).await;
+    let (requests, observed) = (count(&report, "requests"), count(&report, "observed"));
+    assert!(observed < requests && requests < 2 * sent, "{sent}: {report:#}");
+    let unsampled = metric(scene.sidecar.admin, "sidecache_uncached_unsampled_total").await;
+    assert!(unsampled > 0 && unsampled + observed <= sent, "{unsampled} {observed} {sent}");
+    let (hot, cold) = (of(&report, "/hot"), of(&report, "/cold/{n}"));
+    assert_eq!(count(hot, "requests") + count(cold, "requests"), requests, "{report:#}");
+    assert!(hot["hit_share"].as_f64() > Some(0.95), "{hot:#}");
+    assert_eq!(cold["hit_share"], 0.0, "{cold:#}");
+    assert!(count(cold, "compared") > 100, "{cold:#}");
+
+    // A minute of quiet later all are looked at again.
+    scene.clock.advance(Duration::from_secs(61));
+    for _ in 0..10 {
+        scene.get("/hot").await;
+    }
+    let again = async || {
+        let report: Value = scene.sidecar.admin_get("/uncached").await.json();
+        count(&report, "observed") >= observed + 10 && report["sampling"] == false
+    };
+    eventually("all are looked at again", Duration::from_secs(30), again).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,7 +104,7 @@ impl Flow {
 
     /// A line of the metrics, by its name and labels.
     pub fn metric(&self, series: &str) -> u64 {
-        let text = self.proxy.metrics.encode_as(MetricsFormat::negotiate(None));
+        let text = self.proxy.metrics.encode_as(MetricsFormat::Text);
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{series} is not in {text}")).parse().expect("a whole number")
     }
