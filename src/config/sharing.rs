@@ -9,27 +9,32 @@
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
 //!    `unknown_headers = "pass"`), if the host is not in the key (`host_key`), or if the origin's
 //!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
-//!    `strip_set_cookie = true`).
+//!    `strip_set_cookie` of a session). What is sent beside the key is [`SentBesideKey`].
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.
 //! 4. *Paths count, not names.* Each route is compared with those that had its paths before, so
-//!    that neither another spelling of a path, nor a route that is added or gone, widens unseen.
+//!    that neither another spelling of a path, nor a route that is added or gone, nor one whose
+//!    case counts or no longer does, widens unseen.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
-use http::HeaderName;
 use toml_edit::{Document, Item, Value};
 
+use self::beside_key::SentBesideKey;
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
+use crate::policy::cookie_purpose::may_name_session;
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
-use crate::policy::names::meaning;
-use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
+use crate::policy::route::{AdmitRule, PathCase, Route, Routes, StripSetCookie, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::semantics::storability::OriginRule;
+
+mod beside_key;
 
 /// Who shares the entries of each route of a file.
 #[derive(Clone, Debug, Default)]
@@ -47,14 +52,12 @@ struct RouteSharing {
     scope: Scope,
     /// What tells entries apart, with the names of the fields.
     keyed: Vec<(String, FieldSource)>,
-    /// The headers that tell callers apart: those of fields, and those of the credential.
-    telling: BTreeSet<String>,
-    /// The headers that reach the origin without being in the key.
-    passed: BTreeSet<String>,
-    passes_unknown: bool,
+    beside_key: SentBesideKey,
     admit: AdmitRule,
     /// The keys by which what the origin says against sharing does not count.
     overrides: BTreeSet<&'static str>,
+    /// What `strip_set_cookie` lists of cookies that may be sessions, or tokens of forms.
+    stripped_sessions: BTreeSet<String>,
 }
 
 /// A key of a file by which more callers share an entry than before.
@@ -72,14 +75,12 @@ impl SharingRules {
     /// Who shares by the rules of this file.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        let credential: Vec<&str> =
-            config.credential.headers.iter().map(HeaderName::as_str).collect();
         Self {
             table: config.routes.clone(),
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteSharing::of(route, &credential))
+                .map(|route| RouteSharing::of(route, &config.credential))
                 .collect(),
             joins_hosts: config.host_key.is_some(),
         }
@@ -129,21 +130,38 @@ impl SharingRules {
         let is = |table: &Routes, path: &str, id: usize| {
             table.find(path).is_some_and(|(route, _)| route.id == id)
         };
+        let meets = |path: &str| is(&self.table, path, now.id) && is(&before.table, path, old.id);
         let mut paths = one.meeting_paths(two).into_iter().chain(two.meeting_paths(one));
+        // A route whose case does not count has paths that its pattern does not show.
+        let has_spellings = [now, old].iter().any(|route| route.spec.case == PathCase::Ignore);
         (one == two && now.spec.case == old.spec.case)
-            || paths.any(|path| is(&self.table, &path, now.id) && is(&before.table, &path, old.id))
+            || paths.any(|path| {
+                meets(&path) || (has_spellings && spellings(&path).iter().any(|path| meets(path)))
+            })
     }
 }
 
+/// Other spellings of a path, which a route whose case does not count matches as well.
+fn spellings(path: &str) -> [String; 3] {
+    let every_other = path.chars().enumerate().map(|(at, letter)| {
+        if at % 2 == 0 { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
+    });
+    [path.to_ascii_uppercase(), path.to_ascii_lowercase(), every_other.collect()]
+}
+
 impl RouteSharing {
-    fn of(route: &Route, credential: &[&str]) -> Self {
+    fn of(route: &Arc<Route>, credential: &Arc<CredentialRule>) -> Self {
         let spec = &route.spec;
         let overrides = [
             ("origin", spec.origin == OriginRule::Ignore && spec.ttl.is_some()),
             ("vary_cookie", spec.vary_cookie == VaryCookie::Ignore),
             ("strip_set_cookie", spec.strip_set_cookie == StripSetCookie::All),
         ];
-        let read = route.fields.iter().filter_map(|field| Some(field.header()?.as_str()));
+        let stripped = match &spec.strip_set_cookie {
+            StripSetCookie::Named(names) => &**names,
+            StripSetCookie::No | StripSetCookie::All => &[],
+        };
+        let sessions = stripped.iter().filter(|name| may_name_session(name));
         Self {
             scope: spec.scope,
             keyed: route
@@ -151,11 +169,10 @@ impl RouteSharing {
                 .iter()
                 .map(|field| (field.name.to_string(), field.source.clone()))
                 .collect(),
-            telling: read.chain(credential.iter().copied()).map(str::to_owned).collect(),
-            passed: spec.pass_headers.iter().map(ToString::to_string).collect(),
-            passes_unknown: spec.unknown_headers == UnknownHeaders::Pass,
+            beside_key: SentBesideKey::new(route, credential),
             admit: spec.admit,
             overrides: overrides.into_iter().filter_map(|(key, is)| is.then_some(key)).collect(),
+            stripped_sessions: sessions.map(|name| name.as_str().to_owned()).collect(),
         }
     }
 
@@ -171,19 +188,7 @@ impl RouteSharing {
                 found.push(("key", format!("takes `{name}` out of the key")));
             }
         }
-        for name in self.passed.difference(&old.passed) {
-            if meaning(name).is_some() || old.telling.contains(name) {
-                let what = format!(
-                    "passes `{name}`, which may choose the response, without a place \
-                                    in the key"
-                );
-                found.push(("pass_headers", what));
-            }
-        }
-        if self.passes_unknown && !old.passes_unknown {
-            let what = "passes every header without a place in the key".to_owned();
-            found.push(("unknown_headers", what));
-        }
+        found.extend(self.beside_key.grown_from(&old.beside_key));
         let is_shared = self.scope == Scope::Shared;
         if is_shared && self.admit == AdmitRule::Route && old.admit == AdmitRule::Entry {
             found.push(("admit", "lets who may read one page read all".to_owned()));
@@ -198,6 +203,11 @@ impl RouteSharing {
             // In scope `public` it has no effect, since no fill carries a credential.
             ("strip_set_cookie", is_shared, "stores responses that set a cookie for one caller"),
         ];
+        // In every scope: callers without a credential share in scope `private`, too.
+        for name in self.stripped_sessions.difference(&old.stripped_sessions) {
+            let what = format!("stores responses that set `{name}`, which may be a session");
+            found.push(("strip_set_cookie", what));
+        }
         for (key, counts, what) in words {
             if counts && self.overrides.contains(key) && !old.overrides.contains(key) {
                 found.push((key, what.to_owned()));
@@ -305,180 +315,4 @@ fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
-        tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
-        token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
-        wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
-        site = { host = true }\npage = { query = \"page\" }\n";
-
-    fn rules(route: &str) -> SharingRules {
-        let text = format!("{HEAD}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n");
-        let config = Config::parse(&text, "proxy.toml", &|_| None);
-        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
-    }
-
-    fn keys(before: &str, after: &str) -> Vec<&'static str> {
-        let found = rules(after).widened_from(&rules(before));
-        found.into_iter().map(|widening| widening.key).collect()
-    }
-
-    #[test]
-    fn what_lets_more_callers_share_is_found() {
-        let public = "scope = \"public\"";
-        let shared = "scope = \"shared\"";
-        for (before, after, key) in [
-            ("", public, "scope"),
-            ("", shared, "scope"),
-            (shared, public, "scope"),
-            ("key = [\"tenant\"]", "", "key"),
-            ("key = [\"tenant\", \"other\"]", "key = [\"other\"]", "key"),
-            ("tags = [\"a:{tenant}\"]", "tags = [\"a\"]", "key"),
-            ("key = [\"token\"]", "key = [\"start\"]", "key"),
-            ("key = [\"narrow\"]", "key = [\"wide\"]", "key"),
-            ("", "pass_headers = [\"x-tenant-id\"]", "pass_headers"),
-            ("", "pass_headers = [\"x-api-key\"]", "pass_headers"),
-            ("", "pass_headers = [\"x-forwarded-host\"]", "pass_headers"),
-            ("", "unknown_headers = \"pass\"", "unknown_headers"),
-            (shared, "scope = \"shared\"\nstrip_set_cookie = true", "strip_set_cookie"),
-            (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
-            (public, "scope = \"public\"\norigin = \"ignore\"", "origin"),
-            (public, "scope = \"public\"\nvary_cookie = \"ignore\"", "vary_cookie"),
-        ] {
-            assert_eq!(keys(before, after), [key], "{before:?} to {after:?}");
-            assert!(keys(after, before).is_empty(), "{after:?} to {before:?} is narrower");
-        }
-    }
-
-    #[test]
-    fn what_lets_no_more_callers_share_is_not() {
-        for (before, after) in [
-            ("", "key = [\"tenant\"]"),
-            ("key = [\"tenant\"]", "key = [\"tenant?\", \"other\"]"),
-            ("key = [\"token\"]", ""),
-            ("", "pass_headers = [\"x-theme\"]"),
-            ("", "drop_headers = [\"x-tenant-id\"]"),
-            ("", "origin = \"ignore\""),
-            ("mode = \"off\"", "mode = \"on\""),
-            ("", "query = \"none\""),
-            ("tags = [\"a:{id}\"]", "tags = [\"a\"]"),
-            ("key = [\"id\", \"site\", \"page\"]", ""),
-        ] {
-            assert!(keys(before, after).is_empty(), "{before:?} to {after:?}");
-        }
-    }
-
-    #[test]
-    fn a_reload_is_refused_unless_the_file_accepts_it() {
-        let text = |route: &str, comment: &str| {
-            format!("{HEAD}[[routes]]{comment}\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n")
-        };
-        let refused = |after: &str| {
-            let config = Config::parse(after, "proxy.toml", &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &rules("key = [\"tenant\", \"other\"]"))
-        };
-        let found = refused(&text("key = [\"other\"]", "")).expect("a field is gone");
-        let one = found.errors().next().expect("an error");
-        assert_eq!((one.line, found.errors().count()), (15, 1), "{found}");
-        assert!(one.message.contains("takes `tenant` out of the key on /a/{id},"), "{found}");
-        let found = refused(&text("", "")).expect("all fields are gone");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [12, 12], "{found}");
-        for (route, comment) in [
-            ("key = [\"other\"] # check: ok, one tenant", ""),
-            ("key = [\"other\"]", " # check: ok"),
-            ("", " # check: ok"),
-            ("key = [\"tenant\", \"other\"]", ""),
-        ] {
-            let text = text(route, comment);
-            assert_eq!(refused(&text), None, "{text}");
-        }
-    }
-
-    fn file(rest: &str) -> SharingRules {
-        let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &|_| None);
-        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
-    }
-
-    fn route(path: &str, rest: &str) -> String {
-        format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\n{rest}\n")
-    }
-
-    #[test]
-    fn paths_are_compared_whatever_their_routes_are_called() {
-        let (own, all) = ("key = [\"tenant\"]", "scope = \"public\"");
-        let both = |one: String, two: String| one + &two;
-        for (before, after, widens) in [
-            (route("/a/{id}", own), route("/a/{name}", all), true),
-            (route("/a/{id}", own), route("/a/{*rest}", all), true),
-            (route("/a/{*rest}", own), both(route("/a/{*rest}", own), route("/a/me", all)), true),
-            (both(route("/a/{*rest}", all), route("/a/me", own)), route("/a/{*rest}", all), true),
-            (route("/A/x", own), route("/a/x", &format!("{all}\ncase = \"ignore\"")), true),
-            (route("/{a}-{b}", own), route("/{id}.json", all), true),
-            (route("/a/{id}.json", own), route("/a/{id}", all), true),
-            (route("/a/{id}", own), route("/a/{name}", own), false),
-            (route("/a", own), both(route("/a", own), route("/b", all)), false),
-            (route("/a/{id}.json", own), route("/a/{id}.xml", all), false),
-            (route("/a/{id}", own), route("/a/{id}/more", all), false),
-            // The paths of the route that is widened have another one, before and after.
-            (
-                both(route("/a/{*rest}", all), route("/a/me", own)),
-                both(route("/a/{*rest}", all), route("/a/me", own)),
-                false,
-            ),
-        ] {
-            let found = file(&after).widened_from(&file(&before));
-            assert_eq!(!found.is_empty(), widens, "{before} to {after}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn what_told_callers_apart_is_not_passed_beside_the_key() {
-        let credential = "[credential]\nheaders = [\"x-odd\"]\n";
-        let before = file(&format!("{credential}{}", route("/a", "")));
-        let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
-        assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
-    }
-
-    #[test]
-    fn a_host_key_joins_hosts() {
-        let text = format!("{HEAD}{}", route("/a", ""));
-        let joined = |comment: &str| {
-            text.replace("[fields]", &format!("host_key = \"a.test\"{comment}\n[fields]"))
-        };
-        let refused = |after: &str| {
-            let config = Config::parse(after, "proxy.toml", &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &file(&route("/a", "")))
-        };
-        let found = refused(&joined("")).expect("hosts share");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [3], "{found}");
-        assert_eq!(refused(&joined(" # check: ok")), None);
-    }
-
-    #[test]
-    fn a_comment_counts_wherever_the_route_and_its_list_stand() {
-        let refused = |rest: &str, before: &str| {
-            let environment = |name: &str| (name == "AT").then(|| "/a".to_owned());
-            let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &environment);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &file(before)).is_some()
-        };
-        let passed =
-            |comment: &str| route("/a", &format!("pass_headers = [\n  \"x-user-id\",{comment}\n]"));
-        assert!(refused(&passed(""), &route("/a", "")));
-        assert!(!refused(&passed(" # check: ok"), &route("/a", "")));
-        let public = |comment: &str| route("${AT}", &format!("scope = \"public\"{comment}"));
-        assert!(refused(&public(""), &route("/a", "")));
-        assert!(!refused(&public(" # check: ok"), &route("/a", "")));
-    }
-
-    #[test]
-    fn another_route_is_another_entry() {
-        let two =
-            "scope = \"private\"\n[[routes]]\npath = \"/b\"\nttl = \"1m\"\nscope = \"public\"";
-        assert!(keys("", two).is_empty());
-    }
-}
+mod tests;

@@ -75,6 +75,35 @@ const CACHE: &[&str] = &[
     "if-modified-since", "if-unmodified-since",
 ];
 
+/// Headers of tracing and delivery, by which no app answers.
+pub const DELIVERY: &[&str] = &[
+    "cdn-loop",
+    "cf-ray",
+    "cf-visitor",
+    "cf-warp-tag-id",
+    "newrelic",
+    "sentry-trace",
+    "x-amz-cf-id",
+    "x-amzn-requestid",
+    "x-akamai-edgescape-trace",
+    "x-azure-ref",
+    "x-datadog-origin",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-tags",
+    "x-datadog-trace-id",
+    "x-envoy-attempt-count",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-fastly-trace",
+    "x-newrelic-id",
+    "x-newrelic-transaction",
+    "x-nginx-request-id",
+    "x-ot-span-context",
+    "x-request-start",
+    "x-varnish",
+    "x-vercel-id",
+];
+
 /// Guesses from the words of a name.
 pub fn meaning(name: &str) -> Option<Meaning> {
     let name = name.to_ascii_lowercase();
