@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{ACCEPT, ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, StatusCode, Uri};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
@@ -74,7 +74,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         .route(
             "/stats",
             get(async |State(context): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &stats::stats(&context.state))
+                report(move || stats::stats(&context.state)).await
             }),
         )
         .route(
@@ -95,7 +95,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         .route(
             "/shadow",
             get(async |State(context): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &context.state.shadow())
+                report(move || context.state.shadow()).await
             }),
         )
         .route("/uncached", get(uncached_paths))
@@ -176,9 +176,19 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     response
 }
 
-/// What has no route. Trying routes takes milliseconds each, so it has a thread of its own.
+/// What has no route.
 async fn uncached_paths(State(context): State<Arc<ApiContext>>) -> Response {
-    match tokio::task::spawn_blocking(move || uncached::report(&context.state)).await {
+    report(move || uncached::report(&context.state)).await
+}
+
+/// A report with suggestions. Trying a change on a long file takes a tenth of a second, so it has a
+/// thread of its own: those of requests must not wait for it.
+async fn report<R, F>(make: F) -> Response
+where
+    R: Serialize + Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    match tokio::task::spawn_blocking(make).await {
         Ok(report) => json_response(StatusCode::OK, &report),
         Err(_) => ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,

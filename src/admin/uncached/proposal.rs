@@ -10,9 +10,8 @@
 use std::fmt::Write as _;
 
 use super::verdict::USUAL;
-use crate::admin::remedies::NOISE;
 use crate::policy::edit::{Edit, EditValue};
-use crate::policy::names::{Meaning, meaning};
+use crate::policy::names::{DELIVERY, Meaning, meaning};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Pattern;
 use crate::policy::route::headers::FROM_TRUSTED;
@@ -55,7 +54,7 @@ impl Headers {
                 continue;
             }
             let list = match meaning(name) {
-                _ if NOISE.contains(&name) => &mut headers.noise,
+                _ if DELIVERY.contains(&name) => &mut headers.noise,
                 Some(Meaning::Credential) => &mut headers.credentials,
                 _ if FROM_TRUSTED.contains(&name) => &mut headers.left,
                 Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => &mut headers.left,
