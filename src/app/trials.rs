@@ -1,8 +1,8 @@
 //! Tries suggested changes on the file in force, and remembers the results until another file is.
 //!
 //! SECURITY: strangers choose the names of headers and paths that suggestions are made of, and a
-//! trial of a long file takes a tenth of a second. So what may be tried within a second is fixed;
-//! the rest is tried when somebody asks again.
+//! trial of a long file takes a tenth of a second. So trials take a fixed share of the time; the
+//! rest is tried when somebody asks again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,12 @@ use crate::policy::edit::{Edit, EditTrial};
 
 /// How many results are remembered.
 const MAX_RESULTS: usize = 1024;
-/// How long changes may be tried within [`TRIAL_PERIOD`]. The trial that reaches it is finished.
-const TRIAL_TIME: Duration = Duration::from_millis(300);
+/// How long changes may be tried within [`TRIAL_PERIOD`]. The trial that reaches it is finished, and
+/// the pause after it is longer by as much.
+const TRIAL_TIME: Duration = Duration::from_millis(250);
 const TRIAL_PERIOD: Duration = Duration::from_secs(1);
+/// One part in so many of the time may be spent on trials.
+const TRIAL_SHARE: u32 = 4;
 
 /// The file in force, and what came of the changes that were tried on it.
 #[derive(Debug)]
@@ -108,8 +111,8 @@ impl TrialState {
 impl TrialBudget {
     /// Whether another trial may begin now.
     fn may_begin(&mut self, now: Instant) -> bool {
-        let is_over =
-            self.since.is_none_or(|since| now.saturating_duration_since(since) >= TRIAL_PERIOD);
+        let period = TRIAL_PERIOD.max(self.spent.saturating_mul(TRIAL_SHARE));
+        let is_over = self.since.is_none_or(|since| now.saturating_duration_since(since) >= period);
         if is_over {
             *self = Self { since: Some(now), spent: Duration::ZERO };
         }
@@ -137,6 +140,12 @@ mod tests {
         clock.advance(TRIAL_PERIOD);
         assert!(matches!(trials.try_edits(&edits("2m"), "proxy.toml"), EditTrial::Passed(_)));
         assert_eq!(trials.try_edits(&edits("soon"), "proxy.toml"), EditTrial::Failed);
+        // After a trial that took a second.
+        trials.turn.lock().spent = TRIAL_PERIOD;
+        clock.advance(TRIAL_PERIOD * (TRIAL_SHARE - 1));
+        assert_eq!(trials.try_edits(&edits("3m"), "proxy.toml"), EditTrial::Pending);
+        clock.advance(TRIAL_PERIOD);
+        assert!(matches!(trials.try_edits(&edits("3m"), "proxy.toml"), EditTrial::Passed(_)));
     }
 
     #[test]
