@@ -206,6 +206,7 @@ impl Proxy {
         };
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
             observe();
+            key_watch::observe_plan(resources, &plan);
             drop(plan);
             let passing = shadow::pass_in_shadow(resources, context, parts, body, shadowed);
             return Box::pin(passing).await;
@@ -236,6 +237,7 @@ impl Proxy {
             }
             Plan::Pass(route, outcome) => {
                 observe();
+                key_watch::record_removed(resources, route, &outcome);
                 let route = route.map(|route| route.id);
                 Box::pin(unrouted::pass(resources, context, parts, body, outcome, route)).await
             }

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use self::fold::PathPart;
 use self::observation::{RequestFacts, ResponseFacts, UnroutedNote};
-use self::repeats::{Repeats, Seen};
+use self::repeats::Repeats;
 use self::sample::{ReadSampler, SampledRead};
 use self::trail::{Trail, TrailEvent, TrailFacts, TrailKind, TrailRead, TrailSnapshot};
 use self::tree::{PathTemplate, TemplateTree};

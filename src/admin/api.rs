@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{ACCEPT, ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, StatusCode, Uri};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::auth::{AccessDenied, AdminAuth};
 use super::history::HistoryQuery;
@@ -75,7 +75,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         .route(
             "/stats",
             get(async |State(context): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &stats::stats(&context.state))
+                report(move || stats::stats(&context.state)).await
             }),
         )
         .route(
@@ -96,7 +96,7 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         .route(
             "/shadow",
             get(async |State(context): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &context.state.shadow())
+                report(move || context.state.shadow()).await
             }),
         )
         .route("/uncached", get(uncached_paths))
@@ -180,18 +180,22 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 
 /// What has no route.
 async fn uncached_paths(State(context): State<Arc<ApiContext>>) -> Response {
-    elsewhere(move || uncached::report(&context.state)).await
+    report(move || uncached::report(&context.state)).await
 }
 
 /// The rules that were learned.
 async fn learned_rules(State(context): State<Arc<ApiContext>>) -> Response {
-    elsewhere(move || uncached::learned::report(&context.state)).await
+    report(move || uncached::learned::report(&context.state)).await
 }
 
-/// A report that takes milliseconds for each route that is tried, so that it has a thread of its
-/// own.
-async fn elsewhere(report: impl FnOnce() -> Value + Send + 'static) -> Response {
-    match tokio::task::spawn_blocking(report).await {
+/// A report with suggestions. Trying a change on a long file takes a tenth of a second, so it has a
+/// thread of its own: those of requests must not wait for it.
+async fn report<R, F>(make: F) -> Response
+where
+    R: Serialize + Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+{
+    match tokio::task::spawn_blocking(make).await {
         Ok(report) => json_response(StatusCode::OK, &report),
         Err(_) => ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 
 use crate::clock::Wall;
-use crate::policy::edit::{Edit, TriedEdits};
+use crate::policy::edit::{Edit, EditTrial};
 use crate::policy::route::RouteMode;
 
 /// Reloads and checks the config file.
@@ -20,12 +20,22 @@ pub trait ReloadHandle: Send + Sync {
     /// The result that a reload with this text would have. Changes nothing.
     fn check(&self, text: String) -> BoxFuture<'static, ReloadReply>;
 
-    /// Tries changes on the file in force; `None` if they must not be shown.
-    fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits>;
+    /// Tries changes on the file in force. May block for a tenth of a second if the file is long.
+    fn try_edits(&self, edits: &[Edit]) -> EditTrial;
 
     /// The settings of a sidecar that was started without a file, as tables of one. They are those
     /// of its command line, and hold no secret.
     fn settings_without_file(&self) -> Option<String>;
+}
+
+/// The first of several ways to change the file that may be shown. One that has not been tried yet
+/// is waited for: the best way comes first.
+pub(super) fn first_that_passes<'a>(
+    ways: impl IntoIterator<Item = &'a [Edit]>,
+    file: &dyn ReloadHandle,
+) -> (usize, EditTrial) {
+    let mut ways = ways.into_iter().map(|edits| file.try_edits(edits)).enumerate();
+    ways.find(|(_, trial)| *trial != EditTrial::Failed).unwrap_or((0, EditTrial::Failed))
 }
 
 /// The result of a reload or a check, as JSON.

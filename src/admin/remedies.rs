@@ -22,13 +22,15 @@ use http::HeaderName;
 pub(super) use self::causes::subjects;
 pub(super) use self::evidence::KeyEvidence;
 use self::proposal::Proposal;
-use super::reload::ReloadHandle;
+use super::reload::{ReloadHandle, first_that_passes};
 use crate::outcome::Reason;
-use crate::policy::edit::{Edit, EditValue, TriedEdits};
+use crate::policy::edit::{Edit, EditTrial, EditValue, TriedEdits};
+use crate::policy::field::FieldSource;
 use crate::policy::fronts::{self, FrontClass};
+use crate::policy::known_headers::is_delivery;
 use crate::policy::names::{Meaning, meaning};
-use crate::policy::route::Route;
 use crate::policy::route::headers::FROM_TRUSTED;
+use crate::policy::route::{HeaderRole, Route};
 use crate::policy::scope::Scope;
 use crate::semantics::storability::OriginRule;
 use crate::units::show_duration;
@@ -40,27 +42,17 @@ mod set_cookies;
 mod signed_sessions;
 mod varying;
 
-/// How many unknown headers one suggestion speaks of.
+/// How many unknown headers one suggestion speaks of. So many are counted for each route.
 const MAX_HEADERS: usize = 16;
+
+/// How many times rarer it may be that a header comes in a form that no field takes, to be told.
+const RARITY: u64 = 50;
+
+/// What is said where a change has not been tried yet.
+const PENDING: &str = "A change is still being tried: ask again in a second.";
 
 /// How much longer a suggested time is than the one in force.
 const LONGER: u32 = 3;
-
-/// Headers of tracing and delivery, by which no app answers, besides those of fronts.
-const NOISE: &[&str] = &[
-    "x-amz-cf-id",
-    "x-amzn-requestid",
-    "x-akamai-edgescape-trace",
-    "x-fastly-trace",
-    "x-nginx-request-id",
-    "x-vercel-id",
-];
-
-/// Whether no app answers by this header.
-pub(super) fn is_noise(name: &str) -> bool {
-    let of_front = fronts::known(name).map(|known| known.class);
-    of_front == Some(FrontClass::Noise) || NOISE.contains(&name)
-}
 
 /// The explanation of a reason and its remedy.
 pub(super) struct Remedy {
@@ -80,19 +72,30 @@ pub(super) struct RemedyChange {
     pub(super) risks: String,
 }
 
-/// The remedy for a reason on a route. `subjects` are the names that the reason is about, the most
-/// frequent first; `evidence` is what is known of the route's keys.
+/// Why requests of a route were not served from the cache.
+pub(super) struct RouteReason<'a> {
+    pub(super) reason: Reason,
+    /// For how many requests.
+    pub(super) count: u64,
+    /// The names that it is about, each with its requests, the most frequent first.
+    pub(super) subjects: &'a [(String, u64)],
+}
+
+/// The remedy for a reason on a route. `evidence` is what is known of the route's keys.
 pub(super) fn remedy(
-    reason: Reason,
-    subjects: &[String],
+    of: &RouteReason<'_>,
     route: Option<(&Route, &KeyEvidence)>,
     file: &dyn ReloadHandle,
 ) -> Remedy {
+    let reason = of.reason;
     let seen = route.and_then(|(route, evidence)| causes::words(evidence, reason, route));
-    let words = [seen.as_deref(), Some(reason.meaning()), reason.remedy()];
+    let proposals = route.map(|(route, evidence)| proposals(of, route, evidence));
+    let (proposals, first) = proposals.unwrap_or_default();
+    let (change, pending) = tried(proposals, file);
+    let words =
+        [first.as_deref(), seen.as_deref(), Some(reason.meaning()), reason.remedy(), pending];
     let why = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let proposals = route.map(|(route, evidence)| proposals(reason, subjects, route, evidence));
-    Remedy { why, change: tried(proposals.unwrap_or_default(), file) }
+    Remedy { why, change }
 }
 
 /// What keeps requests of a route from the cache besides its rules, with the change that would
@@ -103,43 +106,59 @@ pub(super) fn key_remedies(
     file: &dyn ReloadHandle,
 ) -> Vec<Remedy> {
     let one = |reason: Reason| {
-        let why = causes::words(evidence, reason, route)?;
-        let change = tried(causes::proposal(evidence, reason, route), file);
-        Some(Remedy { why, change })
+        let words = causes::words(evidence, reason, route)?;
+        let (change, pending) = tried(causes::proposal(evidence, reason, route), file);
+        let why = [Some(words.as_str()), pending].into_iter().flatten().collect::<Vec<_>>();
+        Some(Remedy { why: why.join(" "), change })
     };
     [Reason::NotStored, Reason::SetCookie].into_iter().filter_map(one).collect()
 }
 
-/// The first change that may be shown.
+/// The first change that may be shown; or what is said where one has not been tried yet.
 fn tried(
     proposals: impl IntoIterator<Item = Proposal>,
     file: &dyn ReloadHandle,
-) -> Option<RemedyChange> {
-    proposals.into_iter().find_map(|proposal| {
-        let tried = file.try_edits(&proposal.edits)?;
-        Some(RemedyChange { tried, does: proposal.does, risks: proposal.risks })
-    })
+) -> (Option<RemedyChange>, Option<&'static str>) {
+    let mut proposals: Vec<Proposal> = proposals.into_iter().collect();
+    let ways = proposals.iter().map(|proposal| proposal.edits.as_slice());
+    match first_that_passes(ways, file) {
+        (at, EditTrial::Passed(tried)) => {
+            let Proposal { does, risks, .. } = proposals.swap_remove(at);
+            (Some(RemedyChange { tried, does, risks }), None)
+        }
+        (_, EditTrial::Failed) => (None, None),
+        (_, EditTrial::Pending) => (None, Some(PENDING)),
+    }
 }
 
-/// The changes that may help, the best first.
+/// The changes that may help, the best first; and what has to be done before any of them does.
 fn proposals(
-    reason: Reason,
-    subjects: &[String],
+    of: &RouteReason<'_>,
     route: &Route,
     evidence: &KeyEvidence,
-) -> Vec<Proposal> {
-    if reason != Reason::UnkeyedHeader {
-        let own = causes::proposal(evidence, reason, route);
-        return own.into_iter().chain(proposal(reason, route)).collect();
+) -> (Vec<Proposal>, Option<String>) {
+    if of.reason != Reason::UnkeyedHeader {
+        let own = causes::proposal(evidence, of.reason, route);
+        return (own.into_iter().chain(proposal(of.reason, route)).collect(), None);
     }
-    // What the route has learned from `Vary` meanwhile needs no change.
-    let learned = route.headers.learned();
-    let is_open = |name: &&String| !learned.iter().any(|known| known.as_str() == **name);
-    let subjects: Vec<String> = subjects.iter().filter(is_open).cloned().collect();
+    // What the rules speak of by now, or the route has learned from `Vary`, needs no change.
+    let roles = route.headers.context(false);
+    let is_open = |(name, _): &&(String, u64)| {
+        HeaderName::from_str(name)
+            .is_ok_and(|name| route.headers.role(&name, &roles) == HeaderRole::Unknown)
+    };
+    let subjects: Vec<(String, u64)> = of.subjects.iter().filter(is_open).cloned().collect();
     // On a route for everybody, a header that names one caller has no place in the key.
-    let all = unkeyed(&subjects, route, true, evidence);
-    let others = unkeyed(&subjects, route, false, evidence);
-    all.into_iter().chain(others).collect()
+    let ways = [true, false].map(|with_callers| {
+        let first = &subjects[..subjects.len().min(MAX_HEADERS)];
+        HeaderPlaces::new(first, route, with_callers, evidence)
+    });
+    let blocked = |places: &HeaderPlaces| places.in_the_way(&subjects, of.count);
+    // The second way leaves more as it is than the first, and is the only one for everybody.
+    let is_public = route.spec.scope == Scope::Public;
+    let first = blocked(&ways[usize::from(is_public)]);
+    let ways = ways.into_iter().filter(|places| blocked(places).is_none());
+    (ways.filter_map(|places| places.proposal(route)).collect(), first)
 }
 
 fn proposal(reason: Reason, route: &Route) -> Option<Proposal> {
@@ -148,6 +167,8 @@ fn proposal(reason: Reason, route: &Route) -> Option<Proposal> {
         Some(Proposal { edits: vec![edit], does: does.to_owned(), risks: risks.to_owned() })
     };
     match reason {
+        // A field that reads a repeated parameter is ambiguous whatever else counts.
+        Reason::AmbiguousQuery if reads_query(route) => None,
         Reason::AmbiguousQuery => one(
             Edit::text(path, "query", "all"),
             "Every parameter counts, in the order of the request.",
@@ -158,7 +179,7 @@ fn proposal(reason: Reason, route: &Route) -> Option<Proposal> {
             "Clients get what is stored, whatever their `Cache-Control` says.",
             "A reload in a browser no longer reaches the app.",
         ),
-        Reason::NoFreshness => one(
+        Reason::NoFreshness if spec.ttl.is_empty() => one(
             Edit::text(path, "ttl", "5m"),
             "Responses without a lifetime of their own are fresh for five minutes.",
             "What changes without a write that a purge rule knows is old for up to that time.",
@@ -181,6 +202,11 @@ fn proposal(reason: Reason, route: &Route) -> Option<Proposal> {
         }
         _ => None,
     }
+}
+
+/// Whether a field of the route's key or tags reads the query.
+fn reads_query(route: &Route) -> bool {
+    route.fields.iter().any(|field| matches!(field.source, FieldSource::Query(_)))
 }
 
 /// Sets a time to a multiple of itself.
@@ -228,6 +254,9 @@ fn seen_fronts(subjects: &[String], route: &Route) -> (Vec<String>, Option<Strin
 /// What a change does to unknown headers.
 #[derive(Default)]
 struct HeaderPlaces {
+    /// The fronts that are named by it, and what that does.
+    fronts: Vec<String>,
+    of_fronts: Option<String>,
     credentials: Vec<String>,
     fields: Vec<String>,
     noise: Vec<String>,
@@ -235,13 +264,36 @@ struct HeaderPlaces {
     left: Vec<String>,
     /// Those whose value differs in each request.
     varying: Vec<String>,
+    /// Those that come in a form for which a field of the key would refuse the request.
+    refused: Vec<String>,
+    /// Whether there may be more than these.
+    is_full: bool,
 }
 
 impl HeaderPlaces {
-    fn new(subjects: &[String], route: &Route, with_callers: bool, evidence: &KeyEvidence) -> Self {
-        let mut places = Self::default();
-        for name in subjects.iter().filter(|name| HeaderName::from_str(name).is_ok()) {
-            if is_noise(name) {
+    fn new(
+        subjects: &[(String, u64)],
+        route: &Route,
+        with_callers: bool,
+        evidence: &KeyEvidence,
+    ) -> Self {
+        let is_full = subjects.len() >= MAX_HEADERS;
+        let names: Vec<String> = subjects.iter().map(|(name, _)| name.clone()).collect();
+        let (fronts, of_fronts, open) = seen_fronts(&names, route);
+        let mut places = Self { is_full, fronts, of_fronts, ..Self::default() };
+        // By name: how often each has come changes from one moment to the next.
+        let mut subjects: Vec<&(String, u64)> =
+            subjects.iter().filter(|(name, _)| open.contains(name)).collect();
+        subjects.sort();
+        for (name, count) in subjects {
+            let is_refused = |(known, times): &(String, u64)| {
+                known == name && times.saturating_mul(RARITY) >= *count
+            };
+            if evidence.refused.iter().any(is_refused) {
+                places.refused.push(name.clone());
+                continue;
+            }
+            if is_delivery(name) {
                 places.noise.push(name.clone());
                 continue;
             }
@@ -271,7 +323,7 @@ impl HeaderPlaces {
         let is = |names: &[String]| if names.len() == 1 { "is" } else { "are" };
         let becomes = |names: &[String]| if names.len() == 1 { "becomes" } else { "become" };
         let (credentials, fields, noise) = (&self.credentials, &self.fields, &self.noise);
-        let mut does = Vec::new();
+        let mut does: Vec<String> = self.of_fronts.iter().cloned().collect();
         if !credentials.is_empty() {
             let names = credentials.join(", ");
             does.push(format!("{names} {} a part of the credential.", becomes(credentials)));
@@ -295,7 +347,35 @@ impl HeaderPlaces {
                 has(&self.varying),
             ));
         }
+        if !self.refused.is_empty() {
+            does.push(refused(&self.refused));
+        }
+        if self.is_full {
+            does.push(format!("There may be more than these {MAX_HEADERS} headers."));
+        }
         does.join(" ")
+    }
+
+    /// What has to be done before any change helps: a header that stays as it is, and that all of
+    /// these requests have.
+    fn in_the_way(&self, subjects: &[(String, u64)], requests: u64) -> Option<String> {
+        let is_in_all = |name: &&String| {
+            subjects.iter().any(|(known, count)| known == *name && *count >= requests)
+        };
+        if let Some(name) = self.refused.iter().find(is_in_all) {
+            return Some(refused(std::slice::from_ref(name)));
+        }
+        if let Some(name) = self.varying.iter().find(is_in_all) {
+            return Some(format!(
+                "{name} has another value in each request, so that no key with it would ever \
+                 repeat: list it in `drop_headers` if no response depends on it."
+            ));
+        }
+        let name = self.left.iter().find(is_in_all)?;
+        Some(format!(
+            "All of these requests have {name}, for which no line is safe to suggest: what becomes \
+             of it decides."
+        ))
     }
 
     fn risks(&self) -> String {
@@ -314,60 +394,57 @@ impl HeaderPlaces {
                  the app.",
             );
         }
-        if !self.noise.is_empty() {
+        if !self.noise.is_empty() || !self.fronts.is_empty() {
             risks.push("Responses that depend on a withheld header no longer do.");
         }
         risks.join(" ")
     }
 }
 
-/// One change for all headers that neither the key nor the route speaks of.
-fn unkeyed(
-    subjects: &[String],
-    route: &Route,
-    with_callers: bool,
-    evidence: &KeyEvidence,
-) -> Option<Proposal> {
-    let first = &subjects[..subjects.len().min(MAX_HEADERS)];
-    let (fronts, of_fronts, first) = seen_fronts(first, route);
-    let places = HeaderPlaces::new(&first, route, with_callers, evidence);
-    let words = [of_fronts, Some(places.does()).filter(|does| !does.is_empty())];
-    let does = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let mut risks = places.risks();
-    let HeaderPlaces { credentials, fields, noise, .. } = places;
-    let mut edits = Vec::new();
-    if !fronts.is_empty() {
-        edits.push(Edit::Top { key: "fronts", value: EditValue::More(fronts) });
-        if noise.is_empty() {
-            let separator = if risks.is_empty() { "" } else { " " };
-            risks.push_str(separator);
-            risks.push_str("Responses that depend on a withheld header no longer do.");
+/// Why some headers are no fields.
+fn refused(names: &[String]) -> String {
+    let comes = if names.len() == 1 { "comes" } else { "come" };
+    format!(
+        "{} {comes} more than once in a request, or is named in `Connection`: with a field that \
+         reads it, such a request would be refused.",
+        names.join(", "),
+    )
+}
+
+impl HeaderPlaces {
+    /// One change for all headers that neither the key nor the route speaks of.
+    fn proposal(self, route: &Route) -> Option<Proposal> {
+        let (does, risks) = (self.does(), self.risks());
+        let Self { fronts, credentials, fields, noise, .. } = self;
+        let mut edits = Vec::new();
+        if !fronts.is_empty() {
+            edits.push(Edit::Top { key: "fronts", value: EditValue::More(fronts) });
         }
-    }
-    if !credentials.is_empty() {
-        edits.push(Edit::Section {
-            section: "credential",
-            key: "headers",
-            value: EditValue::More(credentials),
-        });
-    }
-    if !fields.is_empty() {
-        let mut key = Vec::new();
-        let mut names: Vec<String> = Vec::new();
-        for header in fields {
-            let mut name = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-            while names.contains(&name) {
-                name.push('_');
+        if !credentials.is_empty() {
+            edits.push(Edit::Section {
+                section: "credential",
+                key: "headers",
+                value: EditValue::More(credentials),
+            });
+        }
+        if !fields.is_empty() {
+            let mut key = Vec::new();
+            let mut names: Vec<String> = Vec::new();
+            for header in fields {
+                let mut name = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+                while names.contains(&name) {
+                    name.push('_');
+                }
+                key.push(format!("{name}?"));
+                names.push(name.clone());
+                edits.push(Edit::HeaderField { name, header });
             }
-            key.push(format!("{name}?"));
-            names.push(name.clone());
-            edits.push(Edit::HeaderField { name, header });
+            edits.push(Edit::more(route.name(), "key", key));
         }
-        edits.push(Edit::more(route.name(), "key", key));
+        if !noise.is_empty() {
+            let dropped = route.spec.drop_headers.iter().map(|name| name.as_str().to_owned());
+            edits.push(Edit::list(route.name(), "drop_headers", dropped.chain(noise).collect()));
+        }
+        (!edits.is_empty()).then_some(Proposal { edits, does, risks })
     }
-    if !noise.is_empty() {
-        let dropped = route.spec.drop_headers.iter().map(|name| name.as_str().to_owned());
-        edits.push(Edit::list(route.name(), "drop_headers", dropped.chain(noise).collect()));
-    }
-    (!edits.is_empty()).then_some(Proposal { edits, does, risks })
 }

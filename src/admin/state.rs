@@ -16,6 +16,7 @@ use super::remedies::{KeyEvidence, Remedy};
 use super::response::ApiError;
 use crate::clock::Wall;
 use crate::coherence::PurgeKind;
+use crate::policy::edit::EditTrial;
 use crate::policy::explain;
 use crate::policy::explain::{ExplainLine, ExplainRequest};
 use crate::policy::glob::Glob;
@@ -121,8 +122,11 @@ impl AdminState {
             if advice.edits.is_empty() {
                 return true;
             }
-            let tried = self.reloader.try_edits(&advice.edits);
-            advice.diff = tried.map(|tried| tried.diff);
+            advice.diff = match self.reloader.try_edits(&advice.edits) {
+                EditTrial::Passed(tried) => Some(tried.diff),
+                // What has not been tried yet is shown next time.
+                EditTrial::Failed | EditTrial::Pending => None,
+            };
             advice.diff.is_some()
         });
         for route in live.rules.routes.iter() {

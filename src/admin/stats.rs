@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 use serde_json::{Value, json};
 
 use super::remedies;
-use super::remedies::remedy;
+use super::remedies::{RouteReason, remedy};
 use super::state::AdminState;
 use super::uncached;
 use crate::coherence::CoherenceMode;
@@ -243,12 +243,13 @@ fn reasons(state: &AdminState, route: Option<&Route>, row: &RowView) -> Vec<Valu
         let most = subjects.first().map_or(0, |(_, count)| *count);
         // A name that hardly any request has is a stranger's, or a typing mistake.
         let usual = |(_, count): &(String, u64)| count.saturating_mul(RARITY) >= most;
-        let mut subjects: Vec<String> =
-            subjects.into_iter().filter(usual).map(|(name, _)| name).collect();
+        let mut subjects: Vec<(String, u64)> = subjects.into_iter().filter(usual).collect();
         if let Some((_, evidence)) = route {
-            subjects.extend(remedies::subjects(evidence, reason));
+            subjects.extend(remedies::subjects(evidence, reason).into_iter().map(|name| (name, 0)));
         }
-        let remedy = remedy(reason, &subjects, route, &*state.reloader);
+        let remedy =
+            remedy(&RouteReason { reason, count, subjects: &subjects }, route, &*state.reloader);
+        let subjects: Vec<String> = subjects.into_iter().map(|(name, _)| name).collect();
         let change = remedy.change.as_ref();
         json!({
             "disposition": disposition.as_str(),

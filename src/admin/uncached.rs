@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use self::proposal::propose;
 use self::verdict::{WhyNot, why_not};
-use super::reload::ReloadHandle;
+use super::reload::{ReloadHandle, first_that_passes};
 use super::state::AdminState;
+use crate::policy::edit::EditTrial;
 use crate::policy::plan::PolicyRules;
 use crate::uncached::fold::{example, shown};
 use crate::uncached::tree::{MAX_TEMPLATES, PathTemplate};
@@ -103,8 +104,13 @@ fn suggestion(
     file: &dyn ReloadHandle,
 ) -> Result<Value, String> {
     let proposal = propose(one, all, unsafe_ones, rules)?;
-    let tried = proposal.variants.iter().find_map(|edits| file.try_edits(edits));
-    let tried = tried.ok_or("no route for it passes the checks of the file in force")?;
+    let tried = match first_that_passes(proposal.variants.iter().map(Vec::as_slice), file).1 {
+        EditTrial::Passed(tried) => tried,
+        EditTrial::Failed => {
+            return Err("no route for it passes the checks of the file in force".to_owned());
+        }
+        EditTrial::Pending => return Err("a route for it is still being tried".to_owned()),
+    };
     Ok(json!({
         "toml": tried.lines,
         "diff": tried.diff,

@@ -27,7 +27,7 @@ use crate::config::diff::{self, ConfigSnapshot};
 use crate::config::{Config, Diagnostics, sharing, suggestions};
 use crate::error::SetupError;
 use crate::input_file::{self, MAX_CONFIG_BYTES};
-use crate::policy::edit::{Edit, TriedEdits};
+use crate::policy::edit::{Edit, EditTrial};
 use crate::policy::route::Collapse;
 use crate::proxy::{ActiveConfig, Proxy};
 use crate::telemetry::events::EventKind;
@@ -53,6 +53,8 @@ pub struct ReloadCounters {
     pub ok: Arc<Counter>,
     /// Files rejected.
     pub failed: Arc<Counter>,
+    /// Suggested changes that had to wait to be tried.
+    pub trials_pending: Arc<Counter>,
 }
 
 /// Reloads the config file.
@@ -94,6 +96,7 @@ impl Reloader {
             refused: None,
             restart_needed: Vec::new(),
         };
+        let trials = Trials::new(Arc::clone(&config.text), proxy.clock.clone());
         Self {
             proxy,
             startup,
@@ -104,7 +107,7 @@ impl Reloader {
             status: Mutex::new(status),
             watch: Mutex::new(config.watch),
             last_read: Mutex::new(Ok(config.text.to_string())),
-            trials: Trials::new(Arc::clone(&config.text)),
+            trials,
             counters: ReloadCounters::default(),
         }
     }
@@ -399,8 +402,12 @@ impl ReloadHandle for AdminReload {
         Box::pin(async move { reloader.elsewhere(move |own| own.check(&text)).await.reply() })
     }
 
-    fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
-        self.0.trials.try_edits(edits, &self.0.file_name())
+    fn try_edits(&self, edits: &[Edit]) -> EditTrial {
+        let trial = self.0.trials.try_edits(edits, &self.0.file_name());
+        if trial == EditTrial::Pending {
+            self.0.counters.trials_pending.inc();
+        }
+        trial
     }
 
     fn settings_without_file(&self) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::metrics_registrar::as_f64;
+use super::metrics_registrar::{MetricsRegistrar, as_f64};
 use super::reload::Reloader;
 use crate::admin::ReloadStatus;
 use crate::telemetry::metrics::Metrics;
@@ -19,6 +19,7 @@ pub(super) fn register(reloader: &Arc<Reloader>, metrics: &Metrics) {
             Arc::clone(counter),
         );
     }
+    MetricsRegistrar(metrics).limit("admin.trials", &reloader.counters.trials_pending);
     let gauge = |name: &'static str, help: &'static str, read: fn(&ReloadStatus) -> f64| {
         let reloader = Arc::downgrade(reloader);
         metrics.register_gauge(name, help, &[], move || {

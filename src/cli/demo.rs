@@ -11,6 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use toml_edit::DocumentMut;
@@ -44,13 +45,18 @@ pub struct DemoArgs {
     /// seconds.
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// Print JSON objects, one on a line, instead of the tour: the addresses and the file with the
+    /// rules at the start, and what reached the app at the end.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache demo
   sidecache demo --listen 127.0.0.1:8081 --app 127.0.0.1:8001 --admin 127.0.0.1:9091
-  sidecache demo --rules proxy.toml";
+  sidecache demo --rules proxy.toml
+  sidecache demo --json | head -n 1 | jq -r .admin";
 
 /// Runs the demo until Ctrl-C, and prints what reached the app.
 ///
@@ -93,21 +99,44 @@ async fn demo(args: &DemoArgs) -> Result<(), CommandError> {
     let sidecar_gone = CancellationToken::new();
     let app =
         tokio::spawn(app::serve(listener, app_settings, sidecar_gone.clone().cancelled_owned()));
-    print(&guide::text(proxy, args.app, admin));
-    print(&format!(
-        "The rules are in {}: edit them, and see what changes.\n\n",
-        rules.path.display()
-    ));
+    print(&opening(args, &rules.path, proxy, admin));
 
-    tokio::spawn(interrupted(shutdown.clone()));
+    tokio::spawn(interrupted(shutdown.clone(), args.json));
     let result = sidecar(config, shutdown).await;
     sidecar_gone.cancel();
     let _ = app.await;
+    let requests = stats.snapshot().into_iter();
+    if args.json {
+        let requests: Vec<Value> = requests
+            .map(
+                |((method, path), count)| json!({ "method": method, "path": path, "count": count }),
+            )
+            .collect();
+        print(&format!("{}\n", json!({ "requests": requests })));
+        return result;
+    }
     print("\nWhat reached the app:\n");
-    for ((method, path), count) in stats.snapshot() {
+    for ((method, path), count) in requests {
         print(&format!("{count:>6}  {method} {path}\n"));
     }
     result
+}
+
+/// What is printed at the start.
+fn opening(args: &DemoArgs, rules: &Path, proxy: SocketAddr, admin: SocketAddr) -> String {
+    let rules = rules.display();
+    if args.json {
+        let url = |address: SocketAddr| format!("http://{address}");
+        let places = json!({
+            "sidecache": url(proxy),
+            "app": url(args.app),
+            "admin": url(admin),
+            "rules": rules.to_string(),
+        });
+        return format!("{places}\n");
+    }
+    let tour = guide::text(proxy, args.app, admin);
+    format!("{tour}The rules are in {rules}: edit them, and see what changes.\n\n")
 }
 
 /// Prints to stdout, without an end of line.
@@ -198,8 +227,8 @@ fn require_free(address: SocketAddr, who: &str, other: &str) -> Result<(), Comma
     )))
 }
 
-async fn interrupted(shutdown: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_ok() {
+async fn interrupted(shutdown: CancellationToken, is_json: bool) {
+    if tokio::signal::ctrl_c().await.is_ok() && !is_json {
         print("\nStopping; what is under way may finish.\n");
     }
     shutdown.cancel();
@@ -208,6 +237,25 @@ async fn interrupted(shutdown: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_get_the_addresses_as_one_object() {
+        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let args = DemoArgs { listen: None, app: address(2), admin: None, rules: None, json: true };
+        let text = opening(&args, Path::new("/rules \"x\".toml"), address(1), address(3));
+        let line = text.strip_suffix('\n').expect("a line");
+        assert!(!line.contains('\n'), "{text}");
+        let places: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(
+            places,
+            json!({
+                "sidecache": "http://127.0.0.1:1",
+                "app": "http://127.0.0.1:2",
+                "admin": "http://127.0.0.1:3",
+                "rules": "/rules \"x\".toml",
+            })
+        );
+    }
 
     #[test]
     fn the_rules_are_written_for_this_user_alone_and_removed() {
@@ -229,6 +277,7 @@ mod tests {
             app: address(2),
             admin: Some(address(3)),
             rules: None,
+            json: false,
         };
         let config = Config::parse(&rules_for(&args), "proxy.toml", &|_| None).expect("valid");
         assert_eq!(config.server.address.tcp(), Some(address(1)));

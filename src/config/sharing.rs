@@ -9,34 +9,37 @@
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
 //!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the key (`host_key`), or if the origin's
 //!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
-//!    `strip_set_cookie = true`). In scope `private` a part of a signed session may stand for the
-//!    whole caller.
+//!    `strip_set_cookie` of a session). What is sent beside the key is [`SentBesideKey`]. In scope
+//!    `private` a part of a signed session may stand for the whole caller.
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.
 //! 4. *Paths count, not names.* Each route is compared with those that had its paths before, so
-//!    that neither another spelling of a path, nor a route that is added or gone, widens unseen.
+//!    that neither another spelling of a path, nor a route that is added or gone, nor one whose
+//!    case counts or no longer does, widens unseen.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
-use http::HeaderName;
 use toml_edit::{Document, Item, Value};
 
+use self::beside_key::SentBesideKey;
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
+use crate::policy::cookie_purpose::may_name_session;
+use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
 use crate::policy::fronts::{FrontClass, Fronts};
+use crate::policy::glob::Glob;
 use crate::policy::jwt::{TokenField, TokenPlace};
-use crate::policy::names::meaning;
-use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
+use crate::policy::route::{AdmitRule, PathCase, Route, Routes, StripSetCookie, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
 use crate::semantics::storability::OriginRule;
 
-#[cfg(test)]
-mod tests;
+mod beside_key;
 
 /// Who shares the entries of each route of a file.
 #[derive(Clone, Debug, Default)]
@@ -56,14 +59,12 @@ struct RouteSharing {
     scope: Scope,
     /// What tells entries apart, with the names of the fields.
     keyed: Vec<(String, FieldSource)>,
-    /// The headers that tell callers apart: those of fields, and those of the credential.
-    telling: BTreeSet<String>,
-    /// The headers that reach the origin without being in the key.
-    passed: BTreeSet<String>,
-    passes_unknown: bool,
+    beside_key: SentBesideKey,
     admit: AdmitRule,
     /// The keys by which what the origin says against sharing does not count.
     overrides: BTreeSet<&'static str>,
+    /// What `strip_set_cookie` lists of cookies that may be sessions, or tokens of forms.
+    stripped_sessions: BTreeSet<String>,
 }
 
 /// A key of a file by which more callers share an entry than before.
@@ -81,14 +82,12 @@ impl SharingRules {
     /// Who shares by the rules of this file.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        let credential: Vec<&str> =
-            config.credential.headers.iter().map(HeaderName::as_str).collect();
         Self {
             table: config.routes.clone(),
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteSharing::of(route, &credential))
+                .map(|route| RouteSharing::of(route, &config.credential))
                 .collect(),
             joins_hosts: config.host_key.is_some(),
             fronts: config.fronts,
@@ -113,7 +112,9 @@ impl SharingRules {
         let lost = guarded
             .into_iter()
             .find(|name| !self.fronts.of_class(FrontClass::Identity).any(|kept| kept == *name));
-        if let Some(name) = lost.filter(|_| self.routes.iter().any(|route| route.passes_unknown)) {
+        if let Some(name) =
+            lost.filter(|_| self.routes.iter().any(|route| route.beside_key.passes_unknown))
+        {
             let what = format!("passes `{name}`, which says who asks, without a place in the key");
             found.push(Widening { route: None, key: "fronts", what });
         }
@@ -148,21 +149,42 @@ impl SharingRules {
         let is = |table: &Routes, path: &str, id: usize| {
             table.find(path).is_some_and(|(route, _)| route.id == id)
         };
+        let meets = |path: &str| is(&self.table, path, now.id) && is(&before.table, path, old.id);
         let mut paths = one.meeting_paths(two).into_iter().chain(two.meeting_paths(one));
+        // A route whose case does not count has paths that its pattern does not show.
+        let has_spellings = [now, old].iter().any(|route| route.spec.case == PathCase::Ignore);
         (one == two && now.spec.case == old.spec.case)
-            || paths.any(|path| is(&self.table, &path, now.id) && is(&before.table, &path, old.id))
+            || paths.any(|path| {
+                meets(&path) || (has_spellings && spellings(&path).iter().any(|path| meets(path)))
+            })
     }
 }
 
+/// Other spellings of a path, which a route whose case does not count matches as well.
+fn spellings(path: &str) -> [String; 3] {
+    let every_other = path.chars().enumerate().map(|(at, letter)| {
+        if at % 2 == 0 { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
+    });
+    [path.to_ascii_uppercase(), path.to_ascii_lowercase(), every_other.collect()]
+}
+
 impl RouteSharing {
-    fn of(route: &Route, credential: &[&str]) -> Self {
+    fn of(route: &Arc<Route>, credential: &Arc<CredentialRule>) -> Self {
         let spec = &route.spec;
         let overrides = [
             ("origin", spec.origin == OriginRule::Ignore && !spec.ttl.is_empty()),
             ("vary_cookie", spec.vary_cookie == VaryCookie::Ignore),
             ("strip_set_cookie", spec.strip_set_cookie == StripSetCookie::All),
         ];
-        let read = route.fields.iter().filter_map(|field| Some(field.header()?.as_str()));
+        let stripped = match &spec.strip_set_cookie {
+            StripSetCookie::Named(names) => &**names,
+            StripSetCookie::No | StripSetCookie::All => &[],
+        };
+        // What is verified is stripped only where its payload stays the same.
+        let is_verified = |name: &Glob| {
+            route.session_rules.iter().any(|rule| *rule.settings.cookie == *name.as_str())
+        };
+        let sessions = stripped.iter().filter(|name| may_name_session(name) && !is_verified(name));
         Self {
             scope: spec.scope,
             keyed: route
@@ -170,11 +192,10 @@ impl RouteSharing {
                 .iter()
                 .map(|field| (field.name.to_string(), field.source.clone()))
                 .collect(),
-            telling: read.chain(credential.iter().copied()).map(str::to_owned).collect(),
-            passed: spec.pass_headers.iter().map(ToString::to_string).collect(),
-            passes_unknown: spec.unknown_headers == UnknownHeaders::Pass,
+            beside_key: SentBesideKey::new(route, credential),
             admit: spec.admit,
             overrides: overrides.into_iter().filter_map(|(key, is)| is.then_some(key)).collect(),
+            stripped_sessions: sessions.map(|name| name.as_str().to_owned()).collect(),
         }
     }
 
@@ -198,19 +219,7 @@ impl RouteSharing {
                 found.push(("key", what));
             }
         }
-        for name in self.passed.difference(&old.passed) {
-            if meaning(name).is_some() || old.telling.contains(name) {
-                let what = format!(
-                    "passes `{name}`, which may choose the response, without a place \
-                                    in the key"
-                );
-                found.push(("pass_headers", what));
-            }
-        }
-        if self.passes_unknown && !old.passes_unknown {
-            let what = "passes every header without a place in the key".to_owned();
-            found.push(("unknown_headers", what));
-        }
+        found.extend(self.beside_key.grown_from(&old.beside_key));
         let is_shared = self.scope == Scope::Shared;
         if is_shared && self.admit == AdmitRule::Route && old.admit == AdmitRule::Entry {
             found.push(("admit", "lets who may read one page read all".to_owned()));
@@ -225,6 +234,11 @@ impl RouteSharing {
             // In scope `public` it has no effect, since no fill carries a credential.
             ("strip_set_cookie", is_shared, "stores responses that set a cookie for one caller"),
         ];
+        // In every scope: callers without a credential share in scope `private`, too.
+        for name in self.stripped_sessions.difference(&old.stripped_sessions) {
+            let what = format!("stores responses that set `{name}`, which may be a session");
+            found.push(("strip_set_cookie", what));
+        }
         for (key, counts, what) in words {
             if counts && self.overrides.contains(key) && !old.overrides.contains(key) {
                 found.push((key, what.to_owned()));
@@ -357,3 +371,6 @@ fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, 
     let default = || document.get("defaults")?.get(widening.key)?.span();
     Some((key.or_else(default), whole))
 }
+
+#[cfg(test)]
+mod tests;

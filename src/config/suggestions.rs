@@ -9,6 +9,7 @@
 //! 4. *A diff shows no secret.*
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use similar::TextDiff;
 
@@ -28,30 +29,30 @@ const STARS: &str = "***";
 
 /// The file in force, on which changes are tried.
 #[derive(Debug)]
-pub struct TrialFile<'a> {
-    text: &'a str,
-    name: &'a str,
+pub struct TrialFile {
+    text: Arc<str>,
+    name: String,
     sharing: SharingRules,
     warnings: BTreeMap<String, usize>,
 }
 
-impl<'a> TrialFile<'a> {
+impl TrialFile {
     /// A file; `None` if it is not valid (any more: a variable of its may be gone).
     #[must_use]
-    pub fn new(text: &'a str, name: &'a str) -> Option<Self> {
-        let config = parse(text, name)?;
+    pub fn new(text: Arc<str>, name: &str) -> Option<Self> {
+        let config = parse(&text, name)?;
         let (sharing, warnings) = (SharingRules::from_config(&config), warnings(&config));
-        Some(Self { text, name, sharing, warnings })
+        Some(Self { text, name: name.to_owned(), sharing, warnings })
     }
 
     /// The change as it may be shown; `None` if it may not.
     #[must_use]
     pub fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
-        let (after, lines) = edits::apply(self.text, edits)?;
-        if after == self.text {
+        let (after, lines) = edits::apply(&self.text, edits)?;
+        if *after == *self.text {
             return None;
         }
-        let config = parse(&after, self.name)?;
+        let config = parse(&after, &self.name)?;
         if !SharingRules::from_config(&config).widened_from(&self.sharing).is_empty() {
             return None;
         }
@@ -61,7 +62,7 @@ impl<'a> TrialFile<'a> {
         if warnings(&config).iter().any(is_new) {
             return None;
         }
-        Some(TriedEdits { lines, diff: diff(self.text, &after) })
+        Some(TriedEdits { lines, diff: diff(&self.text, &after) })
     }
 }
 
@@ -109,7 +110,7 @@ mod tests {
         [[routes]]\npath = \"/b\"\nttl = \"1m\"\n";
 
     fn tried(edits: &[Edit]) -> Option<TriedEdits> {
-        TrialFile::new(FILE, "proxy.toml").expect("the file is valid").try_edits(edits)
+        TrialFile::new(FILE.into(), "proxy.toml").expect("the file is valid").try_edits(edits)
     }
 
     #[test]

@@ -25,6 +25,37 @@ const DELIVERY: &[&str] = &[
 /// Parts of names of cookies whose value belongs to a form in the body.
 const FORM_PARTS: [&str; 2] = ["csrf", "xsrf"];
 
+/// Names of sessions and of tokens of forms, as frameworks have them. A pattern that matches one of
+/// them was hardly meant for others alone.
+const SESSIONS: &[&str] = &[
+    "session",
+    "sessionid",
+    "connect.sid",
+    "PHPSESSID",
+    "JSESSIONID",
+    "ASP.NET_SessionId",
+    "_app_session",
+    "laravel_session",
+    "wordpress_logged_in_0",
+    "remember_me",
+    "auth",
+    "token",
+    "jwt",
+    "csrftoken",
+    "XSRF-TOKEN",
+    "_csrf",
+    "user",
+    "cart",
+    "0123456789abcdef0123456789abcdef",
+];
+
+/// Whether a pattern of names may mean a session or the token of a form. In doubt it does.
+#[must_use]
+pub fn may_name_session(pattern: &Glob) -> bool {
+    CookiePurpose::from_name(pattern.as_str()) == CookiePurpose::Session
+        || (!pattern.is_literal() && SESSIONS.iter().any(|name| pattern.matches(name.as_bytes())))
+}
+
 /// The probable purpose of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookiePurpose {
@@ -69,6 +100,33 @@ impl CookiePurpose {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_may_mean_a_session() {
+        for (pattern, may) in [
+            ("*", true),
+            ("s*", true),
+            ("*id", true),
+            ("*_session", true),
+            ("connect.sid", true),
+            ("wordpress_*", true),
+            ("x*token", true),
+            ("_ga", false),
+            ("_ga_*", false),
+            ("pref_*", false),
+            ("theme", false),
+            ("promo_*", false),
+        ] {
+            assert_eq!(may_name_session(&Glob::new(pattern)), may, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_sessions() {
+        for name in SESSIONS {
+            assert_eq!(CookiePurpose::from_name(name), CookiePurpose::Session, "{name}");
+        }
+    }
 
     #[test]
     fn a_name_tells_what_a_cookie_is_for() {

@@ -231,6 +231,16 @@ impl IgnoredCookies {
                 || (any_matches(&self.sets, name) && !name.ends_with(SESSION_SUFFIX)))
             && !any_matches(&self.exempt, name)
     }
+
+    /// Whether all cookies that `other` ignores are ignored, as far as the patterns tell.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        // Text with stars that a pattern matches stands for names that it matches, too.
+        let is_in = |list: &[Glob], glob: &Glob| any_matches(list, glob.as_str().as_bytes());
+        other.names.iter().all(|glob| is_in(&self.names, glob))
+            && other.sets.iter().all(|glob| is_in(&self.sets, glob) || is_in(&self.names, glob))
+            && self.exempt.iter().all(|glob| is_in(&other.exempt, glob))
+    }
 }
 
 fn globs(set: &[&str]) -> Vec<Glob> {
@@ -286,6 +296,24 @@ mod tests {
         }
         assert_eq!(ignored(&["!@analytics"], &names), Vec::<&str>::new());
         assert_eq!(ignored(&["_ga_session"], &["_ga_session"]), ["_ga_session"], "by name it is");
+    }
+
+    #[test]
+    fn what_is_no_longer_ignored_is_found() {
+        let rule = |entries: &[&str]| {
+            IgnoredCookies::new(entries.iter().copied(), &[]).expect("known sets")
+        };
+        for (now, before, covers) in [
+            (&["a*"][..], &["a", "ab*"][..], true),
+            (&["a", "b"], &["b"], true),
+            (&["*"], &["@consent", "b"], true),
+            (&[], &["!_ga"], true),
+            (&["a"], &["a*"], false),
+            (&[], &["@consent"], false),
+            (&["!_ga"], &[], false),
+        ] {
+            assert_eq!(rule(now).covers(&rule(before)), covers, "{now:?} after {before:?}");
+        }
     }
 
     #[test]

@@ -87,6 +87,17 @@ impl Edit {
     }
 }
 
+/// What came of trying changes on the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EditTrial {
+    /// They may be shown.
+    Passed(TriedEdits),
+    /// They must not be shown.
+    Failed,
+    /// They have not been tried yet: too much has been tried within the last second.
+    Pending,
+}
+
 /// Changes that have been tried on the file: it stays valid, gets no new warning, and lets no more
 /// callers share an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,8 @@
 //! Invariant: none of them reaches the origin on a fill. What a response depends on nevertheless
 //! can so never be stored for others.
 
+use crate::policy::fronts::{self, FrontClass};
+
 /// Headers of one product or standard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownHeaders {
@@ -148,6 +150,25 @@ pub(crate) fn names(list: &'static [KnownHeaders]) -> impl Iterator<Item = &'sta
 /// Whether a name, lower-case, is in one of the lists.
 pub(crate) fn is_known(name: &str) -> bool {
     [TRACING, FORGERY_TOKENS, PREFETCH].into_iter().flat_map(names).any(|known| known == name)
+}
+
+/// Headers of delivery of products that are no fronts, or that come from several of them.
+const DELIVERY: &[&str] = &[
+    "x-amz-cf-id",
+    "x-amzn-requestid",
+    "x-akamai-edgescape-trace",
+    "x-fastly-trace",
+    "x-nginx-request-id",
+    "x-vercel-id",
+];
+
+/// Whether a header, by its name in lower case, is known as one of tracing or delivery, by which no
+/// app answers.
+pub(crate) fn is_delivery(name: &str) -> bool {
+    let of_front = fronts::known(name).map(|known| known.class);
+    of_front == Some(FrontClass::Noise)
+        || DELIVERY.contains(&name)
+        || names(TRACING).any(|known| known == name)
 }
 
 #[cfg(test)]

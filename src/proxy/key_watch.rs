@@ -2,13 +2,14 @@
 //! time, cookies that the origin sets. For operators alone; nothing is decided by it. Hits do not
 //! get here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HeaderMap, SET_COOKIE};
+use http::header::{COOKIE, HeaderMap, HeaderName, SET_COOKIE};
 
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::policy::cookie_header;
-use crate::policy::plan::{KeyParts, Lookup};
+use crate::policy::plan::{KeyParts, Lookup, Plan};
 use crate::policy::route::Route;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::LookupContext;
@@ -16,6 +17,12 @@ use crate::proxy::resources::Resources;
 
 /// How many cookies of one response are counted by name.
 const MAX_COOKIES: usize = 16;
+
+/// How many repeated headers of one request are counted by name.
+const MAX_REPEATED: usize = 16;
+
+/// Under which headers are counted that no field could read as they came.
+const UNKEYABLE: &str = "unkeyable header";
 
 /// Observes a lookup that found nothing, and its outcome.
 pub(super) fn observe_miss(
@@ -59,7 +66,7 @@ pub(super) fn shadowed_parts(
 ) -> Option<KeyParts<'static>> {
     let config = context.request.config;
     if !context.lookup.unknown.is_empty() {
-        observe_unkeyed(config, context.lookup);
+        observe_unkeyed(resources, context);
     }
     let parts = is_miss.then(|| key_parts(resources, config, context.lookup));
     parts.flatten().map(KeyParts::into_owned)
@@ -87,6 +94,12 @@ impl Resources {
         self.hot_tags.subjects(route.name(), Reason::SetCookie.as_str())
     }
 
+    /// The headers of a route's requests that no field could read, and how often they came so.
+    #[must_use]
+    pub fn unkeyable_headers(&self, route: &Route) -> Vec<(String, u64)> {
+        self.hot_tags.subjects(route.name(), UNKEYABLE)
+    }
+
     /// How many requests of a route were hits, or would have been in shadow.
     #[must_use]
     pub fn route_hits(&self, config: &ActiveConfig, route: &Route) -> u64 {
@@ -95,9 +108,41 @@ impl Resources {
 }
 
 /// Observes a request that was passed because of headers that no key has seen.
-pub(super) fn observe_unkeyed(config: &ActiveConfig, lookup: &Lookup<'_>) {
-    let keys = &config.varying_keys;
+pub(super) fn observe_unkeyed(resources: &Resources, context: &LookupContext<'_>) {
+    let (lookup, keys) = (context.lookup, &context.request.config.varying_keys);
     keys.observe_unkeyed(lookup.route.id, &lookup.unkeyed_parts(keys.hasher()));
+    record_repeated(resources, lookup, &context.parts.headers);
+}
+
+/// Observes the plan of a request of a route in shadow.
+pub(super) fn observe_plan(resources: &Resources, plan: &Plan<'_>) {
+    if let Plan::Pass(route, outcome) = plan {
+        record_removed(resources, *route, outcome);
+    }
+}
+
+/// Counts the header of a request that passes because `Connection` names it.
+pub(super) fn record_removed(resources: &Resources, route: Option<&Arc<Route>>, outcome: &Outcome) {
+    if let Some(route) = route
+        && outcome.reason == Some(Reason::UnkeyedHeader)
+        && let Some(name) = &outcome.subject
+    {
+        record_unkeyable(resources, route, name);
+    }
+}
+
+/// Counts the headers of a request that no key has seen and that come more than once: a field that
+/// reads one would refuse the request.
+fn record_repeated(resources: &Resources, lookup: &Lookup<'_>, headers: &HeaderMap) {
+    let is_repeated = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
+    for name in lookup.unknown.iter().filter(is_repeated).take(MAX_REPEATED) {
+        record_unkeyable(resources, lookup.route, name.as_str());
+    }
+}
+
+/// Counts a header that no field could read as it came.
+fn record_unkeyable(resources: &Resources, route: &Route, name: &str) {
+    resources.hot_tags.subject(route.name(), UNKEYABLE, name);
 }
 
 /// The cookies of a request that is about to be forwarded, if it has any.

@@ -10,7 +10,6 @@ use hyper::upgrade::OnUpgrade;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::Lookup;
 use crate::policy::refusal::Refusal;
-use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, shared_client};
 use crate::proxy::key_watch;
 use crate::proxy::resources::Resources;
@@ -93,7 +92,7 @@ async fn pass_parts(
 ) -> ProxyResponse {
     let settle = |headers: &HeaderMap, outcome: &mut Outcome| {
         resources.counters.headers_unlearned.add(learn_vary(context, headers));
-        blame(resources, context.request.config, context.lookup, outcome);
+        blame(resources, context, outcome);
     };
     let route = Some(context.route());
     let request = (parts, Body::empty());
@@ -128,13 +127,14 @@ fn learn_vary(context: &LookupContext<'_>, response: &HeaderMap) -> u64 {
 
 /// Names the header that is at fault among those that no key has seen: what the response has just
 /// shown to be covered by `Vary` is in the key from now on. The others are counted.
-fn blame(resources: &Resources, config: &ActiveConfig, lookup: &Lookup<'_>, outcome: &mut Outcome) {
+fn blame(resources: &Resources, context: &LookupContext<'_>, outcome: &mut Outcome) {
+    let lookup = context.lookup;
     if outcome.reason != Some(Reason::UnkeyedHeader) {
         return;
     }
     let unlearned = lookup.unlearned();
     let Some((name, others)) = unlearned.split_first() else { return };
-    key_watch::observe_unkeyed(config, lookup);
+    key_watch::observe_unkeyed(resources, context);
     outcome.subject = Some(name.as_str().into());
     // The outcome names one of them. Whoever has to do something about it needs all.
     for other in others.iter().take(MAX_COUNTED) {

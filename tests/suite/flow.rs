@@ -19,6 +19,7 @@ mod mutations;
 mod protocols;
 mod regressions;
 mod regressions_admission;
+mod regressions_advice;
 mod regressions_answers;
 mod regressions_attack;
 mod regressions_attack2;

@@ -15,6 +15,9 @@ pub(crate) struct KeyEvidence {
     pub(crate) varying: Vec<VaryingFinding>,
     /// Headers outside of the key that differ each time.
     pub(crate) unkeyed: Vec<Box<str>>,
+    /// Headers outside of the key that come in a form for which a field would refuse the request,
+    /// and how often.
+    pub(crate) refused: Vec<(String, u64)>,
     /// The other parameters of requests, if all are known.
     pub(super) parameters: Option<Vec<Box<str>>>,
     /// The cookies that keep responses from being stored, the most frequent first.
@@ -49,6 +52,7 @@ impl KeyEvidence {
             signed: signed.collect(),
             rolling: rolling.into_iter().map(str::to_owned).collect(),
             unkeyed: keys.unkeyed(route.id),
+            refused: resources.unkeyable_headers(route),
             parameters: keys.other_parameters(route.id),
             varying,
             set_cookies,

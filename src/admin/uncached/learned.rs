@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::MAX_SHOWN;
 use super::proposal::{base_length, kept_out, tag};
 use super::verdict::unfit;
-use crate::admin::remedies::is_noise;
 use crate::admin::state::AdminState;
+use crate::policy::known_headers::is_delivery;
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Pattern;
@@ -223,7 +223,7 @@ impl<'a> Learning<'a> {
 
     fn header_use(&self, name: &str) -> HeaderUse {
         let own = &self.rules.credential.headers;
-        if is_noise(name) {
+        if is_delivery(name) {
             return HeaderUse::Noise;
         }
         if own.iter().any(|known| known.as_str() == name) {

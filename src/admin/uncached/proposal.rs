@@ -10,8 +10,9 @@
 use std::fmt::Write as _;
 
 use super::verdict::USUAL;
-use crate::admin::remedies::{is_noise, is_of_proxy};
+use crate::admin::remedies::is_of_proxy;
 use crate::policy::edit::{Edit, EditValue};
+use crate::policy::known_headers::is_delivery;
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Pattern;
@@ -54,7 +55,7 @@ impl Headers {
                 continue;
             }
             let list = match meaning(name) {
-                _ if is_noise(name) => &mut headers.noise,
+                _ if is_delivery(name) => &mut headers.noise,
                 Some(Meaning::Credential) => &mut headers.credentials,
                 _ if is_of_proxy(name) => &mut headers.left,
                 Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => &mut headers.left,

@@ -10,6 +10,7 @@ use super::super::decode::Setting;
 use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::scopes::fields;
 use super::view::{LintFile, LintRoute, texts};
+use crate::policy::cookie_purpose::may_name_session;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::glob::{Glob, any_matches};
 use crate::policy::names::{Meaning, meaning};
@@ -51,17 +52,17 @@ fn strips_all(route: &LintRoute<'_>, context: &mut CompileContext) {
 
 /// Warns about a list that strips the cookie of a token or a session.
 fn strips_tokens(route: &LintRoute<'_>, context: &mut CompileContext) {
-    const PARTS: [&str; 5] = ["csrf", "xsrf", "sess", "token", "auth"];
     let (StripSetCookie::Named(globs), Some(given)) =
         (&route.spec.strip_set_cookie, route.file.strip_set_cookie.given())
     else {
         return;
     };
-    let is_token = |text: &str| PARTS.iter().any(|part| text.to_ascii_lowercase().contains(part));
     // What is verified is stripped only where its payload stays the same.
     let verified: Vec<&str> = sessions(route).collect();
-    let mut names = globs.iter().map(Glob::as_str).filter(|text| !verified.contains(text));
-    let Some(name) = names.find(|text| is_token(text)) else { return };
+    let mut names = globs.iter().filter(|name| !verified.contains(&name.as_str()));
+    let Some(name) = names.find(|name| may_name_session(name)).map(Glob::as_str) else {
+        return;
+    };
     let message = format!(
         "`{name}` looks like the cookie of a token or a session: the body may hold what belongs to \
          it, and whoever is given the stored body would not have the cookie"

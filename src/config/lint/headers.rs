@@ -10,7 +10,9 @@ use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::FieldSource;
 use crate::policy::names::{Meaning, meaning};
-use crate::policy::route::UnknownHeaders;
+use crate::policy::route::headers::may_choose;
+use crate::policy::route::{AdmitRule, UnknownHeaders};
+use crate::policy::scope::Scope;
 
 /// Checks each cached route.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
@@ -36,20 +38,42 @@ fn passed(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCont
         if seen || fields().any(|field| field.header() == Some(&name)) {
             continue;
         }
-        let Some(meaning) = meaning(name.as_str()) else { continue };
-        let (message, hint) = passed_name(&name, meaning, text.value.shown());
+        if !may_choose(name.as_str()) {
+            continue;
+        }
+        let meaning = meaning(name.as_str());
+        let (message, hint) = passed_name(&name, meaning, text.value.shown(), counts(route, &name));
         context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
     }
 }
 
-/// The message and the hint for a name in `pass_headers`.
-fn passed_name(name: &HeaderName, meaning: Meaning, shown: &str) -> (String, String) {
+/// Whether a header of this name would tell the callers of this route apart as a part of the
+/// credential.
+fn counts(route: &LintRoute<'_>, name: &HeaderName) -> bool {
+    let is_compared = match route.spec.scope {
+        Scope::Private => true,
+        Scope::Shared => route.spec.admit == AdmitRule::Entry,
+        Scope::Public => false,
+    };
+    // These two are a part of it anyway.
+    is_compared && *name != header::AUTHORIZATION && *name != header::COOKIE
+}
+
+/// The message and the hint for a name in `pass_headers`. `counts` says whether it could be a part
+/// of the credential.
+fn passed_name(
+    name: &HeaderName,
+    meaning: Option<Meaning>,
+    shown: &str,
+    counts: bool,
+) -> (String, String) {
     let what = match meaning {
-        Meaning::Credential => "identifies the caller",
-        Meaning::Caller => "identifies the user",
-        Meaning::Address => "tells the client's address",
-        Meaning::Choice | Meaning::Negotiated => "changes the responses of many apps",
-        Meaning::Cache => "addresses the cache",
+        Some(Meaning::Credential) => "identifies the caller",
+        Some(Meaning::Caller) => "identifies the user",
+        Some(Meaning::Address) => "tells the client's address",
+        Some(Meaning::Choice | Meaning::Negotiated) => "changes the responses of many apps",
+        Some(Meaning::Cache) => "addresses the cache",
+        None => "may change responses",
     };
     let message = format!(
         "`{shown}` {what}, but reaches the origin without being in the key: one response would be \
@@ -61,18 +85,29 @@ fn passed_name(name: &HeaderName, meaning: Meaning, shown: &str) -> (String, Str
          `key`"
     );
     let hint = match meaning {
-        Meaning::Credential => format!("use drop_headers instead: drop_headers = [\"{shown}\"]"),
-        Meaning::Address => "remove it, and add the address to the key: office = { client = \
-                             \"address\", prefix = \"/24\" } in [fields] and \"office\" in `key`"
+        Some(Meaning::Credential) if counts => format!(
+            "remove it, and make it a part of the credential: headers = [\"{shown}\"] in \
+             [credential]"
+        ),
+        Some(Meaning::Credential) => {
+            format!("use drop_headers instead: drop_headers = [\"{shown}\"]")
+        }
+        Some(Meaning::Address) => "remove it, and add the address to the key: office = { client = \
+                                   \"address\", prefix = \"/24\" } in [fields] and \"office\" in \
+                                   `key`"
             .to_owned(),
-        Meaning::Cache => "remove it: the cache answers it from what is stored".to_owned(),
-        Meaning::Negotiated if name == header::USER_AGENT => {
+        Some(Meaning::Cache) => "remove it: the cache answers it from what is stored".to_owned(),
+        Some(Meaning::Negotiated) if name == header::USER_AGENT => {
             format!("remove it: on a fill the origin gets user_agent of [upstream]; or {in_key}")
         }
-        Meaning::Negotiated => {
+        Some(Meaning::Negotiated) => {
             format!("remove it: the key has it where it is not passed; or {in_key}")
         }
-        Meaning::Caller | Meaning::Choice => format!("{in_key}; or add it to drop_headers"),
+        Some(Meaning::Caller | Meaning::Choice) => format!("{in_key}; or add it to drop_headers"),
+        None => format!(
+            "{in_key}; or add it to drop_headers; if no response depends on it, end the line with \
+             `# check: ok`"
+        ),
     };
     (message, hint)
 }

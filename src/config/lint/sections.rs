@@ -246,10 +246,9 @@ fn tunnels(whole: &LintFile<'_>, context: &mut CompileContext) {
 
 /// The times of `[redis]`.
 fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut CompileContext) {
-    let mut push =
-        |at: &super::super::diagnostics::diagnostic::SourceSpan, message: String, hint: String| {
-            context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
-        };
+    let mut push = |at: &SourceSpan, message: String, hint: String| {
+        context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
+    };
     if let Some(given) = file.degraded_ttl.given() {
         if settings.on_redis_loss == OnLoss::Bypass {
             push(

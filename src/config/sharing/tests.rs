@@ -40,6 +40,7 @@ fn what_lets_more_callers_share_is_found() {
         ("", "pass_headers = [\"x-tenant-id\"]", "pass_headers"),
         ("", "pass_headers = [\"x-api-key\"]", "pass_headers"),
         ("", "pass_headers = [\"x-forwarded-host\"]", "pass_headers"),
+        ("", "pass_headers = [\"x-theme\"]", "pass_headers"),
         ("", "unknown_headers = \"pass\"", "unknown_headers"),
         (shared, "scope = \"shared\"\nstrip_set_cookie = true", "strip_set_cookie"),
         (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
@@ -60,7 +61,7 @@ fn what_lets_no_more_callers_share_is_not() {
         ("", "key = [\"tenant\"]"),
         ("key = [\"tenant\"]", "key = [\"tenant?\", \"other\"]"),
         ("key = [\"token\"]", ""),
-        ("", "pass_headers = [\"x-theme\"]"),
+        ("", "pass_headers = [\"traceparent\"]"),
         ("", "drop_headers = [\"x-tenant-id\"]"),
         ("", "origin = \"ignore\""),
         ("mode = \"off\"", "mode = \"on\""),
@@ -71,6 +72,9 @@ fn what_lets_no_more_callers_share_is_not() {
         ("key = [\"user\"]", "key = [\"whole\"]"),
         ("", "key = [\"whole\"]"),
         ("key = [\"whole\"]", ""),
+        ("key = [\"token\"]\nunknown_headers = \"pass\"", "unknown_headers = \"pass\""),
+        ("tags = [\"a:{id}\"]", "tags = [\"a\"]"),
+        ("key = [\"id\", \"site\", \"page\"]", ""),
     ] {
         assert!(keys(before, after).is_empty(), "{before:?} to {after:?}");
     }

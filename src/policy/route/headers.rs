@@ -13,6 +13,7 @@ use crate::policy::field::Field;
 use crate::policy::fronts::{self, FrontClass, Fronts};
 use crate::policy::glob::{Glob, any_matches};
 use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
+use crate::policy::names::meaning;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -87,6 +88,13 @@ pub(crate) const SUBSTITUTED: &[&str] = &[
     "x-amzn-trace-id",
     "x-cloud-trace-context",
 ];
+
+/// Whether a header may choose the response, as far as its name tells: it is not known as one of
+/// tracing or delivery, by which no app answers. In doubt it may.
+pub(crate) fn may_choose(name: &str) -> bool {
+    let is_of_delivery = known_headers::is_delivery(name) || SUBSTITUTED.contains(&name);
+    meaning(name).is_some() || !is_of_delivery
+}
 
 /// Headers that seldom change a response. They are withheld on a fill; where the origin names one
 /// in `Vary`, it becomes part of the key. `Sec-Fetch-*` and `Sec-CH-*` are treated alike, and so

@@ -88,9 +88,9 @@ fn keys_about_callers_that_have_no_effect() {
     let token =
         with(&keyed("admit = \"route\""), "[fields]", "[fields]\nme = { auth = \"token\" }");
     one(&with(&token, "[\"tenant\"]", "[\"me\"]"), "\"route\"", "by the field `me`", "remove it");
-    let languages = |list: &str| keyed(&format!("languages = [\"en\"]\n{list} = [\"x-a\"]"));
+    let languages = |list: &str| keyed(&format!("languages = [\"en\"]\n{list} = [\"cf-ray\"]"));
     for list in ["drop_headers", "pass_headers"] {
-        let named = with(&languages(list), "\"x-a\"", "\"Accept-Language\"");
+        let named = with(&languages(list), "\"cf-ray\"", "\"Accept-Language\"");
         if list == "drop_headers" {
             one(&named, "[\"en\"]", "because drop_headers names `accept-language`", "remove it");
         } else {

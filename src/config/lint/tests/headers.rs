@@ -15,7 +15,9 @@ fn what_changes_answers_reaches_the_app_unkeyed() {
         ("x-forwarded-for", "office = { client = \"address\", prefix = \"/24\" } in [fields]"),
         ("true-client-ip", "\"office\" in `key`"),
         ("x-ssl-client-dn", "ssl_client_dn = { header = \"x-ssl-client-dn\" }"),
-        ("x-api-key", "drop_headers = [\"x-api-key\"]"),
+        ("x-api-key", "headers = [\"x-api-key\"] in [credential]"),
+        ("x-client-version", "end the line with `# check: ok`"),
+        ("x-mandant", "mandant = { header = \"x-mandant\" } in [fields]"),
     ] {
         one(&passing(header), &format!("\"{header}\""), "without being in the key", hint);
     }
@@ -47,7 +49,8 @@ fn what_changes_answers_reaches_the_app_unkeyed() {
         "[fields]\nfrom = { header = \"origin\" }\n",
     );
     silent(&field);
-    silent(&passing("x-client-version"));
+    silent(&passing("traceparent"));
+    silent(&passing("x-request-start"));
     silent(&passing("x-tenant-id"));
     silent(&format!("{}[credential]\nheaders = [\"x-api-key\"]\n", passing("x-api-key")));
     silent(&passing("cookie"));
