@@ -168,12 +168,11 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let (log, trace) = telemetry(file, context);
     let credential =
         file.credential.get().and_then(|credential| credential::credential(credential, context));
-    let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
+    let response_rules = response_rules(file, context);
     let (fields, jwt) = fields(file, context);
     let credential =
         CredentialRule { sessions: fields.sessions(), ..credential.unwrap_or_default() };
     let credential = Arc::new(credential);
-    let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {
         fields: &fields,
@@ -202,10 +201,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let response_rules = Arc::new(ResponseRules {
-        targeted: targeted.unwrap_or_default(),
-        response_tags: response_tags?,
-    });
+    let response_rules = Arc::new(response_rules?);
     let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
@@ -243,6 +239,13 @@ fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Optio
     let jwt = file.jwt.given().and_then(|given| jwt::jwt(&given.value, &given.span, context));
     jwt::check_fields(&file.jwt, file.fields.get(), context);
     (fields, jwt)
+}
+
+/// `[tags]` and `[freshness]`.
+fn response_rules(file: &ConfigFile, context: &mut CompileContext) -> Option<ResponseRules> {
+    let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
+    let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
+    Some(ResponseRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? })
 }
 
 /// `[log]`, and `[trace]` if there is one.

@@ -7,10 +7,11 @@
 //! 1. *Every way to share is named here.* Two requests share an entry of a route only if its scope,
 //!    its key fields and `admit` let them, and they can get each other's data only if what the
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
-//!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the key (`host_key`), or if the origin's
-//!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
-//!    `strip_set_cookie` of a session). What is sent beside the key is [`SentBesideKey`]. In scope
-//!    `private` a part of a signed session may stand for the whole caller.
+//!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the
+//!    key (`host_key`), or if the origin's own word against sharing is overridden (`origin =
+//!    "ignore"`, `vary_cookie = "ignore"`, `strip_set_cookie` of a session). What is sent beside
+//!    the key is [`SentBesideKey`]. In scope `private` a part of a signed session may stand for the
+//!    whole caller.
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.

@@ -1,6 +1,6 @@
 //! `fronts.md`: what is known of the headers of each front.
 
-use super::markdown::{Page, codes};
+use super::markdown::{Page, codes, link};
 use crate::policy::fronts::{FrontClass, TABLES};
 
 /// The page.
@@ -33,14 +33,13 @@ pub(super) fn page() -> String {
         let rows: Vec<_> = FrontClass::ALL
             .iter()
             .filter_map(|class| {
-                let named = table.headers.iter().filter(|header| header.class == *class);
-                let names: Vec<&str> = named.map(|header| header.name).collect();
+                let of_class = table.headers.iter().filter(|header| header.class == *class);
+                let names: Vec<&str> = of_class.map(|header| header.name).collect();
                 (!names.is_empty()).then(|| [class.as_str().to_owned(), codes(names)])
             })
             .collect();
         page.table(["Class", "Headers"], &rows);
-        let sources: Vec<String> =
-            table.sources.iter().map(|source| format!("<{source}>")).collect();
+        let sources: Vec<String> = table.sources.iter().map(|source| link(source)).collect();
         page.paragraph(&format!("Described at {}.", sources.join(", ")));
     }
     page.finish()
@@ -49,9 +48,9 @@ pub(super) fn page() -> String {
 const fn meaning(class: FrontClass) -> &'static str {
     match class {
         FrontClass::Identity => {
-            "It says who asks. The request is a `BYPASS`, unless `[credential] headers` names it or \
-             a field of the key reads it. `drop_headers` and `pass_headers` may not name it, and \
-             `unknown_headers` does not count for it. `*` stands for any text."
+            "It says who asks. The request is a `BYPASS`, unless `[credential] headers` names it \
+             or a field of the key reads it. `drop_headers` and `pass_headers` may not name it, \
+             and `unknown_headers` does not count for it. `*` stands for any text."
         }
         FrontClass::Address => {
             "The client's address: withheld on fills, like `X-Forwarded-For`. A response that \
@@ -68,7 +67,8 @@ const fn meaning(class: FrontClass) -> &'static str {
              is in the key."
         }
         FrontClass::Noise => {
-            "Ids, times and counters: withheld on fills. A response that varies on it is not stored."
+            "Ids, times and counters: withheld on fills. A response that varies on it is not \
+             stored."
         }
     }
 }

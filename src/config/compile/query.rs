@@ -35,8 +35,8 @@ fn table(section: &QuerySection, context: &mut CompileContext) -> QueryRule {
             );
         }
         if let (QueryOrder::Ignore, Some(order)) = (order, section.order.given()) {
-            let message = "`order` has no effect with `only`: the origin gets the parameters in the \
-                           order of the list";
+            let message = "`order` has no effect with `only`: the origin gets the parameters in \
+                           the order of the list";
             let builder = DiagnosticBuilder::warning(order.span.clone(), message);
             context.report.push(builder.hint("remove it"));
         }
@@ -60,8 +60,8 @@ pub(super) fn contradictions(
     let Setting::Given(except) = &section.except else { return };
     let fields = || spec.key.iter().chain(spec.tags.iter().flat_map(Template::fields));
     for text in &except.value.0 {
-        let reads = |source: &FieldSource| matches!(source, FieldSource::Query(name) if **name == *text.value.as_str());
-        if let Some(field) = fields().find(|field| reads(&field.source)) {
+        let source = FieldSource::Query(text.value.as_str().into());
+        if let Some(field) = fields().find(|field| field.source == source) {
             let message = format!(
                 "`{}` is left out, but the field `{}` in the key or tags reads it",
                 text.value.shown(),

@@ -146,6 +146,18 @@ fn route(
     query::contradictions(file, &spec, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
+    without_effect(file, &spec, shared.credential, context);
+    let path = file.path.given()?.span.clone();
+    has_path.then_some(CompiledRoute { spec, path })
+}
+
+/// Warns about keys that have no effect on this route.
+fn without_effect(
+    file: &file::RouteSection,
+    spec: &RouteSpec,
+    credential: &CredentialRule,
+    context: &mut CompileContext,
+) {
     // What `[defaults]` says may be for other routes.
     let own = |span: &SourceSpan, context: &CompileContext| !context.report.is_default(span);
     if let (OriginRule::Ignore, true, Some(origin)) =
@@ -159,7 +171,7 @@ fn route(
         context.report.push(builder.hint("add ttl = \"5m\""));
     }
     // Where logins are named, it also says for how long a caller is known.
-    let counts = spec.scope == Scope::Shared || shared.credential.names_logins;
+    let counts = spec.scope == Scope::Shared || credential.names_logins;
     if let (false, Some(given)) = (counts, file.admit_for.given())
         && own(&given.span, context)
     {
@@ -169,8 +181,6 @@ fn route(
         );
         context.report.push(builder.hint("remove it"));
     }
-    let path = file.path.given()?.span.clone();
-    has_path.then_some(CompiledRoute { spec, path })
 }
 
 /// The keys that a route takes over from `[defaults]`, with their lines.

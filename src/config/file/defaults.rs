@@ -9,8 +9,6 @@ use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 /// `[defaults]`. Its values are decoded with the routes that take them over.
 pub struct DefaultsSection {
-    /// Its values, decoded for their errors, and where none takes them over.
-    pub route: RouteSection,
     /// The values of its keys.
     pub values: Vec<SourceSpan>,
 }
@@ -40,7 +38,8 @@ impl FromToml for DefaultsSection {
             own.remove(name.as_str());
         }
         let values = own.values().map(Spanned::span).collect();
-        let route = RouteSection::read(&Spanned::new(value.span(), DeValue::Table(own)), reader)?;
-        Some(Self { route, values })
+        // For their errors, which are reported once, also where no route takes them over.
+        RouteSection::read(&Spanned::new(value.span(), DeValue::Table(own)), reader)?;
+        Some(Self { values })
     }
 }

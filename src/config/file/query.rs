@@ -48,7 +48,8 @@ impl FromToml for QueryForm {
                 _ => Some(Self::None),
             },
             _ => {
-                let needed = "\"all\", \"none\", a list of parameters, or a table such as { except = [\"utm_*\"] }";
+                let needed = "\"all\", \"none\", a list of parameters, or a table such as \
+                              { except = [\"utm_*\"] }";
                 reader.wrong_type(value, needed, None);
                 None
             }

@@ -49,7 +49,8 @@ fn identity_is_neither_dropped_nor_passed() {
     let silent =
         file("fronts = [\"cloudflare\"]", &route("drop_headers = [\"cf-ray\", \"cf-ip*\"]"));
     let config = parse(&silent).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let others = config.warnings.iter().filter(|one| !one.message.contains("no tags"));
+    assert_eq!(others.count(), 0, "{:?}", config.warnings);
 }
 
 #[test]

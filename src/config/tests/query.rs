@@ -27,19 +27,19 @@ fn words_lists_and_tables_say_what_counts() {
 
 #[test]
 fn mistakes_in_a_table_are_pointed_at() {
-    route("query = { except = [\"*\"] }", 1, 20, "query = \"none\"");
-    route("query = { except = [\"?a\"] }", 1, 20, "write only the name");
-    route("query = { except = [\"a\", \"a\"] }", 1, 25, "listed twice");
-    route("query = { only = [\"a*\"] }", 1, 18, "leave out what matches");
+    route("query = { except = [\"*\"] }", 1, 21, "query = \"none\"");
+    route("query = { except = [\"?a\"] }", 1, 21, "write only the name");
+    route("query = { except = [\"a\", \"a\"] }", 1, 26, "listed twice");
+    route("query = { only = [\"a*\"] }", 1, 19, "leave out what matches");
     route("query = { only = [\"a\"], except = [\"b\"] }", 1, 34, "contradict each other");
-    route("query = { order = \"any\" }", 1, 19, "keep, ignore");
+    route("query = { order = \"any\" }", 1, 19, "\"keep\" or \"ignore\"");
     route("query = { expect = [\"a\"] }", 1, 11, "did you mean `except`?");
     route("query = 5", 1, 9, "or a table such as");
     one(
         "[[routes]]\npath = \"/b\"\nquery = { except = [\"page\"] }\nkey = [\"page\"]\n\
          [fields.page]\nquery = \"page\"\n",
         3,
-        20,
+        21,
         "the field `page` in the key or tags reads it",
     );
     warning(
