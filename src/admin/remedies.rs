@@ -25,6 +25,7 @@ use self::proposal::Proposal;
 use super::reload::ReloadHandle;
 use crate::outcome::Reason;
 use crate::policy::edit::{Edit, EditValue, TriedEdits};
+use crate::policy::fronts::{self, FrontClass};
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::route::Route;
 use crate::policy::route::headers::FROM_TRUSTED;
@@ -44,24 +45,21 @@ const MAX_HEADERS: usize = 16;
 /// How much longer a suggested time is than the one in force.
 const LONGER: u32 = 3;
 
-/// Headers of tracing and delivery, by which no app answers.
-pub(super) const NOISE: &[&str] = &[
-    "cdn-loop",
-    "cf-ray",
-    "cf-visitor",
-    "cf-warp-tag-id",
+/// Headers of tracing and delivery, by which no app answers, besides those of fronts.
+const NOISE: &[&str] = &[
     "x-amz-cf-id",
     "x-amzn-requestid",
     "x-akamai-edgescape-trace",
-    "x-azure-ref",
-    "x-envoy-attempt-count",
-    "x-envoy-expected-rq-timeout-ms",
     "x-fastly-trace",
     "x-nginx-request-id",
-    "x-request-start",
-    "x-varnish",
     "x-vercel-id",
 ];
+
+/// Whether no app answers by this header.
+pub(super) fn is_noise(name: &str) -> bool {
+    let of_front = fronts::known(name).map(|known| known.class);
+    of_front == Some(FrontClass::Noise) || NOISE.contains(&name)
+}
 
 /// The explanation of a reason and its remedy.
 pub(super) struct Remedy {
@@ -194,6 +192,38 @@ fn longer(key: &'static str, now: Duration, route: &Route, does: &str) -> Option
     })
 }
 
+/// Whether only a trusted proxy can vouch for this header.
+pub(super) fn is_of_proxy(name: &str) -> bool {
+    let of_front = fronts::known(name).map(|known| known.class);
+    of_front == Some(FrontClass::Request) || FROM_TRUSTED.contains(&name)
+}
+
+/// The fronts whose signs are among the unknown headers, and what naming them does. Without those
+/// of them that the front's name takes care of, the unknown headers.
+fn seen_fronts(subjects: &[String], route: &Route) -> (Vec<String>, Option<String>, Vec<String>) {
+    let names: Vec<&str> = subjects.iter().map(String::as_str).collect();
+    let seen = fronts::seen(route.headers.fronts(), &names);
+    let is_settled = |name: &str| {
+        let of_seen = seen.iter().any(|(_, headers)| headers.contains(&name));
+        let class = fronts::known(name).map(|known| known.class);
+        // The client's place gets one in the key as well, where the origin may answer by it.
+        of_seen && !matches!(class, Some(FrontClass::Identity | FrontClass::Location) | None)
+    };
+    let (settled, left): (Vec<_>, Vec<_>) =
+        subjects.iter().cloned().partition(|name| is_settled(name));
+    let words: Vec<String> =
+        seen.iter().map(|(table, _)| table.front.as_str().to_owned()).collect();
+    let does = (!words.is_empty()).then(|| {
+        format!(
+            "The headers of {} are known: {} no longer {} requests from the cache.",
+            words.join(" and "),
+            settled.join(", "),
+            if settled.len() == 1 { "keeps" } else { "keep" }
+        )
+    });
+    (words, does, left)
+}
+
 /// What a change does to unknown headers.
 #[derive(Default)]
 struct HeaderPlaces {
@@ -210,7 +240,7 @@ impl HeaderPlaces {
     fn new(subjects: &[String], route: &Route, with_callers: bool, evidence: &KeyEvidence) -> Self {
         let mut places = Self::default();
         for name in subjects.iter().filter(|name| HeaderName::from_str(name).is_ok()) {
-            if NOISE.contains(&name.as_str()) {
+            if is_noise(name) {
                 places.noise.push(name.clone());
                 continue;
             }
@@ -225,7 +255,7 @@ impl HeaderPlaces {
                 Some(Meaning::Credential) => &mut places.credentials,
                 // A client may say anything about its address and about the target that it asked
                 // for: `trusted_proxies` says whom to believe.
-                _ if FROM_TRUSTED.contains(&name.as_str()) => &mut places.left,
+                _ if is_of_proxy(name) => &mut places.left,
                 Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => &mut places.left,
                 Some(Meaning::Caller) if !with_callers => &mut places.left,
                 Some(Meaning::Caller | Meaning::Choice) | None => &mut places.fields,
@@ -298,10 +328,21 @@ fn unkeyed(
     evidence: &KeyEvidence,
 ) -> Option<Proposal> {
     let first = &subjects[..subjects.len().min(MAX_HEADERS)];
-    let places = HeaderPlaces::new(first, route, with_callers, evidence);
-    let (does, risks) = (places.does(), places.risks());
+    let (fronts, of_fronts, first) = seen_fronts(first, route);
+    let places = HeaderPlaces::new(&first, route, with_callers, evidence);
+    let words = [of_fronts, Some(places.does()).filter(|does| !does.is_empty())];
+    let does = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let mut risks = places.risks();
     let HeaderPlaces { credentials, fields, noise, .. } = places;
     let mut edits = Vec::new();
+    if !fronts.is_empty() {
+        edits.push(Edit::Top { key: "fronts", value: EditValue::More(fronts) });
+        if noise.is_empty() {
+            let separator = if risks.is_empty() { "" } else { " " };
+            risks.push_str(separator);
+            risks.push_str("Responses that depend on a withheld header no longer do.");
+        }
+    }
     if !credentials.is_empty() {
         edits.push(Edit::Section {
             section: "credential",

@@ -11,6 +11,7 @@ use super::state::AdminState;
 use super::uncached;
 use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
+use crate::policy::glob::Glob;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route};
 use crate::policy::scope::Scope;
@@ -299,6 +300,10 @@ fn policy(route: &Route) -> Value {
             QueryRule::All => json!("all"),
             QueryRule::None => json!("none"),
             QueryRule::Only(names) => json!(names),
+            QueryRule::Most(most) => json!({
+                "except": most.except.iter().map(Glob::as_str).collect::<Vec<_>>(),
+                "order": most.order.as_str(),
+            }),
         },
         "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
         "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),

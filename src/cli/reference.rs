@@ -8,6 +8,7 @@
 mod admin_api;
 mod commands;
 mod fill_headers;
+mod fronts;
 mod headers;
 mod markdown;
 mod metrics;
@@ -31,11 +32,12 @@ const REMEDY: &str = "cargo run -- reference --write docs/src/reference";
 /// Makes a page.
 type Render = fn(&Command) -> Result<String, String>;
 
-const PAGES: [(&str, Render); 6] = [
+const PAGES: [(&str, Render); 7] = [
     ("proxy-toml", |_| Ok(proxy_toml::page())),
     ("reasons", |_| Ok(reasons::page())),
     ("metrics", |_| metrics::page()),
     ("headers", |_| Ok(headers::page())),
+    ("fronts", |_| Ok(fronts::page())),
     ("commands", |command| Ok(commands::page(command.clone()))),
     ("admin-api", |_| Ok(admin_api::page())),
 ];

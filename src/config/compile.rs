@@ -30,7 +30,9 @@ pub mod conditions;
 pub mod credential;
 pub mod fields;
 pub mod freshness;
+pub mod fronts;
 pub mod purges;
+mod query;
 pub mod routes;
 mod rule_names;
 pub mod sections;
@@ -170,7 +172,9 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         credential: &credential,
         collapse: collapse(file, context),
         mode,
+        fronts: fronts::fronts(&file.fronts, context),
     };
+    let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
@@ -195,7 +199,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         targeted: targeted.unwrap_or_default(),
         response_tags: response_tags?,
     });
-    let routes = Routes::new(specs, &credential, &response_rules);
+    let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
         server: server?,
@@ -217,6 +221,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         response_rules,
         debug_headers: *file.debug.get()?.headers.get()?,
         mode,
+        fronts,
         file: None,
         text: Arc::default(),
         watch: sections::watch(&file.watch, context),

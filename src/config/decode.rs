@@ -8,14 +8,12 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 mod macros;
-mod query;
 mod strip;
 mod text;
 mod value_table;
 mod values;
 
 pub(crate) use self::macros::{table, words};
-pub use self::query::QueryForm;
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
 pub use self::value_table::ValueTable;
@@ -26,7 +24,7 @@ pub use crate::spelling::nearest;
 const PLANNED_KEYS: [&str; 1] = ["jwt"];
 
 /// The keys at the top of the file. Appended to its end, they land in its last section.
-const TOP_KEYS: [&str; 2] = ["mode", "watch"];
+const TOP_KEYS: [&str; 3] = ["mode", "watch", "fronts"];
 
 /// Where a key of the top of the file belongs, if it is one.
 fn top_hint(key: &str) -> Option<String> {

@@ -44,6 +44,10 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
                 let line = set(table(&mut document, section)?, key, value);
                 lines.add(&format!("[{section}]"), &line);
             }
+            Edit::Top { key, value } => {
+                let line = set(document.as_table_mut(), key, value);
+                lines.add(TOP, &line);
+            }
             Edit::HeaderField { .. } => {}
             Edit::NewRoute { path, keys } => {
                 let mut route = Table::new();
@@ -78,6 +82,9 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
     }
     Some((document.to_string(), lines.to_string()))
 }
+
+/// What is shown above lines for the top of the file, before its sections.
+const TOP: &str = "# At the top of the file:";
 
 /// The lines of changes: first those of a route, then each section once.
 #[derive(Default)]

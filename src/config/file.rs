@@ -5,20 +5,23 @@
 //! Editors show the comments of the keys, so they are written for the operator.
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Size, StripForm, TomlList, TomlString, table,
+    Count, Fraction, NamedTable, Period, Size, StripForm, TomlList, TomlString, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, ModeWord,
-    OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, FrontWord,
+    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord,
+    WritesWord,
 };
 
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
+pub use self::query::{QueryForm, QuerySection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
 mod limits;
 mod purges;
+mod query;
 mod trace;
 mod upstream;
 
@@ -33,6 +36,13 @@ table! {
         /// How often to look for changes of this file, 100ms to 1 hour. With "0s" only SIGHUP and
         /// the admin API reload it.
         watch: Period = "1s",
+        /// What stands in front of the sidecar, so that the headers it adds are known: identity is
+        /// never dropped nor passed, addresses and noise are withheld on fills, what it says of the
+        /// request counts if it is one of `trusted_proxies`, and the client's place is withheld
+        /// until a field reads it. One of "aws-alb", "azure", "cloudflare", "envoy", "fastly",
+        /// "heroku", "traefik".
+        #[schemars(extend("uniqueItems" = true, "examples" = [["cloudflare"]]))]
+        fronts: TomlList<FrontWord> = [],
         /// Where clients connect, and how much they may use.
         listen: ListenSection = {},
         /// The origin: the app behind the sidecar.
@@ -389,8 +399,9 @@ table! {
         scope: ScopeWord = "private",
         /// Fields that tell entries apart. A `?` after a name lets a request lack the field.
         key: TomlList<TomlString> = [],
-        /// Query parameters that tell entries apart: all, none, or a list. The origin does not get
-        /// the others.
+        /// Query parameters that tell entries apart: all, none, a list, or all `except` some. The
+        /// origin does not get the others. With `order = "ignore"`, `?a=1&b=2` and `?b=2&a=1` are
+        /// one entry.
         query: QueryForm = "all",
         /// Tags of the entries: text with fields in braces. A `?` after a name lets a request lack
         /// the field, and `{caller}` is who the caller is.

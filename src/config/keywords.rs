@@ -2,7 +2,9 @@
 //! program.
 
 use super::decode::words;
+use crate::policy::fronts::Front;
 use crate::policy::purge_rule::{MutationGuard, PurgeOn};
+use crate::policy::query_rule::QueryOrder;
 use crate::policy::route::{
     AdmitRule, ClientCacheControl, Collapse, EncodedSlash, PathCase, RouteMode, UnknownHeaders,
     VaryCookie,
@@ -17,6 +19,26 @@ words! {
     /// Which `Host` the origin gets.
     HostWord -> HostHeader, "a choice of host" {
         "preserve" => HostHeader::Preserve, "upstream" => HostHeader::Upstream,
+    }
+}
+
+words! {
+    /// Whether the order of query parameters counts.
+    OrderWord -> QueryOrder, "a choice of order" {
+        "keep" => QueryOrder::Keep, "ignore" => QueryOrder::Ignore,
+    }
+}
+
+words! {
+    /// What stands in front of the sidecar.
+    FrontWord -> Front, "a front" {
+        "aws-alb" => Front::AwsAlb,
+        "azure" => Front::Azure,
+        "cloudflare" => Front::Cloudflare,
+        "envoy" => Front::Envoy,
+        "fastly" => Front::Fastly,
+        "heroku" => Front::Heroku,
+        "traefik" => Front::Traefik,
     }
 }
 

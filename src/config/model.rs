@@ -12,6 +12,7 @@ use crate::admin;
 use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
 use crate::policy::credential::CredentialRule;
+use crate::policy::fronts::Fronts;
 use crate::policy::plan::FillConstants;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route;
@@ -55,6 +56,8 @@ pub struct Config {
     pub debug_headers: bool,
     /// The switch for all routes. The mode of each route already includes it.
     pub mode: route::RouteMode,
+    /// What stands in front of the sidecar.
+    pub fronts: Fronts,
     /// How often the file is checked for changes; none if never.
     pub watch: Option<Duration>,
     /// The file, if the config was read from one.

@@ -7,10 +7,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, QueryForm, Setting, Size, StripForm, TomlList, TomlString,
-    ValueTable,
+    Count, Fraction, NamedTable, Period, Setting, Size, StripForm, TomlList, TomlString, ValueTable,
 };
-use super::file::{self, ConfigFile};
+use super::file::{self, ConfigFile, QueryForm};
 
 /// The schema (builder 2020-12), as text.
 #[must_use]
@@ -87,12 +86,38 @@ inline!(Size, "Size", {
     "examples": ["64MiB", "10kB", "0"]
 });
 inline!(QueryForm, "QueryForm", {
-    "title": "`\"all\"`, `\"none\"` or list of strings",
+    "title": "`\"all\"`, `\"none\"`, list of strings or table",
     "oneOf": [
         { "type": "string", "enum": ["all", "none"] },
-        { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true }
+        { "type": "array", "items": { "type": "string", "minLength": 1 }, "uniqueItems": true },
+        {
+            "type": "object",
+            "properties": {
+                "only": {
+                    "description": "Only these.",
+                    "type": "array",
+                    "items": { "type": "string", "minLength": 1 },
+                    "uniqueItems": true
+                },
+                "except": {
+                    "description": "All but these, where `*` stands for any text.",
+                    "type": "array",
+                    "items": { "type": "string", "minLength": 1 },
+                    "uniqueItems": true
+                },
+                "order": {
+                    "description": "Whether the order of parameters of different names counts.",
+                    "type": "string",
+                    "enum": ["keep", "ignore"],
+                    "default": "keep"
+                }
+            },
+            "not": { "required": ["only", "except"] },
+            "minProperties": 1,
+            "additionalProperties": false
+        }
     ],
-    "examples": [["page", "limit"]]
+    "examples": [["page", "limit"], { "except": ["utm_*", "gclid", "fbclid"], "order": "ignore" }]
 });
 
 inline!(StripForm, "StripForm", {

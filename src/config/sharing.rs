@@ -7,7 +7,7 @@
 //! 1. *Every way to share is named here.* Two requests share an entry of a route only if its scope,
 //!    its key fields and `admit` let them, and they can get each other's data only if what the
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
-//!    `unknown_headers = "pass"`), if the host is not in the key (`host_key`), or if the origin's
+//!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the key (`host_key`), or if the origin's
 //!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
 //!    `strip_set_cookie = true`).
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
@@ -26,6 +26,7 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::model::Config;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
+use crate::policy::fronts::{FrontClass, Fronts};
 use crate::policy::names::meaning;
 use crate::policy::route::{AdmitRule, Route, Routes, StripSetCookie, UnknownHeaders, VaryCookie};
 use crate::policy::scope::Scope;
@@ -39,6 +40,8 @@ pub struct SharingRules {
     routes: Vec<RouteSharing>,
     /// Whether all hosts share their entries.
     joins_hosts: bool,
+    /// What stands in front: what it says of callers keeps a request from the cache.
+    fronts: Fronts,
 }
 
 /// Who shares the entries of one route.
@@ -62,7 +65,7 @@ struct RouteSharing {
 pub struct Widening {
     /// The place of the route among those of the file; `None` for what counts for all of them.
     route: Option<usize>,
-    /// The key: of the route, or of `[upstream]`.
+    /// The key: of the route, of `[upstream]`, or of the top of the file.
     pub key: &'static str,
     /// What it does now, and where, to follow "this".
     pub what: String,
@@ -82,6 +85,7 @@ impl SharingRules {
                 .map(|route| RouteSharing::of(route, &credential))
                 .collect(),
             joins_hosts: config.host_key.is_some(),
+            fronts: config.fronts,
         }
     }
 
@@ -97,6 +101,15 @@ impl SharingRules {
         {
             let what = "gives all hosts the same entries".to_owned();
             found.push(Widening { route: None, key: "host_key", what });
+        }
+        // Where every header passes, those that a front's name has kept back pass, too.
+        let guarded: Vec<&str> = before.fronts.of_class(FrontClass::Identity).collect();
+        let lost = guarded
+            .into_iter()
+            .find(|name| !self.fronts.of_class(FrontClass::Identity).any(|kept| kept == *name));
+        if let Some(name) = lost.filter(|_| self.routes.iter().any(|route| route.passes_unknown)) {
+            let what = format!("passes `{name}`, which says who asks, without a place in the key");
+            found.push(Widening { route: None, key: "fronts", what });
         }
         for (now, sharing) in self.table.iter().zip(&self.routes) {
             for (old, old_sharing) in before.table.iter().zip(&before.routes) {
@@ -288,6 +301,9 @@ pub fn refusals(config: &Config, name: &str, before: &SharingRules) -> Option<Di
 /// Where the key stands, if it does, and where its table begins.
 fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, Range<usize>)> {
     let Some(id) = widening.route else {
+        if widening.key == "fronts" {
+            return Some((document.get(widening.key).and_then(Item::span), 0..0));
+        }
         let section = document.get("upstream")?;
         return Some((section.get(widening.key).and_then(Item::span), section.span()?));
     };
@@ -440,6 +456,26 @@ mod tests {
         let before = file(&format!("{credential}{}", route("/a", "")));
         let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
         assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
+    }
+
+    #[test]
+    fn a_front_that_is_no_longer_named_keeps_nobody_apart() {
+        let all = route("/a", "unknown_headers = \"pass\"");
+        let behind = |fronts: &str, route: &str| {
+            let text = format!("fronts = [{fronts}]\n{HEAD}{route}");
+            let config = Config::parse(&text, "proxy.toml", &|_| None);
+            config.unwrap_or_else(|problems| panic!("{problems}"))
+        };
+        let azure = SharingRules::from_config(&behind("\"azure\"", &all));
+        let found = refusals(&behind("\"envoy\"", &all), "proxy.toml", &azure);
+        let found = found.expect("what Azure says of callers passes");
+        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [1], "{found}");
+        for (fronts, route) in [
+            ("\"azure\", \"envoy\"", all.as_str()),
+            ("", &route("/a", "unknown_headers = \"drop\"")),
+        ] {
+            assert_eq!(refusals(&behind(fronts, route), "proxy.toml", &azure), None, "{fronts}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod bounds;
 mod callers;
 mod cases;
 mod first_mistakes;
+mod fronts;
+mod query;
 mod schema;
 
 /// The example of the design, with a variable in it.

@@ -35,6 +35,13 @@ pub enum Edit {
         /// Its value.
         value: EditValue,
     },
+    /// Sets a key at the top of the file.
+    Top {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: EditValue,
+    },
     /// Adds a field that reads a header, unless there is one. Where the name is taken, it gets
     /// another one.
     HeaderField {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{LifetimeSource, Reason};
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
+use crate::policy::fronts::{self, FrontClass, FrontHeader};
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
@@ -243,12 +244,34 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
             lines.line("X-Cache", "BYPASS, unless the response is known to vary by it");
             let reason = Reason::UnkeyedHeader;
             lines.reason(reason, format!("{} {name}", reason.as_str()));
+            explain_front(lines, name, lookup);
         }
         (None, None) => explain_directives(lines, &directives),
     }
     for line in fill_lines(lookup) {
         lines.line("the app would get", line);
     }
+}
+
+/// What is known of an unknown header that a front adds.
+fn explain_front(lines: &mut ExplainLines, name: &HeaderName, lookup: &Lookup<'_>) {
+    let named = lookup.route.headers.fronts();
+    let covers = |header: &FrontHeader| fronts::covers(header.name, name.as_str());
+    let table = fronts::TABLES.iter().find(|table| table.headers.iter().any(covers));
+    let Some(table) = table else { return };
+    let Some(header) = table.headers.iter().find(|header| covers(header)) else { return };
+    let front = table.front.as_str();
+    let what = match header.class {
+        FrontClass::Identity => {
+            "it says who asks: name it in [credential], or make it a field of `key`".to_owned()
+        }
+        FrontClass::Request if named.has(table.front) => {
+            "only a proxy in trusted_proxies of [listen] is believed".to_owned()
+        }
+        _ => format!("write fronts = [\"{front}\"] at the top of the file"),
+    };
+    let class = header.class.as_str();
+    lines.line("known", format!("{name} is {class} of the front {front}: {what}"));
 }
 
 /// Under which host an entry is stored, and who shares it.

@@ -105,6 +105,31 @@ impl LooseParameter<'_> {
     }
 }
 
+/// Whether some frameworks read a name as a path of names between dots, and others as one name.
+#[must_use]
+pub fn is_nested_by_dots(name: &str) -> bool {
+    name.contains(['.', ' ', '+', '/'])
+}
+
+/// What two parameters have in common where any framework may take them for one, or for parts of
+/// one: the name in one case, without indices. `is_nested`: with what follows a dot, or what may
+/// stand for one, cut off. `None` for brackets that frameworks read in different ways.
+#[must_use]
+pub fn base_name(name: &str, is_nested: bool) -> Option<String> {
+    let name = own_part(name);
+    let (base, indices) =
+        name.split_once('[').map_or((name, None), |(base, rest)| (base, Some(rest)));
+    let is_plain = |text: &str| !text.contains(['[', ']']);
+    let are_plain =
+        |rest: &str| rest.strip_suffix(']').is_some_and(|rest| rest.split("][").all(is_plain));
+    if !is_plain(base) || base.is_empty() && indices.is_some() || !indices.is_none_or(are_plain) {
+        return None;
+    }
+    let base = plain(base);
+    let cut = if is_nested { base.split(['_', '/']).next().unwrap_or_default() } else { &*base };
+    Some(cut.to_owned())
+}
+
 /// A name without what is cut off: white space and byte order marks around it, and all from a NUL.
 fn own_part(name: &str) -> &str {
     let is_blank = |c: char| c.is_whitespace() || c == '\u{feff}';

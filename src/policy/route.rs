@@ -10,11 +10,13 @@ use http::header::HeaderName;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::fronts::Fronts;
 use crate::policy::scope::Scope;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
+pub use crate::policy::query_rule::QueryRule;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
@@ -26,17 +28,6 @@ mod mode;
 mod path_rules;
 mod pattern;
 mod set_cookie;
-
-/// Which query parameters are part of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueryRule {
-    /// All of them, in the order of the request.
-    All,
-    /// None. They are withheld from the origin on a fill.
-    None,
-    /// These. The others are withheld from the origin on a fill.
-    Only(Box<[Box<str>]>),
-}
 
 /// What to do with a request header that is not in the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +201,7 @@ impl Route {
         id: usize,
         mut spec: RouteSpec,
         credential: &CredentialRule,
+        fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
@@ -219,7 +211,11 @@ impl Route {
                 fields.push(Arc::clone(field));
             }
         }
-        spec.query = with_fields(spec.query, &fields);
+        let read = fields.iter().filter_map(|field| match &field.source {
+            FieldSource::Query(name) => Some(name),
+            _ => None,
+        });
+        spec.query = spec.query.with_parameters(read);
         let keyed_cookies: Box<[Box<str>]> = fields
             .iter()
             .filter_map(|field| match &field.source {
@@ -229,8 +225,8 @@ impl Route {
             .collect();
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
-        let headers = HeaderRules::new(&spec, &fields, credential);
-        let fingerprint = fingerprint(&spec, credential, response_rules);
+        let headers = HeaderRules::new(&spec, &fields, credential, fronts);
+        let fingerprint = fingerprint(&spec, credential, fronts, response_rules);
         Self {
             id,
             spec,
@@ -283,29 +279,13 @@ impl Route {
     }
 }
 
-/// Adds the parameters that fields read: they are in the key, so the origin may receive them.
-fn with_fields(query: QueryRule, fields: &[Arc<Field>]) -> QueryRule {
-    let mut names = match query {
-        QueryRule::All => return QueryRule::All,
-        QueryRule::None => Vec::new(),
-        QueryRule::Only(names) => names.into_vec(),
-    };
-    for field in fields {
-        if let FieldSource::Query(name) = &field.source
-            && !names.contains(name)
-        {
-            names.push(name.clone());
-        }
-    }
-    if names.is_empty() { QueryRule::None } else { QueryRule::Only(names.into()) }
-}
-
 /// Hashes every setting that decides which responses share a key, what is stored of them, under
 /// which tags and for how long. So after a reload, nothing is served that other rules have stored.
 /// The hash keys are fixed, so that sidecars with the same file agree.
 fn fingerprint(
     spec: &RouteSpec,
     credential: &CredentialRule,
+    fronts: Fronts,
     response_rules: &ResponseRules,
 ) -> [u8; 8] {
     #[allow(
@@ -357,7 +337,7 @@ fn fingerprint(
             credential,
             targeted,
             response_tags,
-            (strip_set_cookie, languages, vary_cookie, case),
+            (strip_set_cookie, languages, vary_cookie, case, fronts),
         )
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
@@ -396,6 +376,7 @@ impl Routes {
     pub fn new(
         specs: Vec<RouteSpec>,
         credential: &CredentialRule,
+        fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
     ) -> Result<Self, Tie> {
         let (mut tree, mut in_any_case) = (pattern::Tree::default(), None);
@@ -414,7 +395,7 @@ impl Routes {
         let list = specs
             .into_iter()
             .enumerate()
-            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, response_rules)))
+            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, fronts, response_rules)))
             .collect();
         Ok(Self { list, tree, in_any_case })
     }

@@ -38,6 +38,7 @@ use crate::upstream::UpstreamError;
 
 mod authorization;
 mod origin_response;
+mod own_redirect;
 pub(super) mod request;
 pub(super) mod store;
 mod unwanted;

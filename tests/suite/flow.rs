@@ -29,6 +29,7 @@ mod regressions_fill;
 mod regressions_heads;
 mod regressions_numbers;
 mod regressions_restarts;
+mod regressions_rules;
 mod regressions_shares;
 mod regressions_snapshot;
 mod regressions_soak;

@@ -129,10 +129,18 @@ function showMore (row) {
   facts(row.policy, policy ? policyFacts(policy, route.learned_headers) : [])
 }
 
+// What counts of the query: a word, a list, or all but some in some order.
+function queryWords (query) {
+  if (typeof query === 'string') return query
+  if (Array.isArray(query)) return query.length ? query.join(', ') : 'none'
+  const all = query.except.length ? `all but ${query.except.join(', ')}` : 'all'
+  return query.order === 'ignore' ? `${all}, in any order` : all
+}
+
 function policyFacts (policy, learned) {
   const names = (list) => list.length ? list.join(', ') : 'none'
   return [
-    ['Key', names(policy.key)], ['Query', Array.isArray(policy.query) ? names(policy.query) : policy.query], ['Tags', names(policy.tags)], ['Freshness', policy.origin === 'ignore' ? 'always ttl' : 'the origin decides'],
+    ['Key', names(policy.key)], ['Query', queryWords(policy.query)], ['Tags', names(policy.tags)], ['Freshness', policy.origin === 'ignore' ? 'always ttl' : 'the origin decides'],
     ['Stale while revalidate', policy.stale_while_revalidate_s === null ? null : span(policy.stale_while_revalidate_s)],
     ['Stale if error', policy.stale_if_error_s === null ? null : span(policy.stale_if_error_s)],
     ['Learned from Vary', learned.length ? learned.map(clean).join(', ') : null],

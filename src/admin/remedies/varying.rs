@@ -70,7 +70,10 @@ fn parameter(
         format!("If no response depends on `{name}`,")
     };
     let way = match &route.spec.query {
-        QueryRule::All => "list in `query` the parameters that count",
+        QueryRule::All | QueryRule::Most(_) => {
+            "list in `query` the parameters that count, or name it in \
+             `query = { except = [\u{2026}] }`"
+        }
         QueryRule::None | QueryRule::Only(_) => "take it out of `query`, or out of `key`",
     };
     let others = match &evidence.parameters {

@@ -10,12 +10,11 @@
 use std::fmt::Write as _;
 
 use super::verdict::USUAL;
-use crate::admin::remedies::NOISE;
+use crate::admin::remedies::{is_noise, is_of_proxy};
 use crate::policy::edit::{Edit, EditValue};
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Pattern;
-use crate::policy::route::headers::FROM_TRUSTED;
 use crate::policy::template::Template as TagTemplate;
 use crate::uncached::fold::{PathPart, example, pattern};
 use crate::uncached::tree::PathTemplate;
@@ -55,9 +54,9 @@ impl Headers {
                 continue;
             }
             let list = match meaning(name) {
-                _ if NOISE.contains(&name) => &mut headers.noise,
+                _ if is_noise(name) => &mut headers.noise,
                 Some(Meaning::Credential) => &mut headers.credentials,
-                _ if FROM_TRUSTED.contains(&name) => &mut headers.left,
+                _ if is_of_proxy(name) => &mut headers.left,
                 Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => &mut headers.left,
                 _ if headers.fields.len() == MAX_FIELDS => &mut headers.left,
                 Some(Meaning::Caller | Meaning::Choice) | None => &mut headers.fields,

@@ -5,7 +5,7 @@
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
-use super::markdown::{Page, codes};
+use super::markdown::{Page, codes, link};
 use crate::policy::known_headers::{self, FORGERY_TOKENS, KnownHeaders, PREFETCH, TRACING};
 use crate::policy::plan::{FILL_ADDRESS, FILL_USER_AGENT};
 use crate::policy::route::headers as roles;
@@ -42,6 +42,35 @@ struct FillRow {
     text: String,
 }
 
+/// The rows of [`crate::policy::known_headers`].
+fn known_rows() -> Vec<FillRow> {
+    let row = |names: &[&'static str], fate, text: &str| FillRow {
+        names: names.to_vec(),
+        fate,
+        text: text.to_owned(),
+    };
+    vec![
+        row(
+            &unlisted(TRACING),
+            HeaderFate::Replaced,
+            "Tracing: withheld, unless a field reads it. A response that varies on one is not \
+             stored.",
+        ),
+        row(
+            &unlisted(FORGERY_TOKENS),
+            HeaderFate::WithheldUntilNamed,
+            "Anti-forgery tokens, which count for writes: withheld, until the origin names one in \
+             `Vary`. If the origin answers such a fill with 400, 403, 419 or 422, the client's own \
+             request goes to it.",
+        ),
+        row(
+            &unlisted(PREFETCH),
+            HeaderFate::WithheldUntilNamed,
+            "The page is fetched ahead: withheld, until the origin names it in `Vary`.",
+        ),
+    ]
+}
+
 fn rows() -> Vec<FillRow> {
     let row = |names: &[&'static str], fate, text: &str| FillRow {
         names: names.to_vec(),
@@ -72,7 +101,7 @@ fn rows() -> Vec<FillRow> {
     );
     let mut withheld = roles::WITHHELD.to_vec();
     withheld.retain(|name| !PRECONDITIONS.contains(name));
-    vec![
+    let mut rows = vec![
         row(roles::NEGOTIATED, HeaderFate::Keyed, &negotiated),
         row(roles::IMPLICIT, HeaderFate::Keyed, "In the key, and sent as they are."),
         row(
@@ -83,25 +112,7 @@ fn rows() -> Vec<FillRow> {
              authority of the key.",
         ),
         row(roles::SUBSTITUTED, HeaderFate::Replaced, &substituted),
-        row(
-            &unlisted(TRACING),
-            HeaderFate::Replaced,
-            "Tracing: withheld, unless a field reads it. A response that varies on one is not \
-             stored.",
-        ),
         row(roles::HARMLESS, HeaderFate::WithheldUntilNamed, &harmless),
-        row(
-            &unlisted(FORGERY_TOKENS),
-            HeaderFate::WithheldUntilNamed,
-            "Anti-forgery tokens, which count for writes: withheld, until the origin names one in \
-             `Vary`. If the origin answers such a fill with 400, 403, 419 or 422, the client's own \
-             request goes to it.",
-        ),
-        row(
-            &unlisted(PREFETCH),
-            HeaderFate::WithheldUntilNamed,
-            "The page is fetched ahead: withheld, until the origin names it in `Vary`.",
-        ),
         row(&withheld, HeaderFate::Withheld, "Withheld: they are for caches."),
         row(&PRECONDITIONS, HeaderFate::Passes, "The request passes (`precondition`)."),
         row(
@@ -124,7 +135,9 @@ fn rows() -> Vec<FillRow> {
              key, and sent; in scope `shared` sent, and those that do not identify the caller are \
              in the key; in scope `public` only the cookies that fields read.",
         ),
-    ]
+    ];
+    rows.extend(known_rows());
+    rows
 }
 
 /// The names of a list that have no row of their own.
@@ -152,7 +165,8 @@ pub(super) fn section(page: &mut Page) {
     page.section("Headers that are known to change nothing");
     page.paragraph(
         "Whose they are, and where they are described. Names count as a whole: of `x-datadog-new`, \
-         nobody knows what it does.",
+         nobody knows what it does. For headers of load balancers and content delivery networks, \
+         name these in `[listen] fronts`: [Headers of fronts](fronts.md).",
     );
     let lists = [TRACING, FORGERY_TOKENS, PREFETCH];
     let rows: Vec<_> = lists
@@ -160,7 +174,7 @@ pub(super) fn section(page: &mut Page) {
         .flatten()
         .map(|known| {
             let names = codes(known.names.iter().copied());
-            [known.whose.to_owned(), names, format!("<{}>", known.source)]
+            [known.whose.to_owned(), names, link(known.source)]
         })
         .collect();
     page.table(["Whose", "Headers", "Described at"], &rows);

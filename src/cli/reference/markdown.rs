@@ -60,6 +60,14 @@ pub(super) fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
+/// A link that is called as its host and the last part of its path.
+pub(super) fn link(url: &str) -> String {
+    let host = url.split('/').nth(2).unwrap_or_default();
+    let page = url.split('#').next().unwrap_or_default().trim_end_matches('/');
+    let page = page.rsplit('/').next().filter(|page| *page != host).unwrap_or_default();
+    if page.is_empty() { format!("[{host}]({url})") } else { format!("[{host}: {page}]({url})") }
+}
+
 /// Several texts as code spans, separated by commas.
 pub(super) fn codes<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     texts.into_iter().map(code).collect::<Vec<_>>().join(", ")

@@ -10,14 +10,16 @@ use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::rule_names::{RuleNames, pattern};
+use super::{fronts, query};
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, Period, QueryForm, Setting, StripForm, TomlList, TomlString};
+use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::fronts::Fronts;
 use crate::policy::route::{
-    AdmitRule, Collapse, Pattern, QueryRule, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
+    AdmitRule, Collapse, Pattern, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
@@ -43,6 +45,8 @@ pub struct RouteContext<'a> {
     pub collapse: Option<Collapse>,
     /// The switch for all routes.
     pub mode: RouteMode,
+    /// `fronts`.
+    pub fronts: Fronts,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -101,7 +105,7 @@ fn route(
     // In scope `shared` it bounds the authorization.
     let admit_for =
         context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
-    let query = query(file.query.get()?, context);
+    let query = query::query(file.query.get()?, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
     let spec = RouteSpec {
@@ -138,6 +142,8 @@ fn route(
         },
     };
     headers(file, &spec, context);
+    query::contradictions(file, &spec, context);
+    fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
     if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given()) {
         let builder = DiagnosticBuilder::warning(
@@ -162,32 +168,6 @@ fn route(
 fn revalidate_after(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Duration> {
     slot.given()?;
     Some(context.period(slot, MS, DAY))
-}
-
-fn query(form: &QueryForm, context: &mut CompileContext) -> QueryRule {
-    match form {
-        QueryForm::All => QueryRule::All,
-        QueryForm::None => QueryRule::None,
-        QueryForm::Only(list) => QueryRule::Only(context.names(&list.0, parameter).into()),
-    }
-}
-
-/// The name of a query parameter. The names are compared decoded, so most text is one.
-fn parameter(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Box<str>> {
-    let name = text.value.as_str();
-    let hint = if name == "*" {
-        "write query = \"all\""
-    } else if name.contains('*') {
-        "write each name; requests may have others, which the app does not get"
-    } else if name.starts_with(['?', '&']) || name.ends_with('=') {
-        "write only the name, as in [\"page\"]"
-    } else {
-        return Some(name.into());
-    };
-    let what = format!("`{}` is not the name of a query parameter", text.value.shown());
-    let allowed = Some("names without `*`, `?`, `&`, `=`");
-    context.report.malformed(text, "the name of a query parameter", what, allowed, hint);
-    None
 }
 
 fn strip_set_cookie(form: &StripForm, context: &mut CompileContext) -> StripSetCookie {

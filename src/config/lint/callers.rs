@@ -83,7 +83,7 @@ fn admits_all(route: &LintRoute<'_>, context: &mut CompileContext) {
         .find(|capture| !is_keyed(&FieldSource::Path((*capture).into())))
         .map(|capture| format!("the capture `{capture}` of the path"));
     let what = capture.or_else(|| match &route.spec.query {
-        QueryRule::All => Some("each query".to_owned()),
+        QueryRule::All | QueryRule::Most(_) => Some("each query".to_owned()),
         QueryRule::None => None,
         QueryRule::Only(names) => names
             .iter()

@@ -24,6 +24,7 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 /// Checks the sections.
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
+    fronts(whole, context);
     host_key(whole, context);
     debug(whole, context);
     tunnels(whole, context);
@@ -59,6 +60,22 @@ fn socket_peers(listen: &file::ListenSection, context: &mut CompileContext) {
             context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
         }
         (true, Some(_)) | (false, None) => {}
+    }
+}
+
+/// Warns about a front that nobody trusts, so that what it says of requests does not count.
+fn fronts(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let listen = whole.file.listen.get();
+    let is_trusted = listen.is_some_and(|listen| !texts(&listen.trusted_proxies).is_empty());
+    let named = whole.file.fronts.get().map_or(&[][..], |list| &list.0);
+    if let (false, Some(front)) = (is_trusted, named.first()) {
+        let message = format!(
+            "nothing of [listen] says where {} forwards requests from, so what it says of the \
+             scheme, the host and the client is not believed, and keeps requests from the cache",
+            front.value.0.as_str()
+        );
+        let hint = "write trusted_proxies = [\"10.0.0.0/8\"] in [listen], with its addresses";
+        context.report.push(DiagnosticBuilder::warning(front.span.clone(), message).hint(hint));
     }
 }
 

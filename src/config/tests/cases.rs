@@ -33,7 +33,7 @@ pub(super) fn one(lines: &str, line: usize, column: usize, text: &str) {
     assert!(diagnostics.to_string().contains(text), "{text}: {diagnostics}");
 }
 
-fn warning(lines: &str, line: usize, text: &str) {
+pub(super) fn warning(lines: &str, line: usize, text: &str) {
     let config = parse(&with(lines)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let found = config
         .warnings
@@ -42,7 +42,7 @@ fn warning(lines: &str, line: usize, text: &str) {
     assert!(found, "{text}: {:?}", config.warnings);
 }
 
-fn route(keys: &str, line: usize, column: usize, text: &str) {
+pub(super) fn route(keys: &str, line: usize, column: usize, text: &str) {
     one(&format!("[[routes]]\npath = \"/a/{{id}}\"\n{keys}\n"), line + 2, column, text);
 }
 

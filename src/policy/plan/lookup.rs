@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::Method;
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
-use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
@@ -18,7 +18,7 @@ use crate::policy::plan::canonical::{
 };
 use crate::policy::plan::request_headers::removed_by_connection;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
-use crate::policy::request_target::{self, AmbiguousQuery};
+use crate::policy::request_target::AmbiguousQuery;
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
@@ -64,7 +64,8 @@ impl PolicyRules {
     ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, request)?;
         let host = self.host(request.uri, request.headers);
-        let query = keyed_query(&route.spec.query, request.uri)?;
+        let query = route.spec.query.keyed(request.uri.query());
+        let query = query.map_err(|AmbiguousQuery| Outcome::bypass(Reason::AmbiguousQuery))?;
         let roles = route.headers.context(request.peer_is_trusted);
         let headers = KeyedHeaders::new(route, &roles, request.headers);
         if let Some(reason) = headers.bypass {
@@ -362,21 +363,6 @@ fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outc
         return Err(Outcome::bypass(reason));
     }
     Ok(())
-}
-
-/// The query that is in the key: all of it, none, or the parameters that the route names.
-fn keyed_query<'a>(rule: &QueryRule, uri: &'a Uri) -> Result<Option<Cow<'a, str>>, Outcome> {
-    match (rule, uri.query()) {
-        (QueryRule::All, query) => Ok(query.map(request_target::normal_query)),
-        (QueryRule::None, _) | (QueryRule::Only(_), None) => Ok(None),
-        (QueryRule::Only(names), Some(query)) => match request_target::pick(query, names) {
-            Ok(picked) if picked.is_empty() => Ok(None),
-            Ok(picked) => Ok(Some(Cow::Owned(picked))),
-            // SECURITY: parameter cloaking. The origin might read a parameter that is not in the
-            // key.
-            Err(AmbiguousQuery) => Err(Outcome::bypass(Reason::AmbiguousQuery)),
-        },
-    }
 }
 
 fn field_outcome(field: &Field, error: FieldError) -> Outcome {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
+use crate::policy::fronts::{self, FrontClass, Fronts};
 use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
@@ -153,6 +154,11 @@ pub struct HeaderRules {
     /// Headers that the route's fields read. A request that repeats one, or names one in
     /// `Connection`, is refused with 400.
     read: Box<[HeaderName]>,
+    fronts: Fronts,
+    /// What the fronts say of the request as the client made it. See [`FrontClass::Request`].
+    from_fronts: Box<[&'static str]>,
+    /// The identity that the fronts tell, as patterns. See [`FrontClass::Identity`].
+    guarded: Box<[&'static str]>,
     /// Whether the operator lets the client's address through.
     passes_address: bool,
     /// Headers that the origin has named in `Vary`.
@@ -164,8 +170,18 @@ impl HeaderRules {
         spec: &RouteSpec,
         fields: &[Arc<Field>],
         credential: &CredentialRule,
+        fronts: Fronts,
     ) -> Self {
         let mut roles = HeaderMap::<HeaderRole>::default();
+        for header in fronts.headers() {
+            let role = match header.class {
+                FrontClass::Address | FrontClass::Noise => HeaderRole::Substituted,
+                FrontClass::Location => HeaderRole::Harmless,
+                // They have lists of their own.
+                FrontClass::Identity | FrontClass::Request => continue,
+            };
+            roles.insert(HeaderName::from_static(header.name), role);
+        }
         let fixed = [
             (SUBSTITUTED, HeaderRole::Substituted),
             (HARMLESS, HeaderRole::Harmless),
@@ -200,15 +216,22 @@ impl HeaderRules {
             .filter(|name| **name != header::COOKIE && !withheld(name))
         {
             // SECURITY: what a client says of its own address never reaches the origin.
-            if !SUBSTITUTED.contains(&name.as_str()) {
+            let is_address = |known: &str| known == name.as_str();
+            if !SUBSTITUTED.contains(&name.as_str())
+                && !fronts.of_class(FrontClass::Address).any(is_address)
+            {
                 roles.insert(name, HeaderRole::Keyed);
             }
         }
         let mut dropped = HeaderMap::<()>::default();
-        for name in &spec.pass_headers {
+        // SECURITY: no word of the operator's about headers that change nothing counts for who asks.
+        let is_free = |name: &&HeaderName| {
+            !fronts.is_identity(name.as_str()) || credential.headers.contains(*name)
+        };
+        for name in spec.pass_headers.iter().filter(is_free) {
             roles.insert(name, HeaderRole::Passed);
         }
-        for name in &spec.drop_headers {
+        for name in spec.drop_headers.iter().filter(is_free) {
             roles.insert(name, HeaderRole::Withheld);
             dropped.insert(name, ());
         }
@@ -233,6 +256,9 @@ impl HeaderRules {
             dropped,
             unknown: spec.unknown_headers,
             read: read.into(),
+            fronts,
+            from_fronts: fronts.of_class(FrontClass::Request).collect(),
+            guarded: fronts.of_class(FrontClass::Identity).collect(),
             passes_address: spec.pass_headers.iter().any(forward::is_client_address),
             learned: LearnedHeaders::default(),
         }
@@ -252,9 +278,13 @@ impl HeaderRules {
         let common = COMMON.iter().position(|common| common == name);
         let role = match common.map_or_else(|| self.roles.get(name), |at| self.common.get(at)) {
             // A field may read what a trusted proxy says; of any other peer nobody vouches for it.
-            Some(HeaderRole::Keyed) if !trusted && is_from_trusted(name) => HeaderRole::Unknown,
+            Some(HeaderRole::Keyed) if !trusted && self.is_from_trusted(name) => {
+                HeaderRole::Unknown
+            }
             // SECURITY: the operator's word is for headers, not for whoever sends them.
-            Some(HeaderRole::Passed) if !trusted && is_from_trusted(name) => HeaderRole::Withheld,
+            Some(HeaderRole::Passed) if !trusted && self.is_from_trusted(name) => {
+                HeaderRole::Withheld
+            }
             Some(role) => *role,
             None => self.unlisted(name, trusted),
         };
@@ -273,23 +303,40 @@ impl HeaderRules {
         if text.starts_with("sec-fetch-") || text.starts_with("sec-ch-") {
             return HeaderRole::Harmless;
         }
-        if peer_is_trusted && is_from_trusted(name) {
+        if peer_is_trusted && self.is_from_trusted(name) {
             return HeaderRole::Implicit;
         }
         match self.unknown {
             UnknownHeaders::Bypass => HeaderRole::Unknown,
+            // SECURITY: who asks is in the key, or keeps the request from the cache.
+            _ if self.guards(name) => HeaderRole::Unknown,
             UnknownHeaders::Drop => HeaderRole::Withheld,
-            UnknownHeaders::Pass if is_from_trusted(name) => HeaderRole::Withheld,
+            UnknownHeaders::Pass if self.is_from_trusted(name) => HeaderRole::Withheld,
             UnknownHeaders::Pass => HeaderRole::Passed,
         }
+    }
+
+    /// Whether a front says by this header who asks.
+    fn guards(&self, name: &HeaderName) -> bool {
+        self.guarded.iter().any(|known| fronts::covers(known, name.as_str()))
+    }
+
+    /// Whether only a trusted proxy can vouch for this header.
+    fn is_from_trusted(&self, name: &HeaderName) -> bool {
+        is_from_trusted(name) || self.from_fronts.iter().any(|known| *known == name.as_str())
     }
 
     /// Records that the origin names this header in `Vary`. From then on it is in the key. Returns
     /// whether it is: a route learns a few headers at most.
     #[must_use]
     pub fn learn(&self, name: &HeaderName) -> LearnOutcome {
-        // SECURITY: of these, only what a trusted proxy says reaches the origin.
-        if is_from_trusted(name) { LearnOutcome::Unvouched } else { self.learned.learn(name) }
+        // SECURITY: of these, only what a trusted proxy says reaches the origin. Who asks never
+        // becomes a part of the key by a response.
+        if self.is_from_trusted(name) || self.guards(name) {
+            LearnOutcome::Unvouched
+        } else {
+            self.learned.learn(name)
+        }
     }
 
     /// The headers that the origin is known to name in `Vary`.
@@ -303,6 +350,12 @@ impl HeaderRules {
     #[must_use]
     pub const fn passes_address(&self) -> bool {
         self.passes_address
+    }
+
+    /// What stands in front of the sidecar.
+    #[must_use]
+    pub const fn fronts(&self) -> Fronts {
+        self.fronts
     }
 
     /// Whether the operator withholds this header by name.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Uri};
 
+use super::own_redirect;
 use crate::cache::fills::FillKey;
 use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{Candidate, LookupKey};
@@ -98,10 +99,8 @@ pub(crate) struct FillRequest {
     pub(crate) roles: RoleContext,
     /// Under which key the origin's refusal is remembered.
     pub(crate) refusal_key: FillKey,
-    /// Whether it has less of the client than the client's own request.
-    pub(crate) withholds: bool,
-    /// Whether it lacks an anti-forgery token that the client has sent.
-    pub(crate) withholds_forgery_token: bool,
+    /// What it has less of the client than the client's own request.
+    pub(crate) withholds: Withheld,
     /// What the client has sent of a credential and the origin does not see, in scope `public`.
     pub(crate) withheld_credential: Option<HeaderName>,
     /// Whether the origin sees a credential.
@@ -116,6 +115,29 @@ pub(crate) struct FillRequest {
     pub(crate) stale: Option<StaleCandidate>,
     /// What is stored already and fresh, and nothing shows that this caller may have it.
     pub(crate) for_others: Option<Arc<CachedEntry>>,
+}
+
+/// What a fill has less of the client than the client's own request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Withheld {
+    /// Nothing.
+    Nothing,
+    /// A header, or the address.
+    Something,
+    /// An anti-forgery token, among others.
+    ForgeryToken,
+}
+
+impl Withheld {
+    fn from_lookup(lookup: &Lookup<'_>) -> Self {
+        if lookup.withholds_forgery_token() {
+            Self::ForgeryToken
+        } else if lookup.withholds_anything() {
+            Self::Something
+        } else {
+            Self::Nothing
+        }
+    }
 }
 
 impl FillRequest {
@@ -140,8 +162,7 @@ impl FillRequest {
             refusal_key: refusal_key(lookup),
             carries_credential: lookup.is_identified(),
             withheld_credential: lookup.withheld_credential(),
-            withholds: lookup.withholds_anything(),
-            withholds_forgery_token: lookup.withholds_forgery_token(),
+            withholds: Withheld::from_lookup(lookup),
             has_owner: lookup.has_owner(),
             peer: context.config.rules.client_address.share(lookup.headers(), &context.peer),
             departure: None,
@@ -188,8 +209,12 @@ impl FillRequest {
             || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
         // What frameworks say when the token is missing: Django 403, Rails 422, Laravel 419.
         let is_unproven =
-            self.withholds_forgery_token && matches!(status.as_u16(), 400 | 419 | 422);
-        if is_unproven || is_refused && self.withholds {
+            self.withholds == Withheld::ForgeryToken && matches!(status.as_u16(), 400 | 419 | 422);
+        if is_unproven || is_refused && self.withholds != Withheld::Nothing {
+            return Some(Outcome::bypass(Reason::FillRefused));
+        }
+        // SECURITY: nobody else would ever come to where the redirect leads.
+        if own_redirect::leads_back(&self.route.spec.query, &self.host, &self.target, response) {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
         // An origin that misses the client's session begins another one, which would replace it.

@@ -347,3 +347,32 @@ fn a_diff_is_applied_as_patch_would() {
         "a\nx\nb\ny\nd\ne\nf\nz\n"
     );
 }
+
+/// 1051. The headers of a content delivery network were told and mended one by one, route by route.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1051_a_front_that_gives_itself_away_is_suggested() {
+    let rules =
+        "[[routes]]\npath = \"/d\"\nttl = \"1m\"\n[[routes]]\npath = \"/e\"\nttl = \"1m\"\n";
+    let trusting = [("[listen]", "trusted_proxies = [\"127.0.0.1\"]")];
+    let scene = Scene::start_with(&trusting, rules, |_| Response::ok("data")).await;
+    let headers = [
+        ("cf-ray", "1"),
+        ("cf-connecting-ip", "198.51.100.7"),
+        ("cf-visitor", "{}"),
+        ("x-odd", "1"),
+    ];
+    assert_cache(&scene.ask("/d", &headers).await, "BYPASS", "unknown headers");
+    let diffs = suggested(&scene.sidecar).await;
+    assert_eq!(diffs.len(), 1, "{diffs:?}");
+    assert!(diffs[0].contains("+fronts = [\"cloudflare\"]"), "{}", diffs[0]);
+    assert!(!diffs[0].contains("cf-ray") && diffs[0].contains("x-odd"), "{}", diffs[0]);
+    let before = std::fs::read_to_string(&scene.sidecar.file).expect("the file");
+    std::fs::write(&scene.sidecar.file, patched(&before, &diffs[0])).expect("written");
+    scene.sidecar.admin_ok("/reload", &json!({})).await;
+    scene.ask("/d", &headers).await;
+    let again = [("cf-ray", "2"), headers[1], headers[2], headers[3]];
+    assert_cache(&scene.ask("/d", &again).await, "HIT", "after one paste");
+    // On the other route as well, but for what no front adds.
+    scene.ask("/e", &headers[..3]).await;
+    assert_cache(&scene.ask("/e", &again[..3]).await, "HIT", "another route");
+}

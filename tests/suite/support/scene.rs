@@ -33,7 +33,7 @@ impl Scene {
     }
 
     /// The same with these lines in tables that the sidecar's file has anyway, such as
-    /// `[upstream]`.
+    /// `[upstream]`, or at its top, which has no name.
     pub async fn start_with(
         more: &[(&str, &str)],
         rules: &str,

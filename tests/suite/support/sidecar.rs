@@ -61,7 +61,10 @@ impl Sidecar {
         let (address, admin) = addresses();
         let mut text = tables(address, admin, app, rules);
         for (table, lines) in more {
-            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1);
+            text = match *table {
+                "" => format!("{lines}\n{text}"),
+                table => text.replacen(&format!("{table}\n"), &format!("{table}\n{lines}\n"), 1),
+            };
         }
         Self::inside(clock, (address, admin, app), &text).await
     }
