@@ -365,7 +365,7 @@ fn unkeyed(
         edits.push(Edit::more(route.name(), "key", key));
     }
     if !noise.is_empty() {
-        let dropped = route.spec.drop_headers.iter().map(ToString::to_string);
+        let dropped = route.spec.drop_headers.iter().map(|name| name.as_str().to_owned());
         edits.push(Edit::list(route.name(), "drop_headers", dropped.chain(noise).collect()));
     }
     (!edits.is_empty()).then_some(Proposal { edits, does, risks })

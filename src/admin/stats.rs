@@ -308,7 +308,7 @@ fn policy(route: &Route) -> Value {
         "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
         "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),
         "stale_if_error_s": seconds(spec.stale_if_error),
-        "drop_headers": names(&spec.drop_headers),
+        "drop_headers": spec.drop_headers.iter().map(Glob::as_str).collect::<Vec<_>>(),
         "pass_headers": names(&spec.pass_headers),
         "learned_headers": learned(route),
         "audit": spec.audit,

@@ -31,6 +31,7 @@ pub mod credential;
 pub mod fields;
 pub mod freshness;
 pub mod fronts;
+mod headers;
 pub mod purges;
 mod query;
 pub mod routes;

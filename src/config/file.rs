@@ -431,10 +431,10 @@ table! {
         /// cookies of a list, where `*` stands for any text; or, with `true`, all responses to
         /// requests that carry a credential.
         strip_set_cookie: StripForm = false,
-        /// Request headers that the origin does not get on a fill.
+        /// Request headers that the origin does not get on a fill, where `*` stands for any text.
         drop_headers: TomlList<TomlString> = [],
-        /// Request headers that are forwarded although they are not part of the key. They must not
-        /// change the response.
+        /// Request headers that are forwarded although they are not part of the key, each by its
+        /// whole name. They must not change the response.
         pass_headers: TomlList<TomlString> = [],
         /// What to do with all other request headers that are not part of the key.
         unknown_headers: UnknownWord = "bypass",

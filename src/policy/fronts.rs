@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use crate::policy::glob::Glob;
+
 /// What a header of a front is for, and so what becomes of it on a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FrontClass {
@@ -109,9 +111,12 @@ fronts! {
     // It adds `X-Amzn-Trace-Id` to every request, as other products of AWS do.
     signs ["x-amzn-tls-version", "x-amzn-tls-cipher-suite"]
     sources [
-        "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-authenticate-users.html",
-        "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/mutual-authentication.html",
-        "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html",
+        "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/\
+         listener-authenticate-users.html",
+        "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/\
+         mutual-authentication.html",
+        "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/\
+         x-forwarded-headers.html",
     ],
     /// Azure Front Door, Application Gateway and App Service.
     Azure = "azure" {
@@ -166,7 +171,8 @@ fronts! {
     sources [
         "https://developers.cloudflare.com/fundamentals/reference/http-headers/",
         "https://developers.cloudflare.com/rules/transform/managed-transforms/reference/",
-        "https://developers.cloudflare.com/cloudflare-one/identity/authorization-cookie/application-token/",
+        "https://developers.cloudflare.com/cloudflare-one/identity/authorization-cookie/\
+         application-token/",
         "https://developers.cloudflare.com/cloudflare-one/identity/service-tokens/",
         "https://www.rfc-editor.org/rfc/rfc8586",
     ],
@@ -308,6 +314,15 @@ pub fn covers(known: &str, name: &str) -> bool {
     }
 }
 
+/// Whether a pattern of an operator may match what a name of the table is or covers.
+#[must_use]
+pub fn meets(known: &str, pattern: &Glob) -> bool {
+    let Some(start) = known.strip_suffix('*') else { return pattern.matches(known.as_bytes()) };
+    // Both match some name if one of what stands before the first stars begins with the other.
+    let literal = pattern.as_str().split('*').next().unwrap_or_default();
+    literal.starts_with(start) || !pattern.is_literal() && start.starts_with(literal)
+}
+
 /// What is known of a header of any front, named by the operator or not.
 #[must_use]
 pub fn known(name: &str) -> Option<FrontHeader> {
@@ -380,7 +395,9 @@ mod tests {
     fn what_a_name_says_and_its_class_agree() {
         for header in TABLES.iter().flat_map(|table| table.headers) {
             let says = meaning(header.name.trim_end_matches(['*', '-']));
-            let is_who = matches!(says, Some(Meaning::Credential | Meaning::Caller));
+            // `CF-Visitor` says whether the visitor came by https, and nothing else.
+            let is_who = matches!(says, Some(Meaning::Credential | Meaning::Caller))
+                && header.name != "cf-visitor";
             assert!(!is_who || header.class == FrontClass::Identity, "{}", header.name);
             let is_address = says == Some(Meaning::Address);
             assert!(!is_address || header.class == FrontClass::Address, "{}", header.name);
@@ -413,6 +430,22 @@ mod tests {
         assert_eq!(words(none.with(Front::Cloudflare), &["cf-ray", "cf-visitor"]), []);
         assert_eq!(words(none, &["x-forwarded-server", "x-odd"]), []);
         assert_eq!(words(none, &["x-amzn-oidc-data", "x-request-start"]), []);
+    }
+
+    #[test]
+    fn a_pattern_that_may_match_identity_meets_it() {
+        for (known, pattern, expected) in [
+            ("cf-access-*", "cf-*", true),
+            ("cf-access-*", "cf-access-jwt*", true),
+            ("cf-access-*", "*-assertion", true),
+            ("cf-access-*", "cf-access-jwt-assertion", true),
+            ("cf-access-*", "cf-ray*", false),
+            ("cf-access-*", "cf-access", false),
+            ("x-zumo-auth", "x-*-auth", true),
+            ("x-zumo-auth", "x-zumo-*-auth", false),
+        ] {
+            assert_eq!(meets(known, &Glob::new(pattern)), expected, "{known} {pattern}");
+        }
     }
 
     #[test]

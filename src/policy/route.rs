@@ -11,6 +11,7 @@ use http::header::HeaderName;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::fronts::Fronts;
+use crate::policy::glob::Glob;
 use crate::policy::scope::Scope;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
@@ -126,8 +127,8 @@ pub struct RouteSpec {
     pub query: QueryRule,
     /// The tags of its entries.
     pub tags: Box<[Template]>,
-    /// Headers withheld from the app on a fill.
-    pub drop_headers: Box<[HeaderName]>,
+    /// Headers withheld from the app on a fill, as patterns of names in lower case.
+    pub drop_headers: Box<[Glob]>,
     /// Headers sent to the origin although they are not in the key.
     pub pass_headers: Box<[HeaderName]>,
     /// The rule for all other headers.

@@ -427,7 +427,7 @@ fn languages(subject: &Subject<'_>) -> Option<Advice> {
                 compared.len(),
                 compared.join(", ")
             );
-            let dropped = spec.drop_headers.iter().map(ToString::to_string);
+            let dropped = spec.drop_headers.iter().map(|name| name.as_str().to_owned());
             let dropped: Vec<String> = dropped.chain(["accept-language".to_owned()]).collect();
             Some(subject.set_list(why, "drop_headers", dropped))
         }

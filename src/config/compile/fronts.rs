@@ -1,13 +1,14 @@
 //! Compiles `fronts`, and keeps the rules of routes from dropping or passing what a front says of
 //! the caller.
 
+use crate::config::compile::headers;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
 use crate::config::keywords::FrontWord;
 use crate::policy::credential::CredentialRule;
-use crate::policy::fronts::Fronts;
+use crate::policy::fronts::{self, FrontClass, Fronts};
 
 /// `fronts`. None may be listed twice.
 pub fn fronts(slot: &Setting<TomlList<FrontWord>>, context: &mut CompileContext) -> Fronts {
@@ -31,13 +32,18 @@ pub fn guard_identity(
     credential: &CredentialRule,
     context: &mut CompileContext,
 ) {
-    let guarded = |name: &str| {
-        fronts.is_identity(name) && !credential.headers.iter().any(|own| own.as_str() == name)
+    let identity: Vec<&str> = fronts.of_class(FrontClass::Identity).collect();
+    let is_credential = |name: &str| credential.headers.iter().any(|own| own.as_str() == name);
+    let guarded = |text: &str| {
+        let glob = headers::glob(text);
+        // SECURITY: two patterns may meet in a name that neither of them has.
+        identity.iter().any(|known| fronts::meets(known, &glob))
+            && !(glob.is_literal() && is_credential(glob.as_str()))
     };
     for (key, list) in [("drop_headers", &file.drop_headers), ("pass_headers", &file.pass_headers)]
     {
         for text in list.get().map_or(&[][..], |list| &list.0) {
-            if guarded(&text.value.as_str().to_ascii_lowercase()) {
+            if guarded(text.value.as_str()) {
                 refuse(key, text, context);
             }
         }

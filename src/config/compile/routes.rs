@@ -1,16 +1,15 @@
 //! Compiles `[[routes]]`: paths and ties between them, keys, tags, scopes and headers.
 
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, header};
+use http::header;
 
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::rule_names::{RuleNames, pattern};
-use super::{fronts, query};
+use super::{fronts, headers, query};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -124,8 +123,8 @@ fn route(
         key: key.into(),
         query,
         tags,
-        drop_headers: context.headers(&file.drop_headers),
-        pass_headers: context.headers(&file.pass_headers),
+        drop_headers: headers::dropped(&file.drop_headers, context),
+        pass_headers: headers::passed(&file.pass_headers, context),
         unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
         admit: file.admit.get().map_or(AdmitRule::Entry, |word| word.0),
         admit_for,
@@ -141,7 +140,7 @@ fn route(
             None => Pattern::parse("/").ok()?,
         },
     };
-    headers(file, &spec, context);
+    headers::contradictions(file, &spec, context);
     query::contradictions(file, &spec, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
@@ -219,31 +218,6 @@ fn key_fields(spec: &RouteSpec) -> impl Iterator<Item = &Arc<Field>> {
     spec.key.iter().chain(spec.tags.iter().flat_map(Template::fields))
 }
 
-/// Reports headers with contradictory treatment.
-fn headers(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileContext) {
-    for text in file.drop_headers.get().map_or(&[][..], |list| &list.0) {
-        let Ok(name) = HeaderName::from_str(text.value.as_str()) else { continue };
-        let shown = text.value.shown();
-        if spec.pass_headers.contains(&name) {
-            let builder = DiagnosticBuilder::error(
-                text.span.clone(),
-                format!("`{shown}` is both in drop_headers and in pass_headers"),
-            );
-            context.report.push(builder.hint("remove it from one of the two"));
-        }
-        if let Some(field) = key_fields(spec).find(|field| field.header() == Some(&name)) {
-            let message = format!(
-                "`{shown}` is withheld from the origin, but the field `{}` in the key or tags \
-                 reads it",
-                field.name
-            );
-            let hint = "headers in the key must reach the origin: remove it from drop_headers, or \
-                        the field from the rule";
-            context.report.push(DiagnosticBuilder::error(text.span.clone(), message).hint(hint));
-        }
-    }
-}
-
 /// SECURITY: rejects rules by which one caller's credential would fill entries for others.
 fn credentials(
     file: &file::RouteSection,
@@ -251,11 +225,6 @@ fn credentials(
     credential: &CredentialRule,
     context: &mut CompileContext,
 ) {
-    let identifies = |name: &HeaderName| {
-        *name == header::AUTHORIZATION
-            || *name == header::COOKIE
-            || credential.headers.contains(name)
-    };
     let is_credential = |field: &Arc<Field>| match &field.source {
         FieldSource::Auth(_) => true,
         FieldSource::Header(name) => credential.headers.contains(name),
@@ -291,7 +260,11 @@ fn credentials(
     let by_name = |list: &Setting<TomlList<TomlString>>| -> Vec<SourceSpan> {
         let texts = list.get().map_or(&[][..], |list| &list.0);
         let named = |text: &&Located<TomlString>| {
-            HeaderName::from_str(text.value.as_str()).is_ok_and(|name| identifies(&name))
+            let glob = headers::glob(text.value.as_str());
+            let all = [&header::AUTHORIZATION, &header::COOKIE];
+            all.into_iter()
+                .chain(&credential.headers)
+                .any(|name| glob.matches(name.as_str().as_bytes()))
         };
         texts.iter().filter(named).map(|text| text.span.clone()).collect()
     };

@@ -11,7 +11,7 @@ use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::scopes::fields;
 use super::view::{LintFile, LintRoute, texts};
 use crate::policy::field::{Field, FieldSource};
-use crate::policy::glob::Glob;
+use crate::policy::glob::{Glob, any_matches};
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::route::{AdmitRule, QueryRule, StripSetCookie};
 use crate::policy::scope::Scope;
@@ -160,7 +160,7 @@ fn without_effect(route: &LintRoute<'_>, context: &mut CompileContext) {
     }
     if let Some(given) = file.languages.given() {
         let listed = [
-            ("drop_headers", spec.drop_headers.contains(&ACCEPT_LANGUAGE)),
+            ("drop_headers", any_matches(&spec.drop_headers, ACCEPT_LANGUAGE.as_str().as_bytes())),
             ("pass_headers", spec.pass_headers.contains(&ACCEPT_LANGUAGE)),
         ];
         if let Some((list, _)) = listed.into_iter().find(|(_, listed)| *listed) {

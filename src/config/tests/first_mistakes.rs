@@ -59,11 +59,17 @@ fn routes_that_may_match_the_same_segment_tie() {
 
 #[test]
 fn names_are_not_patterns() {
-    for key in ["drop_headers", "pass_headers"] {
+    refused(
+        "[[routes]]\npath = \"/a\"\npass_headers = [\"cf-*\"]\n",
+        "\"cf-*\"",
+        &["named one by one", "drop_headers, which may have patterns"],
+    );
+    for pattern in ["*", "x-*", "*-x-*"] {
+        let quoted = format!("\"{pattern}\"");
         refused(
-            &format!("[[routes]]\npath = \"/a\"\n{key} = [\"cf-*\"]\n"),
-            "\"cf-*\"",
-            &["headers are named one by one", "unknown_headers = \"drop\""],
+            &format!("[[routes]]\npath = \"/a\"\ndrop_headers = [{quoted}]\n"),
+            &quoted,
+            &["not a pattern of header names", "unknown_headers = \"drop\""],
         );
     }
     for section in [

@@ -1,6 +1,7 @@
 //! The role of each request header on a route. The rule behind all of them: the origin receives
 //! only what is in the key, or what does not change the response.
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::fronts::{self, FrontClass, Fronts};
+use crate::policy::glob::{Glob, any_matches};
 use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
@@ -147,7 +149,9 @@ static COMMON: [HeaderName; COMMON_COUNT] = [
 #[derive(Debug)]
 pub struct HeaderRules {
     roles: HeaderMap<HeaderRole>,
-    dropped: HeaderMap<()>,
+    dropped: Box<[Glob]>,
+    /// Those of them that match more than one name.
+    drop_patterns: Box<[Glob]>,
     unknown: UnknownHeaders,
     /// The roles of [`COMMON`], which need no hash.
     common: [HeaderRole; COMMON_COUNT],
@@ -172,36 +176,7 @@ impl HeaderRules {
         credential: &CredentialRule,
         fronts: Fronts,
     ) -> Self {
-        let mut roles = HeaderMap::<HeaderRole>::default();
-        for header in fronts.headers() {
-            let role = match header.class {
-                FrontClass::Address | FrontClass::Noise => HeaderRole::Substituted,
-                FrontClass::Location => HeaderRole::Harmless,
-                // They have lists of their own.
-                FrontClass::Identity | FrontClass::Request => continue,
-            };
-            roles.insert(HeaderName::from_static(header.name), role);
-        }
-        let fixed = [
-            (SUBSTITUTED, HeaderRole::Substituted),
-            (HARMLESS, HeaderRole::Harmless),
-            (NEGOTIATED, HeaderRole::Negotiated),
-            (IMPLICIT, HeaderRole::Implicit),
-            (WITHHELD, HeaderRole::Withheld),
-        ];
-        for list in [FORGERY_TOKENS, PREFETCH] {
-            for name in known_headers::names(list) {
-                roles.insert(HeaderName::from_static(name), HeaderRole::Harmless);
-            }
-        }
-        for name in known_headers::names(TRACING) {
-            roles.insert(HeaderName::from_static(name), HeaderRole::Substituted);
-        }
-        for (names, role) in fixed {
-            for name in names {
-                roles.insert(HeaderName::from_static(name), role);
-            }
-        }
+        let mut roles = known_roles(fronts);
         for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers)
         {
             roles.insert(name, HeaderRole::Credential);
@@ -223,39 +198,19 @@ impl HeaderRules {
                 roles.insert(name, HeaderRole::Keyed);
             }
         }
-        let mut dropped = HeaderMap::<()>::default();
-        // SECURITY: no word of the operator's about headers that change nothing counts for who asks.
-        let is_free = |name: &&HeaderName| {
-            !fronts.is_identity(name.as_str()) || credential.headers.contains(*name)
-        };
-        for name in spec.pass_headers.iter().filter(is_free) {
-            roles.insert(name, HeaderRole::Passed);
-        }
-        for name in spec.drop_headers.iter().filter(is_free) {
-            roles.insert(name, HeaderRole::Withheld);
-            dropped.insert(name, ());
-        }
+        let patterns = add_chosen(&mut roles, spec, credential, fronts);
         for name in TRANSPORT {
             roles.insert(HeaderName::from_static(name), HeaderRole::Transport);
         }
-        let mut read: Vec<HeaderName> = fields
-            .iter()
-            .filter_map(|field| field.header())
-            .filter(|name| **name != header::COOKIE)
-            .cloned()
-            .collect();
-        read.push(header::AUTHORIZATION);
-        read.extend(credential.headers.iter().cloned());
-        read.sort_by(|one, two| one.as_str().cmp(two.as_str()));
-        read.dedup();
         let common =
             COMMON.each_ref().map(|name| roles.get(name).copied().unwrap_or(HeaderRole::Unknown));
         Self {
             roles,
             common,
-            dropped,
+            dropped: spec.drop_headers.clone(),
+            drop_patterns: patterns,
             unknown: spec.unknown_headers,
-            read: read.into(),
+            read: read_once(fields, credential),
             fronts,
             from_fronts: fronts.of_class(FrontClass::Request).collect(),
             guarded: fronts.of_class(FrontClass::Identity).collect(),
@@ -300,6 +255,12 @@ impl HeaderRules {
 
     fn unlisted(&self, name: &HeaderName, peer_is_trusted: bool) -> HeaderRole {
         let text = name.as_str();
+        if !self.drop_patterns.is_empty()
+            && any_matches(&self.drop_patterns, text.as_bytes())
+            && !self.guards(name)
+        {
+            return HeaderRole::Withheld;
+        }
         if text.starts_with("sec-fetch-") || text.starts_with("sec-ch-") {
             return HeaderRole::Harmless;
         }
@@ -358,10 +319,10 @@ impl HeaderRules {
         self.fronts
     }
 
-    /// Whether the operator withholds this header by name.
+    /// Whether the operator withholds this header.
     #[must_use]
     pub fn is_dropped(&self, name: &HeaderName) -> bool {
-        self.dropped.contains_key(name)
+        any_matches(&self.dropped, name.as_str().as_bytes())
     }
 
     /// The headers that must occur at most once and must not be named in `Connection`.
@@ -369,6 +330,84 @@ impl HeaderRules {
     pub fn read(&self) -> &[HeaderName] {
         &self.read
     }
+}
+
+/// The roles that headers have on every route, unless its rules name them.
+fn known_roles(fronts: Fronts) -> HeaderMap<HeaderRole> {
+    let mut roles = HeaderMap::default();
+    let mut add = |name, role| {
+        roles.insert(HeaderName::from_static(name), role);
+    };
+    for header in fronts.headers() {
+        match header.class {
+            FrontClass::Address | FrontClass::Noise => add(header.name, HeaderRole::Substituted),
+            FrontClass::Location => add(header.name, HeaderRole::Harmless),
+            // They have lists of their own.
+            FrontClass::Identity | FrontClass::Request => {}
+        }
+    }
+    known_headers::names(TRACING).for_each(|name| add(name, HeaderRole::Substituted));
+    for list in [FORGERY_TOKENS, PREFETCH] {
+        known_headers::names(list).for_each(|name| add(name, HeaderRole::Harmless));
+    }
+    for (names, role) in [
+        (SUBSTITUTED, HeaderRole::Substituted),
+        (HARMLESS, HeaderRole::Harmless),
+        (NEGOTIATED, HeaderRole::Negotiated),
+        (IMPLICIT, HeaderRole::Implicit),
+        (WITHHELD, HeaderRole::Withheld),
+    ] {
+        for name in names {
+            add(name, role);
+        }
+    }
+    roles
+}
+
+/// Adds what the operator passes and drops. Returns the patterns of what is dropped.
+fn add_chosen(
+    roles: &mut HeaderMap<HeaderRole>,
+    spec: &RouteSpec,
+    credential: &CredentialRule,
+    fronts: Fronts,
+) -> Box<[Glob]> {
+    // SECURITY: what the operator says of headers that change nothing does not count for those that
+    // say who asks.
+    let is_free =
+        |name: &HeaderName| !fronts.is_identity(name.as_str()) || credential.headers.contains(name);
+    for name in spec.pass_headers.iter().filter(|name| is_free(name)) {
+        roles.insert(name, HeaderRole::Passed);
+    }
+    let (names, patterns): (Vec<_>, Vec<_>) =
+        spec.drop_headers.iter().cloned().partition(Glob::is_literal);
+    let names = names.iter().filter_map(|name| HeaderName::from_str(name.as_str()).ok());
+    for name in names.filter(is_free) {
+        roles.insert(name, HeaderRole::Withheld);
+    }
+    // A pattern says nothing of a header that has a name of its own in another rule.
+    for (name, role) in roles.iter_mut() {
+        let is_named =
+            matches!(role, HeaderRole::Credential | HeaderRole::Keyed | HeaderRole::Passed);
+        if !is_named && is_free(name) && any_matches(&patterns, name.as_str().as_bytes()) {
+            *role = HeaderRole::Withheld;
+        }
+    }
+    patterns.into()
+}
+
+/// The headers that a request may have but once.
+fn read_once(fields: &[Arc<Field>], credential: &CredentialRule) -> Box<[HeaderName]> {
+    let mut read: Vec<HeaderName> = fields
+        .iter()
+        .filter_map(|field| field.header())
+        .filter(|name| **name != header::COOKIE)
+        .cloned()
+        .collect();
+    read.push(header::AUTHORIZATION);
+    read.extend(credential.headers.iter().cloned());
+    read.sort_by(|one, two| one.as_str().cmp(two.as_str()));
+    read.dedup();
+    read.into()
 }
 
 /// Whether a header that the origin names in `Vary` is in the key from now on.

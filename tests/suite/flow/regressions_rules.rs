@@ -316,3 +316,34 @@ async fn r1048_a_redirect_to_the_apps_own_order_is_no_loop() {
         assert_cache(&scene.get("/list?a=1&b=2").await, cache, "a redirect to another entry");
     }
 }
+
+/// 1049. Each header of a product had to be listed by its whole name to be dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1049_headers_are_dropped_by_pattern() {
+    let rules = scopes("drop_headers = [\"X-Acme-*\", \"accept-lang*\", \"*-trail\"]");
+    let scene = Scene::start(&rules, reflect).await;
+    for name in ["x-acme-a", "x-acme-b-c", "accept-language", "my-trail", "x-acme-"] {
+        for scope in SCOPES {
+            let path = format!("/{scope}/{name}");
+            for (cache, value) in [("MISS", "zq7x-1"), ("HIT", "zq7x-2")] {
+                let reply = scene.ask(&path, &[(name, value)]).await;
+                assert_cache(&reply, cache, &path);
+                assert_eq!(reply.text(), "", "{path}: the app does not get it");
+            }
+        }
+    }
+    for name in ["x-acme", "my-trails"] {
+        let reply = scene.ask("/public/other", &[(name, "zq7x")]).await;
+        assert_cache(&reply, "BYPASS", name);
+    }
+    // A pattern says nothing of what else tells callers apart.
+    let rules = format!(
+        "[credential]\nheaders = [\"x-acme-key\"]\n{}",
+        scopes("drop_headers = [\"x-acm*\"]").replace("scope = \"shared\"", "scope = \"private\"")
+    );
+    let scene = Scene::start(&rules, reflect).await;
+    for value in ["zq7x-alice", "zq7x-bob", "zq7x-alice"] {
+        let reply = scene.ask("/private/a", &[("x-acme-key", value)]).await;
+        assert!(reply.text().contains(value), "{}", reply.text());
+    }
+}
