@@ -11,11 +11,11 @@ use toml::de::{DeTable, DeValue, Error as TomlError};
 
 use self::fields::FieldTable;
 use super::context::CompileContext;
-use super::decode::{FromToml as _, Setting, TomlReader};
+use super::decode::{DefaultValues, FromToml as _, Setting, TomlReader, give_defaults};
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
 use super::diagnostics::recover;
-use super::file::{ConfigFile, RedisSection};
+use super::file::{ConfigFile, RedisSection, RouteSection};
 use super::lint;
 use super::model::{Config, ConfigLimits};
 use crate::policy::purge_rule::PurgeRules;
@@ -49,9 +49,9 @@ pub fn compile(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Diagnostics> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
-    let (file, redis_left_out) = read(text, &mut report, env);
+    let (file, redis_left_out, defaults) = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut context = CompileContext { report, folder, redis_left_out };
+    let mut context = CompileContext { report, folder, defaults, redis_left_out };
     let config = file.and_then(|file| assemble(&file, &mut context));
     let broken = context.report.has_errors();
     let (file, diagnostics) = context.report.finish();
@@ -63,12 +63,13 @@ pub fn compile(
     }
 }
 
-/// Decodes the file, after reporting all syntax errors. Also returns whether `[redis]` is left out.
+/// Decodes the file, after reporting all syntax errors. Also returns whether `[redis]` is left out,
+/// and which values of routes come from `[defaults]`.
 fn read(
     text: &str,
     report: &mut DiagnosticCollector,
     env: &dyn Fn(&str) -> Option<String>,
-) -> (Option<ConfigFile>, bool) {
+) -> (Option<ConfigFile>, bool, DefaultValues) {
     let mut recovered = recover::recover(text);
     for builder in std::mem::take(&mut recovered.diagnostics) {
         report.push_syntax(builder);
@@ -81,14 +82,17 @@ fn read(
     for error in &errors {
         report.push_syntax(syntax(error, &recovered));
     }
-    let root = Spanned::new(0..0, DeValue::Table(recovered.relocate(table.into_inner())));
+    let mut table = recovered.relocate(table.into_inner());
+    let defaults = give_defaults(&mut table, RouteSection::KEYS);
+    report.set_defaults(defaults.spans.clone());
+    let root = Spanned::new(0..0, DeValue::Table(table));
     let mut reader = TomlReader { report, env };
     let mut file = ConfigFile::read(&root, &mut reader);
     let left_out = leave_redis_out(&root, &mut reader);
     if let (Some(file), true) = (&mut file, left_out) {
         file.redis = Setting::Absent;
     }
-    (file, left_out)
+    (file, left_out, defaults)
 }
 
 /// Whether the address of Redis is `"${NAME:-}"` and the variable is unset or empty. Then the file
@@ -164,9 +168,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             .and_then(|credential| credential::credential(credential, context))
             .unwrap_or_default(),
     );
-    let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
+    let response_rules = response_rules(file, context);
     let fields = FieldTable::compile(file.fields.get(), context);
-    let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {
         fields: &fields,
@@ -196,10 +199,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let response_rules = Arc::new(ResponseRules {
-        targeted: targeted.unwrap_or_default(),
-        response_tags: response_tags?,
-    });
+    let response_rules = Arc::new(response_rules?);
     let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
@@ -228,6 +228,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
+}
+
+/// `[tags]` and `[freshness]`.
+fn response_rules(file: &ConfigFile, context: &mut CompileContext) -> Option<ResponseRules> {
+    let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
+    let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
+    Some(ResponseRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? })
 }
 
 /// `[log]`, and `[trace]` if there is one.

@@ -7,12 +7,14 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
+mod defaults;
 mod macros;
 mod strip;
 mod text;
 mod value_table;
 mod values;
 
+pub use self::defaults::{DefaultValues, OWN_KEY, give_defaults};
 pub(crate) use self::macros::{table, words};
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};

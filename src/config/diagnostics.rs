@@ -26,6 +26,10 @@ pub struct DiagnosticCollector {
     errors: usize,
     /// How many problems there were no places for.
     more: usize,
+    /// Where the values of `[defaults]` stand. They are read with each route.
+    defaults: Vec<SourceSpan>,
+    /// What has been reported of them, so that nothing is reported for each route.
+    reported: Vec<(SourceSpan, String)>,
 }
 
 impl DiagnosticCollector {
@@ -39,13 +43,40 @@ impl DiagnosticCollector {
             broken_header: false,
             errors: 0,
             more: 0,
+            defaults: Vec::new(),
+            reported: Vec::new(),
         }
+    }
+
+    /// Says where the values of `[defaults]` stand: of what is reported of them several times,
+    /// once for each route, only the first is kept.
+    pub fn set_defaults(&mut self, values: Vec<SourceSpan>) {
+        self.defaults = values;
+    }
+
+    /// Whether a place lies in a value of `[defaults]`.
+    #[must_use]
+    pub fn is_default(&self, span: &SourceSpan) -> bool {
+        self.defaults.iter().any(|value| value.start <= span.start && span.end <= value.end)
+    }
+
+    /// Whether it was reported before, of a value that several routes have.
+    fn is_repeated(&mut self, builder: &DiagnosticBuilder) -> bool {
+        if !self.is_default(builder.span()) {
+            return false;
+        }
+        let one = (builder.span().clone(), builder.message().to_owned());
+        let is_repeated = self.reported.contains(&one);
+        if !is_repeated && self.reported.len() < MAX_PROBLEMS {
+            self.reported.push(one);
+        }
+        is_repeated
     }
 
     /// Adds a diagnostic, unless its line has a syntax error, or it is a warning that the file
     /// accepts.
     pub fn push(&mut self, builder: DiagnosticBuilder) {
-        if !self.has_place(builder.severity()) {
+        if self.is_repeated(&builder) || !self.has_place(builder.severity()) {
             return;
         }
         let diagnostic = self.source.locate(builder);

@@ -132,7 +132,10 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
     for name in names {
         let (before, after) = (old.tree.get(name), new.tree.get(name));
         match name.as_str() {
-            "routes" => changes.extend(routes(before, after, old, new)),
+            "routes" => {
+                let (before, after) = (effective_routes(&old.tree), effective_routes(&new.tree));
+                changes.extend(routes(before.as_ref(), after.as_ref(), old, new));
+            }
             "purges" => {
                 changes.extend(listed("purge rule", before, after).map(|(_, change)| change));
             }
@@ -198,6 +201,20 @@ fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<
         keys,
         effect,
     })
+}
+
+/// The routes of a file with what they take over from `[defaults]`.
+fn effective_routes(tree: &Table) -> Option<Value> {
+    let mut routes = tree.get("routes")?.clone();
+    let defaults = tree.get("defaults").and_then(Value::as_table);
+    for route in routes.as_array_mut().into_iter().flatten().filter_map(Value::as_table_mut) {
+        for (key, value) in defaults.into_iter().flatten() {
+            if !route.contains_key(key) {
+                route.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    Some(routes)
 }
 
 fn routes(
@@ -365,6 +382,23 @@ tags = ["a"]
             [(route("/b"), ChangeKind::Changed, Some(Effect::Stay))],
             "it may be switched on again"
         );
+    }
+
+    #[test]
+    fn routes_are_compared_with_what_they_take_over() {
+        let after = BEFORE.replace("[fields]", "[defaults]\nttl = \"5m\"\n[fields]");
+        let moved = after.replace("path = \"/b\"\nttl = \"5m\"", "path = \"/b\"");
+        let added = ("defaults".to_owned(), ChangeKind::Added, None);
+        let route =
+            |path: &str| (format!("route {path}"), ChangeKind::Changed, Some(Effect::LeftBehind));
+        assert_eq!(stated(&moved), [added, route("/c")], "/b has it as before");
+        let longer = moved.replace("[defaults]\nttl = \"5m\"", "[defaults]\nttl = \"6m\"");
+        let found: Vec<_> = changes(&reading(&moved), &reading(&longer))
+            .into_iter()
+            .map(|change| (change.what, change.keys.len()))
+            .collect();
+        let expected = [("defaults", 1), ("route /b", 1), ("route /c", 1)];
+        assert_eq!(found, expected.map(|(what, keys)| (what.to_owned(), keys)));
     }
 
     #[test]

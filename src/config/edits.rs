@@ -31,7 +31,14 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
     for edit in edits {
         match edit {
             Edit::Route { path, key, value } => {
+                let inherited = default_of(&document, key);
                 let route = route(&mut document, path)?;
+                // What a list gets in addition, it gets to what the route has from `[defaults]`.
+                if let (Some(inherited), EditValue::More(_), None) =
+                    (inherited, value, route.get(key))
+                {
+                    route.insert(key, inherited);
+                }
                 let line = match value {
                     EditValue::More(fields) if *key == "key" => {
                         set(route, key, &EditValue::More(renamed(fields, &named)))
@@ -115,6 +122,11 @@ impl fmt::Display for ShownLines {
     }
 }
 
+/// The value of a key in `[defaults]`.
+fn default_of(document: &DocumentMut, key: &str) -> Option<Item> {
+    document.get("defaults")?.get(key).cloned()
+}
+
 /// The field that reads this header already.
 fn known_field(document: &DocumentMut, header: &str) -> Option<String> {
     let fields = document.get("fields")?.as_table_like()?;
@@ -161,20 +173,29 @@ fn renamed(fields: &[String], named: &HashMap<&str, String>) -> Vec<String> {
 pub fn with_modes(text: &str, other: &str) -> Option<String> {
     let mut document: DocumentMut = text.parse().ok()?;
     let other: DocumentMut = other.parse().ok()?;
-    let copy = |from: &Table, to: &mut Table| match from.get("mode") {
-        Some(mode) if to.get("mode").map(Item::to_string) != Some(mode.to_string()) => {
+    let copy = |from: Option<&Item>, to: &mut Table, default: Option<&Item>| match from {
+        Some(mode) if to.get("mode").or(default).map(Item::to_string) != Some(mode.to_string()) => {
             to.insert("mode", mode.clone());
             true
         }
         Some(_) => false,
+        // Without the default of the other file, it is that of all files.
+        None if default.is_some() => {
+            let on = value("on");
+            let is_on = to.get("mode").and_then(Item::as_str) == Some("on");
+            to.insert("mode", on);
+            !is_on
+        }
         None => to.remove("mode").is_some(),
     };
-    let mut is_changed = copy(other.as_table(), document.as_table_mut());
+    let (own_default, other_default) = (default_of(&document, "mode"), default_of(&other, "mode"));
+    let mut is_changed = copy(other.get("mode"), document.as_table_mut(), None);
     let routes = other.get("routes").and_then(Item::as_array_of_tables);
     for theirs in routes.into_iter().flatten() {
         let path = theirs.get("path").and_then(Item::as_str);
         if let Some(ours) = path.and_then(|path| route(&mut document, path)) {
-            is_changed |= copy(theirs, ours);
+            let mode = theirs.get("mode").or(other_default.as_ref());
+            is_changed |= copy(mode, ours, own_default.as_ref());
         }
     }
     is_changed.then(|| document.to_string())

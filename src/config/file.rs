@@ -13,12 +13,14 @@ use super::keywords::{
     WritesWord,
 };
 
+pub use self::defaults::DefaultsSection;
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
+mod defaults;
 mod limits;
 mod purges;
 mod query;
@@ -71,6 +73,9 @@ table! {
         tags: TagsSection = {},
         /// Headers that help to find out why.
         debug: DebugSection = {},
+        /// Values for the keys of all routes that lack them, but for `path`. A key of a route
+        /// replaces the one here.
+        defaults: DefaultsSection,
         /// The routes. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
         /// Which tags a write purges.

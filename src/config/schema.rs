@@ -7,7 +7,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    Count, Fraction, NamedTable, Period, Setting, Size, StripForm, TomlList, TomlString, ValueTable,
+    Count, Fraction, NamedTable, OWN_KEY, Period, Setting, Size, StripForm, TomlList, TomlString,
+    ValueTable,
 };
 use super::file::{self, ConfigFile, QueryForm};
 
@@ -134,6 +135,34 @@ inline!(ValueTable, "ValueTable", {
     "type": "object",
     "additionalProperties": { "type": "string" }
 });
+
+impl JsonSchema for file::DefaultsSection {
+    fn schema_name() -> Cow<'static, str> {
+        "DefaultsSection".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // Each key is that of a route.
+        let route = generator.subschema_for::<file::RouteSection>();
+        let route = route.get("$ref").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let keys = file::RouteSection::KEYS.iter().filter(|key| **key != OWN_KEY);
+        let properties: serde_json::Map<String, serde_json::Value> = keys
+            .map(|key| {
+                let place = format!("{route}/properties/{key}");
+                ((*key).to_owned(), serde_json::json!({ "$ref": place }))
+            })
+            .collect();
+        json_schema!({
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false
+        })
+    }
+}
 
 impl<T: JsonSchema> JsonSchema for Setting<T> {
     fn schema_name() -> Cow<'static, str> {

@@ -7,9 +7,9 @@
 //! 1. *Every way to share is named here.* Two requests share an entry of a route only if its scope,
 //!    its key fields and `admit` let them, and they can get each other's data only if what the
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
-//!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the key (`host_key`), or if the origin's
-//!    own word against sharing is overridden (`origin = "ignore"`, `vary_cookie = "ignore"`,
-//!    `strip_set_cookie = true`).
+//!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the
+//!    key (`host_key`), or if the origin's own word against sharing is overridden (`origin =
+//!    "ignore"`, `vary_cookie = "ignore"`, `strip_set_cookie = true`).
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
 //!    parameters out of `query`) cannot put one caller's data into an entry.
 //! 3. *A mode shares nothing wider*: `mode` is not compared.
@@ -313,208 +313,14 @@ fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, 
         let route = routes.get(id)?;
         Some((route.get(widening.key).and_then(Item::span), route.span()?))
     });
-    route.or_else(|| {
+    let (key, whole) = route.or_else(|| {
         let route = routes.as_array()?.get(id)?;
         let key = route.as_inline_table()?.get(widening.key);
         Some((key.and_then(Value::span), route.span()?))
-    })
+    })?;
+    let default = || document.get("defaults")?.get(widening.key)?.span();
+    Some((key.or_else(default), whole))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
-        tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
-        token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
-        wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
-        site = { host = true }\npage = { query = \"page\" }\n";
-
-    fn rules(route: &str) -> SharingRules {
-        let text = format!("{HEAD}[[routes]]\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n");
-        let config = Config::parse(&text, "proxy.toml", &|_| None);
-        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
-    }
-
-    fn keys(before: &str, after: &str) -> Vec<&'static str> {
-        let found = rules(after).widened_from(&rules(before));
-        found.into_iter().map(|widening| widening.key).collect()
-    }
-
-    #[test]
-    fn what_lets_more_callers_share_is_found() {
-        let public = "scope = \"public\"";
-        let shared = "scope = \"shared\"";
-        for (before, after, key) in [
-            ("", public, "scope"),
-            ("", shared, "scope"),
-            (shared, public, "scope"),
-            ("key = [\"tenant\"]", "", "key"),
-            ("key = [\"tenant\", \"other\"]", "key = [\"other\"]", "key"),
-            ("tags = [\"a:{tenant}\"]", "tags = [\"a\"]", "key"),
-            ("key = [\"token\"]", "key = [\"start\"]", "key"),
-            ("key = [\"narrow\"]", "key = [\"wide\"]", "key"),
-            ("", "pass_headers = [\"x-tenant-id\"]", "pass_headers"),
-            ("", "pass_headers = [\"x-api-key\"]", "pass_headers"),
-            ("", "pass_headers = [\"x-forwarded-host\"]", "pass_headers"),
-            ("", "unknown_headers = \"pass\"", "unknown_headers"),
-            (shared, "scope = \"shared\"\nstrip_set_cookie = true", "strip_set_cookie"),
-            (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
-            (public, "scope = \"public\"\norigin = \"ignore\"", "origin"),
-            (public, "scope = \"public\"\nvary_cookie = \"ignore\"", "vary_cookie"),
-        ] {
-            assert_eq!(keys(before, after), [key], "{before:?} to {after:?}");
-            assert!(keys(after, before).is_empty(), "{after:?} to {before:?} is narrower");
-        }
-    }
-
-    #[test]
-    fn what_lets_no_more_callers_share_is_not() {
-        for (before, after) in [
-            ("", "key = [\"tenant\"]"),
-            ("key = [\"tenant\"]", "key = [\"tenant?\", \"other\"]"),
-            ("key = [\"token\"]", ""),
-            ("", "pass_headers = [\"x-theme\"]"),
-            ("", "drop_headers = [\"x-tenant-id\"]"),
-            ("", "origin = \"ignore\""),
-            ("mode = \"off\"", "mode = \"on\""),
-            ("", "query = \"none\""),
-            ("tags = [\"a:{id}\"]", "tags = [\"a\"]"),
-            ("key = [\"id\", \"site\", \"page\"]", ""),
-        ] {
-            assert!(keys(before, after).is_empty(), "{before:?} to {after:?}");
-        }
-    }
-
-    #[test]
-    fn a_reload_is_refused_unless_the_file_accepts_it() {
-        let text = |route: &str, comment: &str| {
-            format!("{HEAD}[[routes]]{comment}\npath = \"/a/{{id}}\"\nttl = \"1m\"\n{route}\n")
-        };
-        let refused = |after: &str| {
-            let config = Config::parse(after, "proxy.toml", &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &rules("key = [\"tenant\", \"other\"]"))
-        };
-        let found = refused(&text("key = [\"other\"]", "")).expect("a field is gone");
-        let one = found.errors().next().expect("an error");
-        assert_eq!((one.line, found.errors().count()), (15, 1), "{found}");
-        assert!(one.message.contains("takes `tenant` out of the key on /a/{id},"), "{found}");
-        let found = refused(&text("", "")).expect("all fields are gone");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [12, 12], "{found}");
-        for (route, comment) in [
-            ("key = [\"other\"] # check: ok, one tenant", ""),
-            ("key = [\"other\"]", " # check: ok"),
-            ("", " # check: ok"),
-            ("key = [\"tenant\", \"other\"]", ""),
-        ] {
-            let text = text(route, comment);
-            assert_eq!(refused(&text), None, "{text}");
-        }
-    }
-
-    fn file(rest: &str) -> SharingRules {
-        let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &|_| None);
-        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
-    }
-
-    fn route(path: &str, rest: &str) -> String {
-        format!("[[routes]]\npath = \"{path}\"\nttl = \"1m\"\n{rest}\n")
-    }
-
-    #[test]
-    fn paths_are_compared_whatever_their_routes_are_called() {
-        let (own, all) = ("key = [\"tenant\"]", "scope = \"public\"");
-        let both = |one: String, two: String| one + &two;
-        for (before, after, widens) in [
-            (route("/a/{id}", own), route("/a/{name}", all), true),
-            (route("/a/{id}", own), route("/a/{*rest}", all), true),
-            (route("/a/{*rest}", own), both(route("/a/{*rest}", own), route("/a/me", all)), true),
-            (both(route("/a/{*rest}", all), route("/a/me", own)), route("/a/{*rest}", all), true),
-            (route("/A/x", own), route("/a/x", &format!("{all}\ncase = \"ignore\"")), true),
-            (route("/{a}-{b}", own), route("/{id}.json", all), true),
-            (route("/a/{id}.json", own), route("/a/{id}", all), true),
-            (route("/a/{id}", own), route("/a/{name}", own), false),
-            (route("/a", own), both(route("/a", own), route("/b", all)), false),
-            (route("/a/{id}.json", own), route("/a/{id}.xml", all), false),
-            (route("/a/{id}", own), route("/a/{id}/more", all), false),
-            // The paths of the route that is widened have another one, before and after.
-            (
-                both(route("/a/{*rest}", all), route("/a/me", own)),
-                both(route("/a/{*rest}", all), route("/a/me", own)),
-                false,
-            ),
-        ] {
-            let found = file(&after).widened_from(&file(&before));
-            assert_eq!(!found.is_empty(), widens, "{before} to {after}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn what_told_callers_apart_is_not_passed_beside_the_key() {
-        let credential = "[credential]\nheaders = [\"x-odd\"]\n";
-        let before = file(&format!("{credential}{}", route("/a", "")));
-        let found = file(&route("/a", "pass_headers = [\"x-odd\"]")).widened_from(&before);
-        assert_eq!(found.iter().map(|one| one.key).collect::<Vec<_>>(), ["pass_headers"]);
-    }
-
-    #[test]
-    fn a_front_that_is_no_longer_named_keeps_nobody_apart() {
-        let all = route("/a", "unknown_headers = \"pass\"");
-        let behind = |fronts: &str, route: &str| {
-            let text = format!("fronts = [{fronts}]\n{HEAD}{route}");
-            let config = Config::parse(&text, "proxy.toml", &|_| None);
-            config.unwrap_or_else(|problems| panic!("{problems}"))
-        };
-        let azure = SharingRules::from_config(&behind("\"azure\"", &all));
-        let found = refusals(&behind("\"envoy\"", &all), "proxy.toml", &azure);
-        let found = found.expect("what Azure says of callers passes");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [1], "{found}");
-        for (fronts, route) in [
-            ("\"azure\", \"envoy\"", all.as_str()),
-            ("", &route("/a", "unknown_headers = \"drop\"")),
-        ] {
-            assert_eq!(refusals(&behind(fronts, route), "proxy.toml", &azure), None, "{fronts}");
-        }
-    }
-
-    #[test]
-    fn a_host_key_joins_hosts() {
-        let text = format!("{HEAD}{}", route("/a", ""));
-        let joined = |comment: &str| {
-            text.replace("[fields]", &format!("host_key = \"a.test\"{comment}\n[fields]"))
-        };
-        let refused = |after: &str| {
-            let config = Config::parse(after, "proxy.toml", &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &file(&route("/a", "")))
-        };
-        let found = refused(&joined("")).expect("hosts share");
-        assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [3], "{found}");
-        assert_eq!(refused(&joined(" # check: ok")), None);
-    }
-
-    #[test]
-    fn a_comment_counts_wherever_the_route_and_its_list_stand() {
-        let refused = |rest: &str, before: &str| {
-            let environment = |name: &str| (name == "AT").then(|| "/a".to_owned());
-            let config = Config::parse(&format!("{HEAD}{rest}"), "proxy.toml", &environment);
-            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-            refusals(&config, "proxy.toml", &file(before)).is_some()
-        };
-        let passed =
-            |comment: &str| route("/a", &format!("pass_headers = [\n  \"x-user-id\",{comment}\n]"));
-        assert!(refused(&passed(""), &route("/a", "")));
-        assert!(!refused(&passed(" # check: ok"), &route("/a", "")));
-        let public = |comment: &str| route("${AT}", &format!("scope = \"public\"{comment}"));
-        assert!(refused(&public(""), &route("/a", "")));
-        assert!(!refused(&public(" # check: ok"), &route("/a", "")));
-    }
-
-    #[test]
-    fn another_route_is_another_entry() {
-        let two =
-            "scope = \"private\"\n[[routes]]\npath = \"/b\"\nttl = \"1m\"\nscope = \"public\"";
-        assert!(keys("", two).is_empty());
-    }
-}
+mod tests;

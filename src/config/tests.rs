@@ -12,8 +12,10 @@ mod addresses;
 mod bounds;
 mod callers;
 mod cases;
+mod defaults;
 mod first_mistakes;
 mod fronts;
+mod headers;
 mod query;
 mod schema;
 

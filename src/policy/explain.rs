@@ -213,6 +213,10 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     for (name, value) in &lookup.captures {
         lines.line(format!("capture {name}"), value.to_string());
     }
+    if !route.spec.defaults.is_empty() {
+        let keys = route.spec.defaults.iter().map(|(key, line)| format!("{key} (line {line})"));
+        lines.line("from [defaults]", keys.collect::<Vec<_>>().join(", "));
+    }
     lines.line("scope", scope_in_words(route, lookup));
     explain_host(lines, lookup, headers);
     lines.line("path", lookup.path());

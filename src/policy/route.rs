@@ -95,6 +95,8 @@ pub enum Collapse {
 pub struct RouteSpec {
     /// Its number in the file, from 1.
     pub line: usize,
+    /// The keys whose values come from `[defaults]`, with their lines there.
+    pub defaults: Box<[(Box<str>, usize)]>,
     /// The paths it matches.
     pub pattern: Pattern,
     /// Whether it caches.
@@ -298,6 +300,7 @@ fn fingerprint(
     // Destructured exhaustively, so that a new setting cannot be forgotten here.
     let RouteSpec {
         line: _,
+        defaults: _,
         pattern,
         scope,
         key,

@@ -59,7 +59,8 @@ fn window(
 ) -> Option<Duration> {
     let given = slot.given()?;
     let window = context.period(slot, Duration::ZERO, YEAR);
-    if file.mode.get().is_some_and(|word| word.0 == RouteMode::Off) {
+    let is_off = file.mode.get().is_some_and(|word| word.0 == RouteMode::Off);
+    if is_off && !context.report.is_default(&given.span) {
         let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             format!("`{key}` has no effect with mode \"off\""),
@@ -75,6 +76,10 @@ fn jitter(
     context: &mut CompileContext,
 ) -> Duration {
     let Some(given) = file.jitter.given() else { return Duration::ZERO };
+    // What `[defaults]` says may be for routes with a `ttl`.
+    if matches!(file.ttl, Setting::Absent) && context.report.is_default(&given.span) {
+        return Duration::ZERO;
+    }
     let builder = match (&file.ttl, ttl) {
         (Setting::Absent, _) => {
             DiagnosticBuilder::error(given.span.clone(), "`jitter` needs a `ttl` to shorten")

@@ -109,6 +109,7 @@ fn route(
     let languages = languages(&file.languages, context);
     let spec = RouteSpec {
         line: context.report.source().line(located.span.start),
+        defaults: defaults(&located.span, context),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
         audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
@@ -144,7 +145,23 @@ fn route(
     query::contradictions(file, &spec, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
-    if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given()) {
+    without_effect(file, &spec, shared.credential, context);
+    let path = file.path.given()?.span.clone();
+    has_path.then_some(CompiledRoute { spec, path })
+}
+
+/// Warns about keys that have no effect on this route.
+fn without_effect(
+    file: &file::RouteSection,
+    spec: &RouteSpec,
+    credential: &CredentialRule,
+    context: &mut CompileContext,
+) {
+    // What `[defaults]` says may be for other routes.
+    let own = |span: &SourceSpan, context: &CompileContext| !context.report.is_default(span);
+    if let (OriginRule::Ignore, None, Some(origin)) = (spec.origin, spec.ttl, file.origin.given())
+        && own(&origin.span, context)
+    {
         let builder = DiagnosticBuilder::warning(
             origin.span.clone(),
             "origin = \"ignore\" has no effect without a `ttl`",
@@ -152,16 +169,23 @@ fn route(
         context.report.push(builder.hint("add ttl = \"5m\""));
     }
     // Where logins are named, it also says for how long a caller is known.
-    let counts = spec.scope == Scope::Shared || shared.credential.names_logins;
-    if let (false, Some(given)) = (counts, file.admit_for.given()) {
+    let counts = spec.scope == Scope::Shared || credential.names_logins;
+    if let (false, Some(given)) = (counts, file.admit_for.given())
+        && own(&given.span, context)
+    {
         let builder = DiagnosticBuilder::warning(
             given.span.clone(),
             "`admit_for` has no effect outside scope \"shared\"",
         );
         context.report.push(builder.hint("remove it"));
     }
-    let path = file.path.given()?.span.clone();
-    has_path.then_some(CompiledRoute { spec, path })
+}
+
+/// The keys that a route takes over from `[defaults]`, with their lines.
+fn defaults(route: &SourceSpan, context: &CompileContext) -> Box<[(Box<str>, usize)]> {
+    let line = |span: &SourceSpan| context.report.source().line(span.start);
+    let inherited = context.defaults.inherited(route).iter();
+    inherited.map(|(key, span)| (key.as_str().into(), line(span))).collect()
 }
 
 fn revalidate_after(slot: &Setting<Period>, context: &mut CompileContext) -> Option<Duration> {

@@ -210,6 +210,16 @@ impl DiagnosticBuilder {
         self.severity
     }
 
+    /// Where it is about.
+    pub const fn span(&self) -> &SourceSpan {
+        &self.span
+    }
+
+    /// The message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The allowed values.
     #[must_use]
     pub fn allowed(self, allowed: impl Into<String>) -> Self {

@@ -122,6 +122,10 @@ fn shares_without_key(route: &LintRoute<'_>, context: &mut CompileContext) {
 /// Warns about keys that have no effect on this route.
 fn without_effect(route: &LintRoute<'_>, context: &mut CompileContext) {
     let mut warn = |at: &SourceSpan, message: String| {
+        // What `[defaults]` says may be for other routes.
+        if context.report.is_default(at) {
+            return;
+        }
         context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint("remove it"));
     };
     let (spec, file) = (route.spec, route.file);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::compile::socket_path;
 use super::super::context::CompileContext;
-use super::super::diagnostics::diagnostic::DiagnosticBuilder;
+use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::super::file;
 use super::super::model::ConfigLimits;
 use super::view::{CompiledParts, LintFile, texts};
@@ -25,6 +25,7 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
     trust(whole, context);
     fronts(whole, context);
+    defaults(whole, context);
     host_key(whole, context);
     debug(whole, context);
     tunnels(whole, context);
@@ -60,6 +61,23 @@ fn socket_peers(listen: &file::ListenSection, context: &mut CompileContext) {
             context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
         }
         (true, Some(_)) | (false, None) => {}
+    }
+}
+
+/// Warns about `[defaults]` that no route takes over.
+fn defaults(whole: &LintFile<'_>, context: &mut CompileContext) {
+    let Some(given) = whole.file.defaults.given() else { return };
+    let taken = |value: &SourceSpan| {
+        let routes = whole.file.routes.get().map_or(&[][..], |list| &list.0);
+        let of = |route| context.defaults.inherited(route).iter().any(|(_, span)| span == value);
+        routes.iter().any(|route| of(&route.span))
+    };
+    let unused: Vec<SourceSpan> =
+        given.value.values.iter().filter(|value| !taken(value)).cloned().collect();
+    for value in unused {
+        let message = "no route takes this over: each has a value of its own";
+        let builder = DiagnosticBuilder::warning(value, message);
+        context.report.push(builder.hint("remove it"));
     }
 }
 
@@ -228,10 +246,9 @@ fn tunnels(whole: &LintFile<'_>, context: &mut CompileContext) {
 
 /// The times of `[redis]`.
 fn redis(settings: &RedisSettings, file: &file::RedisSection, context: &mut CompileContext) {
-    let mut push =
-        |at: &super::super::diagnostics::diagnostic::SourceSpan, message: String, hint: String| {
-            context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
-        };
+    let mut push = |at: &SourceSpan, message: String, hint: String| {
+        context.report.push(DiagnosticBuilder::warning(at.clone(), message).hint(hint));
+    };
     if let Some(given) = file.degraded_ttl.given() {
         if settings.on_redis_loss == OnLoss::Bypass {
             push(

@@ -228,9 +228,7 @@ async fn r1045_a_place_is_in_the_key_once_a_field_or_the_app_names_it() {
 
 /// A public route at `/list` with this rule for the query.
 fn list(query: &str) -> String {
-    format!(
-        "[[routes]]\npath = \"/list\"\nttl = \"1m\"\nscope = \"public\"\nquery = {query}\n"
-    )
+    format!("[[routes]]\npath = \"/list\"\nttl = \"1m\"\nscope = \"public\"\nquery = {query}\n")
 }
 
 /// 1046. Each visit from another campaign had an entry of its own, unless all the parameters that
@@ -276,12 +274,8 @@ async fn r1047_the_order_of_parameters_is_ignored_where_the_route_says_so() {
         assert_eq!(reply.text(), format!("/list{sent}"), "{query}");
     }
     for order in ["?b=2&a=1", "?a=1&b=2"] {
-        let url = format!("http://{}/list{order}", scene.sidecar.address);
-        let purge = format!("{{\"urls\":[\"{url}\"]}}");
-        let json = [("content-type", "application/json")];
-        let mut admin = crate::support::Client::new(scene.sidecar.admin);
-        let done = admin.send("POST", "/purge", &json, purge).await;
-        assert_eq!(done.status, 200, "{}", done.text());
+        let url = format!("http://app.test/list{order}");
+        scene.sidecar.admin_ok("/purge", &serde_json::json!({ "urls": [url] })).await;
         let reply = scene.get("/list?a=1&b=2").await;
         assert_cache(&reply, "MISS", order);
     }
@@ -297,7 +291,9 @@ async fn r1047_the_order_of_parameters_is_ignored_where_the_route_says_so() {
 async fn r1048_a_redirect_to_the_apps_own_order_is_no_loop() {
     let ordered = |request: &Request| match request.target.as_str() {
         "/list?b=2&a=1" => Response::ok("in order"),
-        _ => Response::status(301, "").header("location", "/list?b=2&a=1"),
+        _ => Response::status(301, "")
+            .header("location", "/list?b=2&a=1")
+            .header("cache-control", "max-age=60"),
     };
     for query in ["{ order = \"ignore\" }", "{ except = [\"utm_*\"], order = \"ignore\" }"] {
         let scene = Scene::start(&list(query), ordered).await;
@@ -346,4 +342,22 @@ async fn r1049_headers_are_dropped_by_pattern() {
         let reply = scene.ask("/private/a", &[("x-acme-key", value)]).await;
         assert!(reply.text().contains(value), "{}", reply.text());
     }
+}
+
+/// 1050. What all routes have in common had to be written for each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1050_routes_take_over_the_defaults() {
+    let rules = "[defaults]\nttl = \"1m\"\nscope = \"public\"\ndrop_headers = [\"x-odd\"]\n\
+        [[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/b\"\ndrop_headers = []\n\
+        [[routes]]\npath = \"/c\"\nscope = \"private\"\n";
+    let scene = Scene::start(rules, |_| Response::ok("data")).await;
+    let odd = [("x-odd", "1"), ("authorization", "Bearer alice")];
+    for (path, first, second) in [("/a", "MISS", "HIT"), ("/b", "BYPASS", "BYPASS")] {
+        assert_cache(&scene.ask(path, &odd).await, first, path);
+        assert_cache(&scene.ask(path, &[("x-odd", "2")]).await, second, path);
+    }
+    assert_cache(&scene.ask("/c", &odd).await, "MISS", "/c");
+    assert_cache(&scene.ask("/c", &odd).await, "HIT", "/c");
+    let other = [("authorization", "Bearer bob")];
+    assert_cache(&scene.ask("/c", &other).await, "MISS", "a private route");
 }
