@@ -249,7 +249,8 @@ reasons! {
     TokenKeysUnavailable = "token keys unavailable", [Bypass],
         meaning: "A field of the key comes from a token (JWT), and the keys to verify it could not \
                   be fetched from `jwks_url`, or the last ones are older than `keep_keys`.",
-        remedy: "See `GET /ready` for the cause, and check `jwks_url` in `[jwt]` and the way to it.";
+        remedy: "See `GET /ready` for the cause, and check `jwks_url` in `[jwt]` and the way \
+                 to it.";
     RequestBody = "request body", [Bypass],
         meaning: "A GET or HEAD has a body, which no key contains.",
         remedy: "";

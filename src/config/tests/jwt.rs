@@ -17,8 +17,8 @@ fn text(jwt: &str, rest: &str) -> String {
     format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n[jwt]\n{jwt}\n{rest}")
 }
 
-const RULES: &str = "[fields]\nt = { jwt = \"/tenant\" }\n[[routes]]\npath = \"/a\" # check: ok\nscope = \
-                     \"shared\"\nttl = \"1m\"\nkey = [\"t\"]\n";
+const RULES: &str = "[fields]\nt = { jwt = \"/tenant\" }\n[[routes]]\npath = \"/a\" # check: ok\n\
+                     scope = \"shared\"\nttl = \"1m\"\nkey = [\"t\"]\n";
 
 fn config(jwt: &str, rest: &str) -> Config {
     parse(&text(jwt, rest)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
