@@ -121,8 +121,7 @@ impl TokenKeeper {
         let (counters, clock) = (self.counters.clone(), self.clock.clone());
         let rules = settings.rules.clone();
         let verifier = Arc::new(TokenVerifier::new(rules, pointers, keys, counters, clock));
-        *current =
-            Some(ActiveVerifier { origin, verifier: Arc::clone(&verifier), fetching: fetching });
+        *current = Some(ActiveVerifier { origin, verifier: Arc::clone(&verifier), fetching });
         Some(verifier)
     }
 

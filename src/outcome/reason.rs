@@ -254,7 +254,8 @@ reasons! {
     TokenKeysUnavailable = "token keys unavailable", [Bypass],
         meaning: "A field of the key comes from a token (JWT), and the keys to verify it could not \
                   be fetched from `jwks_url`, or the last ones are older than `keep_keys`.",
-        remedy: "`GET /ready` says why. Check `jwks_url` in `[jwt]` and the way to it.";
+        remedy: "See `GET /ready` for the cause, and check `jwks_url` in `[jwt]` and the way \
+                 to it.";
     SessionRenewal = "session renewal", [Bypass],
         meaning: "The signed session cookie is older than half of its field's `max_age`, and \
                   `strip_set_cookie` names it: a hit would not renew it, so the request goes to \

@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 17] = [
+const TABLES: [(&str, &str, &str); 18] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -45,6 +45,13 @@ const TABLES: [(&str, &str, &str); 17] = [
         "[fields]",
         "[fields]\ntenant   = { header = \"x-tenant-id\" }\nsession  = { cookie = \"session\" }\n\
          token    = { auth = \"token\" }\ncampaign = { body = \"/campaign/id\" }",
+    ),
+    (
+        "JwtSection",
+        "[jwt]",
+        "[jwt]\njwks_url = \"https://login.example.com/keys\"\nalgorithms = [\"RS256\"]\nissuer = \
+         [\"https://login.example.com\"]\naudience = [\"api\"]\n\n[fields]\ntenant = { jwt = \
+         \"/tenant_id\" }",
     ),
     (
         "CredentialSection",

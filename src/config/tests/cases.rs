@@ -195,8 +195,6 @@ fn fields() {
         field(&form, 36, "not a prefix of addresses");
     }
     field("{ jwt = \"/sub\" }", 13, "there is no [jwt]");
-    field("{ jwt = \"/sub\", header = \"a\" }", 5, "more than one source");
-    field("{ jwt = \"/sub\", cookie = \"a\", query = \"b\" }", 5, "more than one source");
     field("{ query = \"\" }", 15, "empty");
     one("\"a b\" = { host = true }", 1, 1, "not a valid name of a field");
 }

@@ -17,8 +17,8 @@ fn text(jwt: &str, rest: &str) -> String {
     format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n[jwt]\n{jwt}\n{rest}")
 }
 
-const RULES: &str = "[fields]\nt = { jwt = \"/tenant\" }\n[[routes]]\npath = \"/a\"\nscope = \
-                     \"shared\"\nttl = \"1m\"\nkey = [\"t\"]\n";
+const RULES: &str = "[fields]\nt = { jwt = \"/tenant\" }\n[[routes]]\npath = \"/a\" # check: ok\n\
+                     scope = \"shared\"\nttl = \"1m\"\nkey = [\"t\"]\n";
 
 fn config(jwt: &str, rest: &str) -> Config {
     parse(&text(jwt, rest)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
@@ -71,7 +71,7 @@ fn what_is_wrong_with_it_is_told() {
         (format!("{URL}\n{SECRET}\n{rs}"), "`secret` is for HMAC"),
         (format!("{URL}\nalgorithms = [\"HS256\"]"), "HMAC needs a secret"),
         (format!("{URL}\n{SECRET}\nalgorithms = [\"HS256\"]"), "these are public keys"),
-        ("secret = \"short\"\nalgorithms = [\"HS256\"]".to_owned(), "shorter than 16"),
+        ("secret = \"tiny-one\"\nalgorithms = [\"HS256\"]".to_owned(), "shorter than 16"),
         (format!("jwks_url = \"issuer.test/keys\"\n{rs}"), "neither https nor http"),
         (format!("jwks_url = \"https://u:hunter2@i.test/\"\n{rs}"), "has a user or password"),
         (format!("jwks_file = \"nowhere.json\"\n{rs}"), "cannot be read"),
@@ -86,6 +86,17 @@ fn what_is_wrong_with_it_is_told() {
         let found = errors(&jwt);
         assert!(found.contains(message), "{jwt}: {found}");
         assert!(!found.contains("hunter2"), "{found}");
+    }
+    let own = format!("{SECRET}\nalgorithms = [\"HS256\"]\n[fields]\n");
+    for (form, message) in [
+        ("{ jwt = \"/sub\", header = \"a\" }", "more than one source"),
+        ("{ jwt = \"/sub\", cookie = \"a\", query = \"b\" }", "more than one source"),
+        ("{ jwt = \"sub\" }", "is not a JSON pointer"),
+        ("{ jwt = \"/sub\", cookie = \"a b\" }", "a b"),
+        ("{ jwt = \"/sub\", prefix = \"/24\" }", "is only for client"),
+    ] {
+        let found = diagnostics(&text(&format!("{own}t = {form}"), "")).to_string();
+        assert!(found.contains(message), "{form}: {found}");
     }
     let found = diagnostics(&format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n{RULES}"));
     assert!(found.to_string().contains("there is no [jwt]"), "{found}");

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{EXAMPLE, parse};
 use crate::config::file::{
     AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection,
-    LimitsSection, ListenSection, LogSection, MatchSection, MemorySection, PurgeSection,
-    RedisSection, RouteSection, TagsSection, TraceSection, UpstreamSection,
+    JwtSection, LimitsSection, ListenSection, LogSection, MatchSection, MemorySection,
+    PurgeSection, RedisSection, RouteSection, TagsSection, TraceSection, UpstreamSection,
 };
 use crate::config::json_schema;
 use crate::policy::credential::CredentialRule;
@@ -27,7 +27,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 17] = [
+    let tables: [(&str, &[&str]); 18] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
         ("UpstreamSection", UpstreamSection::KEYS),
@@ -39,6 +39,7 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         ("LogSection", LogSection::KEYS),
         ("TraceSection", TraceSection::KEYS),
         ("FieldForm", FieldForm::KEYS),
+        ("JwtSection", JwtSection::KEYS),
         ("CredentialSection", CredentialSection::KEYS),
         ("TagsSection", TagsSection::KEYS),
         ("DebugSection", DebugSection::KEYS),

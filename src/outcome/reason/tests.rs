@@ -54,6 +54,8 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::AmbiguousQuery, 500),
             (Reason::AmbiguousCookie, 500),
             (Reason::SessionRenewal, 500),
+            (Reason::UnverifiedToken, 500),
+            (Reason::TokenKeysUnavailable, 500),
             (Reason::RequestBody, 500),
             (Reason::Range, 500),
             (Reason::Precondition, 500),

@@ -163,7 +163,10 @@ impl VerifyKey {
 impl fmt::Debug for VerifyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // SECURITY: it may be a secret.
-        f.debug_struct("VerifyKey").field("id", &self.id).field("kind", &self.kind).finish()
+        f.debug_struct("VerifyKey")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 

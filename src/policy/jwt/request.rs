@@ -34,7 +34,10 @@ pub enum TokenError {
 
 /// The tokens of a request, by their places.
 #[derive(Clone, Debug, Default)]
-pub struct RequestTokens(SmallVec<[(TokenPlace, Result<Arc<VerifiedToken>, TokenError>); 1]>);
+pub struct RequestTokens(SmallVec<[FoundToken; 1]>);
+
+/// What was found in a place.
+type FoundToken = (TokenPlace, Result<Arc<VerifiedToken>, TokenError>);
 
 impl RequestTokens {
     /// Without tokens.
