@@ -337,3 +337,18 @@ async fn a_member_that_changes_each_time_may_be_ignored() {
     let reply = alice.get("/whole/1").await;
     assert!(reply.cache_status().contains("session changed"), "{}", reply.cache_status());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1030_two_browsers_of_one_session_get_what_was_made_for_neither() {
+    let app = app();
+    let sidecar = Sidecar::start(app.address, RULES).await;
+    let mut client = Client::new(sidecar.address);
+    for (nth, expected) in ["MISS", "HIT"].into_iter().enumerate() {
+        let cookie = format!("session={}", signed(SECRET, &user("alice"), now() - nth as u64));
+        let agent = format!("browser {nth}");
+        let headers = [("cookie", cookie.as_str()), ("user-agent", agent.as_str())];
+        assert_eq!(client.get("/whole/1", &headers).await.cache(), expected);
+    }
+    let agent = app.last("/whole/1").header("user-agent").unwrap_or_default();
+    assert!(!agent.contains("browser"), "{agent}");
+}
