@@ -423,9 +423,7 @@ fn keyed_value<'a>(
 
 fn field_outcome(field: &Field, error: FieldError) -> Outcome {
     match (error, &field.source) {
-        (FieldError::Unverified(fault), FieldSource::Session(rule))
-            if fault == SessionFault::Repeated =>
-        {
+        (FieldError::Unverified(SessionFault::Repeated), FieldSource::Session(rule)) => {
             Outcome::bypass_with(Reason::AmbiguousCookie, &*rule.settings.cookie)
         }
         (FieldError::Unverified(fault), _) if fault != SessionFault::Absent => {
