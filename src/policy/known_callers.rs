@@ -89,8 +89,7 @@ impl KnownCallers {
             let read = session.read(headers, hasher).ok()?;
             Some(self.hasher.hash_one((1_u8, &*session.settings.cookie, read.kept)))
         });
-        let lines = lines.chain(sessions);
-        CallerParts(lines.chain(cookies).take(MAX_PARTS).collect())
+        CallerParts(sessions.chain(lines).chain(cookies).take(MAX_PARTS).collect())
     }
 
     /// Records that the origin has answered this caller with success. Returns whether there was

@@ -169,6 +169,12 @@ impl SessionRule {
         if let Some(known) = self.memory.get(value, signature) {
             return Ok((known, true));
         }
+        // SECURITY: what some parsers trim or unquote, and others keep, would be one session here,
+        // and another one or none at the origin.
+        let is_octet = |byte: &u8| matches!(byte, b'!' | b'#'..=b'+' | b'-'..=b'[' | b']'..=b'~');
+        if !value.iter().chain(signature.unwrap_or_default()).all(is_octet) {
+            return Err(SessionFault::Malformed);
+        }
         let SignedText { payload, signed } =
             self.keys.verify(&self.settings.cookie, value, signature)?;
         let payload = payload::parse(&payload)?;
@@ -217,13 +223,12 @@ impl SessionRule {
     }
 }
 
-/// The value of a cookie that occurs once and that all parsers read alike: no space around its
-/// name, no quotes around its value.
+/// The value of a cookie that occurs once, without space around its name.
 fn exact_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], SessionFault> {
     let lines = headers.get_all(COOKIE).iter();
     let mut found = None;
-    for piece in lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';')) {
-        let equals = piece.iter().position(|&byte| byte == b'=').unwrap_or(piece.len());
+    for piece in lines.flat_map(|line| pieces(line.as_bytes())) {
+        let equals = memchr::memchr(b'=', piece).unwrap_or(piece.len());
         if piece[..equals].trim_ascii() != name.as_bytes() {
             continue;
         }
@@ -236,13 +241,21 @@ fn exact_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], Sess
     if value.is_empty() {
         return Err(SessionFault::Absent);
     }
-    // SECURITY: what some parsers trim and others keep would be one session here, and another one
-    // or none at the origin.
     let is_exact = !piece[..equals].ends_with(b" ")
         && !piece[..equals].ends_with(b"\t")
-        && !piece.starts_with(b"\t")
-        && value.iter().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(byte));
+        && !piece.starts_with(b"\t");
     if is_exact { Ok(value) } else { Err(SessionFault::Malformed) }
+}
+
+/// The pieces of a `Cookie` header, with the space around them.
+fn pieces(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let end = memchr::memchr(b';', line);
+        rest = end.map(|end| &line[end + 1..]);
+        Some(&line[..end.unwrap_or(line.len())])
+    })
 }
 
 /// Two rules are one if they read the same of the same cookie.

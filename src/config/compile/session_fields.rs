@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::credential::cookie_name;
 use super::pointer::pointer;
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, SecretsForm, Setting, TomlString, nearest};
+use crate::config::decode::{Located, SecretsForm, Setting, TomlString, UnknownKeys, nearest};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::FieldForm;
 use crate::policy::glob::{Glob, any_matches};
 use crate::policy::session::{SessionFormat, SessionRule, SessionSettings};
 use crate::secret::Secret;
+use crate::units::show_duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_hours(24 * 365);
@@ -81,16 +82,15 @@ pub(super) fn session(
     let place = (&form.span, &form.value.unknown);
     let form = &form.value;
     let format = form.format.given().and_then(|text| format_of(text, context));
-    let cookie = match form.cookie.given() {
-        Some(text) => cookie_name(context, text),
-        None => {
-            let span = form.format.given().map_or(place.0, |given| &given.span).clone();
-            let builder = DiagnosticBuilder::error(span, "`format` is only for cookies");
-            context.report.push(
-                builder.hint("name the cookie: { cookie = \"session\", format = \"flask\" }"),
-            );
-            None
-        }
+    let cookie = if let Some(text) = form.cookie.given() {
+        cookie_name(context, text)
+    } else {
+        let span = form.format.given().map_or(place.0, |given| &given.span).clone();
+        let builder = DiagnosticBuilder::error(span, "`format` is only for cookies");
+        context
+            .report
+            .push(builder.hint("name the cookie: { cookie = \"session\", format = \"flask\" }"));
+        None
     };
     let example = "the key that the app signs with: secret = \"${FLASK_SECRET_KEY}\"";
     let secrets = form.secret.required("secret", place, example, &mut context.report);
@@ -189,7 +189,7 @@ fn secrets(list: &Located<SecretsForm>, context: &mut CompileContext) -> Option<
 fn max_age(
     form: &FieldForm,
     format: Option<SessionFormat>,
-    place: (&SourceSpan, &crate::config::decode::UnknownKeys),
+    place: (&SourceSpan, &UnknownKeys),
     context: &mut CompileContext,
 ) -> Option<Option<Duration>> {
     if format.is_some_and(|format| !format.has_time()) {
@@ -203,8 +203,7 @@ fn max_age(
     }
     let example = "how long the app accepts the cookie: max_age = \"31d\"";
     let given = form.max_age.required("max_age", place, example, &mut context.report)?;
-    let fits = context
-        .in_range(&given.span, given.value.0, SECOND, YEAR, |age| crate::units::show_duration(age));
+    let fits = context.in_range(&given.span, given.value.0, SECOND, YEAR, show_duration);
     fits.then_some(Some(given.value.0))
 }
 

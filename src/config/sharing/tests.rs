@@ -92,10 +92,10 @@ fn a_reload_is_refused_unless_the_file_accepts_it() {
     };
     let found = refused(&text("key = [\"other\"]", "")).expect("a field is gone");
     let one = found.errors().next().expect("an error");
-    assert_eq!((one.line, found.errors().count()), (15, 1), "{found}");
+    assert_eq!((one.line, found.errors().count()), (19, 1), "{found}");
     assert!(one.message.contains("takes `tenant` out of the key on /a/{id},"), "{found}");
     let found = refused(&text("", "")).expect("all fields are gone");
-    assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [12, 12], "{found}");
+    assert_eq!(found.errors().map(|one| one.line).collect::<Vec<_>>(), [16, 16], "{found}");
     for (route, comment) in [
         ("key = [\"other\"] # check: ok, one tenant", ""),
         ("key = [\"other\"]", " # check: ok"),

@@ -12,7 +12,7 @@ const SECRET: &str = "a-secret-of-the-app-with-length";
 fn file(field: &str) -> String {
     format!(
         "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\nsession = {field}\n[[routes]]\n\
-         path = \"/a\"\nttl = \"5m\"\nkey = [\"session?\"]\n"
+         path = \"/a\" # check: ok\nttl = \"5m\"\nkey = [\"session?\"]\n"
     )
 }
 

@@ -439,9 +439,7 @@ fn field_outcome(field: &Field, error: FieldError) -> Outcome {
                 Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
             }
         },
-        (FieldError::Session(fault), FieldSource::Session(rule))
-            if fault == SessionFault::Repeated =>
-        {
+        (FieldError::Session(SessionFault::Repeated), FieldSource::Session(rule)) => {
             Outcome::bypass_with(Reason::AmbiguousCookie, &*rule.settings.cookie)
         }
         (FieldError::Session(fault), _) if fault != SessionFault::Absent => {

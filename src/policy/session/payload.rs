@@ -35,7 +35,9 @@ impl PayloadValue {
             Self::Text(text) => write_bytes(b's', text, out),
             Self::List(elements) => {
                 write_count(b'l', elements.len(), out);
-                elements.iter().for_each(|element| element.write(out));
+                for element in elements {
+                    element.write(out);
+                }
             }
             Self::Members(members) => {
                 write_count(b'm', members.len(), out);

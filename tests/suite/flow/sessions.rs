@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha1::Sha1;
+use sidecache::app::Clock;
 
 use crate::support::{Client, Origin, Reply, Request, Response, Sidecar, metric};
 
@@ -49,12 +49,14 @@ tags = ["pages:{user}"]
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("a key of any length");
-    parts.iter().for_each(|part| mac.update(part));
+    for part in parts {
+        mac.update(part);
+    }
     mac.finalize().into_bytes().to_vec()
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+    Clock::system().wall().seconds()
 }
 
 /// The value of a cookie as Flask signs it.
@@ -336,4 +338,19 @@ async fn a_member_that_changes_each_time_may_be_ignored() {
     assert_eq!(alice.get("/page/1").await.cache(), "HIT", "`last_seen` is another one");
     let reply = alice.get("/whole/1").await;
     assert!(reply.cache_status().contains("session changed"), "{}", reply.cache_status());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1030_two_browsers_of_one_session_get_what_was_made_for_neither() {
+    let app = app();
+    let sidecar = Sidecar::start(app.address, RULES).await;
+    let mut client = Client::new(sidecar.address);
+    for (nth, expected) in ["MISS", "HIT"].into_iter().enumerate() {
+        let cookie = format!("session={}", signed(SECRET, &user("alice"), now() - nth as u64));
+        let agent = format!("browser {nth}");
+        let headers = [("cookie", cookie.as_str()), ("user-agent", agent.as_str())];
+        assert_eq!(client.get("/whole/1", &headers).await.cache(), expected);
+    }
+    let agent = app.last("/whole/1").header("user-agent").unwrap_or_default();
+    assert!(!agent.contains("browser"), "{agent}");
 }
