@@ -318,11 +318,12 @@ mod tests {
         (0..).zip(reads).map(event).collect()
     }
 
+    fn visit(event: &TrailEvent) -> Visit<'_> {
+        let TrailKind::Read(read) = &event.kind else { panic!("a read") };
+        Visit { event, read }
+    }
+
     fn learned(events: &[TrailEvent], writes: &[TracedWrite]) -> Result<LearnedRule, String> {
-        let visit = |event| match event {
-            TrailEvent { kind: TrailKind::Read(read), .. } => Visit { event, read },
-            TrailEvent { .. } => panic!("a read"),
-        };
         let reads = events.iter().map(visit).collect();
         let subject = LearningSubject { reads, related: BTreeSet::new() };
         learn(&subject, writes, &|_| HeaderUse::Unknown)

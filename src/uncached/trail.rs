@@ -175,6 +175,11 @@ impl Trail {
         };
         if self.events.len() >= MAX_EVENTS {
             self.make_room(event.at);
+            // Its page may be among those that have just gone.
+            if !self.is_sampled(&event) {
+                self.forgotten += 1;
+                return;
+            }
         }
         self.events.push_back(Arc::new(TrailEvent { path: place, ..event }));
     }
