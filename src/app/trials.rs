@@ -16,8 +16,8 @@ use crate::policy::edit::{Edit, EditTrial};
 
 /// How many results are remembered.
 const MAX_RESULTS: usize = 1024;
-/// How long changes may be tried within [`TRIAL_PERIOD`]. The trial that reaches it is finished, and
-/// the pause after it is longer by as much.
+/// How long changes may be tried within [`TRIAL_PERIOD`]. The trial that reaches it is finished,
+/// and the pause after it is longer by as much.
 const TRIAL_TIME: Duration = Duration::from_millis(250);
 const TRIAL_PERIOD: Duration = Duration::from_secs(1);
 /// One part in so many of the time may be spent on trials.
@@ -35,8 +35,8 @@ pub struct Trials {
 #[derive(Debug)]
 struct TrialState {
     text: Arc<str>,
-    /// The text, compiled; `None` inside if it is not valid any more.
-    file: Option<Option<Arc<TrialFile>>>,
+    /// The text, compiled; none before the first trial, or if it is not valid any more.
+    file: Option<Arc<TrialFile>>,
     results: HashMap<Vec<Edit>, EditTrial>,
 }
 
@@ -84,7 +84,7 @@ impl Trials {
             return EditTrial::Pending;
         }
         // Without the lock of the state: compiling a file takes milliseconds.
-        let file = file.unwrap_or_else(|| TrialFile::new(Arc::clone(&text), name).map(Arc::new));
+        let file = file.or_else(|| TrialFile::new(Arc::clone(&text), name).map(Arc::new));
         let result = file
             .as_ref()
             .and_then(|file| file.try_edits(edits))
@@ -92,7 +92,7 @@ impl Trials {
         budget.spent += self.clock.now().saturating_duration_since(began);
         let mut state = self.state.lock();
         if Arc::ptr_eq(&state.text, &text) {
-            state.file = Some(file);
+            state.file = file;
             if state.results.len() >= MAX_RESULTS {
                 state.results.clear();
             }
