@@ -280,7 +280,7 @@ impl HeaderPlaces {
         let is_full = subjects.len() >= MAX_HEADERS;
         let names: Vec<String> = subjects.iter().map(|(name, _)| name.clone()).collect();
         let (fronts, of_fronts, open) = seen_fronts(&names, route);
-        let mut places = Self { is_full, fronts, of_fronts, ..Self::default() };
+        let mut places = Self { fronts, of_fronts, is_full, ..Self::default() };
         // By name: how often each has come changes from one moment to the next.
         let mut subjects: Vec<&(String, u64)> =
             subjects.iter().filter(|(name, _)| open.contains(name)).collect();
