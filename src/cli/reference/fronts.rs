@@ -39,8 +39,8 @@ pub(super) fn page() -> String {
             })
             .collect();
         page.table(["Class", "Headers"], &rows);
-        let sources: Vec<String> = table.sources.iter().map(|source| link(source)).collect();
-        page.paragraph(&format!("Described at {}.", sources.join(", ")));
+        let sources: Vec<_> = table.sources.iter().map(|source| [link(source)]).collect();
+        page.table(["Described at"], &sources);
     }
     page.finish()
 }
