@@ -38,7 +38,7 @@ use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
 use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
-use crate::server::{self, DrainSignals, Drained, Service};
+use crate::server::{self, DrainSignals, Drained, Service, SpareSocket};
 use crate::shadow::Shadow;
 use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
 use crate::telemetry::events::EventKind;
@@ -263,6 +263,7 @@ pub async fn serve_with(
         tasks: proxy.tasks.clone(),
         streams: proxy.streams.clone(),
         settled: CancellationToken::new(),
+        spare: SpareSocket::default(),
     };
     let (address, origin) = (bound.proxy.shown(), &config.upstream.target);
     let routes = proxy.active_config().rules.routes.len();

@@ -30,7 +30,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -38,8 +37,8 @@ pub use self::connection::MAX_WAITING;
 use self::connection::ServerContext;
 pub use self::counters::ServerCounters;
 pub use self::drain::{DrainSignals, Drained, signals};
-use self::listener::ClientStream;
-pub use self::listener::{ListenAddress, Listener};
+use self::listener::{ClientStream, is_of_one_client};
+pub use self::listener::{ListenAddress, Listener, SpareSocket};
 pub use self::service::Service;
 pub use self::settings::{ServerSettings, TrustedProxies};
 use self::socket::ConnectionPermit;
@@ -83,24 +82,16 @@ pub async fn run<S: Service>(
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let accepting = accept(&listener, &server, &refusals);
     signals.shutdown.run_until_cancelled(accepting).await;
-    accept_waiting(&listener, &server, &refusals).await;
-    drop(listener);
-    drain::drain(&server, &signals).await
-}
-
-/// Accepts the connections that wait in the kernel: those that still do when the listener is closed
-/// are reset, unless another process has it, too.
-async fn accept_waiting<S: Service>(
-    listener: &Listener,
-    server: &Arc<ServerContext<S>>,
-    refusals: &Arc<Semaphore>,
-) {
-    // Lets the reactor see what has come.
-    tokio::task::yield_now().await;
-    for _ in 0..BACKLOG {
-        let Some(Ok((stream, address))) = listener.accept().now_or_never() else { return };
-        spawn_connection(stream, address, server, refusals);
+    signals.spare.close();
+    let (waiting, closed) = listener.close();
+    for (stream, address) in waiting {
+        spawn_connection(stream, address, &server, &refusals);
     }
+    if let Err(error) = closed {
+        server.counters.accept_errors.inc();
+        tracing::warn!(%error, "cannot accept the connections that still waited");
+    }
+    drain::drain(&server, &signals).await
 }
 
 /// Accepts connections until it is dropped.
@@ -142,12 +133,6 @@ async fn accept<S: Service>(
             }
         }
     }
-}
-
-/// Whether accepting failed because this one client has already gone.
-fn is_of_one_client(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn spawn_connection<S: Service>(

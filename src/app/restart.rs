@@ -104,7 +104,7 @@ impl RestartRole {
         if let Some(socket) = parts.socket.take() {
             // Whoever has taken over has the file of a Unix socket as well.
             bound.0.leave_file_after(&self.superseded);
-            match Giver::new(socket, bound.0, bound.1, bound.2) {
+            match Giver::new(socket, (bound.0, signals.spare.clone()), bound.1, bound.2) {
                 Ok(giver) => {
                     let giver = giver.telling(self.superseded.clone());
                     let proxy = Arc::clone(&self.proxy);

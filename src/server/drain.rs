@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::ServerContext;
+use super::listener::SpareSocket;
 use super::service::Service;
 
 /// How long aborted connections have to end. They only drop what they hold.
@@ -35,6 +36,8 @@ pub struct DrainSignals {
     pub streams: CancellationToken,
     /// Cancelled when no request can begin any more.
     pub settled: CancellationToken,
+    /// Closed with the listener, and before it.
+    pub spare: SpareSocket,
 }
 
 /// How a server ended.

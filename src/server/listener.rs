@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
+use socket2::{SockAddr, SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::socket_file::SocketFile;
-use super::tcp::adopt;
+use super::tcp::{BACKLOG, adopt};
 use crate::peer_address::PeerAddress;
 
 /// Where to listen.
@@ -117,6 +120,106 @@ impl Listener {
             }
         }
     }
+}
+
+impl Listener {
+    /// Closes it. Returns the clients that waited in the kernel until then, and the error that has
+    /// kept more of them from being accepted.
+    ///
+    /// A client that still waits when the socket is closed is reset, unless another process has the
+    /// socket, too. It may have sent a write already, which a proxy in front does not repeat. So
+    /// between the answer that nobody waits and the end of the socket nothing else is done: the
+    /// kernel itself is asked, since what the runtime knows may be older than a client that has just
+    /// come, and nobody is woken.
+    pub(super) fn close(self) -> (Vec<(ClientStream, PeerAddress)>, io::Result<()>) {
+        match self {
+            Self::Tcp(listener) => match listener.into_std() {
+                Ok(listener) => accepted_last(listener, |socket, address| {
+                    let stream = TcpStream::from_std(socket.into())?;
+                    let ip = match address.as_socket() {
+                        Some(address) => address.ip(),
+                        None => stream.peer_addr()?.ip(),
+                    };
+                    Ok((ClientStream::Tcp(stream), ip.to_canonical().into()))
+                }),
+                Err(error) => (Vec::new(), Err(error)),
+            },
+            Self::Unix(listener, _file) => match listener.into_std() {
+                Ok(listener) => accepted_last(listener, |socket, _| {
+                    let stream = UnixStream::from_std(socket.into())?;
+                    Ok((ClientStream::Unix(stream), PeerAddress::Unix))
+                }),
+                Err(error) => (Vec::new(), Err(error)),
+            },
+        }
+    }
+}
+
+/// A further descriptor of a listening socket, for a process that takes over.
+///
+/// It is closed before the listener is: as long as one descriptor is open, clients come to wait at
+/// the socket, and whoever has closed the last one resets them.
+#[derive(Clone, Debug, Default)]
+pub struct SpareSocket(Arc<Mutex<Option<OwnedFd>>>);
+
+impl SpareSocket {
+    /// Keeps a descriptor of this socket.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn keep(&self, listener: &Listener) -> io::Result<()> {
+        *self.0.lock() = Some(listener.as_fd().try_clone_to_owned()?);
+        Ok(())
+    }
+
+    /// A descriptor to send to another process; `None` once the listener is about to be closed.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn for_taker(&self) -> io::Result<Option<OwnedFd>> {
+        self.0.lock().as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// Closes it, and keeps none any more.
+    pub(super) fn close(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+/// The clients that wait at a listener, which is closed.
+fn accepted_last(
+    listener: impl AsFd,
+    client: impl Fn(Socket, SockAddr) -> io::Result<(ClientStream, PeerAddress)>,
+) -> (Vec<(ClientStream, PeerAddress)>, io::Result<()>) {
+    let mut waiting = Vec::with_capacity(64);
+    let mut ended = Ok(());
+    let socket = SockRef::from(&listener);
+    for _ in 0..BACKLOG {
+        match socket.accept() {
+            Ok(accepted) => waiting.push(accepted),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if is_of_one_client(&error) => {}
+            Err(error) => {
+                ended = Err(error);
+                break;
+            }
+        }
+    }
+    drop(listener);
+    let mut clients = Vec::with_capacity(waiting.len());
+    for (socket, address) in waiting {
+        match socket.set_nonblocking(true).and_then(|()| client(socket, address)) {
+            Ok(accepted) => clients.push(accepted),
+            Err(error) => ended = Err(error),
+        }
+    }
+    (clients, ended)
+}
+
+/// Whether accepting failed because this one client has already gone.
+pub(super) fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 impl AsFd for Listener {

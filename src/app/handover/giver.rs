@@ -15,7 +15,7 @@ use crate::app::service_manager;
 use crate::coherence::CoherenceMode;
 use crate::coherence::PurgeKind;
 use crate::proxy::Proxy;
-use crate::server::Listener;
+use crate::server::{Listener, SpareSocket};
 
 /// How long the taker may take to say the first word.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +28,8 @@ pub(crate) struct Giver {
     socket: HandoverSocket,
     /// Further descriptors of the listening sockets, and the address that the file names for the
     /// second one.
-    sockets: [OwnedFd; 2],
+    clients: SpareSocket,
+    operators: OwnedFd,
     admin: String,
     superseded: CancellationToken,
 }
@@ -37,13 +38,14 @@ impl Giver {
     /// A giver of these listening sockets.
     pub(crate) fn new(
         socket: HandoverSocket,
-        clients: &Listener,
+        (listener, clients): (&Listener, SpareSocket),
         admin: &TcpListener,
         admin_address: &str,
     ) -> io::Result<Self> {
-        let sockets = [clients.as_fd().try_clone_to_owned()?, admin.as_fd().try_clone_to_owned()?];
+        clients.keep(listener)?;
+        let operators = admin.as_fd().try_clone_to_owned()?;
         let (admin, superseded) = (admin_address.to_owned(), CancellationToken::new());
-        Ok(Self { socket, sockets, admin, superseded })
+        Ok(Self { socket, clients, operators, admin, superseded })
     }
 
     /// The same, which cancels this when another process has taken over.
@@ -109,10 +111,15 @@ impl Giver {
             Err(why) => return Err(why),
         }
         tracing::info!(pid, "a process asks to take over");
-        let [clients, admin] = &self.sockets;
-        let sockets = [clients.as_fd(), admin.as_fd(), self.socket.listener.as_fd()];
+        let Some(clients) = self.clients.for_taker().map_err(|error| error.to_string())? else {
+            channel.send(&format!("{REFUSED} the running process stops")).await?;
+            return Err("this process stops".to_owned());
+        };
+        let sockets = [clients.as_fd(), self.operators.as_fd(), self.socket.listener.as_fd()];
         let offer = format!("{OFFER} {} {}", std::process::id(), self.admin);
         channel.send_with(&offer, &sockets).await?;
+        // The other process has it now.
+        drop(clients);
         match channel.receive_within(READY_TIMEOUT).await {
             Ok(Some(line)) if line == READY => {}
             Ok(None) => return Err("it ended before it was ready".to_owned()),
