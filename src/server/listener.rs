@@ -129,8 +129,8 @@ impl Listener {
     /// A client that still waits when the socket is closed is reset, unless another process has the
     /// socket, too. It may have sent a write already, which a proxy in front does not repeat. So
     /// between the answer that nobody waits and the end of the socket nothing else is done: the
-    /// kernel itself is asked, since what the runtime knows may be older than a client that has just
-    /// come, and nobody is woken.
+    /// kernel itself is asked, since what the runtime knows may be older than a client that has
+    /// just come, and nobody is woken.
     pub(super) fn close(self) -> (Vec<(ClientStream, PeerAddress)>, io::Result<()>) {
         match self {
             Self::Tcp(listener) => match listener.into_std() {
