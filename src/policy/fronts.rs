@@ -1,6 +1,6 @@
 //! What is known of the headers that load balancers, content delivery networks and platforms add to
 //! the requests that they forward: the fronts of a sidecar. The operator names those that stand in
-//! front (`[listen] fronts`).
+//! front (`fronts`, at the top of the file).
 //!
 //! Invariants:
 //! 1. *One name, one class*, whichever front adds it.

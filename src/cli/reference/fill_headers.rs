@@ -166,7 +166,7 @@ pub(super) fn section(page: &mut Page) {
     page.paragraph(
         "Whose they are, and where they are described. Names count as a whole: of `x-datadog-new`, \
          nobody knows what it does. For headers of load balancers and content delivery networks, \
-         name these in `[listen] fronts`: [Headers of fronts](fronts.md).",
+         name these in `fronts`: [Headers of fronts](fronts.md).",
     );
     let lists = [TRACING, FORGERY_TOKENS, PREFETCH];
     let rows: Vec<_> = lists
