@@ -40,7 +40,20 @@ def token():
     return (message + b"." + part(hmac.new(SECRET.encode(), message, hashlib.sha256).digest())).decode()
 
 
-HEADERS = {"Authorization": f"Bearer {token()}"}
+def session():
+    """A session cookie of 150 bytes or so, as Flask signs it."""
+
+    def part(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    payload = part(json.dumps({"_user_id": "7", "_fresh": True, "_id": "x" * 64}).encode())
+    message = payload + b"." + part(int(time.time()).to_bytes(4, "big"))
+    key = hmac.new(SECRET.encode(), b"cookie-session", hashlib.sha1).digest()
+    return (message + b"." + part(hmac.new(key, message, hashlib.sha1).digest())).decode()
+
+
+TOKEN = {"Authorization": f"Bearer {token()}"}
+COOKIE = {"Cookie": f"session={session()}"}
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
@@ -63,6 +76,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def headers_of(path):
+    if path.startswith("/private/"):
+        return COOKIE
+    return {} if path in ("/hit", "/pass") else TOKEN
+
+
 def instructions(binary, path, count, upstream):
     """Instructions of a whole run with so many requests for this path."""
     with tempfile.TemporaryDirectory() as folder:
@@ -78,6 +97,9 @@ def instructions(binary, path, count, upstream):
                 # The same request with and without a field from its token.
                 f'[jwt]\nalgorithms = ["HS256"]\nsecret = "{SECRET}"\n'
                 '[fields]\ntenant = { jwt = "/tenant" }\nsite = { host = true }\n'
+                f'user = {{ cookie = "session", format = "flask", secret = "{SECRET}", max_age = "31d" }}\n'
+                '[[routes]]\npath = "/private/cookie"\nttl = "1h"\n'
+                '[[routes]]\npath = "/private/session"\nttl = "1h"\nkey = ["user"]\n'
                 + "".join(
                     f'[[routes]]\npath = "/{scope}/{key}"\nttl = "1h"\nscope = "{scope}"\nkey = ["{key}"]\n'
                     for scope in ("public", "shared")
@@ -100,7 +122,7 @@ def instructions(binary, path, count, upstream):
                         raise
                     time.sleep(0.1)
             for _ in range(count):
-                client.request("GET", path, headers={} if path in ("/hit", "/pass") else HEADERS)
+                client.request("GET", path, headers=headers_of(path))
                 response = client.getresponse()
                 assert response.status == 200 and response.read() == BODY
             assert response.getheader("x-cache") == ("BYPASS" if path == "/pass" else "HIT")
@@ -122,6 +144,8 @@ def main():
     for scope in ("public", "shared"):
         scenarios[f"hit, {scope}, token"] = f"/{scope}/site"
         scenarios[f"hit, {scope}, field from the token"] = f"/{scope}/tenant"
+    scenarios["hit, private, cookie"] = "/private/cookie"
+    scenarios["hit, private, session from the cookie"] = "/private/session"
     wanted = sys.argv[2:]
     for name, path in scenarios.items():
         if wanted and name not in wanted:

@@ -220,7 +220,7 @@ fn a_value_of_the_defaults_widens_each_route_that_takes_it_over() {
     };
     let found = refused("scope = \"public\"", &own).expect("/a is public now");
     let one = found.errors().next().expect("an error");
-    let line = HEAD.lines().count() + 1;
+    let line = HEAD.lines().count() + 2;
     assert_eq!((one.line, found.errors().count()), (line, 1), "{found}");
     assert!(one.message.contains("makes a private route public on /a"), "{found}");
     assert_eq!(refused("scope = \"public\" # check: ok", &own), None);
