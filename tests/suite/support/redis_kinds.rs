@@ -6,11 +6,16 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::process::free_port;
+
+/// How many ports are tried.
+const TRIES: usize = 10;
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server. Dropping it kills the process.
 pub struct RedisKind {
@@ -26,6 +31,14 @@ impl RedisKind {
     /// A server with these arguments besides where it listens. `port_option` is `--port`, or
     /// `--tls-port` for TLS alone.
     pub fn start(port_option: &str, arguments: &[&str]) -> Self {
+        // A port may be taken between its choice and its use; that of a cluster's bus, ten thousand
+        // above, is among those that connections to others get.
+        (0..TRIES)
+            .find_map(|_| Self::spawn(port_option, arguments).when_it_answers())
+            .unwrap_or_else(|| panic!("redis-server {arguments:?} ends each time"))
+    }
+
+    fn spawn(port_option: &str, arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (port, socket) = (free_port(), directory.path().join("redis.sock"));
         let mut command = Command::new("redis-server");
@@ -55,16 +68,24 @@ impl RedisKind {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed (tests/run installs it)");
-        let server = Self { port, socket, child, _directory: directory };
-        for _ in 0..500 {
-            if UnixStream::connect(&server.socket).is_ok()
-                && TcpStream::connect(("127.0.0.1", port)).is_ok()
+        Self { port, socket, child, _directory: directory }
+    }
+
+    /// The server, once it answers; `None` if it has ended before.
+    fn when_it_answers(mut self) -> Option<Self> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if self.child.try_wait().expect("its state can be asked for").is_some() {
+                return None;
+            }
+            if UnixStream::connect(&self.socket).is_ok()
+                && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
             {
-                return server;
+                return Some(self);
             }
             sleep(Duration::from_millis(10));
         }
-        panic!("redis-server on port {port} does not answer");
+        panic!("redis-server on port {} does not answer", self.port);
     }
 }
 
