@@ -15,7 +15,9 @@ const NO_MEMORY: &str = "[memory]\nsize = \"0\"\n";
 /// The ttl of the routes here.
 const TTL: Duration = Duration::from_secs(2);
 
-const ROUTE: &str = "[[routes]]\npath = \"/{name}\"\nttl = \"2s\"\nscope = \"public\"\n";
+/// Without early refresh, by which a reader might itself have stored a newer response.
+const ROUTE: &str = "[[routes]]\npath = \"/{name}\"\nttl = \"2s\"\nscope = \"public\"\n\
+                     early_refresh = false\n";
 
 const MINUTE: i64 = 60_000;
 
