@@ -13,7 +13,7 @@ use http::{Response, StatusCode};
 use crate::cache::entry::Entry;
 use crate::clock::Wall;
 use crate::outcome::{Outcome, Reason};
-use crate::policy::route::{Route, Routes};
+use crate::policy::route::{Route, RouteMode, Routes};
 use crate::policy::scope::Scope;
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
@@ -225,6 +225,10 @@ fn plain(status: StatusCode, why: &str) -> Response<Body> {
 pub(crate) fn tell_browser(routes: &Routes, answered: &mut ProxyResponse) {
     let Some(route) = answered.route.and_then(|id| routes.get(id)) else { return };
     let Some(rule) = route.spec.browser else { return };
+    if route.mode() != RouteMode::On {
+        // Off or only watched, it leaves responses as the origin has them.
+        return;
+    }
     // The store gives or takes a response whose freshness is known.
     let is_stored = answered.outcome.ttl.is_some();
     let is_shared = route.spec.scope == Scope::Public && route.fields.is_empty();

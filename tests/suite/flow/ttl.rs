@@ -147,7 +147,8 @@ async fn clients_are_told_what_the_route_says() {
     ]);
     let rules = "[[routes]]\npath = \"/v/{name}\"\nscope = \"public\"\nbrowser = \"30s\"\n\
                  [[routes]]\npath = \"/p/{name}\"\nbrowser = \"30s\"\n\
-                 [[routes]]\npath = \"/n/{name}\"\nscope = \"public\"\nbrowser = \"no-store\"\n";
+                 [[routes]]\npath = \"/n/{name}\"\nscope = \"public\"\nbrowser = \"no-store\"\n\
+                 [[routes]]\npath = \"/w/{name}\"\nmode = \"shadow\"\nbrowser = \"no-store\"\n";
     let (sidecar, clock) = sidecar(&app, rules).await;
     let mut client = Client::new(sidecar.address);
     assert_eq!(told(&client.get("/v/a", &[]).await), ("max-age=30", ""));
@@ -167,6 +168,7 @@ async fn clients_are_told_what_the_route_says() {
     assert_eq!((passed.cache(), told(&passed)), ("BYPASS", own));
     let passed = client.get("/n/b", &[("x-unknown", "1")]).await;
     assert_eq!((passed.cache(), told(&passed)), ("BYPASS", ("no-store", "")));
+    assert_eq!(told(&client.get("/w/a", &[]).await), own, "a route that only watches");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
