@@ -271,6 +271,8 @@ pub async fn serve_with(
     let admin_address = config.admin.address.to_string();
     config.admin.name.get_or_insert_with(|| sidecar_name(&bound.proxy.shown()));
     restart.serving((&bound.proxy, &bound.admin, &admin_address), &signals).await;
+    // Whoever is told may send signals and start a successor at once.
+    service_manager::notify("READY=1\nSTATUS=serving");
     let admin = admin::run(bound.admin, config.admin.clone(), admin_state, admin_stop.clone());
     let admin = tokio::spawn(admin);
     tokio::spawn(begin_drain(

@@ -283,7 +283,9 @@ fn serve(
     };
     let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
+        // Before anybody can know of this process: an early signal is not the end of it.
         let signals = tokio::spawn(server::signals(shutdown.clone()));
+        let successors = tokio::spawn(app::start_successors(shutdown.clone()));
         let acquiring = BoundListeners::acquire(&config, succeeds);
         let Some(bound) = shutdown.run_until_cancelled(acquiring).await else {
             return Ok(Some(Drained::default()));
@@ -292,7 +294,6 @@ fn serve(
         if !has_file {
             without_file::announce(&config, &bound);
         }
-        let successors = tokio::spawn(app::start_successors(shutdown.clone()));
         let served = tokio::select! {
             drained = app::serve(config, bound, shutdown) => drained.map(Some),
             // The second signal stops the sidecar at once.

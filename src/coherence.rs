@@ -421,7 +421,7 @@ impl Coherence {
     fn tell_fault(&self, error: &CallError) {
         let fault = self.records.as_ref().and_then(|shared| shared.client().fault_of(error));
         if let Some(fault) = fault {
-            self.faults.note(fault);
+            self.faults.note(Ok(fault));
             self.faults.tell();
         }
     }

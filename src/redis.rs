@@ -24,6 +24,7 @@ use crate::telemetry::metrics::Counter;
 pub use crate::redis::error::CallError;
 pub use crate::redis::fault::{FaultKind, RedisFault};
 pub use crate::redis::inspect::RedisInfo;
+pub use crate::redis::probe::NothingWrong;
 pub use crate::redis::settings::{
     OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
 };

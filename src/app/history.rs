@@ -4,7 +4,7 @@
 //! thread that may block, because there may be thousands of routes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::{Readiness, ReadyState};
 use crate::app::metrics_registrar::as_f64;
@@ -90,39 +90,58 @@ pub(super) struct HistoryRecorder {
     is_redis_lost: bool,
     /// Redis was in use at some time.
     has_joined: bool,
+    started: Instant,
+    /// The slot of the last reading.
+    last: u64,
+}
+
+/// The number of the slot that this time is in.
+fn slot_at(now: Wall) -> u64 {
+    now.0 / millis(FINE_STEP)
 }
 
 impl HistoryRecorder {
+    /// Takes the first reading: what is served from here on is counted.
     pub(super) fn new(
         proxy: Arc<Proxy>,
         readiness: Arc<dyn Readiness>,
         upstream: UpstreamCounters,
     ) -> Self {
         let (is_app_down, is_redis_lost, has_joined) = (false, false, false);
-        Self { proxy, readiness, upstream, is_app_down, is_redis_lost, has_joined }
+        let (started, last) = (proxy.clock.now(), slot_at(proxy.clock.wall()));
+        let recorder = Self {
+            proxy,
+            readiness,
+            upstream,
+            is_app_down,
+            is_redis_lost,
+            has_joined,
+            started,
+            last,
+        };
+        recorder.reading()();
+        recorder
     }
 
     /// Runs until the sidecar stops.
     pub(super) async fn run(mut self) {
         let stop = self.proxy.stop.clone();
-        let slot_at = |now: Wall| now.0 / millis(FINE_STEP);
-        let started = self.proxy.clock.now();
-        let mut last = slot_at(self.proxy.clock.wall());
-        self.take_reading().await;
         while stop.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
             self.mark_app();
-            let elapsed = self.proxy.clock.now().saturating_duration_since(started);
+            let elapsed = self.proxy.clock.now().saturating_duration_since(self.started);
             self.mark_redis(elapsed);
             // At the ends of slots, so that each slot has one reading whatever a timer adds.
             let now = slot_at(self.proxy.clock.wall());
-            if now != last {
-                last = now;
-                self.take_reading().await;
+            if now != self.last {
+                self.last = now;
+                // A reading that panics is logged, and is a gap.
+                let _ = tokio::task::spawn_blocking(self.reading()).await;
             }
         }
     }
 
-    async fn take_reading(&self) {
+    /// Takes a reading when it is called.
+    fn reading(&self) -> impl FnOnce() + Send + use<> {
         let proxy = Arc::clone(&self.proxy);
         let status = match self.readiness.state().state() {
             ReadyState::Ready => SlotStatus::Ready,
@@ -131,7 +150,7 @@ impl HistoryRecorder {
         };
         let failures = [&self.upstream.unreachable, &self.upstream.timeouts, &self.upstream.broken];
         let app_failures = failures.iter().map(|counter| counter.get()).sum();
-        let reading = move || {
+        move || {
             let memory = &proxy.store.memory;
             let reading = HistoryReading {
                 traffic: proxy.metrics.totals(),
@@ -143,9 +162,7 @@ impl HistoryRecorder {
                 status,
             };
             proxy.history.lock().record(proxy.clock.wall(), reading);
-        };
-        // A reading that panics is logged, and is a gap.
-        let _ = tokio::task::spawn_blocking(reading).await;
+        }
     }
 
     fn mark_app(&mut self) {

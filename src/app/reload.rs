@@ -340,18 +340,22 @@ impl Reloader {
 
     /// Reloads at each SIGHUP, until `stop`.
     #[cfg(unix)]
-    pub async fn reload_on_sighup(self: Arc<Self>, stop: CancellationToken) {
-        let Ok(mut signals) =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
-        else {
-            tracing::warn!(
-                "SIGHUP is not available; changes of the file and the admin API still reload the \
-                 rules"
-            );
-            return;
-        };
-        while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {
-            self.reload_elsewhere().await;
+    pub fn reload_on_sighup(
+        self: Arc<Self>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        async move {
+            let Ok(mut signals) = signals else {
+                tracing::warn!(
+                    "SIGHUP is not available; changes of the file and the admin API still reload \
+                     the rules"
+                );
+                return;
+            };
+            while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {
+                self.reload_elsewhere().await;
+            }
         }
     }
 

@@ -12,7 +12,6 @@ use crate::app::handover::giver::{Giver, give};
 use crate::app::handover::taker::TakeOver;
 use crate::app::handover::writers::{OtherWriters, WriterLock};
 use crate::app::listeners::{BoundListeners, RestartParts};
-use crate::app::service_manager;
 use crate::error::SetupError;
 use crate::proxy::Proxy;
 use crate::server::{DrainSignals, Listener};
@@ -87,7 +86,7 @@ impl RestartRole {
         Ok(())
     }
 
-    /// This process accepts connections: the other one is told, and so is the service manager.
+    /// This process accepts connections: the other one is told.
     pub(super) async fn serving(
         &mut self,
         bound: (&Listener, &tokio::net::TcpListener, &str),
@@ -97,7 +96,6 @@ impl RestartRole {
         if let Some(taking) = parts.taking.take() {
             taking.serving().await;
         }
-        service_manager::notify("READY=1\nSTATUS=serving");
         if self.proxy.overlap.awaits_predecessor() {
             tokio::spawn(await_predecessor(Arc::clone(&self.proxy), parts.writer.as_ref()));
         }

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use fred::prelude::TlsConnector;
 use rustls::pki_types::ServerName;
 
+use crate::clock::wait_while_running;
 use crate::redis::RedisClient;
 use crate::redis::error::CallError;
 use crate::redis::fault::{FaultKind, RedisFault};
@@ -25,16 +26,22 @@ const MAX_LINE: usize = 1024;
 /// The most members of a cluster, or sentinels, that are probed.
 const MAX_PROBED: usize = 8;
 
+/// A server that answers as it should, though a call to it has failed. If that happens again and
+/// again, the fault is that it does not answer those calls.
+#[derive(Debug)]
+pub struct NothingWrong(pub RedisFault);
+
 impl RedisClient {
-    /// Why a call failed: what the server said, or what another attempt to connect finds.
-    pub async fn diagnose(&self, error: &CallError) -> RedisFault {
+    /// Why a call failed: what the server said, or what another attempt to connect finds. An error
+    /// where that attempt finds nothing wrong: the call may have failed by a delay of our own.
+    pub async fn diagnose(&self, error: &CallError) -> Result<RedisFault, NothingWrong> {
         if let Some(fault) = self.fault_of(error) {
-            return fault;
+            return Ok(fault);
         }
         let found = find(&self.topology).await;
         let silent =
             || RedisFault::new(FaultKind::Silent, self.shown_address(), &error.to_string());
-        found.map_or_else(silent, |fault| self.in_context(fault))
+        found.map(|fault| self.in_context(fault)).ok_or_else(|| NothingWrong(silent()))
     }
 
     /// What the reply to a call says, if there was one.
@@ -143,16 +150,16 @@ async fn probe(address: &NodeAddress, options: &ConnectOptions) -> Result<Wire, 
         let name = ServerName::try_from(host.clone()).map_err(|error| {
             RedisFault::new(FaultKind::Certificate, address, &error.to_string())
         })?;
-        wire = match tokio::time::timeout(within, tls.connect(name, wire.stream)).await {
-            Ok(Ok(stream)) => Wire::new(stream, true),
-            Ok(Err(error)) => {
+        wire = match wait_while_running(within, tls.connect(name, wire.stream)).await {
+            Some(Ok(stream)) => Wire::new(stream, true),
+            Some(Err(error)) => {
                 return Err(RedisFault::new(tls_fault(&error), address, &error.to_string()));
             }
             // A Redis that takes no TLS waits for the end of what it takes for a command.
-            Err(_) if speaks_plainly(address, within).await => {
+            None if speaks_plainly(address, within).await => {
                 return Err(RedisFault::new(FaultKind::NoTls, address, ""));
             }
-            Err(_) => return Err(silent(address, within)),
+            None => return Err(silent(address, within)),
         };
     }
     let (username, password) = options.login();
@@ -171,8 +178,8 @@ async fn probe(address: &NodeAddress, options: &ConnectOptions) -> Result<Wire, 
 /// Whether a Redis answers without TLS. SECURITY: it is not told any password.
 async fn speaks_plainly(address: &NodeAddress, within: Duration) -> bool {
     let Ok(mut wire) = open(address, within).await else { return false };
-    let reply = tokio::time::timeout(within, wire.exchange(&["PING"])).await;
-    reply.is_ok_and(|reply| reply.is_ok_and(|reply| reply.starts_with(['+', '-'])))
+    let reply = wait_while_running(within, wire.exchange(&["PING"])).await;
+    reply.is_some_and(|reply| reply.is_ok_and(|reply| reply.starts_with(['+', '-'])))
 }
 
 fn silent(address: &NodeAddress, within: Duration) -> RedisFault {
@@ -181,8 +188,8 @@ fn silent(address: &NodeAddress, within: Duration) -> RedisFault {
 
 /// A connection without TLS.
 async fn open(address: &NodeAddress, within: Duration) -> Result<Wire, RedisFault> {
-    let opened = tokio::time::timeout(within, connect(address)).await;
-    opened.unwrap_or_else(|_| Err(silent(address, within)))
+    let opened = wait_while_running(within, connect(address)).await;
+    opened.unwrap_or_else(|| Err(silent(address, within)))
 }
 
 async fn connect(address: &NodeAddress) -> Result<Wire, RedisFault> {
@@ -250,11 +257,11 @@ impl Wire {
         address: &NodeAddress,
         words: &[&str],
     ) -> Result<String, RedisFault> {
-        let reply = match tokio::time::timeout(CONNECT_TIMEOUT, self.exchange(words)).await {
-            Ok(Ok(reply)) => reply,
+        let reply = match wait_while_running(CONNECT_TIMEOUT, self.exchange(words)).await {
+            Some(Ok(reply)) => reply,
             // What was written was not taken, or nothing came back.
-            Ok(Err(_)) => String::new(),
-            Err(_) => return Err(silent(address, CONNECT_TIMEOUT)),
+            Some(Err(_)) => String::new(),
+            None => return Err(silent(address, CONNECT_TIMEOUT)),
         };
         let fault = |kind, detail: &str| Err(RedisFault::new(kind, address, detail));
         let is_first = !std::mem::replace(&mut self.has_answered, true);
@@ -282,8 +289,8 @@ impl Wire {
         }
         let mut lines = Vec::new();
         for _ in 0..4 {
-            match tokio::time::timeout(CONNECT_TIMEOUT, self.line()).await {
-                Ok(Ok(line)) => lines.push(line),
+            match wait_while_running(CONNECT_TIMEOUT, self.line()).await {
+                Some(Ok(line)) => lines.push(line),
                 _ => return Err(silent(address, CONNECT_TIMEOUT)),
             }
         }

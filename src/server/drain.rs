@@ -126,21 +126,28 @@ async fn finish<S: Service>(server: &ServerContext<S>, tasks: &TaskTracker) -> D
 }
 
 /// Turns signals into a shutdown: the first SIGTERM or SIGINT cancels `shutdown`. At the second one
-/// this returns, and the caller exits at once.
-pub async fn signals(shutdown: CancellationToken) {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::warn!(%error, "cannot listen for signals; they end the process without a \
-                drain");
-            return std::future::pending().await;
-        }
-    };
-    let name = signals.next().await;
-    tracing::info!(signal = name, "stopping: no new connections, requests in progress may finish");
-    shutdown.cancel();
-    let name = signals.next().await;
-    tracing::warn!(signal = name, "second signal: stopping at once");
+/// this returns, and the caller exits at once. Signals are caught from the call on, not from the
+/// first poll.
+pub fn signals(shutdown: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    let signals = Signals::new();
+    async move {
+        let mut signals = match signals {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for signals; they end the process without a \
+                    drain");
+                return std::future::pending().await;
+            }
+        };
+        let name = signals.next().await;
+        tracing::info!(
+            signal = name,
+            "stopping: no new connections, requests in progress may finish"
+        );
+        shutdown.cancel();
+        let name = signals.next().await;
+        tracing::warn!(signal = name, "second signal: stopping at once");
+    }
 }
 
 #[cfg(unix)]

@@ -9,18 +9,24 @@ use tokio_util::sync::CancellationToken;
 /// The flag of a process that takes over.
 pub(crate) const TAKE_OVER: &str = "--take-over";
 
-/// Starts a successor at each SIGUSR2, until `stop`.
-pub(crate) async fn start_on_sigusr2(stop: CancellationToken) {
+/// Starts a successor at each SIGUSR2, until `stop`. From the call on, not from the first poll, the
+/// signal does not end this process any more.
+pub(crate) fn start_on_sigusr2(
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut signals = match signal(SignalKind::user_defined2()) {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::warn!(%error, "cannot listen for SIGUSR2");
-            return;
+    let signals = signal(SignalKind::user_defined2());
+    async move {
+        let mut signals = match signals {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for SIGUSR2");
+                return;
+            }
+        };
+        while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {
+            start();
         }
-    };
-    while let Some(Some(())) = stop.run_until_cancelled(signals.recv()).await {
-        start();
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::diagnostics::DiagnosticCollector;
 use super::super::diagnostics::diagnostic::{
     Diagnostic, DiagnosticBuilder, SourceSpan, SourceText,
 };
-use crate::redis::{CallError, RedisClient, RedisFault, RedisInfo, RedisSettings};
+use crate::redis::{CallError, NothingWrong, RedisClient, RedisFault, RedisInfo, RedisSettings};
 use crate::units::show_size;
 
 /// How long all queries together may take. Finding out why they failed takes as long again.
@@ -79,7 +79,10 @@ fn facts(settings: &RedisSettings) -> Result<RedisInfo, InspectFailure> {
             .unwrap_or(Err(CallError::Timeout));
         match asked {
             Ok(facts) => Ok(facts),
-            Err(error) => Err(InspectFailure::Fault(link.diagnose(&error).await)),
+            Err(error) => {
+                let found = link.diagnose(&error).await;
+                Err(InspectFailure::Fault(found.unwrap_or_else(|NothingWrong(fault)| fault)))
+            }
         }
     });
     // A pending name lookup would block dropping the runtime.

@@ -66,7 +66,12 @@ async fn counted(scene: &Scene, series: &str, expected: f64) {
     eventually(&format!("{series} has {expected}"), LONG_ENOUGH, || async {
         let history = history(scene, "1h").await;
         let is_read = numbers(&history, "covered_ms").len() > before;
-        is_read && (total(&history, series) - expected).abs() < f64::EPSILON
+        let missing = expected - total(&history, series);
+        // A client may have its response before that is counted: then the next step has it.
+        if is_read && missing > 0.0 {
+            scene.clock.advance(STEP);
+        }
+        is_read && missing.abs() < f64::EPSILON
     })
     .await;
 }
@@ -125,6 +130,8 @@ async fn r920_whoever_looks_after_the_incident_sees_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_that_nobody_observed_is_a_gap() {
     let scene = scene("").await;
+    // The first reading is the base of the others.
+    counted(&scene, "requests/HIT", 0.0).await;
     scene.fill("/a").await;
     scene.get("/a").await;
     counted(&scene, "requests/HIT", 1.0).await;

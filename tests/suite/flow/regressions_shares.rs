@@ -135,11 +135,12 @@ async fn r582_idle_connections_make_room_for_others() {
     let more = [("[listen]", "max_connections = 2")];
     let scene = Scene::start_with(&more, ROUTE, app()).await;
     let address = scene.sidecar.address;
+    // Neither what the start of the test has connected nor a request that asks may take their places.
+    let admin = scene.sidecar.admin;
+    let open = async || metric(admin, "sidecache_connections_open").await;
+    eventually("nobody is there", 5 * SECOND, async || open().await == 0).await;
     let _held = [begun(ATTACKER, address, "").await, begun(ATTACKER, address, "").await];
-    eventually("the connections are accepted", 5 * SECOND, || async move {
-        status(ATTACKER, address, &get("/v/a", "")).await == 503
-    })
-    .await;
+    eventually("the connections are accepted", 5 * SECOND, async || open().await == 2).await;
     let since = Instant::now();
     assert_eq!(status(ATTACKER, address, &get("/v/a", "")).await, 503);
     assert!(since.elapsed() < SECOND, "{:?}", since.elapsed());

@@ -2,6 +2,7 @@
 //! read, whichever process dies at which step.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -380,6 +381,32 @@ async fn sigusr2_starts_a_successor_and_the_service_manager_follows() {
         tokio::net::TcpStream::connect(service.address).await.is_err()
     })
     .await;
+}
+
+/// 1053. A process in which no successor can meet it, for want of a folder, never told the service
+///       manager that it serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1053_the_service_manager_is_told_without_a_state_folder() {
+    let folder = tempfile::TempDir::new().expect("a temporary directory can be made");
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(LONG_ENOUGH)).expect("an option");
+    let text = "[listen]\naddress = \"127.0.0.1:0\"\n[upstream]\nurl = \"http://127.0.0.1:9\"\n\
+                [admin]\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path().join("proxy.toml"), text).expect("it can be written to");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sidecache"))
+        .arg("--config")
+        .arg(folder.path().join("proxy.toml"))
+        .env("STATE_DIRECTORY", "/dev/null")
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary was built with the tests");
+    let mut buffer = [0; 256];
+    let told = manager.recv(&mut buffer);
+    signal(child.id(), "TERM");
+    assert_eq!(end(&mut child).await.code(), Some(0));
+    assert!(buffer[..told.expect("it is told")].starts_with(b"READY=1"));
 }
 
 /// One open stream does not hold up a stop for longer than `stream_drain`.

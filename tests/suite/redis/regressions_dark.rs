@@ -3,11 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use crate::support::command::CommandLine;
@@ -150,6 +152,53 @@ async fn r750_the_log_says_why_redis_cannot_be_used() {
         }))
         .await;
     }
+}
+
+/// 1052. A call that timed out at a Redis that answers, as on a machine that is short of CPU, was told
+///       as a Redis that does not answer, and the true cause came second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1052_a_redis_that_answers_is_not_told_to_be_silent() {
+    let user = "--user poor on >s3cret ~* &* +ping +select +client +info";
+    let user: Vec<&str> = user.split(' ').collect();
+    let (redis, app) = (RedisKind::start("--port", &user), Origin::start(versioned()));
+    let address = deaf_until_probed(redis.port).await;
+    let rules = format!(
+        "[redis]\nurl = \"redis://poor:s3cret@{address}/0\"\nloss_after = \"300ms\"\n{VERSIONED_RULES}"
+    );
+    let sidecar = Sidecar::spawn_logged(app.address, &rules).await;
+    let told = || sidecar.said().lines().filter(|line| line.contains(TOLD)).count();
+    eventually("it is told", WITHIN, || async { told() > 0 }).await;
+    let said = sidecar.said();
+    assert!(said.contains("its ACL refuses") && !said.contains("it does not answer"), "{said}");
+    assert_eq!(told(), 1, "{said}");
+}
+
+/// A way to a Redis that swallows what a client says until somebody has asked by hand, which shows
+/// by the empty line after the first command.
+async fn deaf_until_probed(port: u16) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback has a port");
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let is_probed = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let is_probed = Arc::clone(&is_probed);
+            tokio::spawn(async move {
+                let mut begun = Vec::new();
+                while !is_probed.load(Ordering::SeqCst) {
+                    if stream.read_buf(&mut begun).await? == 0 {
+                        return Ok(());
+                    }
+                    if begun.ends_with(b"\r\n\r\n") {
+                        is_probed.store(true, Ordering::SeqCst);
+                    }
+                }
+                let mut redis = TcpStream::connect(("127.0.0.1", port)).await?;
+                redis.write_all(&begun).await?;
+                copy_bidirectional(&mut stream, &mut redis).await.map(drop)
+            });
+        }
+    });
+    address
 }
 
 /// 751. So says `check`. It printed Rust's own form of some errors.

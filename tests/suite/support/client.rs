@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::header::HOST;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 type Content = UnsyncBoxBody<Bytes, Infallible>;
 
+type Unsent = TrySendError<Request<Content>>;
+
 /// A connection.
 enum Connection {
     One(http1::SendRequest<Content>),
@@ -45,10 +47,11 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, request: Request<Content>) -> hyper::Result<Response<Incoming>> {
+    /// Sends a request, which comes back with the error if nothing of it was sent.
+    async fn send(&mut self, request: Request<Content>) -> Result<Response<Incoming>, Unsent> {
         match self {
-            Self::One(connection) => connection.send_request(request).await,
-            Self::Two(connection) => connection.send_request(request).await,
+            Self::One(connection) => connection.try_send_request(request).await,
+            Self::Two(connection) => connection.try_send_request(request).await,
         }
     }
 }
@@ -166,7 +169,18 @@ impl Client {
             Some(connection) => connection,
             None => self.connect().await?,
         });
-        timeout(PATIENCE, connection.send(request)).await?.map_err(io::Error::other)
+        let mut failed = match timeout(PATIENCE, connection.send(request)).await? {
+            Ok(response) => return Ok(response),
+            Err(failed) => failed,
+        };
+        // The connection was closed while it was idle, as it may be: nothing of the request was
+        // sent, and any client sends it on another connection.
+        let Some(request) = failed.take_message() else {
+            return Err(io::Error::other(failed.into_error()));
+        };
+        let connection = self.connection.insert(self.connect().await?);
+        let response = timeout(PATIENCE, connection.send(request)).await?;
+        response.map_err(|failed| io::Error::other(failed.into_error()))
     }
 
     async fn connect(&self) -> io::Result<Connection> {
