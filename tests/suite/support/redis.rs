@@ -12,6 +12,11 @@ use tempfile::TempDir;
 
 use super::process::{free_port, signal};
 
+/// How many ports are tried.
+const TRIES: usize = 10;
+/// How often a server is asked whether it answers, with 10 ms in between.
+const PATIENCE: usize = 3000;
+
 /// The server. Dropping it kills the process.
 pub struct RedisServer {
     /// The port of the loopback on which it listens, or would.
@@ -23,9 +28,14 @@ pub struct RedisServer {
 impl RedisServer {
     /// A server that answers.
     pub fn start() -> Self {
-        let mut server = Self::absent();
-        server.restart();
-        server
+        // A port may be taken between its choice and its use.
+        for _ in 0..TRIES {
+            let mut server = Self::absent();
+            if server.begin(&[]) {
+                return server;
+            }
+        }
+        panic!("redis-server ends each time");
     }
 
     /// A port on which nobody listens yet: connections to it are refused until
@@ -56,6 +66,11 @@ impl RedisServer {
     /// Starts the server with what a dump holds, or empty when that is nothing, and returns when it
     /// answers.
     pub fn restart_with(&mut self, dump: &[u8]) {
+        assert!(self.begin(dump), "port {} is taken", self.port);
+    }
+
+    /// Whether the server could start with what a dump holds, and answers.
+    fn begin(&mut self, dump: &[u8]) -> bool {
         self.kill();
         if !dump.is_empty() {
             std::fs::write(self.dump_file(), dump)
@@ -80,12 +95,21 @@ impl RedisServer {
             .spawn()
             .expect("redis-server is installed (tests/run installs it)");
         self.child = Some(child);
-        for _ in 0..500 {
-            if self.command("PING").is_some_and(|answer| answer.starts_with("+PONG")) {
+        for _ in 0..PATIENCE {
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("its state can be asked for").is_some() {
+                return false;
+            }
+            // Whoever answers may be another one, on whose port this one cannot start.
+            let own = format!("process_id:{}\r\n", child.id());
+            let answers = |command, text: &str| {
+                self.command(command).is_some_and(|answer| answer.contains(text))
+            };
+            if answers("PING", "+PONG") && answers("INFO server", &own) {
                 // It is loaded, and must not be there at the next start. Without one there is
                 // nothing to remove.
                 let _ = std::fs::remove_file(self.dump_file());
-                return;
+                return true;
             }
             sleep(Duration::from_millis(10));
         }

@@ -1,6 +1,7 @@
 //! A `redis-server` that is reached in other ways than by a plain port: a Unix socket, a password,
 //! an ACL user, TLS.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -77,14 +78,24 @@ impl RedisKind {
             if self.child.try_wait().expect("its state can be asked for").is_some() {
                 return None;
             }
-            if UnixStream::connect(&self.socket).is_ok()
-                && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-            {
+            if self.answers() {
                 return Some(self);
             }
             sleep(Duration::from_millis(10));
         }
         panic!("redis-server on port {} does not answer", self.port);
+    }
+}
+
+impl RedisKind {
+    /// Whether it replies to a command, be it with an error. It listens before it knows whether it
+    /// can start: the port of its cluster's bus comes last.
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(&self.socket) else { return false };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let is_answered =
+            stream.write_all(b"PING\r\n").is_ok() && matches!(stream.read(&mut [0; 1]), Ok(1..));
+        is_answered && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
     }
 }
 

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 use super::process::{free_port, signal};
 
+/// How many ports are tried.
+const TRIES: usize = 10;
+
 /// The process. Dropping it kills it.
 pub struct RedisNode {
     /// The port of the loopback on which it listens.
@@ -20,6 +23,10 @@ pub struct RedisNode {
 impl RedisNode {
     /// A server with these arguments besides where it listens.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::started(|| Self::spawn(arguments))
+    }
+
+    fn spawn(arguments: &[&str]) -> Self {
         let (port, directory) = (free_port(), folder());
         let mut command = Command::new("redis-server");
         command.args([
@@ -38,6 +45,10 @@ impl RedisNode {
 
     /// A sentinel that watches over the master on this port under the name `mymaster`.
     pub fn sentinel(master: u16) -> Self {
+        Self::started(|| Self::spawn_sentinel(master))
+    }
+
+    fn spawn_sentinel(master: u16) -> Self {
         let (port, directory) = (free_port(), folder());
         let file = directory.path().join("sentinel.conf");
         let text = format!(
@@ -57,9 +68,23 @@ impl RedisNode {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed (tests/run installs it)");
-        let node = Self { port, child, _directory: directory };
-        until("a Redis answers", || node.ask(&["PING"]) == "PONG");
-        node
+        Self { port, child, _directory: directory }
+    }
+
+    /// A process that answers. A port may be taken between its choice and its use, that of a
+    /// cluster's bus as well: such a process ends, and another one gets other ports.
+    fn started(spawn: impl Fn() -> Self) -> Self {
+        for _ in 0..TRIES {
+            let (mut node, mut has_ended) = (spawn(), false);
+            until("a Redis answers", || {
+                has_ended = node.child.try_wait().expect("its state can be asked for").is_some();
+                has_ended || node.ask(&["PING"]) == "PONG"
+            });
+            if !has_ended {
+                return node;
+            }
+        }
+        panic!("redis-server ends each time");
     }
 
     /// What it answers, as `redis-cli` prints it for programs; nothing when it does not answer.
@@ -104,11 +129,11 @@ fn folder() -> TempDir {
 
 /// Waits, without a runtime, until processes have found each other.
 pub fn until(what: &str, mut check: impl FnMut() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..1200 {
         if check() {
             return;
         }
         sleep(Duration::from_millis(50));
     }
-    panic!("not within 20 s: {what}");
+    panic!("not within a minute: {what}");
 }
