@@ -1,6 +1,7 @@
 //! A real `redis-server` for one test, which can be stopped, killed and started again on the same
 //! port.
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -11,6 +12,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::{free_port, signal};
+
+/// Names another server than `redis-server`, such as a `valkey-server`: every test that starts a
+/// Redis starts this program.
+const SERVER_VARIABLE: &str = "SIDECACHE_REDIS_SERVER";
+
+/// The program that tests start as their Redis.
+pub fn server_program() -> OsString {
+    std::env::var_os(SERVER_VARIABLE).unwrap_or_else(|| "redis-server".into())
+}
 
 /// The server. Dropping it kills the process.
 pub struct RedisServer {
@@ -61,7 +71,7 @@ impl RedisServer {
             std::fs::write(self.dump_file(), dump)
                 .expect("the temporary directory can be written to");
         }
-        let child = Command::new("redis-server")
+        let child = Command::new(server_program())
             .args([
                 "--port",
                 &self.port.to_string(),
