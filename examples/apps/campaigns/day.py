@@ -82,6 +82,16 @@ def write_a_note(person, hour):
 
 
 def strangers(world):
+    odd = world.user("odd", profile="program",
+                     headers={"Authorization": f"Bearer {TOKENS['acme']}.odd"})
+    for _ in range(2):
+        odd.send("HEAD", "/api/campaigns/1", "page")
+        odd.send("OPTIONS", "/api/campaigns/1", "page")
+        odd.page("/api/campaigns/", expect=404)
+        odd.page("/api/campaigns?budget_from=%31000&budget_from=7")
+        odd.page("/api/campaigns/1", headers={"Cache-Control": "no-cache", "Pragma": "no-cache"})
+        odd.page("/api/campaigns/1", headers={"X-Requested-With": "XMLHttpRequest"})
+        odd.page("/api/campaigns/1", headers={"X-Feature-Flags": "beta"})
     stranger = world.user("a stranger", profile="program",
                           headers={"Authorization": "Bearer acme-7d1f0c55e9b24a6"})
     stranger.page("/api/campaigns", expect=401)

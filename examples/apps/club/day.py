@@ -31,6 +31,10 @@ def day(world):
         if hour == 6:
             reply(members[1], hour)
     guests[0].page("/topics/99/", expect=404)
+    for guest in guests[:2]:
+        guest.page("/topics", expect=301)
+        guest.page("/topics/%33/")
+        guest.page("/topics/3/?page=1&page=2")
     guests[0].page("/members/me/", expect=302)
     guests[1].write("POST", "/topics/new/", form={"title": "spam"}, expect=403)
     sent = {"csrfmiddlewaretoken": token(members[1])}

@@ -196,8 +196,11 @@ class Browser:
         try:
             return self._try(connection, method, target, sent, body)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            # A kept connection may have been closed in between, as every browser expects.
             connection.close()
+            # A kept connection may have been closed in between, as every browser expects. A write
+            # may have been done all the same.
+            if method not in ("GET", "HEAD"):
+                raise
             return self._try(connection, method, target, sent, body)
 
     def _try(self, connection, method, target, sent, body):

@@ -33,6 +33,15 @@ def day(world):
             change(shops[0], clerks[0], hour)
         if hour == 5:
             mutate(shops[2], hour)
+    for _ in range(2):
+        shops[0].send("HEAD", "/api/orders/1", "page")
+        shops[0].send("OPTIONS", "/api/orders/1", "page")
+        shops[0].page("/API/Orders/1")
+        shops[0].page("/api/orders/1/")
+        shops[0].page("/api/orders?state=open&state=sent")
+        shops[0].page("/api/orders?state[]=open")
+        shops[0].page("/api/orders/1", headers={"If-None-Match": "*"})
+        shops[0].page("/api/orders/1", headers={"If-Modified-Since": "Sun, 06 Nov 1994 08:49:37 GMT"})
     stranger = world.user("a stranger", profile="program")
     stranger.page("/api/orders", expect=401)
     stranger.write("POST", "/graphql", json_body={"query": "{ orders { id } }"}, expect=401)

@@ -158,6 +158,7 @@ if __name__ == "__main__":
     # With its protocol named, asyncio sends small packets at once (TCP_NODELAY).
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", int(os.environ.get("PORT", 0))))
+    listener.listen()
     print(f"listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
     settings = uvicorn.Config(app, log_level="warning", proxy_headers=False)
     uvicorn.Server(settings).run(sockets=[listener])

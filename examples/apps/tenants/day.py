@@ -68,4 +68,9 @@ def outsiders(world, user):
     forged.headers["Authorization"] = user.headers["Authorization"][:-4] + "AAAA"
     forged.page("/api/projects", expect=401)
     user.page("/api/projects/99", expect=404)
+    for _ in range(2):
+        user.page("/api/projects/", expect=307)
+        user.page("/api/projects/1/tasks?done=true&done=false")
+        user.page("/api/projects/1/tasks?done=perhaps", expect=422)
+        user.page("/api/projects/1/tasks?DONE=true")
     user.page("/api/projects/none", expect=422)
