@@ -56,7 +56,7 @@ pub fn evaluate(
 fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     let mut lines = request.get_all(IF_NONE_MATCH).iter();
     if let (Some(only), None) = (lines.next(), lines.next())
-        && only.as_bytes().trim_ascii() == b"*"
+        && (only.as_bytes().trim_ascii() == b"*" || is_unquoted_tag(only, etag))
     {
         return true;
     }
@@ -78,6 +78,15 @@ fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
         }
     }
     found
+}
+
+/// Whether the field is the very `ETag` of the response, which is no entity-tag by the grammar:
+/// Bottle and others send it without quotes, and compare it with the field as it is.
+fn is_unquoted_tag(only: &HeaderValue, etag: Option<&HeaderValue>) -> bool {
+    let unquoted = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x7e);
+    etag.is_some_and(|etag| {
+        only == etag && !etag.is_empty() && etag.as_bytes().iter().all(unquoted)
+    })
 }
 
 /// Whether the response is unmodified since the date in `If-Modified-Since` (RFC 9110 13.1.3).
@@ -237,6 +246,15 @@ mod tests {
             &[","],
         ] {
             assert_eq!(by_etag(lines, Some("\"abc\"")), ConditionOutcome::Full, "{lines:?}");
+        }
+        // Without quotes, only the field as it came counts.
+        assert_eq!(by_etag(&["abc"], Some("abc")), ConditionOutcome::NotModified);
+        for lines in [&["abc, abc"][..], &["abc", "abc"], &["W/abc"], &["ab"], &["\"abc\""], &[""]]
+        {
+            assert_eq!(by_etag(lines, Some("abc")), ConditionOutcome::Full, "{lines:?}");
+        }
+        for etag in ["", "a,b", "a b", "\"abc", "abc, abc"] {
+            assert_eq!(by_etag(&[etag], Some(etag)), ConditionOutcome::Full, "{etag:?}");
         }
         for etag in [None, Some("abc"), Some("\"abc"), Some("\"abc\"x"), Some("\"abc\", \"abc\"")] {
             assert_eq!(by_etag(&["\"abc\""], etag), ConditionOutcome::Full, "{etag:?}");

@@ -104,10 +104,16 @@ impl Exchanger {
     /// SECURITY: an origin that leaves a body unread takes it for the next request, and the
     /// response to that for the response to whoever is next on the connection (CL.0). Origins
     /// expect content with POST, PUT and PATCH alone (RFC 9110 9.3).
+    ///
+    /// SECURITY: the same harm comes from an origin that sends a body with the response to a HEAD,
+    /// as Django does under waitress: what comes late is the next response on the connection.
     fn may_share_after(&self, request: &Request<Body>) -> bool {
-        request.body().is_empty()
-            || self.reuse_after_body
-                && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+        match *request.method() {
+            Method::HEAD => false,
+            _ if request.body().is_empty() => true,
+            Method::POST | Method::PUT | Method::PATCH => self.reuse_after_body,
+            _ => false,
+        }
     }
 }
 

@@ -85,6 +85,39 @@ async fn a_connection_is_used_again_after_a_body_only_where_bodies_are_read() {
     }
 }
 
+/// Django under waitress sends the body with a HEAD. Where it came late, it was the response to
+/// whoever was next on the connection: a 502, or what the body says.
+#[tokio::test]
+async fn a_connection_is_not_used_again_after_a_head() {
+    let body = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nother";
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    let address = app(move |mut conn, _| {
+        let head = head.clone();
+        async move {
+            let mut late = "";
+            while let Some(request) = conn.head().await {
+                if request.starts_with("HEAD ") {
+                    conn.say(&head).await;
+                    late = body;
+                } else {
+                    conn.say(late).await;
+                    conn.say(OK).await;
+                }
+            }
+        }
+    })
+    .await;
+    let (upstream, counters) = client(settings(address));
+    let choice = ConnectionChoice::Pooled;
+    for _ in 0..2 {
+        let head = request(Method::HEAD, Body::full(""));
+        assert_eq!(text(upstream.send(&choice, head).await.unwrap()).await, "");
+        assert_eq!(text(upstream.send(&choice, get()).await.unwrap()).await, "ok");
+    }
+    // The second HEAD takes the connection of the first GET.
+    assert_eq!((counters.connects.get(), counters.reused.get()), (3, 1));
+}
+
 #[tokio::test]
 async fn a_response_before_the_end_of_the_request_ends_the_connection() {
     // Larger than what the kernel takes in for an origin that does not read.

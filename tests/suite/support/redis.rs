@@ -1,6 +1,7 @@
 //! A real `redis-server` for one test, which can be stopped, killed and started again on the same
 //! port.
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -16,6 +17,14 @@ use super::process::{free_port, signal};
 const TRIES: usize = 10;
 /// How often a server is asked whether it answers, with 10 ms in between.
 const PATIENCE: usize = 3000;
+/// Names another server than `redis-server`, such as a `valkey-server`: every test that starts a
+/// Redis starts this program.
+const SERVER_VARIABLE: &str = "SIDECACHE_REDIS_SERVER";
+
+/// The program that tests start as their Redis.
+pub fn server_program() -> OsString {
+    std::env::var_os(SERVER_VARIABLE).unwrap_or_else(|| "redis-server".into())
+}
 
 /// The server. Dropping it kills the process.
 pub struct RedisServer {
@@ -76,7 +85,7 @@ impl RedisServer {
             std::fs::write(self.dump_file(), dump)
                 .expect("the temporary directory can be written to");
         }
-        let child = Command::new("redis-server")
+        let child = Command::new(server_program())
             .args([
                 "--port",
                 &self.port.to_string(),

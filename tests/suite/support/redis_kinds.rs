@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::free_port;
+use super::redis::server_program;
 
 /// How many ports are tried.
 const TRIES: usize = 10;
@@ -42,7 +43,7 @@ impl RedisKind {
     fn spawn(port_option: &str, arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (port, socket) = (free_port(), directory.path().join("redis.sock"));
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server_program());
         if port_option != "--port" {
             command.args(["--port", "0"]);
         }

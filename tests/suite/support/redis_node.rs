@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::{free_port, signal};
+use super::redis::server_program;
 
 /// How many ports are tried.
 const TRIES: usize = 10;
@@ -28,7 +29,7 @@ impl RedisNode {
 
     fn spawn(arguments: &[&str]) -> Self {
         let (port, directory) = (free_port(), folder());
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server_program());
         command.args([
             "--port",
             &port.to_string(),
@@ -58,7 +59,7 @@ impl RedisNode {
             directory.path().display()
         );
         std::fs::write(&file, text).expect("the temporary directory can be written to");
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server_program());
         command.arg(&file).arg("--sentinel");
         Self::run(port, directory, &mut command)
     }
