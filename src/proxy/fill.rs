@@ -19,6 +19,7 @@ use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::authorization::record_confirmation;
+use crate::proxy::fill::guest_proof::{GuestProof, own_request};
 use crate::proxy::fill::origin_response::OriginResponse;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
@@ -37,6 +38,7 @@ use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
 
 mod authorization;
+mod guest_proof;
 mod origin_response;
 mod own_redirect;
 pub(super) mod request;
@@ -53,6 +55,10 @@ pub(super) async fn fill(
     // A fill that this request has followed may have been refused meanwhile.
     if resources.fills.is_refused(&context.refusal_key(), resources.clock.wall()) {
         let outcome = Outcome::bypass(Reason::FillRefused);
+        return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
+    }
+    if context.guests_differ(resources) {
+        let outcome = Outcome::bypass(Reason::GuestsDiffer);
         return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
     }
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
@@ -256,10 +262,22 @@ pub(super) async fn run_fill(
     }
     let OriginResponse { response, requested, received, revalidated } = origin;
     let confirmed = revalidated.is_some();
+    if let Some(outcome) = own_request(&request, &response) {
+        // The fill goes on for the others.
+        let _ =
+            std::mem::replace(&mut sender, oneshot::channel().0).send(FillResult::Refused(outcome));
+    }
     let store = &resources.store;
-    match decide_store(store, &request, &response, (requested, received), revalidated.clone()) {
-        Ok(decision) => {
-            stream_and_store(resources, request, leader, sender, response, decision).await;
+    let times = (requested, received);
+    let decided = decide_store(store, &request, &response, times, revalidated.clone());
+    let decided = decided.and_then(|decision| {
+        let state = (confirmed, leader.is_some());
+        let proof = GuestProof::for_response(resources, &request, response.headers(), state)?;
+        Ok((decision, proof))
+    });
+    match decided {
+        Ok((decision, proof)) => {
+            stream_and_store(resources, request, leader, sender, response, (decision, proof)).await;
         }
         Err(reason) => {
             let vary = request.variants_by(response.headers());
@@ -267,7 +285,9 @@ pub(super) async fn run_fill(
             drop_stale(resources, &request, supersedes, confirmed, reason).await;
             match leader {
                 // An accident, not a habit: the next request may lead for all again.
-                Some(leader) if status.is_server_error() => leader.finish_unshared(),
+                Some(leader) if status.is_server_error() || reason == Reason::GuestsUncompared => {
+                    leader.finish_unshared();
+                }
                 Some(leader) => leader.finish_uncacheable(received),
                 None => {}
             }

@@ -18,6 +18,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
 use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
+use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::hit::named;
 use crate::proxy::resources::Resources;
@@ -54,7 +55,7 @@ pub(crate) async fn stream_and_store(
     leader: Option<Leader>,
     sender: oneshot::Sender<FillResult>,
     response: Response<Body>,
-    decision: StoreDecision,
+    (decision, proof): (StoreDecision, Option<GuestProof>),
 ) {
     let revalidated = decision.revalidated.is_some();
     let now = resources.clock.date();
@@ -80,7 +81,7 @@ pub(crate) async fn stream_and_store(
         vary: decision.policy.vary.clone(),
         origin: call,
     });
-    let mut leader = leader.and_then(|leader| {
+    let share = |leader: Leader| {
         let head = || SharedHead {
             status,
             headers: shareable.clone(),
@@ -91,14 +92,31 @@ pub(crate) async fn stream_and_store(
             variant: decision.key.hash(),
             digest: digest_for_sharing(&request, &decision, &shareable),
         };
-        share(leader, head, &shared_body, &decision)
-    });
+        let_follow(leader, head, &shared_body, &decision)
+    };
+    // What is to be proven first is shared afterwards.
+    let mut leader = if proof.is_some() { leader } else { leader.and_then(share) };
     let route = Arc::clone(&request.route);
     let streamed = stream_body(resources, &mut body, &shared_body, leader.as_mut()).await;
-    let tail = match streamed {
+    let mut tail = match streamed {
         Ok(tail) => tail,
         Err(reason) => return resources.counters.store_aborted.count(reason, &route),
     };
+    if let Some(proof) = proof {
+        // The guest who began it does not wait for the others' sake.
+        if let Some(chunk) = tail.last.take() {
+            shared_body.push(chunk).await;
+        }
+        shared_body.complete();
+        let body = shared_body.chunks();
+        if let Err(reason) = proof.prove(resources, &request, (status, &shareable), body).await {
+            if let Some(leader) = leader {
+                leader.finish_unshared();
+            }
+            return resources.counters.store_aborted.count(reason, &route);
+        }
+        leader = leader.and_then(share);
+    }
     let storing =
         store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
     // The last chunk is held back until the response is stored, so that a client that has the whole
@@ -138,7 +156,7 @@ fn note_freshness(resources: &Resources, request: &FillRequest, decision: &Store
 }
 
 /// Lets the followers read along, where the response is fresh.
-fn share(
+fn let_follow(
     leader: Leader,
     head: impl FnOnce() -> SharedHead,
     body: &SharedBody,
