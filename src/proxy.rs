@@ -156,7 +156,8 @@ impl Proxy {
             server_timing::add(answered.response.headers_mut(), &answered.outcome, duration);
         }
         self.record_subject(&config, &answered);
-        if let Some(caller) = caller {
+        // SECURITY: the origin has not seen what a guest sends.
+        if let Some(caller) = caller.filter(|_| !pending.is_guest()) {
             self.record_caller(&config, &caller, &answered);
         }
         if let Some(record) = record {
@@ -193,6 +194,9 @@ impl Proxy {
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
+        if plan.route().is_some_and(|route| route.is_for_guests()) {
+            pending.set_guest();
+        }
         // A write that only passes counts, too: the rules of another process may cache what it
         // changes.
         let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());

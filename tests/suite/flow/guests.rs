@@ -282,10 +282,10 @@ async fn r1109_followers_wait_for_the_proof_and_get_nothing_without_it() {
         let others: Vec<_> = (1..6).map(guest).collect();
         waiting(sidecar.admin, 5).await;
         gate.release();
-        let first = leader.await.expect("a reply").text();
+        let first = leader.await.expect("a reply").text().to_owned();
         let mut texts: Vec<String> = Vec::new();
         for other in others {
-            texts.push(other.await.expect("a reply").text());
+            texts.push(other.await.expect("a reply").text().to_owned());
         }
         if is_same {
             assert!(texts.iter().all(|text| *text == first), "{texts:?}");
@@ -349,7 +349,6 @@ async fn r1111_a_signed_session_says_who_is_a_guest() {
          strip_set_cookie = [\"session\"]\n"
     );
     let sidecar = Sidecar::start(app.address, &rules).await;
-    let mut client = Client::new(sidecar.address);
     let session = |payload: Value| format!("session={}", signed(SECRET, &payload, now() - 60));
     get(&sidecar, "/page/1", "").await;
     for guest in [json!({}), json!({ "csrf_token": "a" }), json!({ "_flashes": [], "x": 1 })] {
@@ -360,7 +359,7 @@ async fn r1111_a_signed_session_says_who_is_a_guest() {
         let cookies = session(json!({ "_user_id": name, "csrf_token": "b" }));
         for cache in ["MISS", "HIT"] {
             let reply = get(&sidecar, "/page/1", &cookies).await;
-            assert_eq!((reply.text(), reply.cache()), (format!("hello \"{name}\""), cache));
+            assert!(reply.is(cache, &format!("hello \"{name}\"")), "{}", reply.cache_status());
         }
     }
     // A session that is not verified may be anybody's, and the app knows who is remembered.
@@ -378,4 +377,22 @@ async fn r1112_the_rules_in_force_say_who_is_signed_in() {
     assert_eq!(rules["routes"][0]["signed_in"]["cookies"], json!(["logged_in_*", "remember"]));
     let ls = sidecar.admin_get("/memory?route=/page/{*rest}").await;
     assert_eq!(ls.status, 200, "{}", ls.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1113_a_hit_of_a_guest_does_not_say_that_the_app_knows_the_caller() {
+    let app = Origin::start(|request| match request.method.as_str() {
+        "GET" => Response::ok("hello guest"),
+        _ => Response::status(302, "").header("location", "/login"),
+    });
+    let rules = RULES.replace("[credential]", "[credential]\nlogin_paths = [\"/login\"]");
+    let sidecar = Sidecar::start(app.address, &rules).await;
+    let cookies = [("cookie", "sid=1")];
+    for cache in ["MISS", "HIT"] {
+        assert_eq!(get(&sidecar, "/page/a", "sid=1").await.cache(), cache);
+    }
+    // The app refuses the write of a stranger, so that it purges nothing.
+    let refused = Client::new(sidecar.address).send("POST", "/page/a", &cookies, "x").await;
+    assert_eq!(refused.status, 302);
+    assert_eq!(get(&sidecar, "/page/a", "sid=1").await.cache(), "HIT");
 }
