@@ -194,9 +194,7 @@ impl Proxy {
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
-        if plan.route().is_some_and(|route| route.is_for_guests()) {
-            pending.set_guest();
-        }
+        pending.set_guest(plan.route());
         // A write that only passes counts, too: the rules of another process may cache what it
         // changes.
         let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());

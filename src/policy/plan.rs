@@ -1,9 +1,9 @@
 //! What to do with a request, decided from the rules alone, before any lookup. Pure: the proxy acts
 //! on a plan, and `explain` prints it.
 //!
-//! `rules` holds the rules and the request they read, `lookup` the key of a request that the cache
-//! may answer, `canonical` the parts that the key is made of, `variant` its variants,
-//! `fill_request` what the origin receives on a fill, `guests` who is one, `mutation` what a write purges, and
+//! `rules` holds the rules and the request they read, `guests` who is one, `lookup` the key of a
+//! request that the cache may answer, `canonical` the parts that the key is made of, `variant` its
+//! variants, `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
 //! `write_methods` which methods it may have.
 
 use std::sync::Arc;

@@ -12,7 +12,6 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::fronts::Fronts;
 use crate::policy::glob::Glob;
 use crate::policy::jwt::TokenPlace;
-use crate::policy::route::fingerprint::fingerprint;
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
 use crate::policy::signed_in::SignedIn;
@@ -230,7 +229,7 @@ impl Route {
         response_rules: &Arc<ResponseRules>,
     ) -> Self {
         let guests = spec.signed_in.clone().map(|signed_in| {
-            let guest_spec = guests::guest_spec(&spec, credential);
+            let guest_spec = spec.for_guests(credential);
             let guest_of = Some(signed_in.clone());
             let route = Self::policy(id, guest_spec, guest_of, credential, fronts, response_rules);
             GuestRule { signed_in, route: Arc::new(route) }
@@ -274,7 +273,7 @@ impl Route {
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
         let headers = HeaderRules::new(&spec, &fields, credential, fronts);
-        let fingerprint = fingerprint(&spec, guest_of.as_ref(), credential, fronts, response_rules);
+        let fingerprint = spec.fingerprint(guest_of.as_ref(), credential, fronts, response_rules);
         Self {
             id,
             spec,

@@ -1,12 +1,14 @@
 //! A request whose client leaves before its response begins: it is dropped where it stands, and
 //! here it is counted, logged and traced.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::HeaderMap;
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::route::Route;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::resources::Resources;
@@ -48,9 +50,11 @@ impl<'a> PendingRequest<'a> {
         self.route.store(route.map_or(0, |route| route + 1), Relaxed);
     }
 
-    /// It goes by the policy for guests.
-    pub(super) fn set_guest(&self) {
-        self.guest.store(true, Relaxed);
+    /// It goes by this route's policy.
+    pub(super) fn set_guest(&self, route: Option<&Arc<Route>>) {
+        if route.is_some_and(|route| route.is_for_guests()) {
+            self.guest.store(true, Relaxed);
+        }
     }
 
     /// Whether it goes by the policy for guests, so that its response says nothing of its caller.

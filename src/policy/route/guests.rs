@@ -1,8 +1,8 @@
 //! The policy of a route for its guests: who has nothing of `signed_in`.
 //!
 //! It is a route of its own beside that of the file, in scope `public` and with the same place in
-//! metrics, so that every rule of that scope holds for guests: their fills carry neither cookies nor
-//! credentials, apart from cookies that fields of the key read.
+//! metrics, so that every rule of that scope holds for guests: their fills carry neither cookies
+//! nor credentials, apart from cookies that fields of the key read.
 //!
 //! Invariants:
 //! 1. No part of a guest's key comes from a session, a token or a credential.
@@ -49,25 +49,27 @@ fn tells_caller(field: &Field, credential: &CredentialRule) -> bool {
     }
 }
 
-/// The settings of a route for its guests.
-pub(super) fn guest_spec(spec: &RouteSpec, credential: &CredentialRule) -> RouteSpec {
-    let key = spec.key.iter().filter(|field| !tells_caller(field, credential));
-    // A tag by the caller's name is for what is stored for that caller.
-    let names_caller = |field: &Arc<Field>| field.source == FieldSource::Caller;
-    let tags = spec.tags.iter().filter(|template| !template.fields().any(names_caller));
-    let passed = spec.pass_headers.iter().filter(|name| {
-        **name != COOKIE && **name != AUTHORIZATION && !credential.headers.contains(*name)
-    });
-    RouteSpec {
-        scope: Scope::Public,
-        key: key.cloned().collect(),
-        tags: tags.cloned().collect(),
-        pass_headers: passed.cloned().collect(),
-        vary_cookie: VaryCookie::Ignore,
-        admit: AdmitRule::Entry,
-        revalidate_after: None,
-        signed_in: None,
-        ..spec.clone()
+impl RouteSpec {
+    /// The settings of a route for its guests.
+    pub(super) fn for_guests(&self, credential: &CredentialRule) -> Self {
+        let key = self.key.iter().filter(|field| !tells_caller(field, credential));
+        // A tag by the caller's name is for what is stored for that caller.
+        let names_caller = |field: &Arc<Field>| field.source == FieldSource::Caller;
+        let tags = self.tags.iter().filter(|template| !template.fields().any(names_caller));
+        let passed = self.pass_headers.iter().filter(|name| {
+            **name != COOKIE && **name != AUTHORIZATION && !credential.headers.contains(*name)
+        });
+        Self {
+            scope: Scope::Public,
+            key: key.cloned().collect(),
+            tags: tags.cloned().collect(),
+            pass_headers: passed.cloned().collect(),
+            vary_cookie: VaryCookie::Ignore,
+            admit: AdmitRule::Entry,
+            revalidate_after: None,
+            signed_in: None,
+            ..self.clone()
+        }
     }
 }
 

@@ -103,16 +103,9 @@ pub(crate) async fn stream_and_store(
         Err(reason) => return resources.counters.store_aborted.count(reason, &route),
     };
     if let Some(proof) = proof {
-        // The guest who began it does not wait for the others' sake.
-        if let Some(chunk) = tail.last.take() {
-            shared_body.push(chunk).await;
-        }
-        shared_body.complete();
-        let body = shared_body.chunks();
-        if let Err(reason) = proof.prove(resources, &request, (status, &shareable), body).await {
-            if let Some(leader) = leader {
-                leader.finish_unshared();
-            }
+        let head = (status, &shareable);
+        let proven = prove(resources, &request, proof, head, &shared_body, &mut tail).await;
+        if let Err(reason) = proven {
             return resources.counters.store_aborted.count(reason, &route);
         }
         leader = leader.and_then(share);
@@ -132,6 +125,16 @@ pub(crate) async fn stream_and_store(
         Ok(stored) => stored,
         Err(_) => storing.await,
     };
+    end_fill(resources, leader, stored, &route);
+}
+
+/// Tells the others how a fill has ended.
+fn end_fill(
+    resources: &Resources,
+    mut leader: Option<Leader>,
+    stored: Result<(), Reason>,
+    route: &Route,
+) {
     match (stored, &mut leader) {
         // The other sidecars are notified when the leader is dropped.
         (Ok(()), Some(leader)) => leader.mark_stored(),
@@ -140,9 +143,26 @@ pub(crate) async fn stream_and_store(
             if let (Reason::TooLarge, Some(leader)) = (reason, leader) {
                 leader.remember_uncacheable(resources.clock.wall());
             }
-            resources.counters.store_aborted.count(reason, &route);
+            resources.counters.store_aborted.count(reason, route);
         }
     }
+}
+
+/// Proves a response to be the same for all guests. The guest who began the fill gets the end of it
+/// before, and does not wait for the others' sake.
+async fn prove(
+    resources: &Resources,
+    request: &FillRequest,
+    proof: GuestProof,
+    head: (StatusCode, &HeaderMap),
+    shared_body: &SharedBody,
+    tail: &mut BodyTail,
+) -> Result<(), Reason> {
+    if let Some(chunk) = tail.last.take() {
+        shared_body.push(chunk).await;
+    }
+    shared_body.complete();
+    proof.prove(resources, request, head, shared_body.chunks()).await
 }
 
 /// Notes how long such a response is fresh, and returns for how many seconds this one will be
