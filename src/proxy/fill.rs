@@ -19,7 +19,7 @@ use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::authorization::record_confirmation;
-use crate::proxy::fill::guest_proof::{GuestProof, own_request};
+use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::origin_response::OriginResponse;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
@@ -277,7 +277,7 @@ fn decide(
     leads: bool,
     sender: &mut oneshot::Sender<FillResult>,
 ) -> Result<(StoreDecision, Option<GuestProof>), Reason> {
-    if let Some(outcome) = own_request(request, &origin.response) {
+    if let Some(outcome) = request.own_request(origin.response.headers()) {
         // The fill goes on for the others.
         let nobody = oneshot::channel().0;
         let _ = std::mem::replace(sender, nobody).send(FillResult::Refused(outcome));

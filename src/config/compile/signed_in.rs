@@ -34,6 +34,11 @@ pub(super) fn signed_in(
     let Some(given) = file.signed_in.given() else {
         return matches!(file.signed_in, Setting::Absent).then_some(None);
     };
+    let is_public = file.scope.get().is_some_and(|word| word.0 == Scope::Public);
+    if is_public && context.report.is_default(&given.span) {
+        // What `[defaults]` says is for the other routes.
+        return Some(None);
+    }
     let form = &given.value;
     let cookies = match form.cookie.given() {
         None => Vec::new(),

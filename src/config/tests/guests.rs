@@ -47,7 +47,7 @@ fn each_mistake_in_signed_in_is_told() {
         ("", "signed_in = { cookie = \"a b\" }", "is not a valid cookie name", "only the name"),
         ("", "signed_in = { cookie = 1 }", "a name or a list of names", "in quotes"),
         ("", "signed_in = \"wp\"", "a table", "{ cookie = \"wordpress_logged_in_*\" }"),
-        ("", "signed_in = { cookies = \"a\" }", "unknown key `cookies`", "cookie"),
+        ("", "signed_in = { cookies = \"a\" }", "has no key `cookies`", "`cookie`"),
         (FIELDS, "signed_in = { field = \"usr\" }", "`usr` is no field", "\"user\""),
         (
             FIELDS,
@@ -102,4 +102,13 @@ fn what_guests_lack_is_told_where_it_keeps_them_from_the_cache() {
     let keys = "signed_in = { cookie = \"a\" }\nstrip_set_cookie = [\"connect.sid\"]";
     let config = parse(&file("", keys)).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn what_defaults_say_of_guests_is_not_for_public_routes() {
+    let before = "[defaults]\nsigned_in = { cookie = \"a\" }";
+    let config = parse(&file(before, "scope = \"public\"")).unwrap_or_else(|all| panic!("{all}"));
+    assert!(config.routes.iter().all(|route| route.guests.is_none()));
+    let config = parse(&file(before, "")).unwrap_or_else(|all| panic!("{all}"));
+    assert!(config.routes.iter().all(|route| route.guests.is_some()));
 }

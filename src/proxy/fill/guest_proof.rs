@@ -1,24 +1,20 @@
-//! A fill for guests whose answer sets cookies: the guest who began it, and the second request that
-//! proves the answer to be the same for all.
+//! A fill for guests whose answer sets cookies: the second request that proves the answer to be the
+//! same for all.
 //!
-//! Invariants:
-//! - A guest whose cookies the fill has withheld never gets the cookies of a fill: its own request
-//!   goes to the origin. Its session would be replaced, and a form in the page would belong to
-//!   another one.
-//! - No follower gets any byte of an answer that sets cookies before it is proven.
+//! Invariant: no follower gets any byte of an answer that sets cookies before it is proven. What
+//! the guest who began the fill gets is [`FillRequest::own_request`].
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, SET_COOKIE};
-use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Reason;
 use crate::proxy::fill::origin_response::send;
 use crate::proxy::fill::request::FillRequest;
 use crate::proxy::guest_proofs::{PROOF_TIMEOUT, ProofResult};
 use crate::proxy::resources::Resources;
-use crate::semantics::body::Body;
 use crate::semantics::cache_control::CacheControl;
 
 /// The response headers by which two answers are compared, besides those that may hold a token.
@@ -98,15 +94,6 @@ impl GuestProof {
             }
         }
     }
-}
-
-/// Why the request of the guest who began a fill goes to the origin as it is, if it does.
-pub(super) fn own_request(request: &FillRequest, response: &Response<Body>) -> Option<Outcome> {
-    let name = request.withheld_credential.as_ref().filter(|_| request.route.is_for_guests())?;
-    let headers = response.headers();
-    // Who is signed in by this answer has no further use for an earlier session.
-    let keeps = headers.contains_key(SET_COOKIE) && !request.signs_in(headers);
-    keeps.then(|| Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
 }
 
 async fn compare(

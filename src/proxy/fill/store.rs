@@ -162,7 +162,12 @@ async fn prove(
         shared_body.push(chunk).await;
     }
     shared_body.complete();
-    proof.prove(resources, request, head, shared_body.chunks()).await
+    let proven = proof.prove(resources, request, head, shared_body.chunks()).await;
+    if let (Err(Reason::GuestsDiffer), Some(stale)) = (proven, &request.stale) {
+        // It is no longer what the origin sends to everybody.
+        resources.store.forget(stale.key).await;
+    }
+    proven
 }
 
 /// Notes how long such a response is fresh, and returns for how many seconds this one will be

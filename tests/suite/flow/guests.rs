@@ -375,7 +375,7 @@ async fn r1112_the_rules_in_force_say_who_is_signed_in() {
     let (_app, sidecar) = scene().await;
     let rules = sidecar.admin_get("/routes").await.json();
     assert_eq!(rules["routes"][0]["signed_in"]["cookies"], json!(["logged_in_*", "remember"]));
-    let ls = sidecar.admin_get("/memory?route=/page/{*rest}").await;
+    let ls = sidecar.admin_get("/memory?route=/page/%7B*rest%7D").await;
     assert_eq!(ls.status, 200, "{}", ls.text());
 }
 
@@ -395,4 +395,13 @@ async fn r1113_a_hit_of_a_guest_does_not_say_that_the_app_knows_the_caller() {
     let refused = Client::new(sidecar.address).send("POST", "/page/a", &cookies, "x").await;
     assert_eq!(refused.status, 302);
     assert_eq!(get(&sidecar, "/page/a", "sid=1").await.cache(), "HIT");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1114_a_head_brings_a_guest_no_other_session() {
+    let (app, sidecar) = scene().await;
+    let cookies = [("cookie", "sid=mine")];
+    let reply = Client::new(sidecar.address).send("HEAD", "/page/a", &cookies, "").await;
+    assert_eq!((reply.status, reply.header("set-cookie")), (200, ""), "{}", reply.cache_status());
+    assert_eq!(app.last("/page/a").header("cookie").as_deref(), Some("sid=mine"));
 }
