@@ -168,6 +168,7 @@ impl Sidecar {
             uncovered_writes: proxy::UncoveredWrites::default(),
             refresh_permits: Arc::new(Semaphore::new(config.limits.refreshes)),
             late_keys: proxy::LateKeys::default(),
+            guest_proofs: proxy::GuestProofs::default(),
             late_purges,
             counters,
         };

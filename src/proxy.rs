@@ -36,6 +36,7 @@ pub use crate::proxy::active_config::ActiveConfig;
 pub use crate::proxy::client::ClientConnection;
 pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
+pub(crate) use crate::proxy::guest_proofs::GuestProofs;
 pub(crate) use crate::proxy::late_keys::LateKeys;
 pub(crate) use crate::proxy::late_purges::LatePurges;
 pub(crate) use crate::proxy::origin::OriginClient;
@@ -57,6 +58,7 @@ mod context;
 mod cookie_use;
 mod counters;
 mod fill;
+mod guest_proofs;
 mod head;
 mod hit;
 pub mod inspect;
@@ -154,7 +156,8 @@ impl Proxy {
             server_timing::add(answered.response.headers_mut(), &answered.outcome, duration);
         }
         self.record_subject(&config, &answered);
-        if let Some(caller) = caller {
+        // SECURITY: the origin has not seen what a guest sends.
+        if let Some(caller) = caller.filter(|_| !pending.is_guest()) {
             self.record_caller(&config, &caller, &answered);
         }
         if let Some(record) = record {
@@ -191,6 +194,7 @@ impl Proxy {
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
+        pending.set_guest(plan.route());
         // A write that only passes counts, too: the rules of another process may cache what it
         // changes.
         let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());

@@ -22,7 +22,7 @@ use crate::policy::key::view::KeyView;
 use crate::policy::key::{KeyHash, primary_hash, route_of};
 
 use crate::policy::request_target;
-use crate::policy::route::Routes;
+use crate::policy::route::{Route, Routes};
 use crate::policy::tag::Tag;
 use crate::telemetry::log::printable;
 
@@ -184,7 +184,8 @@ fn place(order: ScanOrder, text: &str) -> Result<ScanPlace, ApiError> {
 /// The fingerprints of the routes of this name.
 fn fingerprints(routes: &Routes, name: &str) -> Result<Box<[[u8; 8]]>, ApiError> {
     let named = routes.iter().filter(|route| route.name() == name);
-    let found: Box<[[u8; 8]]> = named.map(|route| route.fingerprint).collect();
+    let policies = named.flat_map(Route::policies);
+    let found: Box<[[u8; 8]]> = policies.map(|route| route.fingerprint).collect();
     if found.is_empty() {
         let hint = "its `path` as in the file; `GET /routes` lists all of them";
         return Err(ApiError::bad_request("the rules in force have no such route", hint));
@@ -196,8 +197,8 @@ fn show(listed: &ListedEntry, routes: &Routes, wall: Wall) -> ShownEntry {
     let ListedEntry { cached, state, ttl_ms, bytes } = listed;
     let entry = &cached.entry;
     let view = KeyView::of(&entry.key).unwrap_or_default();
-    let route =
-        route_of(&entry.key).and_then(|own| routes.iter().find(|route| route.fingerprint == own));
+    let of = |own| routes.iter().flat_map(Route::policies).find(|route| route.fingerprint == own);
+    let route = route_of(&entry.key).and_then(of);
     let scope = route.map(|route| route.spec.scope.as_str());
     let (primary, whole) = (primary_hash(&entry.key), KeyHash::from_canonical(&entry.key));
     // What the sidecar adds is of no use to an operator, and names callers.

@@ -16,6 +16,7 @@ use crate::policy::glob::Glob;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route, RouteSpec};
 use crate::policy::scope::Scope;
+use crate::policy::signed_in::SignedIn;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 use crate::telemetry::history::{MAX_HISTORY_BYTES, MAX_MARKS};
@@ -330,6 +331,7 @@ fn policy(route: &Route) -> Value {
                 "order": most.order.as_str(),
             }),
         },
+        "signed_in": spec.signed_in.as_ref().map(signed_in),
         "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
         "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),
         "stale_if_error_s": seconds(spec.stale_if_error),
@@ -340,9 +342,24 @@ fn policy(route: &Route) -> Value {
     })
 }
 
+/// What those have who are no guests.
+fn signed_in(rule: &SignedIn) -> Value {
+    json!({
+        "cookies": rule.cookies.iter().map(Glob::as_str).collect::<Vec<_>>(),
+        "field": rule.field.as_ref().map(|field| &*field.name),
+    })
+}
+
 /// The headers that are in the key because the origin has named them in `Vary`.
 fn learned(route: &Route) -> Vec<String> {
-    names(&route.headers.learned())
+    let mut learned = names(&route.headers.learned());
+    let guests = route.guests.iter().flat_map(|guests| names(&guests.route.headers.learned()));
+    for name in guests {
+        if !learned.contains(&name) {
+            learned.push(name);
+        }
+    }
+    learned
 }
 
 fn names(list: &[HeaderName]) -> Vec<String> {

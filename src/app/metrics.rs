@@ -238,6 +238,17 @@ fn register_cache(proxy: &Arc<Proxy>) {
     limit("limits.range_factor", &proxy.range_budget.exceeded);
     limit("limits.variants", &proxy.store.variants.dropped);
     limit("limits.admissions", &proxy.authorized_clients.evicted);
+    let proofs = &proxy.guest_proofs.counters;
+    limit("guests.proofs", &proofs.rejected);
+    for (result, counter) in proofs.counts() {
+        proxy.metrics.register_counter(
+            "sidecache_guest_proofs",
+            "Second requests that prove whether an answer that sets cookies is the same for all \
+             guests, by their result",
+            &[("result", result.to_owned())],
+            Arc::clone(counter),
+        );
+    }
 
     count(
         "sidecache_memory_evictions",

@@ -15,6 +15,7 @@ use crate::cache::snapshot::{
 };
 use crate::coherence::CoherenceMode;
 use crate::config::Config;
+use crate::policy::route::Route;
 use crate::proxy::Proxy;
 use crate::secret::Hasher;
 use crate::units::show_size;
@@ -156,7 +157,7 @@ impl SnapshotKeeper {
 
     fn routes(&self) -> SnapshotRoutes {
         let config = self.proxy.active_config();
-        let routes = config.rules.routes.iter();
+        let routes = config.rules.routes.iter().flat_map(Route::policies);
         SnapshotRoutes::new(routes.map(|route| (route.fingerprint, route.has_identity_field())))
     }
 

@@ -41,6 +41,7 @@ pub mod routes;
 mod rule_names;
 pub mod sections;
 mod session_fields;
+mod signed_in;
 pub mod socket_path;
 pub mod trace;
 pub mod upstream;

@@ -9,9 +9,8 @@ use super::decode::{
     TomlString, TtlForm, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, FrontWord,
-    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord,
-    WritesWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FrontWord, ModeWord,
+    OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
 pub use self::defaults::DefaultsSection;
@@ -19,6 +18,8 @@ pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
+pub use self::signed_in::SignedInForm;
+pub use self::telemetry::{DebugSection, LogSection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
@@ -27,6 +28,8 @@ mod jwt;
 mod limits;
 mod purges;
 mod query;
+mod signed_in;
+mod telemetry;
 mod trace;
 mod upstream;
 
@@ -259,23 +262,6 @@ table! {
 }
 
 table! {
-    /// What is logged, to stderr.
-    LogSection("[log]", "[log]") {
-        /// A level (off, error, warn, info, debug, trace), or directives by module.
-        #[schemars(extend("examples" = ["info", "warn,sidecache=debug"]))]
-        level: TomlString = "info",
-        /// Lines for people, or one JSON object per line.
-        format: FormatWord = "text",
-        /// Whether each request gets a line.
-        access: bool = false,
-        /// How many WARN and ERROR lines of one kind are logged in a minute. One more line tells
-        /// how many were suppressed.
-        #[schemars(extend("minimum" = 1))]
-        repeats: Count = 100,
-    }
-}
-
-table! {
     /// Where the value of a field comes from: exactly one source.
     #[schemars(extend(
         "oneOf" = [
@@ -385,18 +371,6 @@ table! {
 }
 
 table! {
-    /// Headers that help to find out why.
-    DebugSection("[debug]", "[debug]") {
-        /// Whether responses show their key, tags and route. Not for production: it helps
-        /// attackers.
-        headers: bool = false,
-        /// Whether responses have `Server-Timing`: how the cache answered, how long it took, and
-        /// how long the origin took, for the developer tools of browsers.
-        server_timing: bool = false,
-    }
-}
-
-table! {
     /// What is cached, and how.
     #[schemars(extend("required" = ["path"]))]
     RouteSection("a route", "[[routes]]") {
@@ -479,6 +453,16 @@ table! {
         pass_headers: TomlList<TomlString> = [],
         /// What to do with all other request headers that are not part of the key.
         unknown_headers: UnknownWord = "bypass",
+        /// What those have who are signed in. Everybody else is a guest: guests share one entry,
+        /// as in scope `public`, and fills for them carry no cookies. Who sends `Authorization` or
+        /// a header of `[credential]` is no guest. An answer that sets cookies is stored for guests
+        /// if `strip_set_cookie` names all of them, and a second request without cookies gets the
+        /// same bytes. Sessions that `strip_set_cookie` names are then taken out for guests alone.
+        #[schemars(extend("examples" = [
+            { "cookie": "wordpress_logged_in_*" },
+            { "field": "user", "cookie": ["remember_token"] },
+        ]))]
+        signed_in: SignedInForm,
         /// Whether the case of the fixed parts of the path counts (`exact`), or not (`ignore`), for
         /// origins that route `/API/Items` like `/api/items`. Captures are always exact.
         case: CaseWord = "exact",

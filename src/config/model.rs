@@ -87,7 +87,11 @@ impl Config {
     /// The claims that fields of rules read, in order.
     #[must_use]
     pub fn claim_pointers(&self) -> Box<[Arc<str>]> {
-        let keyed = self.routes.iter().flat_map(|route| &*route.fields);
+        let keyed = self.routes.iter().flat_map(|route| {
+            let signed_in =
+                route.guests.as_ref().and_then(|guests| guests.signed_in.field.as_ref());
+            route.fields.iter().chain(signed_in)
+        });
         let purged = self.purges.iter().flat_map(PurgeRule::fields);
         let mut pointers: Vec<Arc<str>> = keyed
             .chain(purged)

@@ -7,8 +7,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, OWN_KEY, Period, SecretsForm, Setting, Size,
-    StripForm, TomlList, TomlString, TtlForm, ValueTable,
+    BrowserForm, Count, Fraction, NamedTable, NamesForm, OWN_KEY, Period, SecretsForm, Setting,
+    Size, StripForm, TomlList, TomlString, TtlForm, ValueTable,
 };
 use super::file::{self, ConfigFile, QueryForm};
 
@@ -47,6 +47,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "RouteSection" => file::RouteSection::KEYS,
         "PurgeSection" => file::PurgeSection::KEYS,
         "MatchSection" => file::MatchSection::KEYS,
+        "SignedInForm" => file::SignedInForm::KEYS,
         _ => &[],
     }
 }
@@ -132,6 +133,18 @@ inline!(SecretsForm, "SecretsForm", {
         }
     ],
     "examples": ["${FLASK_SECRET_KEY}", ["${NEW_SECRET}", "${OLD_SECRET}"]]
+});
+
+inline!(NamesForm, "NamesForm", {
+    "title": "string or list of strings",
+    "oneOf": [
+        { "type": "string", "minLength": 1 },
+        {
+            "type": "array", "items": { "type": "string", "minLength": 1 },
+            "minItems": 1, "maxItems": 32, "uniqueItems": true
+        }
+    ],
+    "examples": ["wordpress_logged_in_*", ["wordpress_logged_in_*", "comment_author_*"]]
 });
 
 inline!(StripForm, "StripForm", {

@@ -9,7 +9,8 @@
 //!    origin answers by is sent on a fill without being in the key (`pass_headers`,
 //!    `unknown_headers = "pass"`, `fronts` without what said who asks), if the host is not in the
 //!    key (`host_key`), or if the origin's own word against sharing is overridden (`origin =
-//!    "ignore"`, `vary_cookie = "ignore"`, `strip_set_cookie` of a session). What is sent beside
+//!    "ignore"`, `vary_cookie = "ignore"`, `strip_set_cookie` of a session), or if they are guests
+//!    (`signed_in`). What is sent beside
 //!    the key is [`SentBesideKey`]. In scope `private` a part of a signed session may stand for the
 //!    whole caller.
 //! 2. *Withholding is not sharing.* What a fill does not carry (`drop_headers`, `ignore_cookies`,
@@ -38,6 +39,7 @@ use crate::policy::jwt::{TokenField, TokenPlace};
 use crate::policy::route::{AdmitRule, PathCase, Route, Routes, StripSetCookie, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
+use crate::policy::signed_in::SignedIn;
 use crate::semantics::storability::OriginRule;
 
 mod beside_key;
@@ -66,6 +68,8 @@ struct RouteSharing {
     overrides: BTreeSet<&'static str>,
     /// What `strip_set_cookie` lists of cookies that may be sessions, or tokens of forms.
     stripped_sessions: BTreeSet<String>,
+    /// What those have who are no guests. Guests share as in scope `public`.
+    signed_in: Option<SignedIn>,
 }
 
 /// A key of a file by which more callers share an entry than before.
@@ -196,7 +200,12 @@ impl RouteSharing {
             beside_key: SentBesideKey::new(route, credential),
             admit: spec.admit,
             overrides: overrides.into_iter().filter_map(|(key, is)| is.then_some(key)).collect(),
-            stripped_sessions: sessions.map(|name| name.as_str().to_owned()).collect(),
+            stripped_sessions: match &spec.signed_in {
+                // They are taken out for guests alone, once a second answer is the same.
+                Some(_) => BTreeSet::new(),
+                None => sessions.map(|name| name.as_str().to_owned()).collect(),
+            },
+            signed_in: spec.signed_in.clone(),
         }
     }
 
@@ -221,6 +230,7 @@ impl RouteSharing {
             }
         }
         found.extend(self.beside_key.grown_from(&old.beside_key));
+        found.extend(self.more_guests_than(old).map(|what| ("signed_in", what.to_owned())));
         let is_shared = self.scope == Scope::Shared;
         if is_shared && self.admit == AdmitRule::Route && old.admit == AdmitRule::Entry {
             found.push(("admit", "lets who may read one page read all".to_owned()));
@@ -228,7 +238,7 @@ impl RouteSharing {
         let words = [
             (
                 "origin",
-                self.scope != Scope::Private,
+                self.scope != Scope::Private || self.signed_in.is_some(),
                 "overrides the origin's `Cache-Control: private`",
             ),
             ("vary_cookie", self.scope == Scope::Public, "overrides the origin's `Vary: Cookie`"),
@@ -246,6 +256,21 @@ impl RouteSharing {
             }
         }
         found
+    }
+
+    /// Whether callers are guests, and share one entry, who did not before, or whose cookies the
+    /// origin could tell apart before.
+    fn more_guests_than(&self, old: &Self) -> Option<&'static str> {
+        let rule = self.signed_in.as_ref()?;
+        match &old.signed_in {
+            Some(before) if rule.covers(before) => None,
+            Some(_) => Some("makes guests of callers who were signed in"),
+            None if old.scope == Scope::Public && old.overrides.contains("vary_cookie") => None,
+            None if old.scope == Scope::Public => {
+                Some("gives guests one entry, whatever the origin says by `Vary: Cookie`")
+            }
+            None => Some("gives all guests one entry"),
+        }
     }
 
     /// The sessions of which a part stands for the caller, with the names of their fields.

@@ -15,6 +15,7 @@ mod cases;
 mod defaults;
 mod first_mistakes;
 mod fronts;
+mod guests;
 mod headers;
 mod jwt;
 mod query;

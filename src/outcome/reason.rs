@@ -155,6 +155,8 @@ impl Reason {
             | Self::SetCookie
             | Self::SessionChanged
             | Self::SessionRenewal
+            | Self::GuestsDiffer
+            | Self::GuestsUncompared
             | Self::VaryStar
             | Self::Status
             | Self::Authorization
@@ -383,6 +385,18 @@ reasons! {
                   login, a logout, a message for the next page.",
         remedy: "If a member of the payload changes each time and no response depends on it, name \
                  it in `ignore` of the field.";
+    GuestsDiffer = "guests differ", [Bypass, Body],
+        meaning: "The route has `signed_in`, and two requests of guests without cookies were \
+                  answered with different bytes, where the answer sets cookies. It is not stored, \
+                  and for a minute the guests' requests for this key go to the origin as they \
+                  are.",
+        remedy: "Look for what differs in the page: a token of a form, a nonce, a time. Let the \
+                 app leave it out for guests, or take the page out of the route.";
+    GuestsUncompared = "guests uncompared", [Store, Body],
+        meaning: "The answer to a guest sets cookies, and could not be compared with a second one, \
+                  so it is not stored: the second request failed or took longer than 30 seconds, \
+                  16 others are compared already, or this request did not lead the others.",
+        remedy: "If it does not go away, let the app set no cookies for guests.";
     VaryStar = "vary *", [Store],
         meaning: "The origin sent `Vary: *`: no header tells its responses apart.",
         remedy: "";

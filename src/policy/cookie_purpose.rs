@@ -23,7 +23,7 @@ const DELIVERY: &[&str] = &[
 ];
 
 /// Parts of names of cookies whose value belongs to a form in the body.
-const FORM_PARTS: [&str; 2] = ["csrf", "xsrf"];
+const FORM_PARTS: [&str; 4] = ["csrf", "xsrf", "antiforgery", "requestverification"];
 
 /// Names of sessions and of tokens of forms, as frameworks have them. A pattern that matches one of
 /// them was hardly meant for others alone.
@@ -56,6 +56,13 @@ pub fn may_name_session(pattern: &Glob) -> bool {
         || (!pattern.is_literal() && SESSIONS.iter().any(|name| pattern.matches(name.as_bytes())))
 }
 
+/// Whether the value of a cookie of this name probably belongs to a form in the body.
+#[must_use]
+pub fn is_form_token(name: &[u8]) -> bool {
+    let lower = name.to_ascii_lowercase();
+    FORM_PARTS.iter().any(|part| memchr::memmem::find(&lower, part.as_bytes()).is_some())
+}
+
 /// The probable purpose of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookiePurpose {
@@ -84,7 +91,7 @@ impl CookiePurpose {
         if is_plain && !lower.ends_with("_session") && (is_in(ANALYTICS) || is_in(DELIVERY)) {
             return Self::Noise;
         }
-        let is_session = FORM_PARTS.iter().any(|part| lower.contains(part))
+        let is_session = is_form_token(lower.as_bytes())
             || matches!(meaning(name), Some(Meaning::Credential | Meaning::Caller))
             || CredentialRule::default().is_identifying_cookie(name.as_bytes(), b"1");
         if is_session {

@@ -20,6 +20,7 @@ use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reaso
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
+use crate::policy::signed_in::SignedIn;
 use crate::semantics::forward::{self, ClientPeer};
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
@@ -224,6 +225,9 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
         lines.line("from [defaults]", keys.collect::<Vec<_>>().join(", "));
     }
     lines.line("scope", scope_in_words(route, lookup));
+    if let Some(caller) = caller_in_words(route) {
+        lines.line("caller", caller);
+    }
     explain_host(lines, lookup, headers);
     lines.line("path", lookup.path());
     lines.line("query", lookup.query().unwrap_or("(none)"));
@@ -402,7 +406,27 @@ fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
             "shared: for every client that the origin has authorized for the same fields"
         }
         (Scope::Shared, _) => "shared: for every client that the origin has given this entry",
+        (Scope::Public, _) if route.is_for_guests() => {
+            "public, for guests: one entry for all of them; fills are sent without cookies"
+        }
         (Scope::Public, _) => "public: for everyone; fills are sent without credentials",
+    }
+}
+
+/// Whether the caller is a guest, on a route that has guests.
+fn caller_in_words(route: &Route) -> Option<String> {
+    let shown = |rule: &SignedIn| {
+        let cookies = rule.cookies.iter().map(|glob| format!("the cookie {}", glob.as_str()));
+        let field = rule.field.iter().map(|field| format!("a value for the field {}", field.name));
+        cookies.chain(field).collect::<Vec<_>>().join(" or ")
+    };
+    match (&route.guest_of, &route.guests) {
+        (Some(rule), _) => Some(format!("a guest: without {}", shown(rule))),
+        (None, Some(guests)) => Some(format!(
+            "no guest: with {}, `Authorization` or a header of [credential]",
+            shown(&guests.signed_in)
+        )),
+        (None, None) => None,
     }
 }
 

@@ -335,7 +335,7 @@ impl Field {
 
 impl FieldError {
     /// Whether the request lacks the field, and says nothing else in its place.
-    const fn is_absence(self) -> bool {
+    pub(in crate::policy) const fn is_absence(self) -> bool {
         matches!(self, Self::Missing | Self::Session(SessionFault::Absent | SessionFault::NoValue))
     }
 }

@@ -54,6 +54,8 @@ pub enum KeyPart {
     Origin = 17,
     /// The value of the field named before, which JSON does not write as a string.
     JsonValue = 18,
+    /// The caller is a guest of the route: nothing of what `signed_in` names.
+    Guest = 19,
 }
 
 /// The digest that an entry is stored under.
@@ -243,7 +245,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KINDS: [KeyPart; 16] = [
+    const KINDS: [KeyPart; 17] = [
         KeyPart::Route,
         KeyPart::Host,
         KeyPart::Path,
@@ -260,6 +262,7 @@ mod tests {
         KeyPart::VaryAbsent,
         KeyPart::Cookies,
         KeyPart::JsonValue,
+        KeyPart::Guest,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {

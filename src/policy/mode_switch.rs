@@ -229,7 +229,7 @@ impl SwitchTable {
     /// Makes each of these routes do what its switches say.
     pub fn apply(&self, routes: &Routes) {
         for route in routes.iter() {
-            route.switched.set(self.mode_of(route.name()));
+            route.switch(self.mode_of(route.name()));
         }
     }
 }

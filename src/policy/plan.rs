@@ -1,9 +1,9 @@
 //! What to do with a request, decided from the rules alone, before any lookup. Pure: the proxy acts
 //! on a plan, and `explain` prints it.
 //!
-//! `rules` holds the rules and the request they read, `lookup` the key of a request that the cache
-//! may answer, `canonical` the parts that the key is made of, `variant` its variants,
-//! `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
+//! `rules` holds the rules and the request they read, `guests` who is one, `lookup` the key of a
+//! request that the cache may answer, `canonical` the parts that the key is made of, `variant` its
+//! variants, `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
 //! `write_methods` which methods it may have.
 
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 mod canonical;
 mod fill_constants;
 mod fill_request;
+mod guests;
 mod key_parts;
 mod lookup;
 mod mutation;
@@ -118,6 +119,7 @@ impl PolicyRules {
             // the origin obeys, the operator says so.
             return Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride));
         }
+        let route = self.policy_of(route, request.headers);
         if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
             return Plan::Refuse(Some(route), header);
         }
@@ -141,7 +143,7 @@ impl PolicyRules {
         // SECURITY: the operator has said what the origin does. If that is a mistake, it must not
         // give to many what the other reading's route gives to few, or caches not at all.
         let is_stricter = |(other, _): (&Arc<Route>, _)| {
-            other.mode() == RouteMode::Off || other.spec.scope.is_narrower(route.spec.scope)
+            other.mode() == RouteMode::Off || other.spec.scope.is_narrower(route.widest_scope())
         };
         route.spec.encoded_slash == EncodedSlash::Keep
             && !self.routes.find(&request_target::permissive_path(raw)).is_some_and(is_stricter)

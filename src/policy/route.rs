@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::policy::glob::Glob;
 use crate::policy::jwt::TokenPlace;
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
+use crate::policy::signed_in::SignedIn;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
 use crate::policy::token_places::token_places;
@@ -23,12 +23,15 @@ use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
 pub use crate::policy::query_rule::QueryRule;
+pub use crate::policy::route::guests::GuestRule;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 
+mod fingerprint;
+pub mod guests;
 pub(crate) mod headers;
 mod mode;
 mod path_rules;
@@ -159,6 +162,8 @@ pub struct RouteSpec {
     pub case: PathCase,
     /// What to do with a path that holds an escaped slash.
     pub encoded_slash: EncodedSlash,
+    /// What those callers have who are no guests. None: nobody is a guest.
+    pub signed_in: Option<SignedIn>,
 }
 
 impl RouteSpec {
@@ -209,12 +214,34 @@ pub struct Route {
     pub token_places: Box<[TokenPlace]>,
     /// What a switch makes of its mode for the time being.
     pub switched: SwitchedMode,
+    /// How its guests are told from others, and what they go by.
+    pub guests: Option<GuestRule>,
+    /// Of the policy for guests: what those have who are none.
+    pub guest_of: Option<SignedIn>,
 }
 
 impl Route {
     fn new(
         id: usize,
+        spec: RouteSpec,
+        credential: &CredentialRule,
+        fronts: Fronts,
+        response_rules: &Arc<ResponseRules>,
+    ) -> Self {
+        let guests = spec.signed_in.clone().map(|signed_in| {
+            let guest_spec = spec.for_guests(credential);
+            let guest_of = Some(signed_in.clone());
+            let route = Self::policy(id, guest_spec, guest_of, credential, fronts, response_rules);
+            GuestRule { signed_in, route: Arc::new(route) }
+        });
+        let own = Self::policy(id, spec, None, credential, fronts, response_rules);
+        Self { guests, ..own }
+    }
+
+    fn policy(
+        id: usize,
         mut spec: RouteSpec,
+        guest_of: Option<SignedIn>,
         credential: &CredentialRule,
         fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
@@ -246,7 +273,7 @@ impl Route {
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
         let headers = HeaderRules::new(&spec, &fields, credential, fronts);
-        let fingerprint = fingerprint(&spec, credential, fronts, response_rules);
+        let fingerprint = spec.fingerprint(guest_of.as_ref(), credential, fronts, response_rules);
         Self {
             id,
             spec,
@@ -259,7 +286,15 @@ impl Route {
             keys_address,
             token_places,
             switched: SwitchedMode::default(),
+            guests: None,
+            guest_of,
         }
+    }
+
+    /// The scope in which most callers share, of those that it has.
+    #[must_use]
+    pub const fn widest_scope(&self) -> Scope {
+        if self.guests.is_some() { Scope::Public } else { self.spec.scope }
     }
 
     /// Whether the key contains the client's whole credential.
@@ -312,76 +347,6 @@ fn session_rules(fields: &[Arc<Field>]) -> Box<[Arc<SessionRule>]> {
         }
     }
     rules.into()
-}
-
-/// Hashes every setting that decides which responses share a key, what is stored of them, under
-/// which tags and for how long. So after a reload, nothing is served that other rules have stored.
-/// The hash keys are fixed, so that sidecars with the same file agree.
-fn fingerprint(
-    spec: &RouteSpec,
-    credential: &CredentialRule,
-    fronts: Fronts,
-    response_rules: &ResponseRules,
-) -> [u8; 8] {
-    #[allow(
-        deprecated,
-        reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher \
-            does not promise"
-    )]
-    let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
-    // Destructured exhaustively, so that a new setting cannot be forgotten here.
-    let RouteSpec {
-        line: _,
-        defaults: _,
-        pattern,
-        scope,
-        key,
-        query,
-        strip_set_cookie,
-        drop_headers,
-        pass_headers,
-        unknown_headers,
-        tags,
-        ttl,
-        origin,
-        stale_while_revalidate,
-        stale_if_error,
-        languages,
-        vary_cookie,
-        case,
-        // These decide when the origin is contacted and who is served, not what is stored.
-        jitter: _,
-        mode: _,
-        audit: _,
-        early_refresh: _,
-        collapse: _,
-        admit: _,
-        admit_for: _,
-        revalidate_after: _,
-        client_cache_control: _,
-        encoded_slash: _,
-        // This decides what clients are told of it.
-        browser: _,
-    } = spec;
-    let ResponseRules { targeted, response_tags } = response_rules;
-    let rules = format!(
-        "{:?}",
-        (
-            key,
-            query,
-            drop_headers,
-            pass_headers,
-            unknown_headers,
-            credential,
-            targeted,
-            response_tags,
-            (strip_set_cookie, languages, vary_cookie, case, fronts),
-        )
-    );
-    let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
-    (pattern.as_str(), scope, rules, times).hash(&mut hasher);
-    tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
-    hasher.finish().to_be_bytes()
 }
 
 /// Two routes with patterns of the same shape, so that neither is more specific.

@@ -1,12 +1,14 @@
 //! A request whose client leaves before its response begins: it is dropped where it stands, and
 //! here it is counted, logged and traced.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::HeaderMap;
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::route::Route;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::resources::Resources;
@@ -25,6 +27,8 @@ pub(super) struct PendingRequest<'a> {
     since: Instant,
     /// One more than the index of its route, where that is known.
     route: AtomicUsize,
+    /// Whether it goes by the policy for guests.
+    guest: AtomicBool,
     answered: bool,
 }
 
@@ -37,12 +41,25 @@ impl<'a> PendingRequest<'a> {
         since: Instant,
     ) -> Self {
         let (route, answered) = (AtomicUsize::new(0), false);
-        Self { resources, config, departure, record, since, route, answered }
+        let guest = AtomicBool::new(false);
+        Self { resources, config, departure, record, since, route, guest, answered }
     }
 
     /// It is known whether a route matches, and which.
     pub(super) fn set_route(&self, route: Option<usize>) {
         self.route.store(route.map_or(0, |route| route + 1), Relaxed);
+    }
+
+    /// It goes by this route's policy.
+    pub(super) fn set_guest(&self, route: Option<&Arc<Route>>) {
+        if route.is_some_and(|route| route.is_for_guests()) {
+            self.guest.store(true, Relaxed);
+        }
+    }
+
+    /// Whether it goes by the policy for guests, so that its response says nothing of its caller.
+    pub(super) fn is_guest(&self) -> bool {
+        self.guest.load(Relaxed)
     }
 
     /// There is a response. Returns what its line in the log needs.

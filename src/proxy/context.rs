@@ -17,6 +17,7 @@ use crate::policy::request_directives::RequestDirectives;
 use crate::policy::scope::Scope;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::ConnectionDemand;
+use crate::proxy::resources::Resources;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
@@ -121,6 +122,12 @@ impl<'a> LookupContext<'a> {
     /// Under which key the origin's refusal of a fill is remembered.
     pub(super) fn refusal_key(&self) -> FillKey {
         refusal_key(self.lookup)
+    }
+
+    /// Whether the guests of this request's key got different answers a moment ago.
+    pub(super) fn guests_differ(&self, resources: &Resources) -> bool {
+        self.lookup.route.is_for_guests()
+            && resources.guest_proofs.differ(self.lookup.key.hash(), resources.clock.wall())
     }
 
     /// Whose requests alone may share a fill with this one, where its caller is not authorized.

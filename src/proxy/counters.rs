@@ -98,12 +98,14 @@ pub struct StoreAbortCounters {
     purged: Arc<Counter>,
     failed: Arc<Counter>,
     client_gone: Arc<Counter>,
+    guests_differ: Arc<Counter>,
+    guests_uncompared: Arc<Counter>,
 }
 
 impl StoreAbortCounters {
     /// Each reason with its count.
     #[must_use]
-    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 6] {
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 8] {
         [
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
@@ -111,6 +113,8 @@ impl StoreAbortCounters {
             (Reason::PurgedDuringFill, &self.purged),
             (Reason::StoreFailed, &self.failed),
             (Reason::ClientGone, &self.client_gone),
+            (Reason::GuestsDiffer, &self.guests_differ),
+            (Reason::GuestsUncompared, &self.guests_uncompared),
         ]
     }
 

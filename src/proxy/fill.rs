@@ -19,6 +19,7 @@ use crate::policy::plan::{Lookup, Plan};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::authorization::record_confirmation;
+use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::origin_response::OriginResponse;
 use crate::proxy::fill::request::{FillReason, FillRequest, FillResult, StaleCandidate};
 use crate::proxy::fill::store::{prepare_head, store_response, stream_and_store};
@@ -29,7 +30,7 @@ use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
-use crate::proxy::store_decision::{date_skew, decide_store};
+use crate::proxy::store_decision::{StoreDecision, date_skew, decide_store};
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
 use crate::semantics::digest::Digest;
@@ -37,6 +38,7 @@ use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
 
 mod authorization;
+mod guest_proof;
 mod origin_response;
 mod own_redirect;
 pub(super) mod request;
@@ -53,6 +55,10 @@ pub(super) async fn fill(
     // A fill that this request has followed may have been refused meanwhile.
     if resources.fills.is_refused(&context.refusal_key(), resources.clock.wall()) {
         let outcome = Outcome::bypass(Reason::FillRefused);
+        return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
+    }
+    if context.guests_differ(resources) {
+        let outcome = Outcome::bypass(Reason::GuestsDiffer);
         return Box::pin(pass::pass_lookup(resources, context, outcome)).await;
     }
     let outcome = Outcome { forwarded: true, ..Outcome::miss(reason.reason) };
@@ -254,43 +260,75 @@ pub(super) async fn run_fill(
     if let Some(leader) = &leader {
         leader.clear_failure();
     }
-    let OriginResponse { response, requested, received, revalidated } = origin;
-    let confirmed = revalidated.is_some();
-    let store = &resources.store;
-    match decide_store(store, &request, &response, (requested, received), revalidated.clone()) {
-        Ok(decision) => {
-            stream_and_store(resources, request, leader, sender, response, decision).await;
+    match decide(resources, &request, &origin, leader.is_some(), &mut sender) {
+        Ok(decided) => {
+            stream_and_store(resources, request, leader, sender, origin.response, decided).await;
         }
-        Err(reason) => {
-            let vary = request.variants_by(response.headers());
-            let supersedes = request.supersedes(status, response.headers());
-            drop_stale(resources, &request, supersedes, confirmed, reason).await;
-            match leader {
-                // An accident, not a habit: the next request may lead for all again.
-                Some(leader) if status.is_server_error() => leader.finish_unshared(),
-                Some(leader) => leader.finish_uncacheable(received),
-                None => {}
-            }
-            let date_skew = date_skew(store, response.headers(), (requested, received));
-            let now = resources.clock.date();
-            let call = response.extensions().get().cloned();
-            let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
-            if let Some(stored) = &revalidated {
-                record_confirmation(resources, &request, stored, &headers);
-            }
-            let (stored, revalidated) = (Err(reason), confirmed);
-            let _ = sender.send(FillResult::Response {
-                status,
-                headers,
-                body,
-                stored,
-                revalidated,
-                date_skew,
-                vary,
-                origin: call,
-            });
-        }
+        Err(reason) => answer_unstored(resources, &request, leader, sender, origin, reason).await,
     }
+}
+
+/// Whether a response may be stored, and what it needs to prove before; or why not. `leads`:
+/// whether others wait for it.
+fn decide(
+    resources: &Resources,
+    request: &FillRequest,
+    origin: &OriginResponse,
+    leads: bool,
+    sender: &mut oneshot::Sender<FillResult>,
+) -> Result<(StoreDecision, Option<GuestProof>), Reason> {
+    if let Some(outcome) = request.own_request(origin.response.headers()) {
+        // The fill goes on for the others.
+        let nobody = oneshot::channel().0;
+        let _ = std::mem::replace(sender, nobody).send(FillResult::Refused(outcome));
+    }
+    let OriginResponse { response, requested, received, revalidated } = origin;
+    let (times, confirmed) = ((*requested, *received), revalidated.is_some());
+    let decision = decide_store(&resources.store, request, response, times, revalidated.clone())?;
+    let state = (confirmed, leads);
+    let proof = GuestProof::for_response(resources, request, response.headers(), state)?;
+    Ok((decision, proof))
+}
+
+/// Gives the request that began a fill a response that is not stored.
+async fn answer_unstored(
+    resources: &Resources,
+    request: &FillRequest,
+    leader: Option<Leader>,
+    sender: oneshot::Sender<FillResult>,
+    origin: OriginResponse,
+    reason: Reason,
+) {
+    let OriginResponse { response, requested, received, revalidated } = origin;
+    let (status, confirmed) = (response.status(), revalidated.is_some());
+    let vary = request.variants_by(response.headers());
+    let supersedes = request.supersedes(status, response.headers());
+    drop_stale(resources, request, supersedes, confirmed, reason).await;
+    // An accident, not a habit: the next request may lead for all again.
+    let is_accident = status.is_server_error() || reason == Reason::GuestsUncompared;
+    match leader {
+        Some(leader) if is_accident => leader.finish_unshared(),
+        Some(leader) => leader.finish_uncacheable(received),
+        None => {}
+    }
+    let date_skew = date_skew(&resources.store, response.headers(), (requested, received));
+    let now = resources.clock.date();
+    let call = response.extensions().get().cloned();
+    let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
+    if let Some(stored) = &revalidated {
+        record_confirmation(resources, request, stored, &headers);
+    }
+    let (stored, revalidated) = (Err(reason), confirmed);
+    let _ = sender.send(FillResult::Response {
+        status,
+        headers,
+        body,
+        stored,
+        revalidated,
+        date_skew,
+        vary,
+        origin: call,
+    });
 }
 
 /// Whether a fill that ended after this request looked into the store has brought what it needs.

@@ -119,7 +119,7 @@ pub(super) async fn store_post_response(
     let (sender, result) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move {
-        stream_and_store(&shared, fill, None, sender, response, decision).await;
+        stream_and_store(&shared, fill, None, sender, response, (decision, None)).await;
     });
     match result.await {
         Ok(FillResult::Response { status, headers, body, .. }) => {

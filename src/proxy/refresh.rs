@@ -32,7 +32,10 @@ pub(super) fn refresh(
 ) -> bool {
     let now = resources.clock.wall();
     let fills = &resources.fills;
-    if fills.is_backing_off(&fill_key, now) || fills.is_refused(&context.refusal_key(), now) {
+    if fills.is_backing_off(&fill_key, now)
+        || fills.is_refused(&context.refusal_key(), now)
+        || context.guests_differ(resources)
+    {
         return false;
     }
     let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {

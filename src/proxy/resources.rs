@@ -16,6 +16,7 @@ use crate::clock::{Clock, Wall};
 use crate::coherence::Coherence;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
+use crate::proxy::guest_proofs::GuestProofs;
 use crate::proxy::late_keys::LateKeys;
 use crate::proxy::late_purges::LatePurges;
 use crate::proxy::overlap::Overlap;
@@ -91,6 +92,8 @@ pub struct Resources {
     pub(crate) refresh_permits: Arc<Semaphore>,
     /// Keys whose records are read for longer than a request waits.
     pub(crate) late_keys: LateKeys,
+    /// Proofs that answers are the same for all guests.
+    pub(crate) guest_proofs: GuestProofs,
     /// Purges after the responses of mutations have begun.
     pub(crate) late_purges: Arc<LatePurges>,
     /// Counts of what the flow does.

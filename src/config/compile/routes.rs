@@ -9,7 +9,7 @@ use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::rule_names::{RuleNames, pattern};
-use super::{fronts, headers, query};
+use super::{fronts, headers, query, signed_in};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -107,6 +107,7 @@ fn route(
     let query = query::query(file.query.get()?, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
+    let signed_in = signed_in::signed_in(file, fields, context);
     let spec = RouteSpec {
         line: context.report.source().line(located.span.start),
         defaults: defaults(&located.span, context),
@@ -136,6 +137,7 @@ fn route(
         client_cache_control: file.client_cache_control.get().map(|word| word.0)?,
         case: file.case.get().map(|word| word.0)?,
         encoded_slash: file.encoded_slash.get().map(|word| word.0)?,
+        signed_in: signed_in?,
         pattern: match pattern {
             Some(pattern) => pattern,
             // The path has been reported; the rest of the route is still checked.
@@ -146,6 +148,7 @@ fn route(
     query::contradictions(file, &spec, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
+    signed_in::contradictions(file, &spec, shared.credential, context);
     without_effect(file, &spec, shared.credential, context);
     let path = file.path.given()?.span.clone();
     has_path.then_some(CompiledRoute { spec, path })

@@ -46,6 +46,19 @@ fn what_lets_more_callers_share_is_found() {
         (shared, "scope = \"shared\"\nadmit = \"route\"", "admit"),
         (public, "scope = \"public\"\norigin = \"ignore\"", "origin"),
         (public, "scope = \"public\"\nvary_cookie = \"ignore\"", "vary_cookie"),
+        ("", "signed_in = { cookie = \"a\" }", "signed_in"),
+        ("signed_in = { cookie = [\"a\", \"b\"] }", "signed_in = { cookie = \"a\" }", "signed_in"),
+        ("signed_in = { cookie = \"a*\" }", "signed_in = { cookie = \"ab*\" }", "signed_in"),
+        (
+            "signed_in = { field = \"user\", cookie = \"a\" }",
+            "signed_in = { cookie = \"a\" }",
+            "signed_in",
+        ),
+        (
+            "signed_in = { cookie = \"a\" }",
+            "signed_in = { cookie = \"a\" }\norigin = \"ignore\"",
+            "origin",
+        ),
         // A part of the session stands for the whole caller.
         ("", "key = [\"user\"]", "key"),
         ("", "key = [\"seen\"]", "key"),

@@ -107,6 +107,9 @@ impl PolicyRules {
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
         self.add_caller(route.spec.scope, identity, &cookies, &mut key);
+        if route.is_for_guests() {
+            key.part(KeyPart::Guest, b"");
+        }
         for (name, value) in &headers.implicit {
             key.part(KeyPart::Header, name.as_str().as_bytes());
             key.part(KeyPart::HeaderValue, value);

@@ -14,6 +14,7 @@ use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
 
 mod fill_bytes;
+mod guests;
 mod keys;
 mod mutations;
 mod properties;

@@ -78,7 +78,7 @@ pub(super) async fn revalidate_or_fetch(
     send(resources, request, request.sent.clone()).await
 }
 
-async fn send(
+pub(super) async fn send(
     resources: &Resources,
     request: &FillRequest,
     headers: HeaderMap,

@@ -219,7 +219,7 @@ impl FillRequest {
             return Some(Outcome::bypass(Reason::FillRefused));
         }
         // An origin that misses the client's session begins another one, which would replace it.
-        let withheld = self.withheld_credential.as_ref();
+        let withheld = self.withheld_credential.as_ref().filter(|_| !self.signs_in(headers));
         if let Some(name) = withheld.filter(|_| self.sets_cookie(headers)) {
             return Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()));
         }
@@ -231,7 +231,26 @@ impl FillRequest {
     /// Whether a response sets a cookie that keeps it from being stored, whatever its value.
     pub(crate) fn sets_cookie(&self, response: &HeaderMap) -> bool {
         response.contains_key(SET_COOKIE)
-            && !self.route.spec.strip_set_cookie.strips(response, self.carries_credential)
+            && (!self.route.strips_cookies(response, self.carries_credential)
+                || self.signs_in(response))
+    }
+
+    /// Why the request of the guest who began a fill goes to the origin as it is, whatever becomes
+    /// of the response to the fill; none where it need not.
+    ///
+    /// SECURITY: a guest whose cookies the fill has withheld never gets those that its response
+    /// sets. They would replace the guest's session, and a form in the page would belong to
+    /// another one.
+    pub(crate) fn own_request(&self, response: &HeaderMap) -> Option<Outcome> {
+        let name = self.withheld_credential.as_ref().filter(|_| self.route.is_for_guests())?;
+        // Who is signed in by this answer has no further use for an earlier session.
+        let keeps = response.contains_key(SET_COOKIE) && !self.signs_in(response);
+        keeps.then(|| Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
+    }
+
+    /// Whether a response to a guest signs the guest in: it is for that guest alone.
+    pub(crate) fn signs_in(&self, response: &HeaderMap) -> bool {
+        self.config.rules.signs_in(&self.route, response)
     }
 
     /// Whether the cookies that a response sets may be removed before it is stored, or why not. A

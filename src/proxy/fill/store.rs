@@ -18,6 +18,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
 use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
+use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::hit::named;
 use crate::proxy::resources::Resources;
@@ -54,7 +55,7 @@ pub(crate) async fn stream_and_store(
     leader: Option<Leader>,
     sender: oneshot::Sender<FillResult>,
     response: Response<Body>,
-    decision: StoreDecision,
+    (decision, proof): (StoreDecision, Option<GuestProof>),
 ) {
     let revalidated = decision.revalidated.is_some();
     let now = resources.clock.date();
@@ -80,7 +81,7 @@ pub(crate) async fn stream_and_store(
         vary: decision.policy.vary.clone(),
         origin: call,
     });
-    let mut leader = leader.and_then(|leader| {
+    let share = |leader: Leader| {
         let head = || SharedHead {
             status,
             headers: shareable.clone(),
@@ -91,14 +92,24 @@ pub(crate) async fn stream_and_store(
             variant: decision.key.hash(),
             digest: digest_for_sharing(&request, &decision, &shareable),
         };
-        share(leader, head, &shared_body, &decision)
-    });
+        let_follow(leader, head, &shared_body, &decision)
+    };
+    // What is to be proven first is shared afterwards.
+    let mut leader = if proof.is_some() { leader } else { leader.and_then(share) };
     let route = Arc::clone(&request.route);
     let streamed = stream_body(resources, &mut body, &shared_body, leader.as_mut()).await;
-    let tail = match streamed {
+    let mut tail = match streamed {
         Ok(tail) => tail,
         Err(reason) => return resources.counters.store_aborted.count(reason, &route),
     };
+    if let Some(proof) = proof {
+        let head = (status, &shareable);
+        let proven = prove(resources, &request, proof, head, &shared_body, &mut tail).await;
+        if let Err(reason) = proven {
+            return resources.counters.store_aborted.count(reason, &route);
+        }
+        leader = leader.and_then(share);
+    }
     let storing =
         store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
     // The last chunk is held back until the response is stored, so that a client that has the whole
@@ -114,6 +125,16 @@ pub(crate) async fn stream_and_store(
         Ok(stored) => stored,
         Err(_) => storing.await,
     };
+    end_fill(resources, leader, stored, &route);
+}
+
+/// Tells the others how a fill has ended.
+fn end_fill(
+    resources: &Resources,
+    mut leader: Option<Leader>,
+    stored: Result<(), Reason>,
+    route: &Route,
+) {
     match (stored, &mut leader) {
         // The other sidecars are notified when the leader is dropped.
         (Ok(()), Some(leader)) => leader.mark_stored(),
@@ -122,9 +143,31 @@ pub(crate) async fn stream_and_store(
             if let (Reason::TooLarge, Some(leader)) = (reason, leader) {
                 leader.remember_uncacheable(resources.clock.wall());
             }
-            resources.counters.store_aborted.count(reason, &route);
+            resources.counters.store_aborted.count(reason, route);
         }
     }
+}
+
+/// Proves a response to be the same for all guests. The guest who began the fill gets the end of it
+/// before, and does not wait for the others' sake.
+async fn prove(
+    resources: &Resources,
+    request: &FillRequest,
+    proof: GuestProof,
+    head: (StatusCode, &HeaderMap),
+    shared_body: &SharedBody,
+    tail: &mut BodyTail,
+) -> Result<(), Reason> {
+    if let Some(chunk) = tail.last.take() {
+        shared_body.push(chunk).await;
+    }
+    shared_body.complete();
+    let proven = proof.prove(resources, request, head, shared_body.chunks()).await;
+    if let (Err(Reason::GuestsDiffer), Some(stale)) = (proven, &request.stale) {
+        // It is no longer what the origin sends to everybody.
+        resources.store.forget(stale.key).await;
+    }
+    proven
 }
 
 /// Notes how long such a response is fresh, and returns for how many seconds this one will be
@@ -138,7 +181,7 @@ fn note_freshness(resources: &Resources, request: &FillRequest, decision: &Store
 }
 
 /// Lets the followers read along, where the response is fresh.
-fn share(
+fn let_follow(
     leader: Leader,
     head: impl FnOnce() -> SharedHead,
     body: &SharedBody,

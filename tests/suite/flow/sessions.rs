@@ -13,7 +13,7 @@ use sidecache::app::Clock;
 
 use crate::support::{Client, Origin, Reply, Request, Response, Sidecar, metric};
 
-const SECRET: &str = "the-secret-key-of-the-app";
+pub(super) const SECRET: &str = "the-secret-key-of-the-app";
 
 /// The tables of all tests: one user, one tenant and the whole session of one cookie.
 const RULES: &str = r#"
@@ -55,12 +55,12 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     Clock::system().wall().seconds()
 }
 
 /// The value of a cookie as Flask signs it.
-fn signed(secret: &str, payload: &Value, seconds: u64) -> String {
+pub(super) fn signed(secret: &str, payload: &Value, seconds: u64) -> String {
     let key = mac(secret.as_bytes(), &[b"cookie-session"]);
     let time = BASE64_URL_SAFE_NO_PAD.encode(&seconds.to_be_bytes()[4..]);
     let text = format!("{}.{time}", BASE64_URL_SAFE_NO_PAD.encode(payload.to_string()));

@@ -1,0 +1,85 @@
+//! The fingerprint of a route's policy, which each of its keys begins with.
+
+use std::hash::{Hash as _, Hasher as _};
+
+use crate::policy::credential::CredentialRule;
+use crate::policy::fronts::Fronts;
+use crate::policy::route::{ResponseRules, RouteSpec};
+use crate::policy::signed_in::SignedIn;
+
+impl RouteSpec {
+    /// Hashes every setting that decides which responses share a key, what is stored of them,
+    /// under which tags and for how long. So after a reload, nothing is served that other rules
+    /// have stored. The hash keys are fixed, so that sidecars with the same file agree.
+    pub(super) fn fingerprint(
+        &self,
+        guest_of: Option<&SignedIn>,
+        credential: &CredentialRule,
+        fronts: Fronts,
+        response_rules: &ResponseRules,
+    ) -> [u8; 8] {
+        #[allow(
+            deprecated,
+            reason = "the std SipHash with fixed keys is stable across processes, which \
+                DefaultHasher does not promise"
+        )]
+        let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
+        // Destructured exhaustively, so that a new setting cannot be forgotten here.
+        let Self {
+            line: _,
+            defaults: _,
+            pattern,
+            scope,
+            key,
+            query,
+            strip_set_cookie,
+            drop_headers,
+            pass_headers,
+            unknown_headers,
+            tags,
+            ttl,
+            origin,
+            stale_while_revalidate,
+            stale_if_error,
+            languages,
+            vary_cookie,
+            case,
+            signed_in,
+            // These decide when the origin is contacted and who is served, not what is stored.
+            jitter: _,
+            mode: _,
+            audit: _,
+            early_refresh: _,
+            collapse: _,
+            admit: _,
+            admit_for: _,
+            revalidate_after: _,
+            client_cache_control: _,
+            encoded_slash: _,
+            // This decides what clients are told of it.
+            browser: _,
+        } = self;
+        let ResponseRules { targeted, response_tags } = response_rules;
+        let rules = format!(
+            "{:?}",
+            (
+                key,
+                query,
+                drop_headers,
+                pass_headers,
+                unknown_headers,
+                credential,
+                targeted,
+                response_tags,
+                (strip_set_cookie, languages, vary_cookie, case, fronts),
+            )
+        );
+        let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
+        (pattern.as_str(), scope, rules, times).hash(&mut hasher);
+        tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
+        if signed_in.is_some() || guest_of.is_some() {
+            format!("{:?}", (signed_in, guest_of)).hash(&mut hasher);
+        }
+        hasher.finish().to_be_bytes()
+    }
+}
