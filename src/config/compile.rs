@@ -180,6 +180,10 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         collapse: collapse(file, context),
         mode,
         fronts: fronts::fronts(&file.fronts, context),
+        joins_hosts: file
+            .upstream
+            .get()
+            .is_some_and(|upstream| upstream.host_key.given().is_some()),
     };
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);

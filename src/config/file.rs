@@ -407,6 +407,10 @@ table! {
             "examples" = ["/api/v1/campaigns/{id}", "/reports/{id}.json"]
         ))]
         path: TomlString,
+        /// What a request must have besides, to be for this route: query parameters, a host,
+        /// headers. They are part of the key in any case. A request that does not have it goes to
+        /// the next route that has its path.
+        r#match: MatchSection,
         /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
         /// would have done.
         mode: ModeWord = "on",

@@ -113,6 +113,7 @@ impl Reason {
             // These let the origin's response through. A request that fails with one of them has
             // lost that response on its way, which only a fault of the sidecar can cause.
             Self::NoRoute
+            | Self::UnmetMatch
             | Self::Method
             | Self::ModeOff
             | Self::SwitchedOff
@@ -124,6 +125,7 @@ impl Reason {
             | Self::ContentCoding
             | Self::AmbiguousPath
             | Self::AmbiguousQuery
+            | Self::AmbiguousMatch
             | Self::AmbiguousCookie
             | Self::UnverifiedToken
             | Self::TokenKeysUnavailable
@@ -180,6 +182,7 @@ impl Reason {
                 | Self::WithheldHeader
                 | Self::AmbiguousCookie
                 | Self::UnverifiedToken
+                | Self::AmbiguousMatch
         )
     }
 }
@@ -189,6 +192,10 @@ reasons! {
     NoRoute = "no route", [Bypass],
         meaning: "No route matches the path.",
         remedy: "Add a route for these paths if they should be cached.";
+    UnmetMatch = "match not met", [Bypass],
+        meaning: "Routes have this path, and the request has not what their `match` asks for.",
+        remedy: "Add a route without `match`, or with another one, if such requests should be \
+                 cached. `sidecache explain` shows what each route asks for.";
     Method = "method", [Bypass],
         meaning: "The method is neither GET nor HEAD.",
         remedy: "";
@@ -239,6 +246,13 @@ reasons! {
         meaning: "A query parameter that the key needs is repeated, disguised by encoding, or \
                   unreadable.",
         remedy: "Correct the client, or set `query = \"all\"` so that every parameter counts.";
+    AmbiguousMatch = "ambiguous match", [Bypass],
+        meaning: "A parameter, header or host that the `match` of a route names can be read in \
+                  more than one way: it is repeated, its name or value is disguised by encoding, \
+                  or another header says otherwise. Nobody can tell which route the request is \
+                  for.",
+        remedy: "Correct the client. In queries, a space is `%20` to every program, and `+` is \
+                 not.";
     AmbiguousCookie = "ambiguous cookie", [Bypass],
         meaning: "A cookie that the key needs comes twice, as browsers send it that hold one for \
                   each of two paths or domains. The app may read either.",

@@ -18,6 +18,7 @@ use crate::policy::explain::fill::fill_lines;
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
 use crate::policy::request_directives::RequestDirectives;
+use crate::policy::request_match::MatchVerdict;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::semantics::forward::{self, ClientPeer};
@@ -175,6 +176,9 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
             Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers),
             Plan::Pass(route, outcome) => {
                 lines.line("route", route.map_or("none", |route| route.name()));
+                if matches!(outcome.reason, Some(Reason::UnmetMatch | Reason::AmbiguousMatch)) {
+                    explain_tried(&mut lines, rules, &view);
+                }
                 lines.line("X-Cache", "BYPASS");
                 if let (Some(reason), Some(detail)) = (outcome.reason, outcome.detail()) {
                     lines.reason(reason, detail.to_string());
@@ -213,9 +217,24 @@ impl ExplainLines {
     }
 }
 
+/// The routes that have the path of a request that none of them takes.
+fn explain_tried(lines: &mut ExplainLines, rules: &PolicyRules, view: &RequestView<'_>) {
+    for (route, verdict) in rules.tried(view) {
+        let verdict = match verdict {
+            MatchVerdict::Met => "met".to_owned(),
+            MatchVerdict::Unmet => "not met".to_owned(),
+            MatchVerdict::Doubtful(condition) => format!("ambiguous: {condition}"),
+        };
+        lines.line(format!("match of {}", route.name()), verdict);
+    }
+}
+
 fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
     let route: &Route = lookup.route;
     lines.line("route", route.name());
+    if !route.spec.conditions.is_empty() {
+        lines.line("match", format!("{} (met)", route.spec.conditions.label));
+    }
     for (name, value) in &lookup.captures {
         lines.line(format!("capture {name}"), value.to_string());
     }

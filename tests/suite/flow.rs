@@ -12,6 +12,7 @@ mod jwt;
 mod languages;
 mod learned;
 mod learned_headers;
+mod matches;
 mod memory;
 mod metrics;
 mod mode_switches;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header;
 
+use super::conditions::{self, MatchContext};
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
@@ -46,6 +47,8 @@ pub struct RouteContext<'a> {
     pub mode: RouteMode,
     /// `fronts`.
     pub fronts: Fronts,
+    /// Whether one host stands for all, by `host_key`.
+    pub joins_hosts: bool,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -68,8 +71,24 @@ pub fn routes(
 
 fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileContext) {
     let line = context.report.source().line(earlier.path.start);
-    let (message, hint) = if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
-        (format!("the route at line {line} has the same path"), "remove one of the two")
+    let (one, two) = (&earlier.spec.conditions, &later.spec.conditions);
+    let (message, hint) = if !one.is_empty() && !two.is_empty() {
+        let hint = if one.implies(two) && two.implies(one) {
+            "remove one of the two"
+        } else {
+            "let one of them ask for all that the other one asks for, and more; or give both \
+             another value of one parameter"
+        };
+        let message = format!(
+            "a request may meet `match` of this route and of the route at line {line}, and neither \
+             is narrower"
+        );
+        (message, hint)
+    } else if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
+        (
+            format!("the route at line {line} has the same path"),
+            "remove one of the two, or tell their requests apart by `match`",
+        )
     } else {
         // SECURITY: the earlier path is quoted from the source, which has no values of variables.
         let path = context.report.source().shown(&earlier.path);
@@ -105,6 +124,7 @@ fn route(
     let admit_for =
         context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
     let query = query::query(file.query.get()?, context);
+    let conditions = conditions::conditions(&file.r#match, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
     let spec = RouteSpec {
@@ -125,6 +145,7 @@ fn route(
         key: key.into(),
         query,
         tags,
+        conditions,
         drop_headers: headers::dropped(&file.drop_headers, context),
         pass_headers: headers::passed(&file.pass_headers, context),
         unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
@@ -144,6 +165,9 @@ fn route(
     };
     headers::contradictions(file, &spec, context);
     query::contradictions(file, &spec, context);
+    let RouteContext { credential, fronts, joins_hosts, .. } = *shared;
+    let match_context = MatchContext { credential, fronts, joins_hosts };
+    conditions::for_route(file, &match_context, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
     without_effect(file, &spec, shared.credential, context);

@@ -44,6 +44,7 @@ fn every_reason_has_its_status_of_failure() {
         statuses(),
         [
             (Reason::NoRoute, 500),
+            (Reason::UnmetMatch, 500),
             (Reason::Method, 500),
             (Reason::ModeOff, 500),
             (Reason::SwitchedOff, 500),
@@ -54,6 +55,7 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::FillRefused, 500),
             (Reason::AmbiguousPath, 500),
             (Reason::AmbiguousQuery, 500),
+            (Reason::AmbiguousMatch, 500),
             (Reason::AmbiguousCookie, 500),
             (Reason::UnverifiedToken, 500),
             (Reason::TokenKeysUnavailable, 500),

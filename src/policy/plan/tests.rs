@@ -15,6 +15,7 @@ use crate::semantics::forward::Upgrades;
 
 mod fill_bytes;
 mod keys;
+mod matches;
 mod mutations;
 mod properties;
 
