@@ -118,6 +118,7 @@ impl Reason {
             | Self::ModeOff
             | Self::SwitchedOff
             | Self::Shadow
+            | Self::NotInShare
             | Self::MissingField
             | Self::UnkeyedHeader
             | Self::WithheldHeader
@@ -193,9 +194,8 @@ reasons! {
         meaning: "No route matches the path.",
         remedy: "Add a route for these paths if they should be cached.";
     UnmetMatch = "match not met", [Bypass],
-        meaning: "Routes have this path, and the request has not what their `match` asks for.",
-        remedy: "Add a route without `match`, or with another one, if such requests should be \
-                 cached. `sidecache explain` shows what each route asks for.";
+        meaning: "Routes have this path, and the request meets the `match` of none of them.",
+        remedy: "Add a route for such requests if they should be cached.";
     Method = "method", [Bypass],
         meaning: "The method is neither GET nor HEAD.",
         remedy: "";
@@ -212,6 +212,9 @@ reasons! {
                   so for a time: the origin answers, and \
                   the sidecar notes what the cache would have done.",
         remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
+    NotInShare = "not in share", [Bypass],
+        meaning: "The route caches for a `share` of its callers, and this one is not among them.",
+        remedy: "Raise `share`, or remove it once the route has proved itself.";
     MissingField = "missing field", [Bypass],
         meaning: "The request lacks a field that the route's `key` or `tags` need. In parentheses \
                   it says why a signed session cookie gives none.",
@@ -247,12 +250,9 @@ reasons! {
                   unreadable.",
         remedy: "Correct the client, or set `query = \"all\"` so that every parameter counts.";
     AmbiguousMatch = "ambiguous match", [Bypass],
-        meaning: "A parameter, header or host that the `match` of a route names can be read in \
-                  more than one way: it is repeated, its name or value is disguised by encoding, \
-                  or another header says otherwise. Nobody can tell which route the request is \
-                  for.",
-        remedy: "Correct the client. In queries, a space is `%20` to every program, and `+` is \
-                 not.";
+        meaning: "What the `match` of a route asks for can be read in more than one way: it is \
+                  repeated or disguised, or another header contradicts it.",
+        remedy: "Correct the client. A space in a query is `%20` to every program, `+` is not.";
     AmbiguousCookie = "ambiguous cookie", [Bypass],
         meaning: "A cookie that the key needs comes twice, as browsers send it that hold one for \
                   each of two paths or domains. The app may read either.",

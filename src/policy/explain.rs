@@ -173,11 +173,15 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
         lines.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else {
         match rules.plan(&view) {
-            Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers),
+            Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers, now),
             Plan::Pass(route, outcome) => {
                 lines.line("route", route.map_or("none", |route| route.name()));
                 if matches!(outcome.reason, Some(Reason::UnmetMatch | Reason::AmbiguousMatch)) {
                     explain_tried(&mut lines, rules, &view);
+                }
+                let share = route.and_then(|route| route.spec.share);
+                if let (Some(share), Some(Reason::NotInShare)) = (share, outcome.reason) {
+                    lines.line("share", format!("{share} of the callers, and this one is not"));
                 }
                 lines.line("X-Cache", "BYPASS");
                 if let (Some(reason), Some(detail)) = (outcome.reason, outcome.detail()) {
@@ -229,7 +233,7 @@ fn explain_tried(lines: &mut ExplainLines, rules: &PolicyRules, view: &RequestVi
     }
 }
 
-fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
+fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap, now: Wall) {
     let route: &Route = lookup.route;
     lines.line("route", route.name());
     if !route.spec.conditions.is_empty() {
@@ -241,6 +245,9 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     if !route.spec.defaults.is_empty() {
         let keys = route.spec.defaults.iter().map(|(key, line)| format!("{key} (line {line})"));
         lines.line("from [defaults]", keys.collect::<Vec<_>>().join(", "));
+    }
+    if let Some(share) = route.spec.share {
+        lines.line("share", format!("{share} of the callers, this one among them"));
     }
     lines.line("scope", scope_in_words(route, lookup));
     explain_host(lines, lookup, headers);
@@ -268,7 +275,7 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     for tag in lookup.tags() {
         lines.line(if tag.is_auxiliary() { "auxiliary tag" } else { "tag" }, tag.shown());
     }
-    explain_times(lines, &route.spec);
+    explain_times(lines, &route.spec, now);
     let directives = RequestDirectives::new(route, headers);
     match (directives.bypass, lookup.unknown.first()) {
         (Some(reason), _) => {
@@ -365,7 +372,7 @@ fn of_statuses(ttl: &TtlRule) -> String {
 }
 
 /// How long an entry is served. Settings at their default are left out.
-fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
+fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec, now: Wall) {
     let freshness = if spec.ttl.is_empty() {
         "as the origin says".to_owned()
     } else {
@@ -381,6 +388,15 @@ fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
         }
     };
     lines.line(FRESH_FOR, freshness);
+    if let Some(end) = spec.expires_at {
+        let next = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(end.next(now).0));
+        let stale = if spec.stale_if_error.is_some_and(|window| !window.is_zero()) {
+            "; after it, stale in place of an error alone"
+        } else {
+            ""
+        };
+        lines.line("fresh until", format!("{end} at most, next {next} (expires_at){stale}"));
+    }
     if let Some(browser) = spec.browser {
         lines.line("clients are told", browser.explained());
     }

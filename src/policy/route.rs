@@ -15,10 +15,12 @@ use crate::policy::jwt::TokenPlace;
 use crate::policy::request_match::{RequestMatch, labelled};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
+use crate::policy::share::CallerShare;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
 use crate::policy::token_places::token_places;
 use crate::semantics::browser::BrowserRule;
+use crate::semantics::daily_end::DailyEnd;
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
@@ -111,10 +113,14 @@ pub struct RouteSpec {
     pub conditions: RequestMatch,
     /// Whether it caches.
     pub mode: RouteMode,
+    /// The callers it caches for; `None` for all of them.
+    pub share: Option<CallerShare>,
     /// The share of its hits that is fetched again out of band, to detect stale hits; 0 to 1.
     pub audit: f64,
     /// The freshness lifetime of responses for which the origin gives none.
     pub ttl: TtlRule,
+    /// The time of day at which everything that is stored ends.
+    pub expires_at: Option<DailyEnd>,
     /// What clients are told in place of the origin's `Cache-Control`.
     pub browser: Option<BrowserRule>,
     /// Whether the origin's freshness or `ttl` takes precedence.
@@ -377,12 +383,14 @@ fn fingerprint(
         origin,
         stale_while_revalidate,
         stale_if_error,
+        expires_at,
         languages,
         vary_cookie,
         case,
         // These decide when the origin is contacted and who is served, not what is stored.
         jitter: _,
         mode: _,
+        share: _,
         audit: _,
         early_refresh: _,
         collapse: _,
@@ -412,6 +420,9 @@ fn fingerprint(
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
     (pattern.as_str(), scope, rules, times).hash(&mut hasher);
     tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
+    if let Some(end) = expires_at {
+        format!("{end:?}").hash(&mut hasher);
+    }
     if !conditions.is_empty() {
         format!("{:?}", conditions.conditions().collect::<Vec<_>>()).hash(&mut hasher);
     }

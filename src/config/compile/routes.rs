@@ -22,6 +22,7 @@ use crate::policy::route::{
     AdmitRule, Collapse, Pattern, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
 };
 use crate::policy::scope::Scope;
+use crate::policy::share::CallerShare;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
@@ -131,8 +132,10 @@ fn route(
         line: context.report.source().line(located.span.start),
         defaults: defaults(&located.span, context),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
+        share: file.share.get().and_then(|share| CallerShare::new(share.0)),
         audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
+        expires_at: timing.expires_at,
         browser: timing.browser,
         origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
         stale_while_revalidate: timing.stale_while_revalidate,
@@ -193,6 +196,14 @@ fn without_effect(
             "origin = \"ignore\" has no effect without a `ttl`",
         );
         context.report.push(builder.hint("add ttl = \"5m\""));
+    }
+    if let Some(given) = file.share.given()
+        && own(&given.span, context)
+        && (spec.mode == RouteMode::Off || given.value.0 <= 0.0)
+    {
+        let message = "`share` has no effect: this route caches for nobody";
+        let hint = "remove it, or write a share above 0 and mode = \"on\"";
+        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
     }
     // Where logins are named, it also says for how long a caller is known.
     let counts = spec.scope == Scope::Shared || credential.names_logins;

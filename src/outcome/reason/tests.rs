@@ -49,6 +49,7 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::ModeOff, 500),
             (Reason::SwitchedOff, 500),
             (Reason::Shadow, 500),
+            (Reason::NotInShare, 500),
             (Reason::MissingField, 500),
             (Reason::UnkeyedHeader, 500),
             (Reason::WithheldHeader, 500),

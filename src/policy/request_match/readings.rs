@@ -46,19 +46,23 @@ fn is_among(value: &[u8], wanted: &[Box<str>]) -> bool {
 pub(super) fn of_parameter<'a>(query: &'a str, wanted: &str) -> Readings<'a> {
     let mut readings = Readings::default();
     let mut count = 0_usize;
-    let at_semicolons = query.contains(';');
-    let further = at_semicolons.then(|| query.split(['&', ';'])).into_iter().flatten();
-    for pair in query.split('&').chain(further).filter(|pair| !pair.is_empty()) {
+    let mut read = |pair: &'a str, is_whole: bool| {
         let parameter = loose_parameters::parameter(pair.as_bytes());
-        if !parameter.is_named(wanted) {
-            continue;
+        if pair.is_empty() || !parameter.is_named(wanted) {
+            return;
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        readings.is_plain =
-            count == 0 && parameter.name == wanted && !name.contains('+') && !is_overescaped(name);
+        let is_spelled = parameter.name == wanted && !name.contains('+') && !is_overescaped(name);
+        readings.is_plain = is_whole && is_spelled && count == 0;
         count += 1;
         readings.is_garbled |= parameter.is_garbled;
         readings.add_value(value);
+    };
+    for pair in query.split('&') {
+        read(pair, true);
+        if pair.contains(';') {
+            pair.split(';').for_each(|part| read(part, false));
+        }
     }
     if count > 1 {
         let joined = readings.values.join(&b","[..]);

@@ -2,8 +2,7 @@
 
 use crate::support::{Client, Origin, Response, Sidecar};
 
-const RULES: &str = "[admin]\naddress = \"127.0.0.1:0\"\n\
-    [[routes]]\npath = \"/index.php\"\nttl = \"5m\"\nscope = \"public\"\nquery = [\"page\"]\n\
+const RULES: &str = "[[routes]]\npath = \"/index.php\"\nttl = \"5m\"\nscope = \"public\"\nquery = [\"page\"]\n\
     match = { query.action = [\"list\", \"show\"] }\ntags = [\"posts\"]\n\
     [[routes]]\npath = \"/feed\"\nttl = \"5m\"\nscope = \"public\"\ntags = [\"posts\"]\n\
     [[purges]]\npath = \"/index.php\"\nmatch = { query.action = \"save\" }\ntags = [\"posts\"]\n";
@@ -13,7 +12,7 @@ fn app() -> Origin {
         // What PHP would show: the last of two.
         let query = request.target.split_once('?').map_or("", |(_, query)| query);
         let action = query.split('&').rev().find_map(|pair| pair.strip_prefix("action="));
-        Response::ok(&format!("page of {}", action.unwrap_or("nothing")))
+        Response::ok(format!("page of {}", action.unwrap_or("nothing")))
     })
 }
 
@@ -56,15 +55,17 @@ async fn routes_of_one_path_have_names_of_their_own() {
     let sidecar = Sidecar::start(app.address, RULES).await;
     let mut client = Client::new(sidecar.address);
     client.get("/index.php?action=list", &[]).await;
-    let mut admin = Client::of_admin(sidecar.admin);
-    let routes = admin.get("/routes", &[]).await;
-    assert!(routes.text().contains("/index.php [query.action=list|show]"), "{}", routes.text());
-    let explained = |target: &str| format!("{{\"method\": \"GET\", \"target\": \"{target}\"}}");
-    let json = [("content-type", "application/json")];
-    let found = admin.send("POST", "/explain", &json, explained("/index.php?action=x")).await;
-    let text = found.text();
-    assert!(text.contains("match of /index.php [query.action=list|show]"), "{text}");
-    assert!(text.contains("not met"), "{text}");
-    let found = admin.send("POST", "/explain", &json, explained("/index.php?action=list")).await;
-    assert!(found.text().contains("query.action=list|show (met)"), "{}", found.text());
+    let name = "/index.php [query.action=list|show]";
+    let routes = sidecar.admin_get("/routes").await;
+    assert!(routes.text().contains(name), "{}", routes.text());
+    let explained = async |target: &str| {
+        let asked = serde_json::json!({ "method": "GET", "target": target });
+        sidecar.admin_ok("/explain", &asked).await.to_string()
+    };
+    let text = explained("/index.php?action=x").await;
+    assert!(text.contains(&format!("match of {name}")) && text.contains("not met"), "{text}");
+    let text = explained("/index.php?action=list&action=x").await;
+    assert!(text.contains("ambiguous: query.action"), "{text}");
+    let text = explained("/index.php?action=list").await;
+    assert!(text.contains("query.action=list|show (met)"), "{text}");
 }

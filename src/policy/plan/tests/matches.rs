@@ -198,3 +198,93 @@ fn a_match_is_part_of_what_entries_mean() {
         assert_ne!(one, print(other), "{other}");
     }
 }
+
+/// What an app finds under `action`: how it splits a query, compares names, decodes, and which of
+/// several values it takes.
+fn seen_by(app: usize, query: &str) -> Option<String> {
+    let decoded = |text: &str, plus: &str| {
+        percent_encoding::percent_decode_str(&text.replace('+', plus))
+            .decode_utf8_lossy()
+            .into_owned()
+    };
+    let separators: &[char] = if app == 4 { &['&', ';'] } else { &['&'] };
+    let values: Vec<String> = query
+        .split(separators)
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let is_named = match app {
+                // A web server's own variables.
+                0 => name.eq_ignore_ascii_case("action"),
+                1 | 4 => decoded(name, " ") == "action",
+                2 => decoded(name, " ").eq_ignore_ascii_case("action"),
+                // PHP, arrays too.
+                _ => {
+                    let name = decoded(name, " ");
+                    name.trim_start_matches(' ').split(['[', '\0']).next() == Some("action")
+                }
+            };
+            is_named.then(|| match app {
+                0 => value.to_owned(),
+                3 => decoded(value, "+").split('\0').next().unwrap_or_default().to_owned(),
+                5 => decoded(value, " ").trim().to_owned(),
+                _ => decoded(value, " "),
+            })
+        })
+        .collect();
+    match app {
+        0 | 1 => values.first().cloned(),
+        2 => (!values.is_empty()).then(|| values.join(",")),
+        _ => values.last().cloned(),
+    }
+}
+
+fn is_on_list(action: &str) -> bool {
+    ["list", "show"].contains(&action)
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_app_reads_another_action_than_the_route(
+        pairs in proptest::collection::vec(
+            (
+                proptest::sample::select(vec![
+                    "action", "Action", "%61ction", "action[]", "+action", "page", "action%00",
+                ]),
+                proptest::sample::select(vec![
+                    "list", "save", "l%69st", "list%00", "list+", "list,save", "LIST", "",
+                    "list%2500", "+list", "%20list",
+                ]),
+                proptest::sample::select(vec!["&", ";", "&&"]),
+            ),
+            0..4,
+        ),
+    ) {
+        let rules = rules(LIST);
+        let query: String =
+            pairs.iter().map(|(name, value, end)| format!("{name}={value}{end}")).collect();
+        let sent = SentRequest::get(&format!("/index.php?{query}"));
+        match rules.plan(&sent.view()) {
+            Plan::Lookup(lookup) => {
+                let FillHead { target, .. } = lookup.fill_request(request_id());
+                for app in 0..6 {
+                    let seen = seen_by(app, target.query().unwrap_or_default());
+                    let is_listed = seen.as_deref().is_some_and(is_on_list);
+                    proptest::prop_assert!(is_listed, "{} to app {}: {:?}", query, app, seen);
+                    proptest::prop_assert_eq!(&seen, &seen_by(app, &query), "{}", query);
+                }
+            }
+            Plan::Pass(_, outcome) if outcome.reason == Some(Reason::UnmetMatch) => {
+                for app in 0..6 {
+                    let seen = seen_by(app, &query);
+                    let is_listed = seen.as_deref().is_some_and(is_on_list);
+                    proptest::prop_assert!(!is_listed, "{} to app {}: {:?}", query, app, seen);
+                }
+            }
+            Plan::Pass(_, outcome) => proptest::prop_assert!(matches!(
+                outcome.reason,
+                Some(Reason::AmbiguousMatch | Reason::AmbiguousQuery)
+            )),
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+}
