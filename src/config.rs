@@ -22,6 +22,7 @@ mod keywords;
 mod lint;
 mod model;
 mod redis_url;
+mod rule_name;
 mod rules_digest;
 mod schema;
 pub mod sharing;

@@ -35,6 +35,7 @@ pub mod rolling_cookies;
 pub mod route;
 pub mod scope;
 pub mod session;
+pub mod share;
 pub mod signed_in;
 pub mod tag;
 pub mod template;

@@ -151,7 +151,7 @@ impl Proxy {
         let record = pending.answer();
         let duration = self.clock.now().duration_since(since);
         count(&config.table, &mut answered, duration, is_head);
-        response::tell_browser(&config.rules.routes, &mut answered);
+        response::tell_browser(&config.rules.routes, &mut answered, &self.clock);
         if config.settings.debug.server_timing {
             server_timing::add(answered.response.headers_mut(), &answered.outcome, duration);
         }

@@ -16,6 +16,7 @@ use crate::policy::glob::Glob;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route, RouteSpec};
 use crate::policy::scope::Scope;
+use crate::policy::share::CallerShare;
 use crate::policy::signed_in::SignedIn;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
@@ -316,6 +317,7 @@ fn policy(route: &Route) -> Value {
         "mode": spec.mode.as_str(),
         "ttl_s": seconds(spec.ttl.ok),
         "status_ttls_s": status_ttls(spec),
+        "expires_at": spec.expires_at.map(|end| end.to_string()),
         "browser": spec.browser.map(|browser| browser.to_string()),
         "origin": spec.origin.as_str(),
         "scope": spec.scope.as_str(),
@@ -339,6 +341,7 @@ fn policy(route: &Route) -> Value {
         "pass_headers": names(&spec.pass_headers),
         "learned_headers": learned(route),
         "audit": spec.audit,
+        "share": spec.share.map(CallerShare::get),
     })
 }
 

@@ -181,6 +181,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         collapse: collapse(file, context),
         mode,
         fronts: fronts::fronts(&file.fronts, context),
+        joins_hosts: joins_hosts(file),
     };
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
@@ -232,6 +233,11 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
+}
+
+/// Whether one host stands for all.
+fn joins_hosts(file: &ConfigFile) -> bool {
+    file.upstream.get().is_some_and(|upstream| upstream.host_key.given().is_some())
 }
 
 /// `[fields]`, and `[jwt]` if there is one, from whose tokens they may come.

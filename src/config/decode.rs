@@ -26,7 +26,7 @@ pub use self::secrets::SecretsForm;
 pub use self::strip::StripForm;
 pub use self::text::{TomlString, word};
 pub use self::ttl::TtlForm;
-pub use self::value_table::ValueTable;
+pub use self::value_table::{TextsForm, ValueTable};
 pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 pub use crate::spelling::nearest;
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::Config;
+use super::rule_name;
 use super::rules_digest::rules_digest;
 use super::sharing::SharingRules;
 
@@ -280,7 +281,7 @@ fn listed(
 fn by_path(list: Option<&Value>) -> BTreeMap<(String, usize), Table> {
     let mut found = BTreeMap::new();
     for table in list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table) {
-        let path = table.get("path").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let path = rule_name::in_file(table);
         let nth = found.keys().filter(|(known, _): &&(String, usize)| *known == path).count();
         found.insert((path, nth), table.clone());
     }

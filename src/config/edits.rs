@@ -7,6 +7,7 @@ use std::fmt;
 use toml_edit::{Array, ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Table, Value, value};
 
 use super::diagnostics::SUPPRESSION;
+use super::rule_name;
 use crate::policy::edit::{Edit, EditValue};
 
 /// The text with these changes, and the lines that they stand for; `None` if the text has no place
@@ -191,9 +192,10 @@ pub fn with_modes(text: &str, other: &str) -> Option<String> {
     let (own_default, other_default) = (default_of(&document, "mode"), default_of(&other, "mode"));
     let mut is_changed = copy(other.get("mode"), document.as_table_mut(), None);
     let routes = other.get("routes").and_then(Item::as_array_of_tables);
+    let other_match = default_of(&other, "match");
     for theirs in routes.into_iter().flatten() {
-        let path = theirs.get("path").and_then(Item::as_str);
-        if let Some(ours) = path.and_then(|path| route(&mut document, path)) {
+        let name = rule_name::in_document(theirs, other_match.as_ref());
+        if let Some(ours) = name.and_then(|name| route(&mut document, &name)) {
             let mode = theirs.get("mode").or(other_default.as_ref());
             is_changed |= copy(mode, ours, own_default.as_ref());
         }
@@ -201,10 +203,13 @@ pub fn with_modes(text: &str, other: &str) -> Option<String> {
     is_changed.then(|| document.to_string())
 }
 
-/// The table of the route with this path.
-fn route<'a>(document: &'a mut DocumentMut, path: &str) -> Option<&'a mut Table> {
+/// The table of the route with this name: its path, and its conditions if it has some.
+fn route<'a>(document: &'a mut DocumentMut, name: &str) -> Option<&'a mut Table> {
+    let default = default_of(document, "match");
     let routes = document.get_mut("routes")?.as_array_of_tables_mut()?;
-    routes.iter_mut().find(|route| route.get("path").and_then(Item::as_str) == Some(path))
+    routes
+        .iter_mut()
+        .find(|route| rule_name::in_document(route, default.as_ref()).as_deref() == Some(name))
 }
 
 /// The table of a section, which is added if it is missing.
@@ -357,6 +362,19 @@ mod tests {
         let (_, lines) = apply(FILE, &[field("a"), field("b"), key]).expect("it has a place");
         let fields = "[fields]\na = { header = \"a\" }\nb = { header = \"b\" }";
         assert_eq!(lines, format!("key = [\"a?\", \"b?\"]\n{fields}"));
+    }
+
+    #[test]
+    fn a_route_with_conditions_is_found_by_its_name() {
+        let text = "[[routes]]\npath = \"/a\"\nmatch.query.x = \"1\"\n[[routes]]\npath = \"/a\"\n";
+        let to = |name: &str| apply(text, &[Edit::text(name, "ttl", "5m")]).map(|(text, _)| text);
+        let (first, second) = (to("/a [query.x=1]").expect("it is there"), to("/a").expect("too"));
+        assert_eq!(first.replacen("ttl = \"5m\"\n", "", 1), text);
+        assert!(first.find("ttl") < first.rfind("[[routes]]"), "{first}");
+        assert!(second.find("ttl") > second.rfind("[[routes]]"), "{second}");
+        assert_eq!(to("/a [query.x=2]"), None);
+        let off = text.replacen("query.x = \"1\"", "query.x = \"1\"\nmode = \"off\"", 1);
+        assert_eq!(with_modes(text, &off), Some(off));
     }
 
     #[test]

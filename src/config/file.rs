@@ -16,6 +16,7 @@ use super::keywords::{
 pub use self::defaults::DefaultsSection;
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
+pub use self::origin_says::{FreshnessSection, TagsSection};
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
 pub use self::signed_in::SignedInForm;
@@ -26,6 +27,7 @@ pub use self::upstream::UpstreamSection;
 mod defaults;
 mod jwt;
 mod limits;
+mod origin_says;
 mod purges;
 mod query;
 mod signed_in;
@@ -248,20 +250,6 @@ table! {
 }
 
 table! {
-    /// Which response headers say how long a response is fresh.
-    FreshnessSection("[freshness]", "[freshness]") {
-        /// Response headers for caches like this one (RFC 9213), in the order of precedence: the
-        /// first valid one replaces `Cache-Control` and `Expires`. `[]` turns it off.
-        #[schemars(extend(
-            "maxItems" = 8,
-            "uniqueItems" = true,
-            "examples" = [["sidecache-cache-control", "cdn-cache-control"]]
-        ))]
-        targeted: TomlList<TomlString> = ["cdn-cache-control"],
-    }
-}
-
-table! {
     /// Where the value of a field comes from: exactly one source.
     #[schemars(extend(
         "oneOf" = [
@@ -361,16 +349,6 @@ table! {
 }
 
 table! {
-    /// Tags that the origin sends.
-    TagsSection("[tags]", "[tags]") {
-        /// The response headers that hold tags.
-        response_headers: TomlList<TomlString> = ["surrogate-key", "cache-tag"],
-        /// Whether clients get these headers.
-        keep: bool = false,
-    }
-}
-
-table! {
     /// What is cached, and how.
     #[schemars(extend("required" = ["path"]))]
     RouteSection("a route", "[[routes]]") {
@@ -381,9 +359,18 @@ table! {
             "examples" = ["/api/v1/campaigns/{id}", "/reports/{id}.json"]
         ))]
         path: TomlString,
+        /// What a request must have besides, to be for this route: query parameters, a host,
+        /// headers. They are part of the key in any case. A request that does not have it goes to
+        /// the next route that has its path.
+        r#match: MatchSection,
         /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
         /// would have done.
         mode: ModeWord = "on",
+        /// The share of callers, 0 to 1, that the route caches for: requests of the others pass. By
+        /// a hash of the credential, or of the address where there is none, so that a caller stays
+        /// in or out; a higher share keeps those of a lower one. Writes purge in any case.
+        #[schemars(extend("examples" = [0.1]))]
+        share: Fraction,
         /// The share of hits, 0 to 1, that is fetched again in the background, to count hits that
         /// were stale.
         #[schemars(extend("examples" = [0.01]))]
@@ -394,6 +381,15 @@ table! {
         /// Which freshness counts: the origin's if it gives one (`respect`), or always `ttl`
         /// (`ignore`).
         origin: OriginWord = "respect",
+        /// The time of day at which everything that is stored ends, because a job makes it anew: by
+        /// UTC, or with an offset. Without a `ttl`, responses with status 200 for which the origin
+        /// gives no freshness are fresh until then. Nothing stale is served past it, unless
+        /// `stale_if_error` says so.
+        #[schemars(extend(
+            "pattern" = "^(([01][0-9]|2[0-3]):[0-5][0-9](Z|[+-][01][0-9]:[0-5][0-9])?|.*\\$\\{.*)$",
+            "examples" = ["03:00", "03:00+01:00"]
+        ))]
+        expires_at: TomlString,
         /// How long a stale entry may be served while it is refreshed, if the origin does not say;
         /// up to 1 year. "0s" turns it off.
         stale_while_revalidate: Period,

@@ -12,6 +12,7 @@ use super::file::{self, ConfigFile};
 
 mod callers;
 mod headers;
+mod matches;
 mod memory;
 mod purges;
 pub mod redis;
@@ -54,6 +55,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     sections::check(&whole, parts, context);
     switch::check(&whole, context);
     memory::check(&whole, parts, context);
+    matches::check(&whole, context);
 }
 
 /// In a file without errors every route has been compiled, so both lists have the same routes.

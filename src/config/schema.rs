@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
     BrowserForm, Count, Fraction, NamedTable, NamesForm, OWN_KEY, Period, SecretsForm, Setting,
-    Size, StripForm, TomlList, TomlString, TtlForm, ValueTable,
+    Size, StripForm, TextsForm, TomlList, TomlString, TtlForm, ValueTable,
 };
 use super::file::{self, ConfigFile, QueryForm};
 
@@ -190,10 +190,30 @@ inline!(BrowserForm, "BrowserForm", {
     "examples": ["no-store", "30s"]
 });
 
+inline!(TextsForm, "TextsForm", {
+    "title": "string or list of strings",
+    "oneOf": [
+        { "type": "string" },
+        {
+            "type": "array", "items": { "type": "string" },
+            "minItems": 1, "maxItems": 64, "uniqueItems": true
+        }
+    ]
+});
+
 inline!(ValueTable, "ValueTable", {
     "title": "table of names and values",
     "type": "object",
-    "additionalProperties": { "type": "string" }
+    "maxProperties": 16,
+    "additionalProperties": {
+        "oneOf": [
+            { "type": "string" },
+            {
+                "type": "array", "items": { "type": "string" },
+                "minItems": 1, "maxItems": 64, "uniqueItems": true
+            }
+        ]
+    }
 });
 
 impl JsonSchema for file::DefaultsSection {

@@ -36,6 +36,7 @@ use crate::policy::field::{Auth, ClientPrefix, FieldSource};
 use crate::policy::fronts::{FrontClass, Fronts};
 use crate::policy::glob::Glob;
 use crate::policy::jwt::{TokenField, TokenPlace};
+use crate::policy::request_match::any_request;
 use crate::policy::route::{AdmitRule, PathCase, Route, Routes, StripSetCookie, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
@@ -151,18 +152,33 @@ impl SharingRules {
     /// Whether `now` has paths that `old` had.
     fn follows(&self, now: &Route, before: &Self, old: &Route) -> bool {
         let (one, two) = (&now.spec.pattern, &old.spec.pattern);
-        let is = |table: &Routes, path: &str, id: usize| {
-            table.find(path).is_some_and(|(route, _)| route.id == id)
+        let meets = |path: &str| {
+            takes_alike((&self.table.candidates(path), now), (&before.table.candidates(path), old))
         };
-        let meets = |path: &str| is(&self.table, path, now.id) && is(&before.table, path, old.id);
         let mut paths = one.meeting_paths(two).into_iter().chain(two.meeting_paths(one));
         // A route whose case does not count has paths that its pattern does not show.
         let has_spellings = [now, old].iter().any(|route| route.spec.case == PathCase::Ignore);
-        (one == two && now.spec.case == old.spec.case)
+        let is_plain = now.spec.conditions.is_empty() && old.spec.conditions.is_empty();
+        (is_plain && one == two && now.spec.case == old.spec.case)
             || paths.any(|path| {
                 meets(&path) || (has_spellings && spellings(&path).iter().any(|path| meets(path)))
             })
     }
+}
+
+/// Whether some request is for `now` among these candidates, and was for `old` among those.
+fn takes_alike(
+    (candidates, now): (&[&Arc<Route>], &Route),
+    (former, old): (&[&Arc<Route>], &Route),
+) -> bool {
+    let all = candidates.iter().chain(former).map(|route| &route.spec.conditions);
+    any_request(all, |sample| {
+        let is_taken = |candidates: &[&Arc<Route>], id: usize| {
+            let taken = candidates.iter().find(|route| sample.meets(&route.spec.conditions));
+            taken.is_some_and(|route| route.id == id)
+        };
+        is_taken(candidates, now.id) && is_taken(former, old.id)
+    })
 }
 
 /// Other spellings of a path, which a route whose case does not count matches as well.
@@ -171,6 +187,15 @@ fn spellings(path: &str) -> [String; 3] {
         if at % 2 == 0 { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
     });
     [path.to_ascii_uppercase(), path.to_ascii_lowercase(), every_other.collect()]
+}
+
+/// What tells entries of a route apart: its fields, and where all other headers pass, those that
+/// `match` names.
+fn keyed(route: &Route, beside_key: &SentBesideKey) -> Vec<(String, FieldSource)> {
+    let fields = route.fields.iter().map(|field| (field.name.to_string(), field.source.clone()));
+    let headers = route.spec.conditions.headers.iter().filter(|_| beside_key.passes_unknown);
+    let headers = headers.map(|(name, _)| (name.to_string(), FieldSource::Header(name.clone())));
+    fields.chain(headers).collect()
 }
 
 impl RouteSharing {
@@ -189,15 +214,12 @@ impl RouteSharing {
         let is_verified = |name: &Glob| {
             route.session_rules.iter().any(|rule| *rule.settings.cookie == *name.as_str())
         };
+        let beside_key = SentBesideKey::new(route, credential);
         let sessions = stripped.iter().filter(|name| may_name_session(name) && !is_verified(name));
         Self {
             scope: spec.scope,
-            keyed: route
-                .fields
-                .iter()
-                .map(|field| (field.name.to_string(), field.source.clone()))
-                .collect(),
-            beside_key: SentBesideKey::new(route, credential),
+            keyed: keyed(route, &beside_key),
+            beside_key,
             admit: spec.admit,
             overrides: overrides.into_iter().filter_map(|(key, is)| is.then_some(key)).collect(),
             stripped_sessions: match &spec.signed_in {

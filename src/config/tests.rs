@@ -18,6 +18,7 @@ mod fronts;
 mod guests;
 mod headers;
 mod jwt;
+mod matches;
 mod query;
 mod schema;
 mod sessions;

@@ -113,10 +113,12 @@ impl Reason {
             // These let the origin's response through. A request that fails with one of them has
             // lost that response on its way, which only a fault of the sidecar can cause.
             Self::NoRoute
+            | Self::UnmetMatch
             | Self::Method
             | Self::ModeOff
             | Self::SwitchedOff
             | Self::Shadow
+            | Self::NotInShare
             | Self::MissingField
             | Self::UnkeyedHeader
             | Self::WithheldHeader
@@ -124,6 +126,7 @@ impl Reason {
             | Self::ContentCoding
             | Self::AmbiguousPath
             | Self::AmbiguousQuery
+            | Self::AmbiguousMatch
             | Self::AmbiguousCookie
             | Self::UnverifiedToken
             | Self::TokenKeysUnavailable
@@ -182,6 +185,7 @@ impl Reason {
                 | Self::WithheldHeader
                 | Self::AmbiguousCookie
                 | Self::UnverifiedToken
+                | Self::AmbiguousMatch
         )
     }
 }
@@ -191,6 +195,9 @@ reasons! {
     NoRoute = "no route", [Bypass],
         meaning: "No route matches the path.",
         remedy: "Add a route for these paths if they should be cached.";
+    UnmetMatch = "match not met", [Bypass],
+        meaning: "Routes have this path, and the request meets the `match` of none of them.",
+        remedy: "Add a route for such requests if they should be cached.";
     Method = "method", [Bypass],
         meaning: "The method is neither GET nor HEAD.",
         remedy: "";
@@ -207,6 +214,9 @@ reasons! {
                   so for a time: the origin answers, and \
                   the sidecar notes what the cache would have done.",
         remedy: "Read `sidecache advise`, then set `mode = \"on\"`.";
+    NotInShare = "not in share", [Bypass],
+        meaning: "The route caches for a `share` of its callers, and this one is not among them.",
+        remedy: "Raise `share`, or remove it once the route has proved itself.";
     MissingField = "missing field", [Bypass],
         meaning: "The request lacks a field that the route's `key` or `tags` need. In parentheses \
                   it says why a signed session cookie gives none.",
@@ -241,6 +251,10 @@ reasons! {
         meaning: "A query parameter that the key needs is repeated, disguised by encoding, or \
                   unreadable.",
         remedy: "Correct the client, or set `query = \"all\"` so that every parameter counts.";
+    AmbiguousMatch = "ambiguous match", [Bypass],
+        meaning: "What the `match` of a route asks for can be read in more than one way: it is \
+                  repeated or disguised, or another header contradicts it.",
+        remedy: "Correct the client. A space in a query is `%20` to every program, `+` is not.";
     AmbiguousCookie = "ambiguous cookie", [Bypass],
         meaning: "A cookie that the key needs comes twice, as browsers send it that hold one for \
                   each of two paths or domains. The app may read either.",

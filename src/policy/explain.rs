@@ -18,6 +18,7 @@ use crate::policy::explain::fill::fill_lines;
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
 use crate::policy::request_directives::RequestDirectives;
+use crate::policy::request_match::MatchVerdict;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::policy::signed_in::SignedIn;
@@ -173,9 +174,16 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
         lines.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else {
         match rules.plan(&view) {
-            Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers),
+            Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers, now),
             Plan::Pass(route, outcome) => {
                 lines.line("route", route.map_or("none", |route| route.name()));
+                if matches!(outcome.reason, Some(Reason::UnmetMatch | Reason::AmbiguousMatch)) {
+                    explain_tried(&mut lines, rules, &view);
+                }
+                let share = route.and_then(|route| route.spec.share);
+                if let (Some(share), Some(Reason::NotInShare)) = (share, outcome.reason) {
+                    lines.line("share", format!("{share} of the callers, and this one is not"));
+                }
                 lines.line("X-Cache", "BYPASS");
                 if let (Some(reason), Some(detail)) = (outcome.reason, outcome.detail()) {
                     lines.reason(reason, detail.to_string());
@@ -214,15 +222,33 @@ impl ExplainLines {
     }
 }
 
-fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap) {
+/// The routes that have the path of a request that none of them takes.
+fn explain_tried(lines: &mut ExplainLines, rules: &PolicyRules, view: &RequestView<'_>) {
+    for (route, verdict) in rules.tried(view) {
+        let verdict = match verdict {
+            MatchVerdict::Met => "met".to_owned(),
+            MatchVerdict::Unmet => "not met".to_owned(),
+            MatchVerdict::Doubtful(condition) => format!("ambiguous: {condition}"),
+        };
+        lines.line(format!("match of {}", route.name()), verdict);
+    }
+}
+
+fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderMap, now: Wall) {
     let route: &Route = lookup.route;
     lines.line("route", route.name());
+    if !route.spec.conditions.is_empty() {
+        lines.line("match", format!("{} (met)", route.spec.conditions.label));
+    }
     for (name, value) in &lookup.captures {
         lines.line(format!("capture {name}"), value.to_string());
     }
     if !route.spec.defaults.is_empty() {
         let keys = route.spec.defaults.iter().map(|(key, line)| format!("{key} (line {line})"));
         lines.line("from [defaults]", keys.collect::<Vec<_>>().join(", "));
+    }
+    if let Some(share) = route.spec.share {
+        lines.line("share", format!("{share} of the callers, this one among them"));
     }
     lines.line("scope", scope_in_words(route, lookup));
     if let Some(caller) = caller_in_words(route) {
@@ -253,7 +279,7 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     for tag in lookup.tags() {
         lines.line(if tag.is_auxiliary() { "auxiliary tag" } else { "tag" }, tag.shown());
     }
-    explain_times(lines, &route.spec);
+    explain_times(lines, &route.spec, now);
     let directives = RequestDirectives::new(route, headers);
     match (directives.bypass, lookup.unknown.first()) {
         (Some(reason), _) => {
@@ -350,7 +376,7 @@ fn of_statuses(ttl: &TtlRule) -> String {
 }
 
 /// How long an entry is served. Settings at their default are left out.
-fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
+fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec, now: Wall) {
     let freshness = if spec.ttl.is_empty() {
         "as the origin says".to_owned()
     } else {
@@ -366,6 +392,15 @@ fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec) {
         }
     };
     lines.line(FRESH_FOR, freshness);
+    if let Some(end) = spec.expires_at {
+        let next = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(end.next(now).0));
+        let stale = if spec.stale_if_error.is_some_and(|window| !window.is_zero()) {
+            "; after it, stale in place of an error alone"
+        } else {
+            ""
+        };
+        lines.line("fresh until", format!("{end} at most, next {next} (expires_at){stale}"));
+    }
     if let Some(browser) = spec.browser {
         lines.line("clients are told", browser.explained());
     }

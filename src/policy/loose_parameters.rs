@@ -41,7 +41,8 @@ pub fn parameters(text: &[u8]) -> impl Iterator<Item = LooseParameter<'_>> {
     usual.chain(further).filter(|pair| !pair.is_empty()).map(parameter)
 }
 
-fn parameter(pair: &[u8]) -> LooseParameter<'_> {
+/// One parameter, `name=value`.
+pub fn parameter(pair: &[u8]) -> LooseParameter<'_> {
     let equals = pair.iter().position(|&byte| byte == b'=');
     let (name, value) = equals.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
     let ((name, _), (value, is_garbled)) = (unescaped(name), unescaped(value));

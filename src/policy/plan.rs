@@ -15,8 +15,9 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::write_methods::{ReadOverride, read_override};
 use crate::policy::purge_rule;
+use crate::policy::request_match::MatchVerdict;
 use crate::policy::request_target;
-use crate::policy::route::{EncodedSlash, Route, RouteMode};
+use crate::policy::route::{ChosenRoute, EncodedSlash, Route, RouteMode};
 
 pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
 pub use crate::policy::plan::fill_request::FillHead;
@@ -106,9 +107,17 @@ impl PolicyRules {
             return Plan::Pass(None, Outcome::bypass(self.doubt(raw)));
         };
         let path = normal.path;
-        let Some((route, captures)) = self.routes.find(&path) else {
-            let reason = if normal.has_escaped_slash { self.doubt(raw) } else { Reason::NoRoute };
-            return Plan::Pass(None, Outcome::bypass(reason));
+        let (route, captures) = match self.choose(&path, request) {
+            ChosenRoute::Taken(route, captures) => (route, captures),
+            ChosenRoute::NoPath if normal.has_escaped_slash => {
+                return Plan::Pass(None, Outcome::bypass(self.doubt(raw)));
+            }
+            ChosenRoute::NoPath => return Plan::Pass(None, Outcome::bypass(Reason::NoRoute)),
+            ChosenRoute::Unmet => return Plan::Pass(None, Outcome::bypass(Reason::UnmetMatch)),
+            ChosenRoute::Doubtful(route, condition) => {
+                let outcome = Outcome::bypass_with(Reason::AmbiguousMatch, condition.to_string());
+                return Plan::Pass(Some(route), outcome);
+            }
         };
         if normal.has_escaped_slash && !self.keeps_escaped_slash(route, raw) {
             return Plan::Pass(None, Outcome::bypass(Reason::AmbiguousPath));
@@ -130,6 +139,31 @@ impl PolicyRules {
         }
     }
 
+    /// The route that takes a request for this path.
+    fn choose<'a>(&'a self, path: &str, request: &RequestView<'_>) -> ChosenRoute<'a> {
+        self.routes.choose(path, |conditions| {
+            let host = authority(request.uri, request.headers);
+            conditions.verdict(&host, request.uri.query().unwrap_or_default(), request.headers)
+        })
+    }
+
+    /// The conditions of the routes that are tried for a request, with whether it meets them, for
+    /// `explain`.
+    #[must_use]
+    pub fn tried<'a>(
+        &'a self,
+        request: &RequestView<'_>,
+    ) -> Vec<(&'a Arc<Route>, MatchVerdict<'a>)> {
+        let path = request_target::kept_path(request.uri.path()).map(|normal| normal.path);
+        let candidates = path.map(|path| self.routes.candidates(&path)).unwrap_or_default();
+        let host = authority(request.uri, request.headers);
+        let query = request.uri.query().unwrap_or_default();
+        let judged = candidates
+            .into_iter()
+            .map(|route| (route, route.spec.conditions.verdict(&host, query, request.headers)));
+        judged.filter(|(route, _)| !route.spec.conditions.is_empty()).collect()
+    }
+
     /// Why a path without one reading passes. `AmbiguousPath` is reported only if a reading of it
     /// belongs to a route; the request passes untouched either way.
     fn doubt(&self, raw: &str) -> Reason {
@@ -142,11 +176,11 @@ impl PolicyRules {
     fn keeps_escaped_slash(&self, route: &Route, raw: &str) -> bool {
         // SECURITY: the operator has said what the origin does. If that is a mistake, it must not
         // give to many what the other reading's route gives to few, or caches not at all.
-        let is_stricter = |(other, _): (&Arc<Route>, _)| {
+        let is_stricter = |other: &Arc<Route>| {
             other.mode() == RouteMode::Off || other.spec.scope.is_narrower(route.widest_scope())
         };
-        route.spec.encoded_slash == EncodedSlash::Keep
-            && !self.routes.find(&request_target::permissive_path(raw)).is_some_and(is_stricter)
+        let others = || self.routes.candidates(&request_target::permissive_path(raw));
+        route.spec.encoded_slash == EncodedSlash::Keep && !others().into_iter().any(is_stricter)
     }
 
     /// Whether a purge rule makes this GET or HEAD a mutation, by any reading of it.

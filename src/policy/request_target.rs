@@ -326,14 +326,6 @@ pub fn every_value(query: &str, wanted: &str) -> Option<Vec<String>> {
     Some(values)
 }
 
-/// Whether a query gives a parameter this value, by any reading: at any place, split at `&` and at
-/// `;`, decoded where possible, with the name in any spelling.
-#[must_use]
-pub fn has_value(query: &str, wanted: &str, value: &str) -> bool {
-    loose_parameters::parameters(query.as_bytes())
-        .any(|parameter| parameter.value == value && parameter.is_named(wanted))
-}
-
 /// The value of one query parameter. A parameter that occurs twice is ambiguous, also if it is
 /// disguised (`a[]`, `%61`).
 pub fn parameter<'a>(query: &'a str, wanted: &str) -> Result<Option<Cow<'a, str>>, AmbiguousQuery> {

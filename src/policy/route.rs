@@ -1,7 +1,6 @@
 //! Routes: their path patterns and policies, and which route matches a request.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,16 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::fronts::Fronts;
 use crate::policy::glob::Glob;
 use crate::policy::jwt::TokenPlace;
+use crate::policy::request_match::{RequestMatch, labelled};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
+use crate::policy::share::CallerShare;
 use crate::policy::signed_in::SignedIn;
 use crate::policy::tag::ResponseTags;
 use crate::policy::template::Template;
 use crate::policy::token_places::token_places;
 use crate::semantics::browser::BrowserRule;
+use crate::semantics::daily_end::DailyEnd;
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
@@ -29,6 +31,7 @@ pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
+pub use crate::policy::route::table::{ChosenRoute, Routes};
 
 mod fingerprint;
 pub mod guests;
@@ -38,6 +41,7 @@ mod path_rules;
 mod pattern;
 mod sessions;
 mod set_cookie;
+mod table;
 
 /// What to do with a request header that is not in the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +112,18 @@ pub struct RouteSpec {
     pub defaults: Box<[(Box<str>, usize)]>,
     /// The paths it matches.
     pub pattern: Pattern,
+    /// What a request must have besides.
+    pub conditions: RequestMatch,
     /// Whether it caches.
     pub mode: RouteMode,
+    /// The callers it caches for; `None` for all of them.
+    pub share: Option<CallerShare>,
     /// The share of its hits that is fetched again out of band, to detect stale hits; 0 to 1.
     pub audit: f64,
     /// The freshness lifetime of responses for which the origin gives none.
     pub ttl: TtlRule,
+    /// The time of day at which everything that is stored ends.
+    pub expires_at: Option<DailyEnd>,
     /// What clients are told in place of the origin's `Cache-Control`.
     pub browser: Option<BrowserRule>,
     /// Whether the origin's freshness or `ttl` takes precedence.
@@ -167,9 +177,15 @@ pub struct RouteSpec {
 }
 
 impl RouteSpec {
-    /// Whether both match the same paths, and neither is more specific.
+    /// Whether both match the same requests, and neither is more specific.
     #[must_use]
     pub fn ties(&self, other: &Self) -> bool {
+        self.ties_by_path(other) && self.conditions.ties(&other.conditions)
+    }
+
+    /// Whether both match the same paths, and neither is more specific.
+    #[must_use]
+    pub fn ties_by_path(&self, other: &Self) -> bool {
         match (self.case, other.case) {
             (PathCase::Exact, PathCase::Exact) => self.pattern.ties(&other.pattern),
             (one, two) => self.pattern.ties_in_any_case(&other.pattern, one == two),
@@ -187,11 +203,28 @@ pub struct ResponseRules {
     pub response_tags: ResponseTags,
 }
 
+/// By what requests of the paths of a route are told apart: what it asks for, and what those routes
+/// ask for that are tried before it.
+#[derive(Debug, Default)]
+pub struct ToldApart {
+    parameters: Vec<Box<str>>,
+    headers: Vec<HeaderName>,
+}
+
+impl ToldApart {
+    fn add(&mut self, conditions: &RequestMatch) {
+        self.parameters.extend(conditions.query.iter().map(|(name, _)| name.clone()));
+        self.headers.extend(conditions.headers.iter().map(|(name, _)| name.clone()));
+    }
+}
+
 /// A compiled route.
 #[derive(Debug)]
 pub struct Route {
     /// Its index among the routes, and in the metrics.
     pub id: usize,
+    /// Its name in metrics and logs: its pattern, and its conditions if it has some.
+    name: Box<str>,
     /// Its settings.
     pub spec: RouteSpec,
     /// The role of each request header.
@@ -227,15 +260,16 @@ impl Route {
         credential: &CredentialRule,
         fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
+        told_apart: &ToldApart,
     ) -> Self {
+        let policy = |spec, guest_of| {
+            Self::policy(id, spec, guest_of, credential, fronts, response_rules, told_apart)
+        };
         let guests = spec.signed_in.clone().map(|signed_in| {
-            let guest_spec = spec.for_guests(credential);
-            let guest_of = Some(signed_in.clone());
-            let route = Self::policy(id, guest_spec, guest_of, credential, fronts, response_rules);
+            let route = policy(spec.for_guests(credential), Some(signed_in.clone()));
             GuestRule { signed_in, route: Arc::new(route) }
         });
-        let own = Self::policy(id, spec, None, credential, fronts, response_rules);
-        Self { guests, ..own }
+        Self { guests, ..policy(spec, None) }
     }
 
     fn policy(
@@ -245,6 +279,7 @@ impl Route {
         credential: &CredentialRule,
         fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
+        told_apart: &ToldApart,
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
@@ -257,7 +292,8 @@ impl Route {
             FieldSource::Query(name) => Some(name),
             _ => None,
         });
-        spec.query = spec.query.with_parameters(read);
+        // SECURITY: two values of a parameter that decides on the route never share an entry.
+        spec.query = spec.query.with_parameters(read.chain(&told_apart.parameters));
         let session_rules = session_rules(&fields);
         for name in session_rules.iter().filter_map(|rule| rule.signature_cookie()) {
             spec.strip_set_cookie.add_signature(name);
@@ -272,10 +308,11 @@ impl Route {
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
-        let headers = HeaderRules::new(&spec, &fields, credential, fronts);
+        let headers = HeaderRules::new(&spec, &fields, credential, fronts, &told_apart.headers);
         let fingerprint = spec.fingerprint(guest_of.as_ref(), credential, fronts, response_rules);
         Self {
             id,
+            name: labelled(spec.pattern.as_str(), &spec.conditions.label).into(),
             spec,
             headers,
             fingerprint,
@@ -329,10 +366,10 @@ impl Route {
         }
     }
 
-    /// The route's name in metrics and logs: its pattern.
+    /// The route's name in metrics and logs: its pattern, and its conditions if it has some.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.spec.pattern.as_str()
+        &self.name
     }
 }
 
@@ -347,108 +384,4 @@ fn session_rules(fields: &[Arc<Field>]) -> Box<[Arc<SessionRule>]> {
         }
     }
     rules.into()
-}
-
-/// Two routes with patterns of the same shape, so that neither is more specific.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tie {
-    /// The index of the earlier route.
-    pub first: usize,
-    /// The index of the later route.
-    pub second: usize,
-}
-
-impl fmt::Display for Tie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "routes {} and {} match the same paths", self.first + 1, self.second + 1)
-    }
-}
-
-/// All routes, looked up by path.
-#[derive(Clone, Debug, Default)]
-pub struct Routes {
-    list: Vec<Arc<Route>>,
-    /// Those whose case counts.
-    tree: pattern::Tree,
-    /// Those whose case does not, by their patterns in lower case.
-    in_any_case: Option<pattern::Tree>,
-}
-
-impl Routes {
-    /// Compiles routes. Their order does not matter.
-    pub fn new(
-        specs: Vec<RouteSpec>,
-        credential: &CredentialRule,
-        fronts: Fronts,
-        response_rules: &Arc<ResponseRules>,
-    ) -> Result<Self, Tie> {
-        let (mut tree, mut in_any_case) = (pattern::Tree::default(), None);
-        for (id, spec) in specs.iter().enumerate() {
-            let tied = specs[..id].iter().position(|earlier| earlier.ties(spec));
-            let tied = tied.or_else(|| match spec.case {
-                PathCase::Exact => tree.insert(&spec.pattern, id),
-                PathCase::Ignore => in_any_case
-                    .get_or_insert_with(pattern::Tree::default)
-                    .insert(&spec.pattern.in_lower_case(), id),
-            });
-            if let Some(first) = tied {
-                return Err(Tie { first, second: id });
-            }
-        }
-        let list = specs
-            .into_iter()
-            .enumerate()
-            .map(|(id, spec)| Arc::new(Route::new(id, spec, credential, fronts, response_rules)))
-            .collect();
-        Ok(Self { list, tree, in_any_case })
-    }
-
-    /// The most specific route for a path in normal form, with its captures.
-    #[must_use]
-    pub fn find(&self, path: &str) -> Option<(&Arc<Route>, Captures)> {
-        let exact = self.tree.find(path);
-        let found = match &self.in_any_case {
-            None => exact,
-            Some(tree) => {
-                let other = tree.find(&path.to_ascii_lowercase());
-                self.more_specific(exact, other)
-            }
-        };
-        let route = &self.list[found?];
-        let captures = match route.spec.case {
-            PathCase::Exact => route.spec.pattern.captures_of(path)?,
-            PathCase::Ignore => route.spec.pattern.captures_in_any_case(path)?,
-        };
-        Some((route, captures))
-    }
-
-    /// Of two routes that match one path, the more specific; of equals, the one whose case counts.
-    fn more_specific(&self, exact: Option<usize>, other: Option<usize>) -> Option<usize> {
-        let (Some(one), Some(two)) = (exact, other) else { return exact.or(other) };
-        let is_better = self.list[two].spec.pattern.is_more_specific(&self.list[one].spec.pattern);
-        Some(if is_better { two } else { one })
-    }
-
-    /// The route with this index.
-    #[must_use]
-    pub fn get(&self, id: usize) -> Option<&Arc<Route>> {
-        self.list.get(id)
-    }
-
-    /// All of them, in the order of the file.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.list.iter()
-    }
-
-    /// The number of routes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Whether there are no routes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
 }

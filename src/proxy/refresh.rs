@@ -86,6 +86,10 @@ pub(super) fn is_due(
             resources.clock.wall(),
             rand::random,
         )
+        // What is fetched shortly before that time ends there as well.
+        && !context.lookup.route.spec.expires_at.is_some_and(|end| {
+            end.ends_with(entry.times.ttl_ms(resources.clock.wall()), resources.clock.date())
+        })
 }
 
 /// Refreshes a response that is still fresh.

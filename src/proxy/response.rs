@@ -11,7 +11,7 @@ use http::header::{
 use http::{Response, StatusCode};
 
 use crate::cache::entry::Entry;
-use crate::clock::Wall;
+use crate::clock::{Clock, Wall};
 use crate::outcome::{Outcome, Reason};
 use crate::policy::route::{Route, RouteMode, Routes};
 use crate::policy::scope::Scope;
@@ -222,17 +222,26 @@ fn plain(status: StatusCode, why: &str) -> Response<Body> {
 }
 
 /// Tells the client of the freshness of a response what the rule of its route says.
-pub(crate) fn tell_browser(routes: &Routes, answered: &mut ProxyResponse) {
+pub(crate) fn tell_browser(routes: &Routes, answered: &mut ProxyResponse, clock: &Clock) {
     let Some(route) = answered.route.and_then(|id| routes.get(id)) else { return };
-    let Some(rule) = route.spec.browser else { return };
+    let (rule, end) = (route.spec.browser, route.spec.expires_at);
+    if rule.is_none() && end.is_none() {
+        return;
+    }
     if route.mode() != RouteMode::On {
         // Off or only watched, it leaves responses as the origin has them.
         return;
     }
     // The store gives or takes a response whose freshness is known.
-    let is_stored = answered.outcome.ttl.is_some();
-    let is_shared = route.spec.scope == Scope::Public && route.fields.is_empty();
-    rule.apply(answered.response.headers_mut(), is_stored, is_shared);
+    let ttl = answered.outcome.ttl;
+    let headers = answered.response.headers_mut();
+    if let Some(rule) = rule {
+        let is_shared = route.spec.scope == Scope::Public && route.fields.is_empty();
+        rule.apply(headers, ttl.is_some(), is_shared);
+    }
+    if let (Some(end), Some(ttl)) = (end, ttl) {
+        end.tell(headers, ttl > 0, &route.response_rules.targeted, clock.date());
+    }
 }
 
 /// Removes the cookies, which are the leader's, from the head that the followers of a fill get.

@@ -166,6 +166,7 @@ fn store_rules(request: &FillRequest, strip_set_cookie: bool) -> StoreRules<'_> 
         stale_if_error: spec.stale_if_error,
         keep_stale: request.config.settings.keep_stale,
         targeted: &request.route.response_rules.targeted,
+        expires_at: spec.expires_at,
     }
 }
 

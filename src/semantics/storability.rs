@@ -13,6 +13,7 @@ use http::header::{AUTHORIZATION, EXPIRES, HeaderMap, HeaderName, SET_COOKIE};
 use crate::clock::Wall;
 use crate::outcome::{LifetimeSource, Reason};
 use crate::semantics::cache_control::CacheControl;
+use crate::semantics::daily_end::DailyEnd;
 use crate::semantics::freshness;
 use crate::semantics::freshness::MAX_LIFETIME;
 use crate::semantics::times::{Leeway, Times};
@@ -69,6 +70,8 @@ pub struct StoreRules<'a> {
     pub keep_stale: Duration,
     /// The targeted fields that outrank `Cache-Control` (RFC 9213), in order of precedence.
     pub targeted: &'a [HeaderName],
+    /// The time of day at which every response ends.
+    pub expires_at: Option<DailyEnd>,
 }
 
 impl StoreRules<'_> {
@@ -155,7 +158,7 @@ pub fn store_policy(
     }
     let targeted = targeted_cache_control::directives(exchange.response, rules.targeted);
     let directives = targeted.unwrap_or_else(|| CacheControl::from_headers(exchange.response));
-    let (times, lifetime_from, leeway, permits_sharing) =
+    let (mut times, lifetime_from, mut leeway, permits_sharing) =
         if rules.origin == OriginRule::Ignore && rules.name_a_status() {
             (
                 route_lifetime(rules, exchange)?,
@@ -178,6 +181,10 @@ pub fn store_policy(
     }
     let vary = VarySpec::from_response(exchange.request, exchange.response)
         .map_err(|_| Reason::VaryStar)?;
+    if let Some(end) = rules.expires_at {
+        let on_the_way = exchange.received.since(exchange.requested);
+        end.shorten((exchange.dated.before(on_the_way), exchange.dated), &mut times, &mut leeway);
+    }
     let leeway = with_retention(leeway, rules, &times, exchange);
     if !times.is_fresh(exchange.received) && leeway.keep.is_zero() {
         return Err(if times.lifetime.is_zero() {

@@ -217,7 +217,7 @@ fn generalised(path: &str, route: &Route, varied: &BTreeSet<(String, usize)>) ->
 
 /// A route's pattern up to its last literal segment.
 fn base(route: &Route) -> Option<String> {
-    let all: Vec<&str> = segments(route.name()).collect();
+    let all: Vec<&str> = segments(route.spec.pattern.as_str()).collect();
     let last = all.iter().rposition(|segment| !segment.starts_with('{'))?;
     Some(format!("/{}", all[..=last].join("/")))
 }
@@ -244,7 +244,9 @@ fn varied_segments(subjects: &[Subject<'_>]) -> BTreeSet<(String, usize)> {
         }
     }
     let is_literal = |at: usize, segment: &str| {
-        subjects.iter().any(|subject| segments(subject.route.name()).nth(at) == Some(segment))
+        subjects
+            .iter()
+            .any(|subject| segments(subject.route.spec.pattern.as_str()).nth(at) == Some(segment))
     };
     let many = |((_, at), values): &((String, usize), BTreeSet<&str>)| {
         *at > 0
@@ -305,7 +307,7 @@ fn new_tag(route: &Route) -> String {
         matches!(source, FieldSource::Header(_) | FieldSource::Host | FieldSource::Query(_))
     };
     let fields = route.spec.key.iter().filter(|field| shared(&field.source));
-    fields.fold(last_literal(route.name()).to_owned(), |tag, field| {
+    fields.fold(last_literal(route.spec.pattern.as_str()).to_owned(), |tag, field| {
         format!("{tag}:{{{}}}", field.name)
     })
 }

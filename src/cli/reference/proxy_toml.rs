@@ -77,8 +77,10 @@ const TABLES: [(&str, &str, &str); 18] = [
     ),
     (
         "MatchSection",
-        "[[purges]].match",
-        "[[purges]]\npath = \"/wp-admin/post.php\"\nmethods = [\"GET\"]\n\
+        "match of routes and purge rules",
+        "[[routes]]\npath = \"/index.php\"\nttl = \"5m\"\ntags = [\"posts\"]\n\
+         match = { host = \"shop.example.com\", query.action = [\"list\", \"show\"] }\n\n\
+         [[purges]]\npath = \"/wp-admin/post.php\"\nmethods = [\"GET\"]\n\
          match = { query.action = \"trash\" }\ntags = [\"posts\"]",
     ),
 ];

@@ -10,18 +10,23 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{BrowserForm, Located, Period, Setting, TtlForm};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
+use crate::error::Malformed;
 use crate::policy::route::{Collapse, RouteMode};
 use crate::semantics::browser::BrowserRule;
+use crate::semantics::daily_end::DailyEnd;
 use crate::semantics::ttl::{TtlRule, is_understood};
 use crate::units::show_duration;
 
 const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_hours(24);
 const YEAR: Duration = Duration::from_hours(8760);
 
 /// When the origin is asked; the fields are those of `RouteSpec`.
 pub struct FreshnessSettings {
     /// The freshness if the origin gives none.
     pub ttl: TtlRule,
+    /// The time of day at which everything ends.
+    pub expires_at: Option<DailyEnd>,
     /// What clients are told in place of what the origin says.
     pub browser: Option<BrowserRule>,
     /// How long a stale entry may be served while it is refreshed.
@@ -42,8 +47,14 @@ pub fn freshness_settings(
     shared: Option<Collapse>,
     context: &mut CompileContext,
 ) -> FreshnessSettings {
-    let ttl = ttl(&file.ttl, context);
+    let expires_at = expires_at(file, context);
+    let mut ttl = ttl(&file.ttl, context);
+    if expires_at.is_some() && matches!(file.ttl, Setting::Absent) {
+        // The time of day shortens it.
+        ttl.ok = Some(DAY);
+    }
     FreshnessSettings {
+        expires_at,
         browser: browser(&file.browser, context),
         stale_while_revalidate: window(
             "stale_while_revalidate",
@@ -70,6 +81,22 @@ fn ttl(slot: &Setting<TtlForm>, context: &mut CompileContext) -> TtlRule {
         }
         Setting::Given(Located { value: TtlForm::ByStatus(list), .. }) => by_status(list, context),
     }
+}
+
+/// The time of day at which everything ends.
+fn expires_at(file: &file::RouteSection, context: &mut CompileContext) -> Option<DailyEnd> {
+    let given = file.expires_at.given()?;
+    DailyEnd::parse(given.value.as_str())
+        .map_err(|Malformed { hint, .. }| {
+            // SECURITY: a variable is shown by its name.
+            let shown = given.value.shown();
+            let shown_problem = DailyEnd::parse(shown).err();
+            let what = shown_problem
+                .map_or_else(|| format!("`{shown}` is not a time of day"), |problem| problem.what);
+            let allowed = Some("\"03:00\" by UTC, or \"03:00+01:00\"");
+            context.report.malformed(given, "a time of day", what, allowed, &hint);
+        })
+        .ok()
 }
 
 fn by_status(list: &[(Located<String>, Located<Period>)], context: &mut CompileContext) -> TtlRule {

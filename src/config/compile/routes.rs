@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header;
 
+use super::conditions::{self, MatchContext};
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
@@ -21,6 +22,7 @@ use crate::policy::route::{
     AdmitRule, Collapse, Pattern, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
 };
 use crate::policy::scope::Scope;
+use crate::policy::share::CallerShare;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
 
@@ -46,6 +48,8 @@ pub struct RouteContext<'a> {
     pub mode: RouteMode,
     /// `fronts`.
     pub fronts: Fronts,
+    /// Whether one host stands for all, by `host_key`.
+    pub joins_hosts: bool,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -68,8 +72,24 @@ pub fn routes(
 
 fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileContext) {
     let line = context.report.source().line(earlier.path.start);
-    let (message, hint) = if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
-        (format!("the route at line {line} has the same path"), "remove one of the two")
+    let (one, two) = (&earlier.spec.conditions, &later.spec.conditions);
+    let (message, hint) = if !one.is_empty() && !two.is_empty() {
+        let hint = if one.implies(two) && two.implies(one) {
+            "remove one of the two"
+        } else {
+            "let one of them ask for all that the other one asks for, and more; or give both \
+             another value of one parameter"
+        };
+        let message = format!(
+            "a request may meet `match` of this route and of the route at line {line}, and neither \
+             is narrower"
+        );
+        (message, hint)
+    } else if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
+        (
+            format!("the route at line {line} has the same path"),
+            "remove one of the two, or tell their requests apart by `match`",
+        )
     } else {
         // SECURITY: the earlier path is quoted from the source, which has no values of variables.
         let path = context.report.source().shown(&earlier.path);
@@ -105,6 +125,7 @@ fn route(
     let admit_for =
         context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
     let query = query::query(file.query.get()?, context);
+    let conditions = conditions::conditions(&file.r#match, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
     let signed_in = signed_in::signed_in(file, fields, context);
@@ -112,8 +133,10 @@ fn route(
         line: context.report.source().line(located.span.start),
         defaults: defaults(&located.span, context),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
+        share: file.share.get().and_then(|share| CallerShare::new(share.0)),
         audit: file.audit.get().map_or(0.0, |share| share.0),
         ttl: timing.ttl,
+        expires_at: timing.expires_at,
         browser: timing.browser,
         origin: file.origin.get().map_or(OriginRule::Respect, |word| word.0),
         stale_while_revalidate: timing.stale_while_revalidate,
@@ -126,6 +149,7 @@ fn route(
         key: key.into(),
         query,
         tags,
+        conditions,
         drop_headers: headers::dropped(&file.drop_headers, context),
         pass_headers: headers::passed(&file.pass_headers, context),
         unknown_headers: file.unknown_headers.get().map(|word| word.0)?,
@@ -146,6 +170,9 @@ fn route(
     };
     headers::contradictions(file, &spec, context);
     query::contradictions(file, &spec, context);
+    let RouteContext { credential, fronts, joins_hosts, .. } = *shared;
+    let match_context = MatchContext { credential, fronts, joins_hosts };
+    conditions::for_route(file, &match_context, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);
     credentials(file, &spec, shared.credential, context);
     signed_in::contradictions(file, &spec, shared.credential, context);
@@ -172,6 +199,14 @@ fn without_effect(
             "origin = \"ignore\" has no effect without a `ttl`",
         );
         context.report.push(builder.hint("add ttl = \"5m\""));
+    }
+    if let Some(given) = file.share.given()
+        && own(&given.span, context)
+        && (spec.mode == RouteMode::Off || given.value.0 <= 0.0)
+    {
+        let message = "`share` has no effect: this route caches for nobody";
+        let hint = "remove it, or write a share above 0 and mode = \"on\"";
+        context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(hint));
     }
     // Where logins are named, it also says for how long a caller is known.
     let counts = spec.scope == Scope::Shared || credential.names_logins;

@@ -1,14 +1,30 @@
-//! Decodes tables of names and their values, such as the conditions of `match`.
+//! Decodes tables of names and their values, such as the conditions of `match`. A value may be a
+//! list: one of its members counts.
 
 use std::borrow::Cow;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::{FromToml, Located, TomlReader, TomlString};
+use super::{FromToml, Located, TomlList, TomlReader, TomlString};
 
-/// A table whose keys are names in requests, and whose values are text.
-pub struct ValueTable(pub Vec<(Located<String>, Located<TomlString>)>);
+/// A text, or a list of them.
+pub struct TextsForm(pub Vec<Located<TomlString>>);
+
+impl FromToml for TextsForm {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Array(_) => TomlList::read(value, reader).map(|list| Self(list.0)),
+            _ => {
+                let text = TomlString::read(value, reader)?;
+                Some(Self(vec![Located { span: value.span(), value: text }]))
+            }
+        }
+    }
+}
+
+/// A table whose keys are names in requests, and whose values are texts.
+pub struct ValueTable(pub Vec<(Located<String>, Located<TextsForm>)>);
 
 impl FromToml for ValueTable {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
@@ -19,9 +35,9 @@ impl FromToml for ValueTable {
                 reader.wrong_type(value, "a string", Some(hint));
                 return None;
             }
-            let text = TomlString::read(value, reader)?;
+            let texts = TextsForm::read(value, reader)?;
             let name = Located { span: name.span(), value: name.get_ref().clone().into_owned() };
-            Some((name, Located { span: value.span(), value: text }))
+            Some((name, Located { span: value.span(), value: texts }))
         };
         let read: Vec<_> = table.iter().map(&mut read).collect();
         read.into_iter().collect::<Option<_>>().map(Self)

@@ -1,6 +1,6 @@
 //! The types of `[[purges]]`: which tags a write purges.
 
-use crate::config::decode::{Period, TomlList, TomlString, ValueTable, table};
+use crate::config::decode::{Period, TextsForm, TomlList, TomlString, ValueTable, table};
 use crate::config::keywords::{GuardWord, PurgeOnWord};
 
 table! {
@@ -37,15 +37,20 @@ table! {
 }
 
 table! {
-    /// What a request must have besides its path and method. All conditions must be met.
-    #[schemars(extend("examples" = [{ "query": { "action": "trash" } }]))]
+    /// What a request must have besides its path and method. All conditions must be met; each has
+    /// one value, or a list of which one must be there. What can be read in more than one way meets
+    /// the condition of a purge rule, and keeps the request from the cache for a route.
+    #[schemars(extend("examples" = [
+        { "query": { "action": "trash" } },
+        { "host": "shop.example.com", "query": { "action": ["list", "show"] } }
+    ]))]
     MatchSection("match", "match = { query.action = \"trash\" }") {
-        /// Query parameters and their values. Any occurrence of a parameter counts, decoded.
+        /// Query parameters and their values, decoded.
         query: ValueTable,
-        /// Headers and their values. Any line of a header counts.
+        /// Headers and their values.
         header: ValueTable,
         /// The host that the request is sent to. Without a port, any port matches.
         #[schemars(extend("examples" = ["app.example.com"]))]
-        host: TomlString,
+        host: TextsForm,
     }
 }

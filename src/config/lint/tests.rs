@@ -4,6 +4,7 @@ use crate::config::{Config, Diagnostic, Severity};
 
 mod callers;
 mod headers;
+mod matches;
 mod memory;
 mod purges;
 mod scopes;

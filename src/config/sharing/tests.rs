@@ -262,3 +262,43 @@ fn a_front_that_is_no_longer_named_keeps_nobody_apart() {
         assert_eq!(refusals(&behind(fronts, route), "proxy.toml", &azure), None, "{fronts}");
     }
 }
+
+#[test]
+fn requests_that_another_route_had_are_compared() {
+    let list = "match.query.action = \"list\"";
+    let public = |more: &str| route("/a", &format!("scope = \"public\"\n{more}"));
+    let private = |more: &str| route("/a", more);
+    let refused = |before: &str, after: &str| {
+        let config = Config::parse(&format!("{HEAD}{after}"), "proxy.toml", &|_| None);
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        refusals(&config, "proxy.toml", &file(before)).map(|found| found.to_string())
+    };
+    let both = public(list) + &private("");
+    for (before, after) in [
+        // Some requests of a private route are public now.
+        (private(""), both.clone()),
+        (private(list), public(list)),
+        (both.clone(), public("match.query.action = [\"list\", \"save\"]") + &private("")),
+        (both.clone(), public("")),
+        (private(list) + &public(""), public("")),
+        (route("/{*rest}", ""), public("match.host = \"a.test\"")),
+    ] {
+        let found = refused(&before, &after);
+        let found = found.unwrap_or_else(|| panic!("{before} to {after}"));
+        assert!(found.contains("makes a private route public"), "{found}");
+        assert_eq!(refused(&after, &before), None, "{after} to {before} is narrower");
+    }
+    for (before, after) in [
+        (both.clone(), both.clone()),
+        (both.clone(), private("") + &public(list)),
+        (both.clone(), public("match.query = { action = \"list\", x = \"1\" }") + &private("")),
+        (private("match.query.action = \"save\""), public(list)),
+        (private("match.host = \"a.test\""), public("match.host = \"b.test\"")),
+    ] {
+        assert_eq!(refused(&before, &after), None, "{before} to {after}");
+    }
+    let passing = "unknown_headers = \"pass\"";
+    let keyed = private(&format!("{passing}\nmatch.header.x-flavor = \"new\""));
+    let found = refused(&keyed, &private(passing)).expect("it passes without a place in the key");
+    assert!(found.contains("takes `x-flavor` out of the key"), "{found}");
+}

@@ -36,3 +36,14 @@ fn what_clients_are_told() {
     route("browser = \"366d\"", 1, 11, "0s to 365d");
     route("browser = 30", 1, 11, "\"30s\"");
 }
+
+#[test]
+fn a_time_of_day() {
+    let rejected = |value: &str, text: &str| route(&format!("expires_at = {value}"), 1, 14, text);
+    rejected("\"3:00\"", "does not begin with a time");
+    rejected("\"24:00\"", "from \"00:00\" to \"23:59\"");
+    rejected("\"03:00 Europe/Vienna\"", "names a time zone");
+    rejected("\"03:00+15:00\"", "up to 14 hours");
+    rejected("3", "a string is needed");
+    rejected("03:00:00", "a string is needed");
+}

@@ -23,6 +23,7 @@ use crate::policy::request_target::AmbiguousQuery;
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::policy::session::{IdentityPart, RouteSessions, SessionFault};
+use crate::policy::share::CallerDraw;
 use crate::policy::tag::Tag;
 
 /// A request that the cache may answer.
@@ -67,6 +68,12 @@ impl PolicyRules {
         request: &RequestView<'a>,
     ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, request)?;
+        let sessions = route.sessions(request.headers, &self.hasher, request.now);
+        if let Some(share) = route.spec.share
+            && !share.has(self.draw(request, &sessions))
+        {
+            return Err(Outcome::bypass(Reason::NotInShare));
+        }
         let host = self.host(request.uri, request.headers);
         let query = route.spec.query.keyed(request.uri.query());
         let query = query.map_err(|AmbiguousQuery| Outcome::bypass(Reason::AmbiguousQuery))?;
@@ -100,7 +107,6 @@ impl PolicyRules {
             hasher: &self.hasher,
             tokens: &tokens,
         };
-        let sessions = route.sessions(request.headers, &self.hasher, request.now);
         let fields_start = key.len();
         add_fields(route, &sessions, &view, &mut key)?;
         let identity = self.identity(route, request.headers, &cookies, &sessions);
@@ -135,6 +141,12 @@ impl PolicyRules {
             request: *request,
             rules: self,
         })
+    }
+
+    /// What the caller of a request has drawn, for `share`.
+    fn draw(&self, request: &RequestView<'_>, sessions: &RouteSessions<'_>) -> CallerDraw {
+        let (rule, hasher) = (&self.credential, &self.hasher);
+        CallerDraw::of(request.headers, request.client, rule, sessions, hasher)
     }
 
     /// Adds to the key what the scope requires of the client.

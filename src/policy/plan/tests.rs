@@ -16,6 +16,7 @@ use crate::semantics::forward::Upgrades;
 mod fill_bytes;
 mod guests;
 mod keys;
+mod matches;
 mod mutations;
 mod properties;
 

@@ -29,6 +29,7 @@ impl RouteSpec {
             line: _,
             defaults: _,
             pattern,
+            conditions,
             scope,
             key,
             query,
@@ -41,6 +42,7 @@ impl RouteSpec {
             origin,
             stale_while_revalidate,
             stale_if_error,
+            expires_at,
             languages,
             vary_cookie,
             case,
@@ -48,6 +50,7 @@ impl RouteSpec {
             // These decide when the origin is contacted and who is served, not what is stored.
             jitter: _,
             mode: _,
+            share: _,
             audit: _,
             early_refresh: _,
             collapse: _,
@@ -77,6 +80,12 @@ impl RouteSpec {
         let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
         (pattern.as_str(), scope, rules, times).hash(&mut hasher);
         tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
+        if let Some(end) = expires_at {
+            format!("{end:?}").hash(&mut hasher);
+        }
+        if !conditions.is_empty() {
+            format!("{:?}", conditions.conditions().collect::<Vec<_>>()).hash(&mut hasher);
+        }
         if signed_in.is_some() || guest_of.is_some() {
             format!("{:?}", (signed_in, guest_of)).hash(&mut hasher);
         }

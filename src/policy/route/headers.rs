@@ -183,6 +183,7 @@ impl HeaderRules {
         fields: &[Arc<Field>],
         credential: &CredentialRule,
         fronts: Fronts,
+        told_apart: &[HeaderName],
     ) -> Self {
         let mut roles = known_roles(fronts);
         for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers)
@@ -207,6 +208,9 @@ impl HeaderRules {
             }
         }
         let patterns = add_chosen(&mut roles, spec, credential, fronts);
+        for name in told_apart {
+            add_told_apart(&mut roles, spec, name);
+        }
         for name in TRANSPORT {
             roles.insert(HeaderName::from_static(name), HeaderRole::Transport);
         }
@@ -401,6 +405,17 @@ fn add_chosen(
         }
     }
     patterns.into()
+}
+
+/// Makes a header part of the key that decides on the route. Where the route does not ask for it
+/// itself, its own lists count.
+fn add_told_apart(roles: &mut HeaderMap<HeaderRole>, spec: &RouteSpec, name: &HeaderName) {
+    let is_own = || spec.conditions.headers.iter().any(|(own, _)| own == name);
+    let is_listed =
+        spec.pass_headers.contains(name) || any_matches(&spec.drop_headers, name.as_ref());
+    if roles.get(name) != Some(&HeaderRole::Keyed) && (!is_listed || is_own()) {
+        roles.insert(name, HeaderRole::Implicit);
+    }
 }
 
 /// The headers that a request may have but once.

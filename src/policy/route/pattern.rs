@@ -332,6 +332,12 @@ impl Pattern {
         has_room && self.segments.iter().zip(&other.segments).all(|(one, two)| one.contains(two))
     }
 
+    /// Whether some path, in some case, matches both.
+    #[must_use]
+    pub fn may_meet_in_any_case(&self, other: &Self) -> bool {
+        self.in_lower_case().may_cover(&other.in_lower_case())
+    }
+
     /// Whether some path matches both.
     #[must_use]
     pub fn may_cover(&self, other: &Self) -> bool {

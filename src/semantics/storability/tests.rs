@@ -25,6 +25,7 @@ const RESPECT: StoreRules<'static> = StoreRules {
     stale_if_error: None,
     keep_stale: Duration::ZERO,
     targeted: &[],
+    expires_at: None,
 };
 const IGNORE: StoreRules<'static> = StoreRules { origin: OriginRule::Ignore, ..RESPECT };
 const PLAIN: StoreRules<'static> = StoreRules { ttl: None, ..RESPECT };
@@ -405,4 +406,19 @@ fn rfc9111_5_2_2_7_private_responses_are_stored_for_their_owner_alone() {
     assert_eq!(ttl(&RESPECT, "private, max-age=60"), Err(Reason::Private));
     assert_eq!(ttl(&owned, "private, max-age=60"), Ok(60));
     assert_eq!(ttl(&owned, "private, no-store"), Err(Reason::NoStore));
+}
+
+#[test]
+fn a_time_of_day_ends_what_is_stored_by_whatever_word() {
+    // Two minutes and 23 seconds after NOW.
+    let ends = |rules: StoreRules<'static>| StoreRules {
+        expires_at: DailyEnd::parse("08:52").ok(),
+        keep_stale: Duration::from_mins(10),
+        ..rules
+    };
+    let left = 143;
+    assert_eq!(ttl(&ends(RESPECT), ""), Ok(left), "by `ttl`");
+    assert_eq!(ttl(&ends(IGNORE), ""), Ok(left), "by `ttl`, whatever the origin says");
+    assert_eq!(ttl(&ends(RESPECT), "max-age=86400"), Ok(left), "by the origin");
+    assert_eq!(ttl(&ends(RESPECT), "max-age=60"), Ok(60), "it only shortens");
 }

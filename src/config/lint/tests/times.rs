@@ -51,3 +51,15 @@ fn the_times_of_redis() {
     );
     silent(&redis("loss_after = \"100ms\""));
 }
+
+#[test]
+fn a_ttl_that_the_time_of_day_always_ends() {
+    let route = |ttl: &str| {
+        format!(
+            "[[routes]]\npath = \"/a\"\nscope = \"public\"\nexpires_at = \"03:00\"\nttl = {ttl}\n\
+             [tags]\nresponse_headers = [\"xkey\"]\n"
+        )
+    };
+    one(&route("\"2d\""), "\"2d\"", "has no effect", "remove it");
+    silent(&route("\"1d\""));
+}
