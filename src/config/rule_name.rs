@@ -65,7 +65,7 @@ mod tests {
         let text = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[defaults]\nmatch.host = \"A.test\"\n\
             [[routes]]\npath = \"/a\"\nttl = \"1m\"\nmatch = { query.a = [\"b,\", \"a\"], \
             header.x-y = \"1\", host = \"h.test\" }\n\
-            [[routes]]\npath = \"/b\"\nttl = \"1m\"\n[[routes]]\npath = \"/b\"\nttl = \"1m\"\n\
+            [[routes]]\npath = \"/b\"\nttl = \"1m\"\n[[routes]]\npath = \"/c\"\nttl = \"1m\"\n\
             match = { query.a = \"${A}\" }\n";
         let env = |_: &str| Some("secret".to_owned());
         let config =
@@ -74,7 +74,7 @@ mod tests {
         let expected = [
             "/a [header.x-y=1, host=h.test, query.a=a|b%2C]",
             "/b [host=A.test]",
-            "/b [query.a=${A}]",
+            "/c [query.a=${A}]",
         ];
         assert_eq!(names, expected);
         let document: toml_edit::DocumentMut = text.parse().expect("TOML");

@@ -36,7 +36,7 @@ use crate::policy::field::{Auth, ClientPrefix, FieldSource};
 use crate::policy::fronts::{FrontClass, Fronts};
 use crate::policy::glob::Glob;
 use crate::policy::jwt::{TokenField, TokenPlace};
-use crate::policy::request_match::any_request;
+use crate::policy::request_match::{RequestMatch, any_request};
 use crate::policy::route::{AdmitRule, PathCase, Route, Routes, StripSetCookie, VaryCookie};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
@@ -171,14 +171,26 @@ fn takes_alike(
     (candidates, now): (&[&Arc<Route>], &Route),
     (former, old): (&[&Arc<Route>], &Route),
 ) -> bool {
-    let all = candidates.iter().chain(former).map(|route| &route.spec.conditions);
-    any_request(all, |sample| {
-        let is_taken = |candidates: &[&Arc<Route>], id: usize| {
-            let taken = candidates.iter().find(|route| sample.meets(&route.spec.conditions));
-            taken.is_some_and(|route| route.id == id)
-        };
-        is_taken(candidates, now.id) && is_taken(former, old.id)
-    })
+    let (own, others) = (&now.spec.conditions, &old.spec.conditions);
+    let (Some(taken), Some(formerly)) = (tried_before(candidates, now), tried_before(former, old))
+    else {
+        return false;
+    };
+    let before = || taken.iter().chain(&formerly).copied();
+    !own.excludes(others)
+        && any_request(before().chain([own, others]), |sample| {
+            sample.meets(own)
+                && sample.meets(others)
+                && !before().any(|earlier| sample.meets(earlier))
+        })
+}
+
+/// The conditions by which earlier candidates may take what meets those of a route. `None` if it is
+/// not among the candidates.
+fn tried_before<'a>(candidates: &[&'a Arc<Route>], route: &Route) -> Option<Vec<&'a RequestMatch>> {
+    let at = candidates.iter().position(|candidate| candidate.id == route.id)?;
+    let earlier = candidates[..at].iter().map(|candidate| &candidate.spec.conditions);
+    Some(earlier.filter(|earlier| !earlier.excludes(&route.spec.conditions)).collect())
 }
 
 /// Other spellings of a path, which a route whose case does not count matches as well.

@@ -213,8 +213,16 @@ pub struct ToldApart {
 
 impl ToldApart {
     fn add(&mut self, conditions: &RequestMatch) {
-        self.parameters.extend(conditions.query.iter().map(|(name, _)| name.clone()));
-        self.headers.extend(conditions.headers.iter().map(|(name, _)| name.clone()));
+        for (name, _) in &conditions.query {
+            if !self.parameters.contains(name) {
+                self.parameters.push(name.clone());
+            }
+        }
+        for (name, _) in &conditions.headers {
+            if !self.headers.contains(name) {
+                self.headers.push(name.clone());
+            }
+        }
     }
 }
 

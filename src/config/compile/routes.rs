@@ -29,6 +29,9 @@ use crate::semantics::storability::OriginRule;
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_hours(24);
 
+/// The most routes of one path, which are tried one after the other.
+pub const MAX_ROUTES_OF_PATH: usize = 128;
+
 /// A compiled route and the position of its path.
 pub struct CompiledRoute {
     /// The new value.
@@ -61,6 +64,7 @@ pub fn routes(
     let mut routes: Vec<CompiledRoute> = Vec::new();
     for route in list.map_or(&[][..], |list| &list.0) {
         if let Some(route) = self::route(route, shared, context) {
+            crowd(&routes, &route, context);
             if let Some(earlier) = routes.iter().find(|earlier| earlier.spec.ties(&route.spec)) {
                 tie(earlier, &route, context);
             }
@@ -68,6 +72,21 @@ pub fn routes(
         }
     }
     routes
+}
+
+/// Reports a route beyond [`MAX_ROUTES_OF_PATH`].
+fn crowd(earlier: &[CompiledRoute], route: &CompiledRoute, context: &mut CompileContext) {
+    if route.spec.conditions.is_empty() {
+        return;
+    }
+    let beside = earlier.iter().filter(|other| other.spec.ties_by_path(&route.spec)).count();
+    if beside >= MAX_ROUTES_OF_PATH {
+        let message = format!("this path has more than {MAX_ROUTES_OF_PATH} routes");
+        let builder = DiagnosticBuilder::error(route.path.clone(), message);
+        context
+            .report
+            .push(builder.hint("let one route have several values: [\"list\", \"show\"]"));
+    }
 }
 
 fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileContext) {

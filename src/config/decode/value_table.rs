@@ -13,13 +13,11 @@ pub struct TextsForm(pub Vec<Located<TomlString>>);
 
 impl FromToml for TextsForm {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::Array(_) => TomlList::read(value, reader).map(|list| Self(list.0)),
-            _ => {
-                let text = TomlString::read(value, reader)?;
-                Some(Self(vec![Located { span: value.span(), value: text }]))
-            }
+        if matches!(value.get_ref(), DeValue::Array(_)) {
+            return TomlList::read(value, reader).map(|list| Self(list.0));
         }
+        let text = TomlString::read(value, reader)?;
+        Some(Self(vec![Located { span: value.span(), value: text }]))
     }
 }
 

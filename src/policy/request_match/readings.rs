@@ -125,11 +125,10 @@ fn is_overescaped(text: &str) -> bool {
 /// which CGI makes the same variable.
 pub(super) fn of_header<'a>(headers: &'a HeaderMap, wanted: &HeaderName) -> Readings<'a> {
     let mut readings = Readings::default();
-    let mut count = 0_usize;
-    for (name, line) in headers.iter().filter(|(name, _)| is_same_header(name, wanted)) {
+    let lines = headers.iter().filter(|(name, _)| is_same_header(name, wanted));
+    for (at, (name, line)) in lines.enumerate() {
         let line = line.as_bytes();
-        readings.is_plain = count == 0 && name == wanted;
-        count += 1;
+        readings.is_plain = at == 0 && name == wanted;
         readings.values.push(Cow::Borrowed(line.trim_ascii()));
         if line.contains(&b',') {
             let members = line.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);

@@ -335,7 +335,13 @@ impl Pattern {
     /// Whether some path, in some case, matches both.
     #[must_use]
     pub fn may_meet_in_any_case(&self, other: &Self) -> bool {
-        self.in_lower_case().may_cover(&other.in_lower_case())
+        // Most pairs of a file end here, without an allocation.
+        let differ = |(one, two): (&Segment, &Segment)| match (one, two) {
+            (Segment::Literal(one), Segment::Literal(two)) => !one.eq_ignore_ascii_case(two),
+            _ => false,
+        };
+        !self.segments.iter().zip(&other.segments).any(differ)
+            && self.in_lower_case().may_cover(&other.in_lower_case())
     }
 
     /// Whether some path matches both.

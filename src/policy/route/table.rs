@@ -70,24 +70,33 @@ impl Routes {
         response_rules: &Arc<ResponseRules>,
     ) -> Result<Self, Tie> {
         let (mut tree, mut in_any_case) = (Tree::default(), None);
+        let mut is_lead: Vec<bool> = Vec::with_capacity(specs.len());
         for (id, spec) in specs.iter().enumerate() {
             if let Some(first) = specs[..id].iter().position(|earlier| earlier.ties(spec)) {
                 return Err(Tie { first, second: id });
             }
             // Of those that differ by their conditions alone, the trees have the first.
-            match spec.case {
+            let known = match spec.case {
                 PathCase::Exact => tree.insert(&spec.pattern, id),
                 PathCase::Ignore => in_any_case
                     .get_or_insert_with(Tree::default)
                     .insert(&spec.pattern.in_lower_case(), id),
             };
+            is_lead.push(known.is_none());
         }
+        let conditional: Vec<&RouteSpec> =
+            specs.iter().filter(|spec| !spec.conditions.is_empty()).collect();
         let told_apart: Vec<ToldApart> =
-            specs.iter().map(|spec| told_apart(spec, &specs)).collect();
-        let chains = if specs.iter().all(|spec| spec.conditions.is_empty()) {
+            specs.iter().map(|spec| told_apart(spec, &conditional)).collect();
+        let chains = if conditional.is_empty() {
             Vec::new()
         } else {
-            (0..specs.len()).map(|lead| chain(&specs, lead)).collect()
+            let chain = |(lead, is_lead): (usize, &bool)| {
+                let may_pass = |other: &&RouteSpec| other.ties_by_path(&specs[lead]);
+                let has_chain = *is_lead && conditional.iter().any(may_pass);
+                has_chain.then(|| chain(&specs, lead))
+            };
+            is_lead.iter().enumerate().map(chain).collect()
         };
         let list = specs
             .into_iter()
@@ -213,18 +222,17 @@ fn may_follow(spec: &RouteSpec, other: &RouteSpec) -> bool {
         && spec.pattern.may_meet_in_any_case(&other.pattern)
 }
 
-fn told_apart(spec: &RouteSpec, all: &[RouteSpec]) -> ToldApart {
+/// `conditional`: all routes that have conditions.
+fn told_apart(spec: &RouteSpec, conditional: &[&RouteSpec]) -> ToldApart {
     let mut told_apart = ToldApart::default();
-    for other in all.iter().filter(|other| !other.conditions.is_empty()) {
-        if may_follow(spec, other) {
-            told_apart.add(&other.conditions);
-        }
+    for other in conditional.iter().filter(|other| may_follow(spec, other)) {
+        told_apart.add(&other.conditions);
     }
     told_apart
 }
 
-/// The routes that are tried where the trees find this one. `None` if it takes all.
-fn chain(specs: &[RouteSpec], lead: usize) -> Option<Box<[usize]>> {
+/// The routes that are tried where the trees find this one.
+fn chain(specs: &[RouteSpec], lead: usize) -> Box<[usize]> {
     let mut chain: Vec<usize> = Vec::new();
     for (id, _) in specs.iter().enumerate().filter(|(_, spec)| may_follow(spec, &specs[lead])) {
         let at = chain.iter().position(|&other| precedes(&specs[id], &specs[other]));
@@ -237,7 +245,7 @@ fn chain(specs: &[RouteSpec], lead: usize) -> Option<Box<[usize]>> {
             && spec.pattern.same_shape(&specs[lead].pattern)
     });
     chain.truncate(last.map_or(chain.len(), |last| last + 1));
-    (chain != [lead] || !specs[lead].conditions.is_empty()).then_some(chain.into())
+    chain.into()
 }
 
 /// Whether a route is tried before another one, where a request may meet both.

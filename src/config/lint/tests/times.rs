@@ -57,7 +57,7 @@ fn a_ttl_that_the_time_of_day_always_ends() {
     let route = |ttl: &str| {
         format!(
             "[[routes]]\npath = \"/a\"\nscope = \"public\"\nexpires_at = \"03:00\"\nttl = {ttl}\n\
-             [tags]\nresponse_headers = [\"xkey\"]\n"
+             tags = [\"a\"]\n[[purges]]\npath = \"/a\"\ntags = [\"a\"]\n"
         )
     };
     one(&route("\"2d\""), "\"2d\"", "has no effect", "remove it");

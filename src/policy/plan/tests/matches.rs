@@ -260,8 +260,8 @@ proptest::proptest! {
         ),
     ) {
         let rules = rules(LIST);
-        let query: String =
-            pairs.iter().map(|(name, value, end)| format!("{name}={value}{end}")).collect();
+        let query = pairs.iter().map(|(name, value, end)| [name, "=", value, end].concat());
+        let query = query.collect::<Vec<_>>().concat();
         let sent = SentRequest::get(&format!("/index.php?{query}"));
         match rules.plan(&sent.view()) {
             Plan::Lookup(lookup) => {
