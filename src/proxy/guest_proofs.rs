@@ -23,7 +23,7 @@ pub(super) const PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the guests of a key count as given different answers: their requests go to the origin
 /// as they are.
-const DIFFERING_TTL: Duration = Duration::from_secs(60);
+const DIFFERING_TTL: Duration = Duration::from_mins(1);
 
 /// How many such keys are remembered.
 const MAX_DIFFERING: usize = 10_000;

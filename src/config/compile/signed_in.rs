@@ -5,15 +5,14 @@ use std::sync::Arc;
 use super::credential::cookie_glob;
 use super::fields::{FieldLookup, FieldTable};
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, Setting, TomlString, nearest};
+use crate::config::decode::{Located, Setting, StripForm, TomlString, nearest};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
 use crate::policy::cookie_purpose::is_form_token;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
-use crate::policy::glob::Glob;
 use crate::policy::jwt::{TokenField, TokenPlace};
-use crate::policy::route::{RouteSpec, StripSetCookie};
+use crate::policy::route::RouteSpec;
 use crate::policy::scope::Scope;
 use crate::policy::signed_in::SignedIn;
 use crate::policy::template::Template;
@@ -156,20 +155,21 @@ pub(super) fn contradictions(
         let builder = DiagnosticBuilder::error(text.span.clone(), message);
         context.report.push(builder.hint("take it out of `ignore_cookies`, as in \"!name\""));
     }
-    form_tokens(file, spec, context);
+    form_tokens(file, context);
     missing_tags(file, spec, context);
 }
 
 /// SECURITY: the token in a stored form would belong to nobody's cookie.
-fn form_tokens(file: &file::RouteSection, spec: &RouteSpec, context: &mut CompileContext) {
-    let StripSetCookie::Named(names) = &spec.strip_set_cookie else { return };
-    let named = names.iter().map(Glob::as_str).find(|name| is_form_token(name.as_bytes()));
-    if let (Some(name), Some(given)) = (named, file.strip_set_cookie.given()) {
+fn form_tokens(file: &file::RouteSection, context: &mut CompileContext) {
+    let Some(StripForm::Named(list)) = file.strip_set_cookie.get() else { return };
+    let is_token = |text: &&Located<TomlString>| is_form_token(text.value.as_str().as_bytes());
+    if let Some(text) = list.0.iter().find(is_token) {
         let message = format!(
-            "`{name}` looks like the cookie of a form's token: guests would share a form whose \
-             token belongs to none of them"
+            "`{}` looks like the cookie of a form's token: guests would share a form whose token \
+             belongs to none of them",
+            text.value.shown()
         );
-        let builder = DiagnosticBuilder::error(given.span.clone(), message);
+        let builder = DiagnosticBuilder::error(text.span.clone(), message);
         context.report.push(builder.hint("take it out of the list: such pages are not for all"));
     }
 }

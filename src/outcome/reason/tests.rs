@@ -90,6 +90,8 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::StaleOnArrival, 500),
             (Reason::SetCookie, 500),
             (Reason::SessionChanged, 500),
+            (Reason::GuestsDiffer, 500),
+            (Reason::GuestsUncompared, 500),
             (Reason::VaryStar, 500),
             (Reason::Status, 500),
             (Reason::Authorization, 500),

@@ -196,3 +196,19 @@ fn an_invalid_request_is_named_without_values_that_may_be_secret() {
     let error = question("GET", "/a", "a b").read().unwrap_err();
     assert!(error.contains("a b") && !error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn whether_the_caller_is_a_guest_is_said() {
+    let keys = "ttl = \"5m\"\nsigned_in = { cookie = [\"in_*\", \"remember\"] }";
+    let with = |cookies: &str| explain_get_with("", keys, vec![("cookie".into(), cookies.into())]);
+    let (guest, user) = (with("sid=1"), with("sid=1; in_1=x"));
+    assert_eq!(
+        lines(&guest, "caller"),
+        ["a guest: without the cookie in_* or the cookie remember"]
+    );
+    assert!(lines(&guest, "scope")[0].starts_with("public, for guests"), "{guest:?}");
+    assert!(lines(&guest, "the app would get").iter().all(|line| !line.starts_with("cookie")));
+    assert!(lines(&user, "caller")[0].starts_with("no guest: with the cookie in_*"), "{user:?}");
+    assert!(lines(&user, "scope")[0].starts_with("private"), "{user:?}");
+    assert!(lines(&explain_get("", "ttl = \"5m\""), "caller").is_empty());
+}

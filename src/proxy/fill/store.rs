@@ -104,8 +104,9 @@ pub(crate) async fn stream_and_store(
     };
     if let Some(proof) = proof {
         let head = (status, &shareable);
-        let proven = prove(resources, &request, proof, head, &shared_body, &mut tail).await;
-        if let Err(reason) = proven {
+        // Boxed: only fills for guests carry it around.
+        let proven = Box::pin(prove(resources, &request, proof, head, &shared_body, &mut tail));
+        if let Err(reason) = proven.await {
             return resources.counters.store_aborted.count(reason, &route);
         }
         leader = leader.and_then(share);
