@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod request_directives;
 pub mod request_match;
 pub mod request_target;
+pub mod response_fields;
 pub mod rolling_cookies;
 pub mod route;
 pub mod scope;

@@ -102,6 +102,7 @@ fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
          purged",
         &flow.too_many_values,
     );
+    limit("limits.tag_body", &flow.tag_bodies_refused);
     count(
         "sidecache_purges_at_end",
         "Purges repeated at the end of a reply to a write that was still being sent at the purge",

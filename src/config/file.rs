@@ -445,8 +445,9 @@ table! {
         /// one entry.
         query: QueryForm = "all",
         /// Tags of the entries: text with fields in braces. A `?` after a name lets a request lack
-        /// the field, and `{caller}` is who the caller is.
-        #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{id}"]]))]
+        /// the field, `{caller}` is who the caller is, and `{response:/items/*/id}` reads the JSON
+        /// of the response.
+        #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{response:/*/id}"]]))]
         tags: TomlList<TomlString> = [],
         /// How long a credential stays authorized after the origin has accepted it. For scope
         /// `shared`.

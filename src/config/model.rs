@@ -141,6 +141,8 @@ pub struct ConfigLimits {
     pub key: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
+    /// The longest response body that tags are read from, in bytes.
+    pub tag_body: u64,
     /// How many bytes the bodies that are read before their requests are forwarded may take.
     pub uploads: u64,
     /// How long a client may take for the body of a mutation of a path that rules know.

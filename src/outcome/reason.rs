@@ -164,6 +164,8 @@ impl Reason {
             | Self::EventStream
             | Self::Trailers
             | Self::TooManyTags
+            | Self::TagsUnread
+            | Self::TagBodyTooLarge
             | Self::PurgedDuringFill
             | Self::StoreFailed
             | Self::Unverifiable => StatusCode::INTERNAL_SERVER_ERROR,
@@ -417,9 +419,19 @@ reasons! {
     Trailers = "trailers", [Body],
         meaning: "The body ended in trailers.",
         remedy: "";
-    TooManyTags = "too many tags", [Store],
+    TooManyTags = "too many tags", [Store, Body],
         meaning: "The response has more tags than `limits.tags`.",
         remedy: "Let the origin send fewer tags, or raise `limits.tags`.";
+    TagsUnread = "tags unread", [Store, Body],
+        meaning: "The route's `tags` name values of the response (`{response:/id}`), and they \
+                  cannot be read: it is no JSON, it is compressed, or something is missing there. \
+                  It is not stored, because a purge would miss it.",
+        remedy: "Correct the pointer, or write a `?` after it if the value may be missing. Leave \
+                 the route to JSON responses.";
+    TagBodyTooLarge = "tag body too large", [Store, Body],
+        meaning: "The route's `tags` name values of the response, and its body is larger than \
+                  `limits.tag_body`.",
+        remedy: "Raise `limits.tag_body`, or let the origin name the tags in `Surrogate-Key`.";
     PurgedDuringFill = "purged during fill", [Body],
         meaning: "One of the response's tags was purged while the response was fetched.",
         remedy: "";

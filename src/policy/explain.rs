@@ -20,6 +20,7 @@ use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reaso
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
+use crate::policy::tag::Tag;
 use crate::semantics::forward::{self, ClientPeer};
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
@@ -249,6 +250,9 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     for tag in lookup.tags() {
         lines.line(if tag.is_auxiliary() { "auxiliary tag" } else { "tag" }, tag.shown());
     }
+    for template in route.spec.tags.iter().filter(|template| template.reads_response()) {
+        lines.line("tag of the response", template.as_str());
+    }
     explain_times(lines, &route.spec);
     let directives = RequestDirectives::new(route, headers);
     match (directives.bypass, lookup.unknown.first()) {
@@ -425,8 +429,17 @@ fn explain_mutation(
             format!("400: {header} must occur once, and must not be named in Connection"),
         ),
         Ok(mutation) => {
-            for tag in &mutation.tags {
+            let waits = |tag: &&Tag| mutation.until_response.contains(tag);
+            for tag in mutation.tags.iter().filter(|tag| !waits(tag)) {
                 lines.line("purges", tag.shown());
+            }
+            for rule in rules.purges.iter().filter(|rule| mutation.rules.contains(&rule.line)) {
+                for tag in rule.tags.iter().filter(|tag| tag.reads_response()) {
+                    lines.line("purges, by the response", tag.as_str());
+                }
+            }
+            for tag in mutation.tags.iter().filter(waits) {
+                lines.line("purges, if the response cannot be read", tag.shown());
             }
             for field in &mutation.missing {
                 let families = "cannot be read, so that the families of its tags are purged";

@@ -6,7 +6,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
+use http::header::{ACCEPT_ENCODING, HeaderName};
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
@@ -205,6 +205,8 @@ pub struct Route {
     pub session_rules: Box<[Arc<SessionRule>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
+    /// Whether tags are read from the bodies of responses.
+    pub reads_response: bool,
     /// Where the tokens are that fields of the key read.
     pub token_places: Box<[TokenPlace]>,
     /// What a switch makes of its mode for the time being.
@@ -221,10 +223,17 @@ impl Route {
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
-            // The caller is in the key as its credential.
-            if field.source != FieldSource::Caller && !fields.contains(field) {
+            // The caller is in the key as its credential; what the response shows is in no request.
+            let is_keyed = !matches!(field.source, FieldSource::Caller | FieldSource::Response(_));
+            if is_keyed && !fields.contains(field) {
                 fields.push(Arc::clone(field));
             }
+        }
+        let reads_response = spec.tags.iter().any(Template::reads_response);
+        if reads_response && !spec.pass_headers.contains(&ACCEPT_ENCODING) {
+            // The app sends what the tags are read from as it stands.
+            let withheld = std::iter::once(Glob::new(ACCEPT_ENCODING.as_str()));
+            spec.drop_headers = spec.drop_headers.iter().cloned().chain(withheld).collect();
         }
         let read = fields.iter().filter_map(|field| match &field.source {
             FieldSource::Query(name) => Some(name),
@@ -257,6 +266,7 @@ impl Route {
             keyed_cookies,
             session_rules,
             keys_address,
+            reads_response,
             token_places,
             switched: SwitchedMode::default(),
         }

@@ -20,6 +20,8 @@ pub struct ProxyCounters {
     /// Fields of purge templates of which a mutation had too many values, so that families were
     /// purged.
     pub too_many_values: Arc<Counter>,
+    /// Responses whose bodies were too long to read tags from.
+    pub tag_bodies_refused: Arc<Counter>,
     /// Purges at the end of a response that had begun before.
     pub purges_at_end: Arc<Counter>,
     /// Processes that wanted to take over, and have not.
@@ -68,6 +70,15 @@ pub struct ProxyCounters {
     pub store_aborted: StoreAbortCounters,
 }
 
+impl ProxyCounters {
+    /// Counts a response that is not stored because it is too long to read tags from.
+    pub(super) fn note_unread(&self, reason: Reason) {
+        if reason == Reason::TagBodyTooLarge {
+            self.tag_bodies_refused.inc();
+        }
+    }
+}
+
 /// Purges, by source and kind.
 #[derive(Clone, Debug, Default)]
 pub struct PurgeCounters {
@@ -98,12 +109,15 @@ pub struct StoreAbortCounters {
     purged: Arc<Counter>,
     failed: Arc<Counter>,
     client_gone: Arc<Counter>,
+    too_many_tags: Arc<Counter>,
+    tags_unread: Arc<Counter>,
+    tag_body_too_large: Arc<Counter>,
 }
 
 impl StoreAbortCounters {
     /// Each reason with its count.
     #[must_use]
-    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 6] {
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 9] {
         [
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
@@ -111,6 +125,9 @@ impl StoreAbortCounters {
             (Reason::PurgedDuringFill, &self.purged),
             (Reason::StoreFailed, &self.failed),
             (Reason::ClientGone, &self.client_gone),
+            (Reason::TooManyTags, &self.too_many_tags),
+            (Reason::TagsUnread, &self.tags_unread),
+            (Reason::TagBodyTooLarge, &self.tag_body_too_large),
         ]
     }
 

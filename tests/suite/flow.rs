@@ -42,6 +42,7 @@ mod regressions_tags;
 mod regressions_traces;
 mod regressions_uploads;
 mod regressions_writes;
+mod response_tags;
 mod restarts;
 mod sessions;
 mod shadow;

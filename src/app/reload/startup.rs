@@ -66,6 +66,7 @@ impl StartupSettings {
             range_fill: limits.range_fill.min(self.object),
             range_factor: limits.range_factor,
             purge_body: limits.purge_body,
+            tag_body: limits.tag_body,
             upload_time: limits.upload_time,
             gather: limits.gather,
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,

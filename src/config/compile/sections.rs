@@ -384,6 +384,7 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         tags: context.count(&file.tags, 1, 4096),
         key: context.size(&file.key, 256, MIB),
         purge_body: context.size(&file.purge_body, 1, 64 * MIB),
+        tag_body: context.size(&file.tag_body, 1, 64 * MIB),
         uploads: context.size(&file.uploads, 1, 1 << 40),
         upload_time: context.period(&file.upload_time, SECOND, DAY),
         gather: context.period(&file.gather, Duration::ZERO, HOUR),

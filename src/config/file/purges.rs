@@ -20,7 +20,8 @@ table! {
         methods: TomlList<TomlString>,
         /// What the writes must have besides: query parameters, headers, a host.
         r#match: MatchSection,
-        /// What is purged: text with fields in braces.
+        /// What is purged: text with fields in braces. `{response:/id}` reads the JSON that the
+        /// origin answers.
         #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
         tags: TomlList<TomlString>,
         /// Which answers of the origin purge: 2xx and 3xx, but not a stranger's redirect to one of

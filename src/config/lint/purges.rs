@@ -186,7 +186,7 @@ fn usable_tags<'a>(
     };
     let usable = |template: &&Template| {
         template.fields().all(|field| match &field.source {
-            FieldSource::Body(_) => false,
+            FieldSource::Body(_) | FieldSource::Response(_) => false,
             FieldSource::Path(name) => {
                 route.spec.pattern.captures().any(|capture| *capture == **name)
             }

@@ -98,6 +98,8 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::EventStream, 500),
             (Reason::Trailers, 500),
             (Reason::TooManyTags, 500),
+            (Reason::TagsUnread, 500),
+            (Reason::TagBodyTooLarge, 500),
             (Reason::PurgedDuringFill, 500),
             (Reason::StoreFailed, 500),
             (Reason::Unverifiable, 500),

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
-use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
+use crate::policy::field::{AnsweredBody, Field, FieldError, FieldSource, FieldView};
 use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::plan::canonical::{
@@ -24,6 +24,7 @@ use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
 use crate::policy::session::{IdentityPart, RouteSessions, SessionFault};
 use crate::policy::tag::Tag;
+use crate::policy::template::FilledTemplate;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -94,6 +95,7 @@ impl PolicyRules {
             client: request.client,
             body: None,
             has_body: false,
+            response: AnsweredBody::Awaited,
             now: request.now,
             sessions: &route.session_rules,
             credential: &self.credential,
@@ -305,6 +307,7 @@ impl Lookup<'_> {
             client: self.request.client,
             body: None,
             has_body: false,
+            response: AnsweredBody::Awaited,
             now: self.request.now,
             sessions: &self.route.session_rules,
             credential: &self.rules.credential,
@@ -337,6 +340,23 @@ impl Lookup<'_> {
         tags.sort();
         tags.dedup();
         tags
+    }
+
+    /// The templates whose tags the body of the response tells.
+    #[must_use]
+    pub fn response_templates(&self) -> Vec<FilledTemplate> {
+        let spec = &self.route.spec;
+        if !self.route.reads_response {
+            return Vec::new();
+        }
+        let view = self.view();
+        let mut filled: Vec<FilledTemplate> =
+            spec.tags.iter().filter_map(|template| template.filled(&view)).collect();
+        if let Some(captures) = &spec.pattern.bare_captures(&self.captures) {
+            let bare = FieldView { captures, ..self.view() };
+            filled.extend(spec.tags.iter().filter_map(|template| template.filled(&bare)));
+        }
+        filled
     }
 
     /// The fields of the key with their values, secrets redacted, for `explain`.
