@@ -14,6 +14,7 @@ pub mod edit;
 pub mod explain;
 pub mod field;
 pub mod fold;
+pub mod folder;
 pub mod fronts;
 pub mod glob;
 pub mod jwt;

@@ -19,6 +19,7 @@ use super::file::{ConfigFile, RedisSection, RouteSection};
 use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
+use crate::policy::folder::FolderTags;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::server::ListenAddress;
@@ -201,7 +202,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let response_rules = Arc::new(response_rules?);
+    let folders = folders(file, &purges)?;
+    let response_rules = Arc::new(ResponseRules { folders, ..response_rules? });
     let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
@@ -241,11 +243,24 @@ fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Optio
     (fields, jwt)
 }
 
+/// The folders that entries carry: all, or those that purge rules name.
+fn folders(file: &ConfigFile, purges: &[purges::CompiledPurge]) -> Option<FolderTags> {
+    Some(FolderTags {
+        every: *file.tags.get()?.folders.get()?,
+        named: purges.iter().filter_map(|purge| purge.rule.under.clone()).collect(),
+    })
+}
+
 /// `[tags]` and `[freshness]`.
 fn response_rules(file: &ConfigFile, context: &mut CompileContext) -> Option<ResponseRules> {
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
-    Some(ResponseRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? })
+    Some(ResponseRules {
+        targeted: targeted.unwrap_or_default(),
+        response_tags: response_tags?,
+        // Known once the purge rules are.
+        folders: FolderTags::default(),
+    })
 }
 
 /// `[log]`, and `[trace]` if there is one.

@@ -19,6 +19,7 @@ pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
+pub use self::tags::TagsSection;
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
@@ -27,6 +28,7 @@ mod jwt;
 mod limits;
 mod purges;
 mod query;
+mod tags;
 mod trace;
 mod upstream;
 
@@ -371,16 +373,6 @@ table! {
             "*/saml/*", "*/saml2/*", "*/authorize*", "*/oauth2/*", "*/openid-connect/auth",
             "*/adfs/ls*"
         ],
-    }
-}
-
-table! {
-    /// Tags that the origin sends.
-    TagsSection("[tags]", "[tags]") {
-        /// The response headers that hold tags.
-        response_headers: TomlList<TomlString> = ["surrogate-key", "cache-tag"],
-        /// Whether clients get these headers.
-        keep: bool = false,
     }
 }
 

@@ -10,6 +10,7 @@ use http::header::{ACCEPT_ENCODING, HeaderName};
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::folder::FolderTags;
 use crate::policy::fronts::Fronts;
 use crate::policy::glob::Glob;
 use crate::policy::jwt::TokenPlace;
@@ -23,12 +24,14 @@ use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
 pub use crate::policy::query_rule::QueryRule;
+pub use crate::policy::route::choices::{Collapse, VaryCookie};
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 
+mod choices;
 pub(crate) mod headers;
 mod mode;
 mod path_rules;
@@ -76,24 +79,6 @@ impl AdmitRule {
             Self::Route => "route",
         }
     }
-}
-
-/// What a `Vary` that names cookies or credentials means, in scope `public`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VaryCookie {
-    /// The response is for requests that carry neither.
-    Respect,
-    /// Nothing: the operator states that the response is the same for everyone.
-    Ignore,
-}
-
-/// Which requests share one fill per key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Collapse {
-    /// The requests to this process.
-    Process,
-    /// The requests to all sidecars that share one Redis.
-    Cluster,
 }
 
 /// The settings of a route.
@@ -180,6 +165,8 @@ pub struct ResponseRules {
     pub targeted: Box<[HeaderName]>,
     /// The response headers in which the origin names tags.
     pub response_tags: ResponseTags,
+    /// The folders that entries carry as tags.
+    pub folders: FolderTags,
 }
 
 /// A compiled route.
@@ -207,6 +194,8 @@ pub struct Route {
     pub keys_address: bool,
     /// Whether tags are read from the bodies of responses.
     pub reads_response: bool,
+    /// The folders that its entries carry as tags.
+    pub folders: FolderTags,
     /// Where the tokens are that fields of the key read.
     pub token_places: Box<[TokenPlace]>,
     /// What a switch makes of its mode for the time being.
@@ -255,6 +244,7 @@ impl Route {
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
         let headers = HeaderRules::new(&spec, &fields, credential, fronts);
+        let folders = response_rules.folders.of_pattern(&spec.pattern);
         let fingerprint = fingerprint(&spec, credential, fronts, response_rules);
         Self {
             id,
@@ -267,6 +257,7 @@ impl Route {
             session_rules,
             keys_address,
             reads_response,
+            folders,
             token_places,
             switched: SwitchedMode::default(),
         }
@@ -373,7 +364,7 @@ fn fingerprint(
         // This decides what clients are told of it.
         browser: _,
     } = spec;
-    let ResponseRules { targeted, response_tags } = response_rules;
+    let ResponseRules { targeted, response_tags, folders } = response_rules;
     let rules = format!(
         "{:?}",
         (
@@ -390,6 +381,10 @@ fn fingerprint(
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
     (pattern.as_str(), scope, rules, times).hash(&mut hasher);
+    let folders = folders.of_pattern(pattern);
+    if !folders.is_empty() {
+        format!("{folders:?}").hash(&mut hasher);
+    }
     tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
     hasher.finish().to_be_bytes()
 }

@@ -7,6 +7,7 @@ mod descriptors;
 mod drain;
 mod expiry;
 mod fill_bytes;
+mod folders;
 mod isolation;
 mod jwt;
 mod languages;

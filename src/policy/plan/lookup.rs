@@ -337,6 +337,7 @@ impl Lookup<'_> {
             tags.extend(view.caller_names().iter().map(|name| Tag::for_caller(name)));
         }
         tags.push(Tag::for_uri(&self.host, &self.path));
+        self.route.folders.add(&self.host, &self.path, &mut tags);
         tags.sort();
         tags.dedup();
         tags
