@@ -25,6 +25,7 @@ pub mod loose_parameters;
 pub mod mode_switch;
 pub mod names;
 pub mod plan;
+pub mod purge_request;
 pub mod purge_rule;
 pub mod purge_url;
 pub mod query_rule;

@@ -107,11 +107,15 @@ pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandErro
             }
         }
     }
-    let body = if args.everything {
+    let mut body = if args.everything {
         json!({ "everything": true, "soft": args.soft })
     } else {
-        json!({ "tags": args.tags, "urls": args.urls, "under": args.under, "soft": args.soft })
+        json!({ "tags": args.tags, "urls": args.urls, "soft": args.soft })
     };
+    // An older sidecar does not know the key.
+    if !args.under.is_empty() {
+        body["under"] = json!(args.under);
+    }
     let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
     if args.json {
         return Ok(output::print(reply.text.trim_end()));

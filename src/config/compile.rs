@@ -20,6 +20,7 @@ use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
 use crate::policy::folder::FolderTags;
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::server::ListenAddress;
@@ -36,6 +37,7 @@ pub mod fronts;
 mod headers;
 pub mod jwt;
 mod pointer;
+mod purge_requests;
 pub mod purges;
 mod query;
 pub mod routes;
@@ -222,6 +224,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             purges.into_iter().map(|purge| purge.rule).collect(),
             *file.upstream.get()?.method_override.get()?,
         ),
+        purge_requests: purge_requests(file, context),
         credential,
         jwt,
         response_rules,
@@ -243,10 +246,16 @@ fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Optio
     (fields, jwt)
 }
 
+/// `[purge_requests]`, if there is one.
+fn purge_requests(file: &ConfigFile, context: &mut CompileContext) -> Option<PurgeRequestRule> {
+    let given = file.purge_requests.given()?;
+    purge_requests::purge_requests(&given.value, &given.span, context)
+}
+
 /// The folders that entries carry: all, or those that purge rules name.
 fn folders(file: &ConfigFile, purges: &[purges::CompiledPurge]) -> Option<FolderTags> {
     Some(FolderTags {
-        every: *file.tags.get()?.folders.get()?,
+        every: *file.tags.get()?.folders.get()? || file.purge_requests.given().is_some(),
         named: purges.iter().filter_map(|purge| purge.rule.under.clone()).collect(),
     })
 }

@@ -17,6 +17,7 @@ use super::keywords::{
 pub use self::defaults::DefaultsSection;
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
+pub use self::purge_requests::PurgeRequestsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
 pub use self::tags::TagsSection;
@@ -26,6 +27,7 @@ pub use self::upstream::UpstreamSection;
 mod defaults;
 mod jwt;
 mod limits;
+mod purge_requests;
 mod purges;
 mod query;
 mod tags;
@@ -85,6 +87,8 @@ table! {
         defaults: DefaultsSection,
         /// The routes. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
+        /// Who may send `PURGE` and `BAN`, as plugins of content management systems do.
+        purge_requests: PurgeRequestsSection,
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
     }

@@ -16,6 +16,7 @@ use crate::policy::field::FieldSource;
 use crate::policy::fronts::Fronts;
 use crate::policy::jwt::{TokenRules, VerifyKey};
 use crate::policy::plan::FillConstants;
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::{PurgeRule, PurgeRules};
 use crate::policy::route;
 use crate::proxy::DebugHeaders;
@@ -53,6 +54,8 @@ pub struct Config {
     pub purges: PurgeRules,
     /// What identifies a caller.
     pub credential: Arc<CredentialRule>,
+    /// Who may send `PURGE` and `BAN`; none where the app gets them.
+    pub purge_requests: Option<PurgeRequestRule>,
     /// How tokens are verified, if they are.
     pub jwt: Option<JwtSettings>,
     /// How the origin's responses are read.

@@ -47,6 +47,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "RouteSection" => file::RouteSection::KEYS,
         "PurgeSection" => file::PurgeSection::KEYS,
         "MatchSection" => file::MatchSection::KEYS,
+        "PurgeRequestsSection" => file::PurgeRequestsSection::KEYS,
         _ => &[],
     }
 }

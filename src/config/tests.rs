@@ -17,6 +17,7 @@ mod first_mistakes;
 mod fronts;
 mod headers;
 mod jwt;
+mod purging;
 mod query;
 mod schema;
 mod sessions;

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use http::StatusCode;
-
 /// The step of a request at which a reason is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -93,85 +91,6 @@ impl Reason {
         }
     }
 
-    /// The status of the response that the sidecar makes itself when a request fails for this
-    /// reason.
-    #[must_use]
-    pub fn failure_status(self) -> StatusCode {
-        match self {
-            Self::BadRequest | Self::NotHttp => StatusCode::BAD_REQUEST,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UpstreamUnreachable | Self::UpstreamProtocolError | Self::UpstreamError => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::UpstreamBusy
-            | Self::TooManyTunnels
-            | Self::WriteRefused
-            | Self::CacheUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            // For the log alone: nobody gets it.
-            Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::UpstreamTimeout | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            // These let the origin's response through. A request that fails with one of them has
-            // lost that response on its way, which only a fault of the sidecar can cause.
-            Self::NoRoute
-            | Self::Method
-            | Self::ModeOff
-            | Self::SwitchedOff
-            | Self::Shadow
-            | Self::MissingField
-            | Self::UnkeyedHeader
-            | Self::WithheldHeader
-            | Self::FillRefused
-            | Self::ContentCoding
-            | Self::AmbiguousPath
-            | Self::AmbiguousQuery
-            | Self::AmbiguousCookie
-            | Self::UnverifiedToken
-            | Self::TokenKeysUnavailable
-            | Self::RequestBody
-            | Self::Range
-            | Self::Precondition
-            | Self::Upgrade
-            | Self::ConnectionLogin
-            | Self::NoHost
-            | Self::MethodOverride
-            | Self::DeclaredWrite
-            | Self::MutationPending
-            | Self::Handover
-            | Self::RequestNoStore
-            | Self::KeyTooLong
-            | Self::NotStored
-            | Self::Expired
-            | Self::StaleWhileRevalidate
-            | Self::Purged
-            | Self::NotAdmitted
-            | Self::CredentialUnconfirmed
-            | Self::RequestNoCache
-            | Self::VaryMiss
-            | Self::NoStore
-            | Self::Private
-            | Self::NoCache
-            | Self::NoFreshness
-            | Self::StaleOnArrival
-            | Self::SetCookie
-            | Self::SessionChanged
-            | Self::SessionRenewal
-            | Self::VaryStar
-            | Self::Status
-            | Self::Authorization
-            | Self::TooLarge
-            | Self::Truncated
-            | Self::Unframed
-            | Self::EventStream
-            | Self::Trailers
-            | Self::TooManyTags
-            | Self::TagsUnread
-            | Self::TagBodyTooLarge
-            | Self::PurgedDuringFill
-            | Self::StoreFailed
-            | Self::Unverifiable => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
     /// Whether the words are followed by a name: of the missing field, of the unkeyed header.
     #[must_use]
     pub const fn has_subject(self) -> bool {
@@ -182,6 +101,7 @@ impl Reason {
                 | Self::WithheldHeader
                 | Self::AmbiguousCookie
                 | Self::UnverifiedToken
+                | Self::PurgeRefused
         )
     }
 }
@@ -296,6 +216,15 @@ reasons! {
         meaning: "A purge rule with `methods = [\"GET\"]` says that this GET or HEAD changes data. \
                   It is handled as a write.",
         remedy: "";
+    PurgeRequest = "purge request", [Bypass],
+        meaning: "A `PURGE` or `BAN`, which `[purge_requests]` lets the client send: the sidecar \
+                  has purged, and the origin does not get it.",
+        remedy: "";
+    PurgeRefused = "purge refused", [Failure],
+        meaning: "A `PURGE` or `BAN` that `[purge_requests]` does not take: it comes from \
+                  somebody else (403), or its regular expression is more than plain text (400). \
+                  What follows says why.",
+        remedy: "Name the address in `from`, or let the client send the token.";
     MutationPending = "mutation pending", [Bypass],
         meaning: "A write that may purge one of the tags is in progress, and its purge rule has \
                   `guard = \"bypass\"`.",
@@ -494,5 +423,6 @@ reasons! {
         remedy: "Check Redis.";
 }
 
+mod status;
 #[cfg(test)]
 mod tests;

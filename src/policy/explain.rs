@@ -15,8 +15,10 @@ use crate::clock::Wall;
 use crate::outcome::{LifetimeSource, Reason};
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
+use crate::policy::explain::purge_request::purged_names;
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
@@ -26,6 +28,7 @@ use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
 mod fill;
+mod purge_request;
 
 /// The name of the line on freshness.
 const FRESH_FOR: &str = "fresh for";
@@ -187,6 +190,16 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                     "refused",
                     format!("400: {header} must occur once, and must not be named in Connection"),
                 );
+            }
+            Plan::Mutate(_)
+                if rules.purge_requests.is_some() && PurgeRequestRule::is_for(view.method) =>
+            {
+                lines.line("X-Cache", "BYPASS");
+                lines.reason(Reason::PurgeRequest, Reason::PurgeRequest.as_str());
+                match purged_names(rules, &view) {
+                    Ok(names) => names.into_iter().for_each(|name| lines.line("purges", name)),
+                    Err(why) => lines.line("refused", why),
+                }
             }
             Plan::Mutate(effective) => {
                 explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref());

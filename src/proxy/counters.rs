@@ -20,6 +20,8 @@ pub struct ProxyCounters {
     /// Fields of purge templates of which a mutation had too many values, so that families were
     /// purged.
     pub too_many_values: Arc<Counter>,
+    /// Purge requests that were refused.
+    pub purge_requests_refused: Arc<Counter>,
     /// Responses whose bodies were too long to read tags from.
     pub tag_bodies_refused: Arc<Counter>,
     /// Purges at the end of a response that had begun before.
@@ -84,6 +86,8 @@ impl ProxyCounters {
 pub struct PurgeCounters {
     /// By mutations; these are hard.
     pub write: Arc<Counter>,
+    /// By purge requests; these are hard.
+    pub request: Arc<Counter>,
     /// By the admin API, hard.
     pub admin_hard: Arc<Counter>,
     /// By the admin API, soft.

@@ -46,7 +46,6 @@ use crate::semantics::broken_upload::BrokenUpload;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
 use crate::shares::Requester;
-use crate::telemetry::log::LogText;
 use crate::upstream::UpstreamError;
 
 mod answer;

@@ -18,6 +18,7 @@ mod metrics;
 mod mode_switches;
 mod mutations;
 mod protocols;
+mod purge_requests;
 mod regressions;
 mod regressions_admission;
 mod regressions_advice;

@@ -90,6 +90,7 @@ impl StartupSettings {
             fill: config.fill_constants(),
             origin: origin.key,
             tokens,
+            purge_requests: config.purge_requests.clone(),
             host_key: config.host_key.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));

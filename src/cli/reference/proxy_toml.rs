@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 18] = [
+const TABLES: [(&str, &str, &str); 19] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -80,6 +80,11 @@ const TABLES: [(&str, &str, &str); 18] = [
         "[[purges]].match",
         "[[purges]]\npath = \"/wp-admin/post.php\"\nmethods = [\"GET\"]\n\
          match = { query.action = \"trash\" }\ntags = [\"posts\"]",
+    ),
+    (
+        "PurgeRequestsSection",
+        "[purge_requests]",
+        "[purge_requests]\nfrom = [\"127.0.0.1\", \"10.0.0.0/8\"]\ntoken = \"${PURGE_TOKEN}\"",
     ),
 ];
 

@@ -153,7 +153,10 @@ fn socket_mode(slot: &Setting<TomlString>, context: &mut CompileContext) -> Opti
     None
 }
 
-fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<forward::Network> {
+pub(super) fn network(
+    text: &Located<TomlString>,
+    context: &mut CompileContext,
+) -> Option<forward::Network> {
     let network = text.value.as_str().parse();
     if network.is_err() {
         let what = format!("`{}` is not a network", text.value.shown());

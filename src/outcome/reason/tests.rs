@@ -66,6 +66,8 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::NoHost, 500),
             (Reason::MethodOverride, 500),
             (Reason::DeclaredWrite, 500),
+            (Reason::PurgeRequest, 500),
+            (Reason::PurgeRefused, 403),
             (Reason::MutationPending, 500),
             (Reason::Handover, 500),
             (Reason::CacheUnavailable, 503),
