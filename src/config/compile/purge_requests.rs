@@ -2,7 +2,7 @@
 
 use super::sections::network;
 use crate::config::context::CompileContext;
-use crate::config::decode::Setting;
+use crate::config::decode::{Located, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::policy::purge_request::PurgeRequestRule;
@@ -32,6 +32,12 @@ pub fn purge_requests(
                 .allowed("from, token, or both")
                 .hint("write from = [\"127.0.0.1\"], or token = \"${PURGE_TOKEN}\""),
         );
+    }
+    let everybody = |text: &&Located<TomlString>| text.value.as_str().ends_with("/0");
+    if let (None, Some(text)) = (&token, networks.iter().find(everybody)) {
+        let message = "every address may purge, and no token is asked for";
+        let builder = DiagnosticBuilder::warning(text.span.clone(), message);
+        context.report.push(builder.hint("name the addresses, or add token = \"${PURGE_TOKEN}\""));
     }
     Some(PurgeRequestRule::new(from.into(), token.as_ref(), token_header))
 }

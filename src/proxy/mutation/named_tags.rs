@@ -18,13 +18,19 @@ use crate::policy::response_fields;
 use crate::policy::tag::Tag;
 use crate::proxy::mutation::answer::PurgedShare;
 use crate::proxy::mutation::new_rules::MutationContext;
-use crate::proxy::mutation::streamed::{Arrived, ReadFor};
+use crate::proxy::mutation::streamed::{Arrived, READ_AHEAD, ReadFor};
 use crate::proxy::mutation::unread_fields::record_unread_fields;
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
 
 /// How long an answer that names tags may take to arrive whole. After it, the families are purged.
 const NAMED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How many bytes of an answer are read for its tags: no more than of any other answer, since each
+/// mutation in flight may hold as much.
+fn longest_answer(context: &MutationContext) -> u64 {
+    context.config.settings.tag_body.min(READ_AHEAD)
+}
 
 /// Asks the origin for an answer that can be read as it comes.
 pub(super) fn ask_for_plain(mutation: &Mutation, request: &mut Request<Body>) {
@@ -43,7 +49,7 @@ pub(super) fn read_for_tags(
         && response.status().is_success()
         && response.status() != StatusCode::PARTIAL_CONTENT
         && response_fields::is_plain_json(response.headers());
-    let most = context.config.settings.tag_body;
+    let most = longest_answer(context);
     is_readable.then_some(ReadFor { most, within: NAMED_WITHIN })
 }
 
@@ -60,7 +66,7 @@ pub(super) fn named_share(
     if !mutation.awaits_response {
         return share;
     }
-    let most = context.config.settings.tag_body;
+    let most = longest_answer(context);
     let body = arrived.whole().filter(|_| was_readable);
     if was_readable && arrived.is_longer_than(most) {
         resources.counters.tag_bodies_refused.inc();

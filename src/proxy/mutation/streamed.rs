@@ -32,7 +32,7 @@ use crate::semantics::body::{Body, BodyError};
 const WHOLE_WITHIN: Duration = Duration::from_millis(10);
 
 /// How much of a response is read ahead in that time, in bytes.
-const READ_AHEAD: u64 = 64 * 1024;
+pub(super) const READ_AHEAD: u64 = 64 * 1024;
 
 /// How long the end of a response waits for its purge.
 const END_HOLD: Duration = Duration::from_millis(100);

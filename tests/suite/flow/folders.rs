@@ -136,7 +136,7 @@ async fn a_purge_of_a_folder_reaches_other_sidecars() {
     let one = Sidecar::start_with(clock(), origin.address, &hosts, &rules).await;
     let two = Sidecar::start_with(clock(), origin.address, &hosts, &rules).await;
     let get = async |sidecar: &Sidecar| {
-        let client = crate::support::Client::new(sidecar.address);
+        let mut client = crate::support::Client::new(sidecar.address);
         client.get("/api/v1/reports/7", &[]).await.cache().to_owned()
     };
     for sidecar in [&one, &two] {

@@ -143,6 +143,6 @@ async fn behind_a_proxy_the_client_counts_and_not_the_proxy() {
 async fn http_2_clients_send_them_too() {
     let scene = scene(LOCAL).await;
     fill(&scene, &["/a/1"]).await;
-    let client = Client::http2(scene.sidecar.address);
+    let mut client = Client::http2(scene.sidecar.address);
     assert_eq!(client.send("PURGE", "/a/1", &[], "").await.status, 200);
 }
