@@ -31,6 +31,7 @@ use crate::upstream::UpstreamAddress;
 
 pub mod conditions;
 pub mod credential;
+mod expectations;
 pub mod fields;
 pub mod freshness;
 pub mod fronts;
@@ -59,7 +60,10 @@ pub fn compile(
     let (file, redis_left_out, defaults) = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
     let mut context = CompileContext { report, folder, defaults, redis_left_out };
-    let config = file.and_then(|file| assemble(&file, &mut context));
+    let mut config = file.as_ref().and_then(|file| assemble(file, &mut context));
+    if let (Some(file), Some(config), false) = (&file, &mut config, context.report.has_errors()) {
+        expectations::check(file, config, &mut context);
+    }
     let broken = context.report.has_errors();
     let (file, diagnostics) = context.report.finish();
     match config {

@@ -15,6 +15,7 @@ use super::keywords::{
 };
 
 pub use self::defaults::DefaultsSection;
+pub use self::expect::{ExpectSection, OtherRequestSection};
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
 pub use self::purge_requests::PurgeRequestsSection;
@@ -25,6 +26,7 @@ pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
 mod defaults;
+mod expect;
 mod jwt;
 mod limits;
 mod purge_requests;
@@ -91,6 +93,8 @@ table! {
         purge_requests: PurgeRequestsSection,
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
+        /// Requests, and what the rules must make of them.
+        expect: TomlList<ExpectSection> = [],
     }
 }
 

@@ -47,6 +47,8 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "RouteSection" => file::RouteSection::KEYS,
         "PurgeSection" => file::PurgeSection::KEYS,
         "MatchSection" => file::MatchSection::KEYS,
+        "ExpectSection" => file::ExpectSection::KEYS,
+        "OtherRequestSection" => file::OtherRequestSection::KEYS,
         "PurgeRequestsSection" => file::PurgeRequestsSection::KEYS,
         _ => &[],
     }

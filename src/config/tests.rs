@@ -13,6 +13,7 @@ mod bounds;
 mod callers;
 mod cases;
 mod defaults;
+mod expect;
 mod first_mistakes;
 mod fronts;
 mod headers;
