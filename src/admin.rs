@@ -26,6 +26,7 @@ mod state;
 mod stats;
 mod tail;
 mod uncached;
+mod under;
 
 use std::pin::pin;
 use std::sync::Arc;

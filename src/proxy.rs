@@ -74,6 +74,7 @@ mod origin;
 mod overlap;
 mod pass;
 mod post_response;
+mod purge_request;
 mod range_budget;
 mod refresh;
 mod resources;

@@ -14,6 +14,7 @@ use super::reload::ReloadHandle;
 use super::remedies;
 use super::remedies::{KeyEvidence, Remedy};
 use super::response::ApiError;
+use super::under;
 use crate::clock::Wall;
 use crate::coherence::PurgeKind;
 use crate::policy::edit::EditTrial;
@@ -61,6 +62,9 @@ pub(super) struct PurgeRequest {
     tags: Vec<String>,
     #[serde(default)]
     urls: Vec<String>,
+    /// URLs of folders: what is below them is purged.
+    #[serde(default)]
+    under: Vec<String>,
     #[serde(default)]
     everything: bool,
     #[serde(default)]
@@ -159,7 +163,10 @@ impl AdminState {
     /// Purges, and returns when no sidecar serves the purged entries any more.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
         let live = self.proxy.active_config();
-        let tags = requested_tags(order, live.rules.host_key.as_deref())?;
+        let mut tags = requested_tags(order, live.rules.host_key.as_deref())?;
+        for url in &order.under {
+            tags.extend(under::tags_of_folder(url, &live.rules)?);
+        }
         // The purge makes no difference to what carries a tag, but entries may go meanwhile.
         let unused = self.unused(order);
         let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
@@ -263,13 +270,14 @@ fn key_advice(route: &Route, remedy: Remedy) -> Advice {
 
 /// The tags that a request names, including those of its URLs.
 fn requested_tags(order: &PurgeRequest, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
-    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]} or \
+    const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]}, \
+                        {\"under\":[\"http://host/folder/\"]} or \
                         {\"everything\":true}; with \"soft\":true entries are \
                         stale, not gone";
-    let named = order.tags.len() + order.urls.len();
+    let named = order.tags.len() + order.urls.len() + order.under.len();
     if order.everything == (named > 0) {
         let error = if order.everything {
-            "`everything` cannot be combined with tags or URLs"
+            "`everything` cannot be combined with tags, URLs or folders"
         } else {
             "the request names nothing to purge"
         };
@@ -278,7 +286,7 @@ fn requested_tags(order: &PurgeRequest, host_key: Option<&str>) -> Result<Vec<Ta
     if named > MAX_PURGED {
         let refused = ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("{named} tags and URLs are too many for one purge"),
+            format!("{named} tags, URLs and folders are too many for one purge"),
         );
         return Err(refused.hint(format!("send at most {MAX_PURGED} per request")));
     }
@@ -307,13 +315,7 @@ pub(super) fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>
     let url = Url::parse(text).map_err(|_| refused())?;
     let host =
         url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
-    let mut hosts =
-        vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
-    if url.port().is_none() {
-        // Some clients send the default port.
-        hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
-    }
-    hosts.extend(host_key.map(str::to_owned));
+    let hosts = under::hosts_of_url(&url, host, host_key);
     let paths = request_target::readings(url.path());
     Ok(hosts
         .iter()

@@ -12,6 +12,7 @@ use super::state::AdminState;
 use super::uncached;
 use crate::coherence::CoherenceMode;
 use crate::outcome::{Disposition, Reason};
+use crate::policy::folder::Folder;
 use crate::policy::glob::Glob;
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::{QueryRule, Route, RouteSpec};
@@ -296,6 +297,7 @@ pub(super) fn rules(rules: &PolicyRules) -> Value {
                 "line": rule.line,
                 "methods": methods,
                 "tags": rule.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
+                "under": rule.under.as_ref().map(Folder::as_str),
                 "guard": rule.guard.as_str(),
             })
         })
@@ -335,6 +337,7 @@ fn policy(route: &Route) -> Value {
         },
         "signed_in": spec.signed_in.as_ref().map(signed_in),
         "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
+        "folders": folders(route),
         "stale_while_revalidate_s": seconds(spec.stale_while_revalidate),
         "stale_if_error_s": seconds(spec.stale_if_error),
         "drop_headers": spec.drop_headers.iter().map(Glob::as_str).collect::<Vec<_>>(),
@@ -351,6 +354,12 @@ fn signed_in(rule: &SignedIn) -> Value {
         "cookies": rule.cookies.iter().map(Glob::as_str).collect::<Vec<_>>(),
         "field": rule.field.as_ref().map(|field| &*field.name),
     })
+}
+
+/// The folders that entries carry as tags; `*` for all of their path.
+fn folders(route: &Route) -> Vec<&str> {
+    let every = route.folders.every.then_some("*");
+    every.into_iter().chain(route.folders.named.iter().map(Folder::as_str)).collect()
 }
 
 /// The headers that are in the key because the origin has named them in `Vary`.

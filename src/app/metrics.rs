@@ -86,9 +86,20 @@ fn register_uncached(registrar: &MetricsRegistrar<'_>, uncached: &UncachedCounte
     );
 }
 
+/// Registers what is counted of purges by others than writes, and of tags in responses.
+fn register_tags(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
+    registrar.count(
+        "sidecache_purge_requests_refused",
+        "`PURGE` and `BAN` that were refused",
+        &flow.purge_requests_refused,
+    );
+    registrar.limit("limits.tag_body", &flow.tag_bodies_refused);
+}
+
 fn register_flow(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     let count = |name, help, counter| registrar.count(name, help, counter);
     let limit = |name, counter| registrar.limit(name, counter);
+    register_tags(registrar, flow);
     count("sidecache_mutations", "Writes: requests with an unsafe method", &flow.mutations);
     count("sidecache_mutations_purging", "Writes that purged something", &flow.purging);
     count(
@@ -188,6 +199,7 @@ fn register_purges(registrar: &MetricsRegistrar<'_>, flow: &ProxyCounters) {
     let purges = &flow.purges;
     for (by, kind, counter) in [
         ("write", "hard", &purges.write),
+        ("request", "hard", &purges.request),
         ("admin", "hard", &purges.admin_hard),
         ("admin", "soft", &purges.admin_soft),
     ] {

@@ -19,12 +19,18 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   sidecache purge --tag campaigns:acme --tag forms:acme
   sidecache purge --url http://app.example.com/api/v1/campaigns/7
+  sidecache purge --under http://app.example.com/api/v1/reports/
   sidecache purge --tag campaigns:acme --soft      may be served stale while it is refreshed
   sidecache purge --everything --yes               for scripts: skips the confirmation";
 
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-#[group(id = "named", required = true, multiple = true, args = ["tags", "urls", "everything"])]
+#[group(
+    id = "named",
+    required = true,
+    multiple = true,
+    args = ["tags", "urls", "under", "everything"]
+)]
 pub(super) struct PurgeArgs {
     /// A tag to purge. May be repeated.
     #[arg(long = "tag", value_name = "TAG")]
@@ -32,8 +38,12 @@ pub(super) struct PurgeArgs {
     /// A URL to purge, with the host that clients use. May be repeated.
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
+    /// The URL of a folder, with the host that clients use: what is below it is purged. The entries
+    /// must carry it: by `under` in [[purges]], or by `folders = true` in [tags]. May be repeated.
+    #[arg(long = "under", value_name = "URL")]
+    under: Vec<String>,
     /// Everything, in every sidecar that shares the Redis. Asks for confirmation.
-    #[arg(long, conflicts_with_all = ["tags", "urls"])]
+    #[arg(long, conflicts_with_all = ["tags", "urls", "under"])]
     everything: bool,
     /// Soft purge: mark entries as stale instead of removing them. Routes may serve them while they
     /// are refreshed.
@@ -59,7 +69,13 @@ enum Consent {
 
 pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandError> {
     for url in &args.urls {
-        check_url(url)?;
+        check_url("--url", url)?;
+        if let Some(why) = not_one_path(url) {
+            return Err(CommandError::Usage(format!("--url {url:?} {why}")));
+        }
+    }
+    for url in &args.under {
+        check_url("--under", url)?;
     }
     if let Some(empty) = args.tags.iter().find(|tag| tag.trim().is_empty()) {
         return Err(CommandError::Usage(format!(
@@ -91,11 +107,15 @@ pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandErro
             }
         }
     }
-    let body = if args.everything {
+    let mut body = if args.everything {
         json!({ "everything": true, "soft": args.soft })
     } else {
         json!({ "tags": args.tags, "urls": args.urls, "soft": args.soft })
     };
+    // An older sidecar does not know the key.
+    if !args.under.is_empty() {
+        body["under"] = json!(args.under);
+    }
     let reply = remote.send(&Method::POST, "/purge", Some(&body))?.error_for_status()?;
     if args.json {
         return Ok(output::print(reply.text.trim_end()));
@@ -108,19 +128,15 @@ pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandErro
     Ok(code)
 }
 
-fn check_url(given: &str) -> Result<(), CommandError> {
+fn check_url(flag: &str, given: &str) -> Result<(), CommandError> {
     let known = url::Url::parse(given)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    match known {
-        Some(_) => match not_one_path(given) {
-            None => Ok(()),
-            Some(why) => Err(CommandError::Usage(format!("--url {given:?} {why}"))),
-        },
-        None => Err(CommandError::Usage(format!(
-            "--url {given:?} is not a URL; include the host, as in http://app.example.com/path"
-        ))),
-    }
+    known.map(drop).ok_or_else(|| {
+        CommandError::Usage(format!(
+            "{flag} {given:?} is not a URL; include the host, as in http://app.example.com/path"
+        ))
+    })
 }
 
 fn consent(
@@ -205,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_url_has_its_host() {
-        assert!(check_url("https://app.example.com/a?b").is_ok());
+        assert!(check_url("--url", "https://app.example.com/a?b").is_ok());
         for bad in ["/a", "app.example.com/a", "ftp://h/a", "http://", ""] {
-            assert!(check_url(bad).is_err(), "{bad}");
+            assert!(check_url("--url", bad).is_err(), "{bad}");
         }
     }
 }

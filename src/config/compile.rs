@@ -19,6 +19,8 @@ use super::file::{ConfigFile, RedisSection, RouteSection};
 use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
+use crate::policy::folder::FolderTags;
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
 use crate::server::ListenAddress;
@@ -29,12 +31,14 @@ use crate::upstream::UpstreamAddress;
 
 pub mod conditions;
 pub mod credential;
+mod expectations;
 pub mod fields;
 pub mod freshness;
 pub mod fronts;
 mod headers;
 pub mod jwt;
 mod pointer;
+mod purge_requests;
 pub mod purges;
 mod query;
 pub mod routes;
@@ -57,7 +61,10 @@ pub fn compile(
     let (file, redis_left_out, defaults) = read(text, &mut report, env);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
     let mut context = CompileContext { report, folder, defaults, redis_left_out };
-    let config = file.and_then(|file| assemble(&file, &mut context));
+    let mut config = file.as_ref().and_then(|file| assemble(file, &mut context));
+    if let (Some(file), Some(config), false) = (&file, &mut config, context.report.has_errors()) {
+        expectations::check(file, config, &mut context);
+    }
     let broken = context.report.has_errors();
     let (file, diagnostics) = context.report.finish();
     match config {
@@ -203,7 +210,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let response_rules = Arc::new(response_rules?);
+    let folders = folders(file, &purges)?;
+    let response_rules = Arc::new(ResponseRules { folders, ..response_rules? });
     let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
@@ -222,6 +230,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             purges.into_iter().map(|purge| purge.rule).collect(),
             *file.upstream.get()?.method_override.get()?,
         ),
+        purge_requests: purge_requests(file, context),
         credential,
         jwt,
         response_rules,
@@ -248,11 +257,30 @@ fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Optio
     (fields, jwt)
 }
 
+/// `[purge_requests]`, if there is one.
+fn purge_requests(file: &ConfigFile, context: &mut CompileContext) -> Option<PurgeRequestRule> {
+    let given = file.purge_requests.given()?;
+    purge_requests::purge_requests(&given.value, &given.span, context)
+}
+
+/// The folders that entries carry: all, or those that purge rules name.
+fn folders(file: &ConfigFile, purges: &[purges::CompiledPurge]) -> Option<FolderTags> {
+    Some(FolderTags {
+        every: *file.tags.get()?.folders.get()? || file.purge_requests.given().is_some(),
+        named: purges.iter().filter_map(|purge| purge.rule.under.clone()).collect(),
+    })
+}
+
 /// `[tags]` and `[freshness]`.
 fn response_rules(file: &ConfigFile, context: &mut CompileContext) -> Option<ResponseRules> {
     let response_tags = file.tags.get().and_then(|tags| sections::response_tags(tags, context));
     let targeted = file.freshness.get().map(|freshness| sections::targeted(freshness, context));
-    Some(ResponseRules { targeted: targeted.unwrap_or_default(), response_tags: response_tags? })
+    Some(ResponseRules {
+        targeted: targeted.unwrap_or_default(),
+        response_tags: response_tags?,
+        // Known once the purge rules are.
+        folders: FolderTags::default(),
+    })
 }
 
 /// `[log]`, and `[trace]` if there is one.

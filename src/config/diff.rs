@@ -142,6 +142,14 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
             "purges" => {
                 changes.extend(listed("purge rule", before, after).map(|(_, change)| change));
             }
+            // SECURITY: their requests may hold credentials.
+            "expect" if before != after => changes.push(ConfigChange {
+                what: name.clone(),
+                change: kind(before, after),
+                keys: Vec::new(),
+                effect: None,
+            }),
+            "expect" => {}
             _ => changes.extend(section(name, before, after)),
         }
     }

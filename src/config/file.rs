@@ -14,23 +14,29 @@ use super::keywords::{
 };
 
 pub use self::defaults::DefaultsSection;
+pub use self::expect::{ExpectSection, OtherRequestSection};
+pub use self::freshness::FreshnessSection;
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
-pub use self::origin_says::{FreshnessSection, TagsSection};
+pub use self::purge_requests::PurgeRequestsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
 pub use self::signed_in::SignedInForm;
+pub use self::tags::TagsSection;
 pub use self::telemetry::{DebugSection, LogSection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
 mod defaults;
+mod expect;
+mod freshness;
 mod jwt;
 mod limits;
-mod origin_says;
+mod purge_requests;
 mod purges;
 mod query;
 mod signed_in;
+mod tags;
 mod telemetry;
 mod trace;
 mod upstream;
@@ -88,8 +94,12 @@ table! {
         defaults: DefaultsSection,
         /// The routes. The most specific path wins; the order does not matter.
         routes: TomlList<RouteSection> = [],
+        /// Who may send `PURGE` and `BAN`, as plugins of content management systems do.
+        purge_requests: PurgeRequestsSection,
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
+        /// Requests, and what the rules must make of them.
+        expect: TomlList<ExpectSection> = [],
     }
 }
 
@@ -415,8 +425,9 @@ table! {
         /// one entry.
         query: QueryForm = "all",
         /// Tags of the entries: text with fields in braces. A `?` after a name lets a request lack
-        /// the field, and `{caller}` is who the caller is.
-        #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{id}"]]))]
+        /// the field, `{caller}` is who the caller is, and `{response:/items/*/id}` reads the JSON
+        /// of the response.
+        #[schemars(extend("examples" = [["campaigns:{tenant}", "campaign:{response:/*/id}"]]))]
         tags: TomlList<TomlString> = [],
         /// How long a credential stays authorized after the origin has accepted it. For scope
         /// `shared`.

@@ -16,6 +16,7 @@ use crate::policy::field::FieldSource;
 use crate::policy::fronts::Fronts;
 use crate::policy::jwt::{TokenRules, VerifyKey};
 use crate::policy::plan::FillConstants;
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::{PurgeRule, PurgeRules};
 use crate::policy::route;
 use crate::proxy::DebugHeaders;
@@ -53,6 +54,8 @@ pub struct Config {
     pub purges: PurgeRules,
     /// What identifies a caller.
     pub credential: Arc<CredentialRule>,
+    /// Who may send `PURGE` and `BAN`; none where the app gets them.
+    pub purge_requests: Option<PurgeRequestRule>,
     /// How tokens are verified, if they are.
     pub jwt: Option<JwtSettings>,
     /// How the origin's responses are read.
@@ -145,6 +148,8 @@ pub struct ConfigLimits {
     pub key: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
+    /// The longest response body that tags are read from, in bytes.
+    pub tag_body: u64,
     /// How many bytes the bodies that are read before their requests are forwarded may take.
     pub uploads: u64,
     /// How long a client may take for the body of a mutation of a path that rules know.

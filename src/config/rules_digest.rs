@@ -11,8 +11,19 @@ use toml::{Table, Value};
 use crate::units::hex;
 
 /// The parts of the file that are no rules.
-const NO_RULES: [&str; 9] =
-    ["listen", "admin", "memory", "redis", "limits", "log", "trace", "debug", "watch"];
+const NO_RULES: [&str; 11] = [
+    "listen",
+    "admin",
+    "memory",
+    "redis",
+    "limits",
+    "log",
+    "trace",
+    "debug",
+    "watch",
+    "purge_requests",
+    "expect",
+];
 
 /// How many bytes of the hash are kept: enough to tell files apart, for people to read.
 const DIGEST_BYTES: usize = 8;

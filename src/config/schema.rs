@@ -48,6 +48,9 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "PurgeSection" => file::PurgeSection::KEYS,
         "MatchSection" => file::MatchSection::KEYS,
         "SignedInForm" => file::SignedInForm::KEYS,
+        "ExpectSection" => file::ExpectSection::KEYS,
+        "OtherRequestSection" => file::OtherRequestSection::KEYS,
+        "PurgeRequestsSection" => file::PurgeRequestsSection::KEYS,
         _ => &[],
     }
 }

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use http::StatusCode;
-
 /// The step of a request at which a reason is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -93,88 +91,6 @@ impl Reason {
         }
     }
 
-    /// The status of the response that the sidecar makes itself when a request fails for this
-    /// reason.
-    #[must_use]
-    pub fn failure_status(self) -> StatusCode {
-        match self {
-            Self::BadRequest | Self::NotHttp => StatusCode::BAD_REQUEST,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UpstreamUnreachable | Self::UpstreamProtocolError | Self::UpstreamError => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::UpstreamBusy
-            | Self::TooManyTunnels
-            | Self::WriteRefused
-            | Self::CacheUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            // For the log alone: nobody gets it.
-            Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::UpstreamTimeout | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            // These let the origin's response through. A request that fails with one of them has
-            // lost that response on its way, which only a fault of the sidecar can cause.
-            Self::NoRoute
-            | Self::UnmetMatch
-            | Self::Method
-            | Self::ModeOff
-            | Self::SwitchedOff
-            | Self::Shadow
-            | Self::NotInShare
-            | Self::MissingField
-            | Self::UnkeyedHeader
-            | Self::WithheldHeader
-            | Self::FillRefused
-            | Self::ContentCoding
-            | Self::AmbiguousPath
-            | Self::AmbiguousQuery
-            | Self::AmbiguousMatch
-            | Self::AmbiguousCookie
-            | Self::UnverifiedToken
-            | Self::TokenKeysUnavailable
-            | Self::RequestBody
-            | Self::Range
-            | Self::Precondition
-            | Self::Upgrade
-            | Self::ConnectionLogin
-            | Self::NoHost
-            | Self::MethodOverride
-            | Self::DeclaredWrite
-            | Self::MutationPending
-            | Self::Handover
-            | Self::RequestNoStore
-            | Self::KeyTooLong
-            | Self::NotStored
-            | Self::Expired
-            | Self::StaleWhileRevalidate
-            | Self::Purged
-            | Self::NotAdmitted
-            | Self::CredentialUnconfirmed
-            | Self::RequestNoCache
-            | Self::VaryMiss
-            | Self::NoStore
-            | Self::Private
-            | Self::NoCache
-            | Self::NoFreshness
-            | Self::StaleOnArrival
-            | Self::SetCookie
-            | Self::SessionChanged
-            | Self::SessionRenewal
-            | Self::GuestsDiffer
-            | Self::GuestsUncompared
-            | Self::VaryStar
-            | Self::Status
-            | Self::Authorization
-            | Self::TooLarge
-            | Self::Truncated
-            | Self::Unframed
-            | Self::EventStream
-            | Self::Trailers
-            | Self::TooManyTags
-            | Self::PurgedDuringFill
-            | Self::StoreFailed
-            | Self::Unverifiable => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
     /// Whether the words are followed by a name: of the missing field, of the unkeyed header.
     #[must_use]
     pub const fn has_subject(self) -> bool {
@@ -186,6 +102,7 @@ impl Reason {
                 | Self::AmbiguousCookie
                 | Self::UnverifiedToken
                 | Self::AmbiguousMatch
+                | Self::PurgeRefused
         )
     }
 }
@@ -310,6 +227,15 @@ reasons! {
         meaning: "A purge rule with `methods = [\"GET\"]` says that this GET or HEAD changes data. \
                   It is handled as a write.",
         remedy: "";
+    PurgeRequest = "purge request", [Bypass],
+        meaning: "A `PURGE` or `BAN`, which `[purge_requests]` lets the client send: the sidecar \
+                  has purged, and the origin does not get it.",
+        remedy: "";
+    PurgeRefused = "purge refused", [Failure],
+        meaning: "A `PURGE` or `BAN` that `[purge_requests]` does not take: it comes from \
+                  somebody else (403), or its regular expression is more than plain text (400). \
+                  What follows says why.",
+        remedy: "Name the address in `from`, or let the client send the token.";
     MutationPending = "mutation pending", [Bypass],
         meaning: "A write that may purge one of the tags is in progress, and its purge rule has \
                   `guard = \"bypass\"`.",
@@ -445,9 +371,19 @@ reasons! {
     Trailers = "trailers", [Body],
         meaning: "The body ended in trailers.",
         remedy: "";
-    TooManyTags = "too many tags", [Store],
+    TooManyTags = "too many tags", [Store, Body],
         meaning: "The response has more tags than `limits.tags`.",
         remedy: "Let the origin send fewer tags, or raise `limits.tags`.";
+    TagsUnread = "tags unread", [Store, Body],
+        meaning: "The route's `tags` name values of the response (`{response:/id}`), and they \
+                  cannot be read: it is no JSON, it is compressed, or something is missing there. \
+                  It is not stored, because a purge would miss it.",
+        remedy: "Correct the pointer, or write a `?` after it if the value may be missing. Leave \
+                 the route to JSON responses.";
+    TagBodyTooLarge = "tag body too large", [Store, Body],
+        meaning: "The route's `tags` name values of the response, and its body is larger than \
+                  `limits.tag_body`.",
+        remedy: "Raise `limits.tag_body`, or let the origin name the tags in `Surrogate-Key`.";
     PurgedDuringFill = "purged during fill", [Body],
         meaning: "One of the response's tags was purged while the response was fetched.",
         remedy: "";
@@ -510,5 +446,6 @@ reasons! {
         remedy: "Check Redis.";
 }
 
+mod status;
 #[cfg(test)]
 mod tests;

@@ -143,6 +143,16 @@ impl BodyFields {
     }
 }
 
+/// Each way to write a number, the usual one first; `None` if it is not known exactly.
+pub(super) fn spellings(value: f64) -> Option<Vec<String>> {
+    if value.abs() >= EXACT {
+        return None;
+    }
+    let text = serde_json::Number::from_f64(value)?.to_string();
+    let whole = text.strip_suffix(".0").map(str::to_owned);
+    Some([text].into_iter().chain(whole).collect())
+}
+
 impl BodyValues {
     fn add(&mut self, parameter: &LooseParameter<'_>, path: &[String]) {
         match parameter.place(path) {
@@ -228,13 +238,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        if value.abs() >= EXACT {
-            return Ok(Json::Inexact);
-        }
-        let text = serde_json::Number::from_f64(value).map(|number| number.to_string());
-        let Some(text) = text else { return Ok(Json::Inexact) };
-        let whole = text.strip_suffix(".0").map(str::to_owned);
-        Ok(Json::Scalar([text].into_iter().chain(whole).collect()))
+        Ok(spellings(value).map_or(Json::Inexact, Json::Scalar))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {

@@ -50,6 +50,12 @@ impl ClientAddressRule {
         }
     }
 
+    /// The address that a trusted proxy gives a client, if it names one.
+    #[must_use]
+    pub fn behind_proxy(&self, headers: &HeaderMap, peer: &ClientPeer) -> Option<IpAddr> {
+        client_address(headers, peer, &self.trusted)
+    }
+
     /// Whose share of connections and writes a request counts for: its client's, also behind a
     /// trusted proxy.
     #[must_use]

@@ -15,18 +15,22 @@ use crate::clock::Wall;
 use crate::outcome::{LifetimeSource, Reason};
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
+use crate::policy::explain::purge_request::purged_names;
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::request_match::MatchVerdict;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
 use crate::policy::scope::Scope;
 use crate::policy::signed_in::SignedIn;
+use crate::policy::tag::Tag;
 use crate::semantics::forward::{self, ClientPeer};
 use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
 mod fill;
+mod purge_request;
 
 /// The name of the line on freshness.
 const FRESH_FOR: &str = "fresh for";
@@ -196,6 +200,16 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                     format!("400: {header} must occur once, and must not be named in Connection"),
                 );
             }
+            Plan::Mutate(_)
+                if rules.purge_requests.is_some() && PurgeRequestRule::is_for(view.method) =>
+            {
+                lines.line("X-Cache", "BYPASS");
+                lines.reason(Reason::PurgeRequest, Reason::PurgeRequest.as_str());
+                match purged_names(rules, &view) {
+                    Ok(names) => names.into_iter().for_each(|name| lines.line("purges", name)),
+                    Err(why) => lines.line("refused", why),
+                }
+            }
             Plan::Mutate(effective) => {
                 explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref());
             }
@@ -278,6 +292,9 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     lines.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {
         lines.line(if tag.is_auxiliary() { "auxiliary tag" } else { "tag" }, tag.shown());
+    }
+    for template in route.spec.tags.iter().filter(|template| template.reads_response()) {
+        lines.line("tag of the response", template.as_str());
     }
     explain_times(lines, &route.spec, now);
     let directives = RequestDirectives::new(route, headers);
@@ -484,8 +501,17 @@ fn explain_mutation(
             format!("400: {header} must occur once, and must not be named in Connection"),
         ),
         Ok(mutation) => {
-            for tag in &mutation.tags {
+            let waits = |tag: &&Tag| mutation.until_response.contains(tag);
+            for tag in mutation.tags.iter().filter(|tag| !waits(tag)) {
                 lines.line("purges", tag.shown());
+            }
+            for rule in rules.purges.iter().filter(|rule| mutation.rules.contains(&rule.line)) {
+                for tag in rule.tags.iter().filter(|tag| tag.reads_response()) {
+                    lines.line("purges, by the response", tag.as_str());
+                }
+            }
+            for tag in mutation.tags.iter().filter(waits) {
+                lines.line("purges, if the response cannot be read", tag.shown());
             }
             for field in &mutation.missing {
                 let families = "cannot be read, so that the families of its tags are purged";

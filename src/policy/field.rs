@@ -14,6 +14,7 @@ use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
 use crate::policy::jwt::{RequestTokens, TokenError, TokenFault, TokenField, TokenPlace};
 use crate::policy::request_target;
+use crate::policy::response_fields;
 use crate::policy::session::{SessionFault, SessionRule};
 use crate::secret::Hasher;
 
@@ -51,6 +52,8 @@ pub enum FieldSource {
     Client(ClientPrefix),
     /// A JSON pointer into the body of a mutation (JSON or form). For purge rules only.
     Body(Box<str>),
+    /// A JSON pointer into the JSON body of the response. For tags only.
+    Response(Box<str>),
     /// A signed cookie that carries the session.
     Session(Arc<SessionRule>),
     /// The names of the caller, of which there may be several. For tags only.
@@ -115,6 +118,8 @@ pub struct FieldView<'a> {
     pub body: Option<&'a BodyFields>,
     /// Whether there is a body.
     pub has_body: bool,
+    /// The body of the response, if a purge rule reads it.
+    pub response: AnsweredBody<'a>,
     /// The time by which signatures are judged.
     pub now: Wall,
     /// The signed sessions by which the caller is named, too.
@@ -126,6 +131,21 @@ pub struct FieldView<'a> {
     /// What was found of the tokens that fields read.
     pub tokens: &'a RequestTokens,
 }
+
+/// What is known of the body of a response, for the tags of purge rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnsweredBody<'a> {
+    /// It is not there yet.
+    #[default]
+    Awaited,
+    /// It is too long, no plain JSON, or has not come whole.
+    Unread,
+    /// All of it.
+    Whole(&'a [u8]),
+}
+
+/// The most values of a response that a field of a write has. A template renders fewer tags.
+const MAX_RESPONSE_VALUES: usize = 1024;
 
 /// Why a field has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +230,9 @@ impl Field {
                 Cow::Owned(session.text()?.into_bytes())
             }
             // No key and no tag of a single value is made of these.
-            FieldSource::Body(_) | FieldSource::Caller => return Err(FieldError::Missing),
+            FieldSource::Body(_) | FieldSource::Response(_) | FieldSource::Caller => {
+                return Err(FieldError::Missing);
+            }
         })
     }
 
@@ -229,6 +251,7 @@ impl Field {
                 .map(|(_, value)| value.to_vec())
                 .collect(),
             FieldSource::Body(pointer) => self.body_values(pointer, view)?,
+            FieldSource::Response(pointer) => self.response_values(pointer, view)?,
             FieldSource::Session(rule) => {
                 let session = rule.current(view.headers, view.hasher, view.now);
                 match session.and_then(|session| session.text()) {
@@ -279,6 +302,28 @@ impl Field {
         Some(values)
     }
 
+    /// What the response names, where it names something at each place of the pointer.
+    fn response_values(&self, pointer: &str, view: &FieldView<'_>) -> Option<Vec<Vec<u8>>> {
+        let AnsweredBody::Whole(body) = view.response else { return None };
+        let found = response_fields::read(body, pointer, MAX_RESPONSE_VALUES)?;
+        // A write that names nothing may have changed anything.
+        let is_missing = found.is_missing || found.has_empty_list;
+        if found.is_unreadable || found.has_too_many || (is_missing && !self.is_optional) {
+            return None;
+        }
+        let mut values: Vec<Vec<u8>> = found.values.into_iter().map(String::into_bytes).collect();
+        if is_missing {
+            values.push(Vec::new());
+        }
+        Some(values)
+    }
+
+    /// Whether its value comes with the response, which is not there yet.
+    #[must_use]
+    pub fn awaits_response(&self, view: &FieldView<'_>) -> bool {
+        matches!(self.source, FieldSource::Response(_)) && view.response == AnsweredBody::Awaited
+    }
+
     /// The header that this field reads.
     #[must_use]
     pub fn header(&self) -> Option<&HeaderName> {
@@ -297,6 +342,7 @@ impl Field {
             | FieldSource::Host
             | FieldSource::Client(_)
             | FieldSource::Body(_)
+            | FieldSource::Response(_)
             | FieldSource::Caller => None,
         }
     }

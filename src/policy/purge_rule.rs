@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::policy::field::{Field, FieldSource, FieldView};
+use crate::policy::folder::Folder;
 use crate::policy::request_match::RequestMatch;
 use crate::policy::request_target;
 use crate::policy::route::{Captures, Pattern};
@@ -96,6 +97,8 @@ pub struct PurgeRule {
     pub conditions: RequestMatch,
     /// The tags to purge.
     pub tags: Box<[Template]>,
+    /// The folder to purge.
+    pub under: Option<Folder>,
     /// What happens to hits while a matching mutation is in flight.
     pub guard: MutationGuard,
     /// Which answers purge.
@@ -153,7 +156,8 @@ impl PurgeRule {
     /// The tags for this mutation, and the templates of which not every tag can be told.
     #[must_use]
     pub fn render(&self, view: &FieldView<'_>) -> (Vec<Tag>, Vec<UnreadTemplate<'_>>) {
-        let (mut tags, mut unread) = (Vec::with_capacity(self.tags.len()), Vec::new());
+        let (mut tags, mut unread) = (Vec::with_capacity(self.tags.len() + 1), Vec::new());
+        tags.extend(self.under.iter().map(|folder| folder.tag(view.host)));
         for template in &self.tags {
             match template.purge_tags(view) {
                 Ok(rendered) => tags.extend(rendered),

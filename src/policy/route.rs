@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
+use http::header::{ACCEPT_ENCODING, HeaderName};
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
+use crate::policy::folder::FolderTags;
 use crate::policy::fronts::Fronts;
 use crate::policy::glob::Glob;
 use crate::policy::jwt::TokenPlace;
@@ -25,6 +26,7 @@ use crate::semantics::storability::OriginRule;
 use crate::semantics::ttl::TtlRule;
 
 pub use crate::policy::query_rule::QueryRule;
+pub use crate::policy::route::choices::{Collapse, VaryCookie};
 pub use crate::policy::route::guests::GuestRule;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
@@ -33,6 +35,7 @@ pub use crate::policy::route::pattern::{Captures, Pattern};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 pub use crate::policy::route::table::{ChosenRoute, Routes};
 
+mod choices;
 mod fingerprint;
 pub mod guests;
 pub(crate) mod headers;
@@ -83,24 +86,6 @@ impl AdmitRule {
             Self::Route => "route",
         }
     }
-}
-
-/// What a `Vary` that names cookies or credentials means, in scope `public`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VaryCookie {
-    /// The response is for requests that carry neither.
-    Respect,
-    /// Nothing: the operator states that the response is the same for everyone.
-    Ignore,
-}
-
-/// Which requests share one fill per key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Collapse {
-    /// The requests to this process.
-    Process,
-    /// The requests to all sidecars that share one Redis.
-    Cluster,
 }
 
 /// The settings of a route.
@@ -201,6 +186,8 @@ pub struct ResponseRules {
     pub targeted: Box<[HeaderName]>,
     /// The response headers in which the origin names tags.
     pub response_tags: ResponseTags,
+    /// The folders that entries carry as tags.
+    pub folders: FolderTags,
 }
 
 /// By what requests of the paths of a route are told apart: what it asks for, and what those routes
@@ -251,6 +238,10 @@ pub struct Route {
     pub session_rules: Box<[Arc<SessionRule>]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
+    /// Whether tags are read from the bodies of responses.
+    pub reads_response: bool,
+    /// The folders that its entries carry as tags.
+    pub folders: FolderTags,
     /// Where the tokens are that fields of the key read.
     pub token_places: Box<[TokenPlace]>,
     /// What a switch makes of its mode for the time being.
@@ -291,10 +282,17 @@ impl Route {
     ) -> Self {
         let mut fields: Vec<Arc<Field>> = spec.key.to_vec();
         for field in spec.tags.iter().flat_map(Template::fields) {
-            // The caller is in the key as its credential.
-            if field.source != FieldSource::Caller && !fields.contains(field) {
+            // The caller is in the key as its credential; what the response shows is in no request.
+            let is_keyed = !matches!(field.source, FieldSource::Caller | FieldSource::Response(_));
+            if is_keyed && !fields.contains(field) {
                 fields.push(Arc::clone(field));
             }
+        }
+        let reads_response = spec.tags.iter().any(Template::reads_response);
+        if reads_response && !spec.pass_headers.contains(&ACCEPT_ENCODING) {
+            // The app sends what the tags are read from as it stands.
+            let withheld = std::iter::once(Glob::new(ACCEPT_ENCODING.as_str()));
+            spec.drop_headers = spec.drop_headers.iter().cloned().chain(withheld).collect();
         }
         let read = fields.iter().filter_map(|field| match &field.source {
             FieldSource::Query(name) => Some(name),
@@ -317,6 +315,7 @@ impl Route {
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
         let headers = HeaderRules::new(&spec, &fields, credential, fronts, &told_apart.headers);
+        let folders = response_rules.folders.of_pattern(&spec.pattern);
         let fingerprint = spec.fingerprint(guest_of.as_ref(), credential, fronts, response_rules);
         Self {
             id,
@@ -329,6 +328,8 @@ impl Route {
             keyed_cookies,
             session_rules,
             keys_address,
+            reads_response,
+            folders,
             token_places,
             switched: SwitchedMode::default(),
             guests: None,

@@ -26,6 +26,9 @@ const FAMILY: &str = "family ";
 /// What the families of the tags that the origin names begin with.
 const ORIGIN_FAMILY: &str = "origin family ";
 
+/// What the tags of folders begin with.
+const FOLDER: &str = "under ";
+
 /// What the tags begin with that stand for a longer one.
 pub(super) const DIGEST: &str = "sha256:";
 
@@ -61,6 +64,13 @@ impl Tag {
         Self::new(&format!("uri:{host}{}", if path.is_empty() { "/" } else { path }))
     }
 
+    /// The tag of all that is below a folder of a host. No template and no header of the origin can
+    /// name it, because of its space.
+    #[must_use]
+    pub fn for_folder(host: &str, folder: &str) -> Self {
+        Self::new(&format!("{FOLDER}{host}{folder}"))
+    }
+
     /// The tag of all that a caller was given, by one of its names.
     #[must_use]
     pub fn for_caller(name: &str) -> Self {
@@ -84,7 +94,7 @@ impl Tag {
     /// Whether the sidecar gives it beside the tag that an operator would name.
     #[must_use]
     pub fn is_auxiliary(&self) -> bool {
-        [CALLER, FAMILY, ORIGIN_FAMILY].iter().any(|prefix| self.0.starts_with(prefix))
+        [CALLER, FAMILY, ORIGIN_FAMILY, FOLDER].iter().any(|prefix| self.0.starts_with(prefix))
     }
 
     /// Its name, for people to read. SECURITY: eight digits of a keyed hash tell two callers apart,

@@ -14,11 +14,15 @@ use crate::policy::fold::fold;
 use crate::policy::tag;
 use crate::policy::tag::Tag;
 
+pub use crate::policy::template::filled::FilledTemplate;
+
+mod filled;
+
 /// Text with fields in braces, such as `campaigns:{tenant}`.
 #[derive(Clone, Debug)]
 pub struct Template {
-    text: Box<str>,
-    parts: Box<[TemplatePart]>,
+    text: Arc<str>,
+    parts: Arc<[TemplatePart]>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +109,8 @@ impl Template {
     }
 
     /// The tags that this gives an entry, and their families. A field that the request lacks ends
-    /// the template: such a request has no entry.
+    /// the template: such a request has no entry. One that the response has ends it, too: its
+    /// family is told, and [`Template::filled`] tells the rest.
     pub fn entry_tags(&self, view: &FieldView<'_>, tags: &mut Vec<Tag>) {
         let mut names = vec![String::with_capacity(self.text.len() + 16)];
         for (at, part) in self.parts.iter().enumerate() {
@@ -115,6 +120,8 @@ impl Template {
                     tags.extend(names.iter().map(|known| self.family(known, at)));
                     if field.source == FieldSource::Caller {
                         names = longer(&names, &view.caller_names());
+                    } else if matches!(field.source, FieldSource::Response(_)) {
+                        return;
                     } else if let Ok(value) = field.value(view) {
                         names = longer(&names, &[value.unwrap_or_default()]);
                     } else {
@@ -140,6 +147,7 @@ impl Template {
                         known,
                         field: Arc::clone(&field.name),
                         has_too_many,
+                        awaits_response: field.awaits_response(view),
                     };
                     let Some(values) = values else { return Err(unread(false, names)) };
                     if field.source == FieldSource::Caller {
@@ -215,6 +223,8 @@ pub struct UnreadTemplate<'a> {
     pub field: Arc<str>,
     /// Whether it has too many values, rather than none.
     pub has_too_many: bool,
+    /// Whether it is in the response, which is not there yet.
+    pub awaits_response: bool,
 }
 
 impl UnreadTemplate<'_> {
@@ -289,6 +299,7 @@ mod tests {
 
     use super::*;
     use crate::policy::credential::CredentialRule;
+    use crate::policy::field::AnsweredBody;
     use crate::secret::Hasher;
 
     fn resolve(name: &str) -> Option<Arc<Field>> {
@@ -327,6 +338,7 @@ mod tests {
             client: None,
             body: None,
             has_body: false,
+            response: AnsweredBody::Awaited,
             now: crate::clock::Wall::default(),
             sessions: &[],
             credential: &credential,

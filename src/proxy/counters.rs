@@ -20,6 +20,10 @@ pub struct ProxyCounters {
     /// Fields of purge templates of which a mutation had too many values, so that families were
     /// purged.
     pub too_many_values: Arc<Counter>,
+    /// Purge requests that were refused.
+    pub purge_requests_refused: Arc<Counter>,
+    /// Responses whose bodies were too long to read tags from.
+    pub tag_bodies_refused: Arc<Counter>,
     /// Purges at the end of a response that had begun before.
     pub purges_at_end: Arc<Counter>,
     /// Processes that wanted to take over, and have not.
@@ -68,11 +72,22 @@ pub struct ProxyCounters {
     pub store_aborted: StoreAbortCounters,
 }
 
+impl ProxyCounters {
+    /// Counts a response that is not stored because it is too long to read tags from.
+    pub(super) fn note_unread(&self, reason: Reason) {
+        if reason == Reason::TagBodyTooLarge {
+            self.tag_bodies_refused.inc();
+        }
+    }
+}
+
 /// Purges, by source and kind.
 #[derive(Clone, Debug, Default)]
 pub struct PurgeCounters {
     /// By mutations; these are hard.
     pub write: Arc<Counter>,
+    /// By purge requests; these are hard.
+    pub request: Arc<Counter>,
     /// By the admin API, hard.
     pub admin_hard: Arc<Counter>,
     /// By the admin API, soft.
@@ -100,12 +115,15 @@ pub struct StoreAbortCounters {
     client_gone: Arc<Counter>,
     guests_differ: Arc<Counter>,
     guests_uncompared: Arc<Counter>,
+    too_many_tags: Arc<Counter>,
+    tags_unread: Arc<Counter>,
+    tag_body_too_large: Arc<Counter>,
 }
 
 impl StoreAbortCounters {
     /// Each reason with its count.
     #[must_use]
-    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 8] {
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 11] {
         [
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
@@ -115,6 +133,9 @@ impl StoreAbortCounters {
             (Reason::ClientGone, &self.client_gone),
             (Reason::GuestsDiffer, &self.guests_differ),
             (Reason::GuestsUncompared, &self.guests_uncompared),
+            (Reason::TooManyTags, &self.too_many_tags),
+            (Reason::TagsUnread, &self.tags_unread),
+            (Reason::TagBodyTooLarge, &self.tag_body_too_large),
         ]
     }
 

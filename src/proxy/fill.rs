@@ -390,6 +390,7 @@ async fn drop_stale(
     confirmed: bool,
     reason: Reason,
 ) {
+    resources.counters.note_unread(reason);
     let Some(stale) = &request.stale else { return };
     // A confirmed response that only brings a cookie is still the same.
     let same = confirmed

@@ -32,9 +32,11 @@ use crate::policy::tag::Tag;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::{RequestContext, request_view};
 use crate::proxy::mutation::body::{ReadBody, ReadFailure, read_body};
+use crate::proxy::mutation::named_tags::ask_for_plain;
 use crate::proxy::mutation::new_rules::MutationContext;
 use crate::proxy::mutation::permit::take_permit;
 use crate::proxy::mutation::run::{MutationRequest, MutationResult, run_mutation};
+use crate::proxy::mutation::unread_fields::record_unread_fields;
 use crate::proxy::post_response::prepare_post;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
@@ -44,19 +46,20 @@ use crate::semantics::broken_upload::BrokenUpload;
 use crate::semantics::cache_status;
 use crate::semantics::forward;
 use crate::shares::Requester;
-use crate::telemetry::log::LogText;
 use crate::upstream::UpstreamError;
 
 mod answer;
 mod body;
 mod gather;
 mod late_guard;
+mod named_tags;
 mod named_targets;
 mod new_rules;
 mod permit;
 mod purge;
 mod run;
 mod streamed;
+mod unread_fields;
 
 /// Forwards a request that may change data. `live` is for the rules in force when it ends.
 pub(super) async fn mutate(
@@ -101,7 +104,8 @@ pub(super) async fn mutate(
     let post = prepare_post(resources, context, &parts).await;
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields)
         .lasting(write);
-    let request = config.origin.request(parts, body, peer, None);
+    let mut request = config.origin.request(parts, body, peer, None);
+    ask_for_plain(&mutation, &mut request);
     let departure = Some(Arc::clone(&begun.departure));
     let via = (context.connection.choice.clone(), Requester { departure, ..requester });
     let request =
@@ -147,29 +151,8 @@ fn failed(reason: Reason, outcome: Outcome) -> ProxyResponse {
 
 fn record_mutation(resources: &Resources, parts: &Parts, mutation: &Mutation) {
     resources.counters.mutations.inc();
+    record_unread_fields(resources, parts, &mutation.missing, &mutation.too_many);
     let path = parts.uri.path();
-    if !mutation.missing.is_empty() {
-        resources.counters.missing_fields.add(mutation.missing.len() as u64);
-        let fields = mutation.missing.join(" ");
-        tracing::warn!(
-            method = %LogText(parts.method.as_str()),
-            path = %LogText(path),
-            fields,
-            "fields that a purge rule names cannot be read in this mutation; the families of their \
-             tags are purged"
-        );
-    }
-    if !mutation.too_many.is_empty() {
-        resources.counters.too_many_values.add(mutation.too_many.len() as u64);
-        let fields = mutation.too_many.join(" ");
-        tracing::warn!(
-            method = %LogText(parts.method.as_str()),
-            path = %LogText(path),
-            fields,
-            "fields that a purge rule names have too many values in this mutation; the families of \
-             their tags are purged"
-        );
-    }
     if mutation.uncovered_cached_path {
         resources.counters.uncovered.inc();
         resources.uncovered_writes.record(&parts.method, path, &resources.clock);

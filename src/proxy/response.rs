@@ -210,6 +210,14 @@ pub fn refusal(status: StatusCode, why: &str, outcome: &Outcome) -> Response<Bod
     response
 }
 
+/// A response that the sidecar makes itself to a request that is for the cache.
+#[must_use]
+pub fn own_answer(status: StatusCode, why: &str, outcome: &Outcome) -> Response<Body> {
+    let mut response = plain(status, why);
+    cache_status::set_cache_status(response.headers_mut(), outcome);
+    response
+}
+
 /// SECURITY: shows neither the origin's address nor any credential, and is never stored.
 fn plain(status: StatusCode, why: &str) -> Response<Body> {
     let text =

@@ -29,6 +29,8 @@ pub struct ProxySettings {
     pub range_factor: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
+    /// The longest response body that tags are read from, in bytes.
+    pub tag_body: u64,
     /// How long a client may take for the body of a mutation of a path that rules know.
     pub upload_time: Duration,
     /// The least time between two purges of a tag for mutations that their clients broke off.

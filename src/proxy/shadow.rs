@@ -29,7 +29,6 @@ use crate::proxy::serve::{ProofState, Serve, StoredState, may_serve};
 use crate::proxy::shadow::digests::{credential_digest, others_digest, withheld_query_digest};
 use crate::proxy::store_decision::{StoreDecision, decide_store};
 use crate::semantics::body::Body;
-use crate::semantics::digest::Digester;
 use crate::semantics::vary::{VarySpec, names_languages};
 use crate::shadow::digest::{self, DigestResult};
 use crate::shadow::findings::{RouteShadow, ShadowOutcome};
@@ -42,6 +41,7 @@ use crate::shadow::{
 use crate::upstream::ConnectionChoice;
 
 mod digests;
+mod tagging;
 
 /// A request of a route in shadow: what would become of it.
 pub(super) struct ShadowRequest {
@@ -242,7 +242,7 @@ pub(super) async fn pass_in_shadow(
         watch.whole = false;
     }
     let whole = watch.whole;
-    let observed = ShadowResponse {
+    let mut observed = ShadowResponse {
         resources: Arc::clone(resources),
         route_shadow,
         watch,
@@ -256,11 +256,15 @@ pub(super) async fn pass_in_shadow(
     };
     let mut passed = pass::passed(resources, context, response, outcome, Some(route), None);
     if whole && unchanged {
+        tagging::add_body_tags(&mut observed.decision, &observed.watch.fill, None);
         observed.finish(None);
     } else if whole {
         let (head, body) = passed.response.into_parts();
-        let digester = Digester::for_response(status, &head.headers);
+        let (fill, decision) = (&observed.watch.fill, &observed.decision);
+        let digester = tagging::digester((status, &head.headers), decision, fill);
         let body = digest::digesting(body, digester, resources.store.largest(), move |ended| {
+            let (decision, fill) = (&mut observed.decision, &observed.watch.fill);
+            let ended = ended.map(|read| tagging::digest_of(read, decision, fill));
             observed.finish(Some(ended));
         });
         passed.response = Response::from_parts(head, body);

@@ -4,9 +4,11 @@
 //! `semantics/storability.rs` owns the rules of HTTP; here the route, the tags and the limits join
 //! them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Response;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 
@@ -17,6 +19,7 @@ use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::cache_groups;
 use crate::policy::key::Key;
+use crate::policy::response_fields::is_plain_json;
 use crate::policy::route::HeaderRole;
 use crate::policy::scope::Scope;
 use crate::policy::tag;
@@ -39,6 +42,8 @@ pub(crate) struct StoreDecision {
     pub(super) tags: Vec<Tag>,
     /// Those that the request does not name.
     pub(super) response_tags: Vec<Tag>,
+    /// Whether the body tells further tags.
+    pub(super) reads_body: bool,
     pub(super) requested: Wall,
     pub(super) received: Wall,
     /// How many seconds the origin's `Date` is ahead.
@@ -48,9 +53,43 @@ pub(crate) struct StoreDecision {
 }
 
 impl StoreDecision {
-    /// Whether the response named tags that the request does not.
+    /// Whether the response named tags that the request does not, or may do so in its body.
     pub(super) fn more_tags(&self) -> bool {
-        !self.response_tags.is_empty()
+        self.reads_body || !self.response_tags.is_empty()
+    }
+
+    /// Adds the tags that the body tells, which is whole.
+    ///
+    /// # Errors
+    /// Why nothing may be stored: a purge might miss it.
+    pub(super) fn add_body_tags(
+        &mut self,
+        request: &FillRequest,
+        chunks: &[Bytes],
+    ) -> Result<(), Reason> {
+        if !self.reads_body {
+            return Ok(());
+        }
+        let settings = &request.config.settings;
+        if chunks.iter().map(Bytes::len).sum::<usize>() as u64 > settings.tag_body {
+            return Err(Reason::TagBodyTooLarge);
+        }
+        let body = match chunks {
+            [whole] => Cow::Borrowed(&**whole),
+            chunks => Cow::Owned(chunks.concat()),
+        };
+        let mut told = Vec::new();
+        for template in &request.templates {
+            template.entry_tags(&body, settings.max_tags, &mut told)?;
+        }
+        let mut seen: HashSet<Tag> = self.tags.iter().cloned().collect();
+        told.retain(|tag| seen.insert(tag.clone()));
+        if seen.len() > settings.max_tags {
+            return Err(Reason::TooManyTags);
+        }
+        self.tags.extend(told.iter().cloned());
+        self.response_tags.extend(told);
+        Ok(())
     }
 }
 
@@ -89,12 +128,7 @@ pub(super) fn decide_store(
         // It has no end, and its events are for those who listen now.
         return Err(Reason::EventStream);
     }
-    // What the operator passes is told apart by its very value, where the response is coded.
-    let is_passed =
-        request.route.headers.role(&ACCEPT_ENCODING, &request.roles) == HeaderRole::Passed;
-    let accepted = request.sent.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes);
-    if !is_passed && !negotiation::accepts_codings(accepted.unwrap_or_default(), response.headers())
-    {
+    if !accepts_coding(request, response.headers()) {
         return Err(Reason::ContentCoding);
     }
     if response.extensions().get::<CloseDelimited>().is_some() {
@@ -112,6 +146,11 @@ pub(super) fn decide_store(
         store.memory.refused.inc();
         return Err(Reason::TooLarge);
     }
+    // What was stored and is confirmed has its tags.
+    let reads_body = !request.templates.is_empty() && revalidated.is_none();
+    if reads_body {
+        check_tag_body(request, response.headers(), length)?;
+    }
     let response_tags = response_tags(request, response.headers(), revalidated.as_deref())?;
     let families = tag::origin_families(&response_tags);
     let tags: Vec<Tag> =
@@ -124,17 +163,41 @@ pub(super) fn decide_store(
     } else {
         request.variant(&policy.vary)
     };
-    let date_skew = date_skew(store, response.headers(), (requested, received));
     Ok(StoreDecision {
+        date_skew: date_skew(store, response.headers(), (requested, received)),
         key,
         policy,
         tags,
         response_tags,
+        reads_body,
         requested,
         received,
-        date_skew,
         revalidated,
     })
+}
+
+/// Whether the coding of a response is one that the fill accepted.
+fn accepts_coding(request: &FillRequest, headers: &HeaderMap) -> bool {
+    // What the operator passes is told apart by its very value, where the response is coded.
+    let is_passed =
+        request.route.headers.role(&ACCEPT_ENCODING, &request.roles) == HeaderRole::Passed;
+    let accepted = request.sent.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes);
+    is_passed || negotiation::accepts_codings(accepted.unwrap_or_default(), headers)
+}
+
+/// Whether tags can be read from a body with this head, or why not.
+fn check_tag_body(
+    request: &FillRequest,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> Result<(), Reason> {
+    if !is_plain_json(headers) {
+        return Err(Reason::TagsUnread);
+    }
+    if length.is_some_and(|length| length > request.config.settings.tag_body) {
+        return Err(Reason::TagBodyTooLarge);
+    }
+    Ok(())
 }
 
 /// How many seconds the `Date` of a response is ahead of this machine's clock; zero where they

@@ -20,7 +20,7 @@ use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::RequestContext;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
-use crate::proxy::{mutation, pass};
+use crate::proxy::{mutation, pass, purge_request};
 use crate::semantics::body::Body;
 use crate::semantics::digest::{MAX_GZIP_HEADER, gzip_header, is_gzip};
 use crate::shadow::digest::{BodyDigester, digesting};
@@ -105,7 +105,7 @@ pub(super) async fn pass(
     passed
 }
 
-/// Forwards a write, and notes it, whatever its path.
+/// Forwards a write, and notes it, whatever its path. A purge request is answered here.
 pub(super) async fn mutate(
     resources: &Arc<Resources>,
     live: &Arc<LiveConfig>,
@@ -114,6 +114,9 @@ pub(super) async fn mutate(
     body: Body,
     method: Method,
 ) -> ProxyResponse {
+    if let Some(rule) = purge_request::rule_for(&context, &parts.method) {
+        return purge_request::answer(resources, context, rule, &parts).await;
+    }
     let mut write = UnroutedRequest::new(&parts, RequestFacts::Write(method.clone()));
     write.trail = trail::of_write(&resources.uncached, &context);
     let mut answered = mutation::mutate(resources, live, context, parts, body, method).await;

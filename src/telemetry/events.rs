@@ -104,9 +104,9 @@ pub struct ModeEvent {
 /// A purge.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PurgeEvent {
-    /// `write` or `admin`.
+    /// `write`, `request` (a `PURGE` or `BAN`) or `admin`.
     pub by: &'static str,
-    /// The method of the write.
+    /// The method of the write or of the request.
     pub method: Option<String>,
     /// The path of the write, truncated.
     pub path: Option<String>,

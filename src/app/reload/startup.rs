@@ -66,6 +66,7 @@ impl StartupSettings {
             range_fill: limits.range_fill.min(self.object),
             range_factor: limits.range_factor,
             purge_body: limits.purge_body,
+            tag_body: limits.tag_body,
             upload_time: limits.upload_time,
             gather: limits.gather,
             mark_for: config.upstream.first_byte_timeout + MARK_MARGIN,
@@ -89,6 +90,7 @@ impl StartupSettings {
             fill: config.fill_constants(),
             origin: origin.key,
             tokens,
+            purge_requests: config.purge_requests.clone(),
             host_key: config.host_key.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));

@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 18] = [
+const TABLES: [(&str, &str, &str); 21] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -82,6 +82,27 @@ const TABLES: [(&str, &str, &str); 18] = [
          match = { host = \"shop.example.com\", query.action = [\"list\", \"show\"] }\n\n\
          [[purges]]\npath = \"/wp-admin/post.php\"\nmethods = [\"GET\"]\n\
          match = { query.action = \"trash\" }\ntags = [\"posts\"]",
+    ),
+    (
+        "PurgeRequestsSection",
+        "[purge_requests]",
+        "[purge_requests]\nfrom = [\"127.0.0.1\", \"10.0.0.0/8\"]\ntoken = \"${PURGE_TOKEN}\"",
+    ),
+    (
+        "ExpectSection",
+        "[[expect]]",
+        "[[routes]]\npath = \"/api/v1/campaigns\"\nttl = \"5m\"\nscope = \"public\"\n\
+         query = [\"page\"]\n\n\
+         [[expect]]\nrequest = \"GET /api/v1/campaigns?page=2\"\n\
+         route = \"/api/v1/campaigns\"\nscope = \"public\"",
+    ),
+    (
+        "OtherRequestSection",
+        "[[expect]].same_entry_as",
+        "[[routes]]\npath = \"/api/v1/campaigns\"\nttl = \"5m\"\nscope = \"public\"\n\
+         query = [\"page\"]\n\n\
+         [[expect]]\nrequest = \"GET /api/v1/campaigns?page=2\"\n\
+         same_entry_as = { request = \"GET /api/v1/campaigns?page=2&utm_source=x\" }",
     ),
 ];
 

@@ -6,6 +6,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use http::HeaderName;
+use http::header::ACCEPT_ENCODING;
 
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlList, TomlString};
@@ -84,6 +85,15 @@ pub(super) fn contradictions(
 ) {
     let fields: Vec<&Arc<Field>> =
         spec.key.iter().chain(spec.tags.iter().flat_map(Template::fields)).collect();
+    let reads_response = spec.tags.iter().any(Template::reads_response);
+    for text in file.pass_headers.get().map_or(&[][..], |list| &list.0) {
+        if reads_response && text.value.as_str().eq_ignore_ascii_case(ACCEPT_ENCODING.as_str()) {
+            let message = "tags are read from the response, and with this header the app may \
+                           compress it";
+            let builder = DiagnosticBuilder::error(text.span.clone(), message);
+            context.report.push(builder.hint("remove it: a compressed response is not stored"));
+        }
+    }
     for text in file.drop_headers.get().map_or(&[][..], |list| &list.0) {
         let (glob, shown) = (glob(text.value.as_str()), text.value.shown());
         let covers = |name: &HeaderName| glob.matches(name.as_str().as_bytes());

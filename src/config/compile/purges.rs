@@ -13,6 +13,7 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
+use crate::policy::folder::{FOLDER_FORM, Folder};
 use crate::policy::purge_rule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Pattern;
@@ -48,12 +49,17 @@ fn purge(
     let file = &located.value;
     let pattern = pattern(&file.path, (&located.span, &file.unknown), fields, context);
     let names = RuleNames::new(fields, &file.path, pattern.as_ref(), true);
-    let given = file.tags.required(
-        "tags",
-        (&located.span, &file.unknown),
-        "tags = [\"…\"]",
-        &mut context.report,
-    );
+    let under = under(&file.under, context);
+    let given = if matches!(file.under, Setting::Absent) {
+        file.tags.required(
+            "tags",
+            (&located.span, &file.unknown),
+            "tags = [\"…\"]",
+            &mut context.report,
+        )
+    } else {
+        file.tags.given()
+    };
     if let Some(empty) = given
         .filter(|tags| tags.value.0.is_empty() && context.report.source().is_empty_list(&tags.span))
     {
@@ -100,12 +106,23 @@ fn purge(
             methods,
             conditions,
             tags,
+            under,
             guard,
             purge_on,
             repurge_after,
             for_writes,
         },
     })
+}
+
+/// The folder that a rule purges.
+fn under(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<Folder> {
+    let text = slot.given()?;
+    let folder = Folder::parse(text.value.as_str()).map_err(|error| {
+        let form = Some(FOLDER_FORM);
+        context.report.malformed(text, "a folder", &error.what, form, &error.hint);
+    });
+    folder.ok()
 }
 
 /// The paths that a rule does not apply to.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::fields::{FieldLookup, FieldTable};
+use super::pointer::is_pointer;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlList, TomlString, UnknownKeys, nearest};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -30,6 +31,16 @@ pub(super) const PATH_FORM: Option<&str> =
 /// The name of the built-in field; a declared field or a capture of this name hides it.
 const CALLER: &str = "caller";
 
+/// What a field that is read from the response begins with. A JSON pointer follows.
+const RESPONSE: &str = "response:";
+
+/// The field that a name such as `response:/items/*/id` stands for, if it stands for one. Whether
+/// the pointer is one is checked apart.
+fn response_field(name: &str) -> Option<Arc<Field>> {
+    let pointer = name.strip_prefix(RESPONSE)?;
+    Some(Arc::new(Field::new(name, FieldSource::Response(pointer.into()))))
+}
+
 /// The name of a field, and whether a `?` says that a request may lack it.
 fn split_optional(name: &str) -> (&str, bool) {
     name.strip_suffix('?').map_or((name, false), |name| (name, true))
@@ -48,6 +59,7 @@ const fn may_be_absent(source: &FieldSource) -> bool {
         | FieldSource::Query(_)
         | FieldSource::Path(_)
         | FieldSource::Body(_)
+        | FieldSource::Response(_)
         // A token that is not verified is not absent.
         | FieldSource::Jwt(_) => true,
         FieldSource::Host | FieldSource::Auth(_) | FieldSource::Client(_) | FieldSource::Caller => {
@@ -104,6 +116,14 @@ impl<'a> RuleNames<'a> {
         text: &Located<TomlString>,
         context: &mut CompileContext,
     ) -> Option<Arc<Field>> {
+        if text.value.as_str().starts_with(RESPONSE) {
+            let message = "what the response shows is for tags alone";
+            let builder = DiagnosticBuilder::error(text.span.clone(), message);
+            context.report.push(builder.hint(
+                "remove it: the key is made before there is a response; write it into `tags`",
+            ));
+            return None;
+        }
         let field = self.field(text.value.as_str(), text, context)?;
         if field.source == FieldSource::Caller {
             let message = "`caller` is for tags alone";
@@ -137,7 +157,7 @@ impl<'a> RuleNames<'a> {
                 builder
                     .allowed(
                         "`?` after fields from a header, a cookie, the query, the path, a \
-                         body, a token",
+                         body, a token, the response",
                     )
                     .hint("remove the `?`"),
             );
@@ -156,6 +176,17 @@ impl<'a> RuleNames<'a> {
         let shown = if hidden { "the field named here".to_owned() } else { format!("`{name}`") };
         if let Some(capture) = self.captures.iter().find(|capture| *capture.name == *name) {
             return Some(Arc::clone(capture));
+        }
+        if let Some(field) = response_field(name) {
+            if is_pointer(&name[RESPONSE.len()..]) {
+                return Some(field);
+            }
+            let message = format!("{shown} has no JSON pointer after `{RESPONSE}`");
+            let builder = DiagnosticBuilder::error(at(), message)
+                .allowed("a path such as /id or /items/*/id")
+                .hint("write it as {response:/items/*/id}");
+            context.report.push(builder);
+            return None;
         }
         let builder =
             match self.fields.lookup(name) {
@@ -243,6 +274,7 @@ impl<'a> RuleNames<'a> {
             let (name, is_optional) = split_optional(name);
             let known = self.captures.iter().find(|capture| *capture.name == *name).cloned();
             // A placeholder, so that parsing continues. The unknown field is reported below.
+            let known = known.or_else(|| response_field(name));
             let found = known.or_else(|| match self.fields.lookup(name) {
                 FieldLookup::Found(field) => Some(field),
                 FieldLookup::Unknown if name == CALLER => {

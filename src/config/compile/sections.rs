@@ -153,7 +153,10 @@ fn socket_mode(slot: &Setting<TomlString>, context: &mut CompileContext) -> Opti
     None
 }
 
-fn network(text: &Located<TomlString>, context: &mut CompileContext) -> Option<forward::Network> {
+pub(super) fn network(
+    text: &Located<TomlString>,
+    context: &mut CompileContext,
+) -> Option<forward::Network> {
     let network = text.value.as_str().parse();
     if network.is_err() {
         let what = format!("`{}` is not a network", text.value.shown());
@@ -384,6 +387,7 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         tags: context.count(&file.tags, 1, 4096),
         key: context.size(&file.key, 256, MIB),
         purge_body: context.size(&file.purge_body, 1, 64 * MIB),
+        tag_body: context.size(&file.tag_body, 1, 64 * MIB),
         uploads: context.size(&file.uploads, 1, 1 << 40),
         upload_time: context.period(&file.upload_time, SECOND, DAY),
         gather: context.period(&file.gather, Duration::ZERO, HOUR),

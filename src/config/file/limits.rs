@@ -14,6 +14,9 @@ table! {
         /// The longest body of a write that is read before the write is forwarded, where a route or
         /// purge rule has its path; and the longest from which purge rules read fields.
         purge_body: Size = "64KiB",
+        /// The longest body of a response from which tags are read (`{response:/id}`). A longer one
+        /// is not stored; after a write it purges the families of the tags.
+        tag_body: Size = "1MiB",
         /// How much memory the bodies that are read before their writes are forwarded may take
         /// together; one client leaves half of it to the others. Beyond it, bodies are streamed.
         uploads: Size = "64MiB",

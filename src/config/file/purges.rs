@@ -5,7 +5,10 @@ use crate::config::keywords::{GuardWord, PurgeOnWord};
 
 table! {
     /// Which tags a write purges.
-    #[schemars(extend("required" = ["path", "tags"]))]
+    #[schemars(extend(
+        "required" = ["path"],
+        "anyOf" = [{ "required": ["tags"] }, { "required": ["under"] }],
+    ))]
     PurgeSection("a purge rule", "[[purges]]") {
         /// The paths of the writes, as in a route.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
@@ -20,9 +23,14 @@ table! {
         methods: TomlList<TomlString>,
         /// What the writes must have besides: query parameters, headers, a host.
         r#match: MatchSection,
-        /// What is purged: text with fields in braces.
+        /// What is purged: text with fields in braces. `{response:/id}` reads the JSON that the
+        /// origin answers.
         #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]
         tags: TomlList<TomlString>,
+        /// A folder: everything whose path is in it is purged, at the cost of one tag. Plain text
+        /// of at most 4 segments; case does not count.
+        #[schemars(extend("pattern" = "^(/|.*\\$\\{.*)", "examples" = ["/api/v1/reports/"]))]
+        under: TomlString,
         /// Which answers of the origin purge: 2xx and 3xx, but not a stranger's redirect to one of
         /// `login_paths` (`success`); 2xx alone (`2xx`); or all, 4xx too (`any`). A 5xx, or no
         /// answer, purges in any case.

@@ -21,7 +21,7 @@ const TAGS_FROM_ORIGIN_HINT: &str = "if the origin sends tags, declare it: respo
 
 /// Checks each cached route and each purge rule.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
-    for route in whole.cached() {
+    for route in whole.cached().filter(|route| !is_in_folder(route, whole)) {
         if route.spec.tags.is_empty() {
             untagged(route, whole, context);
         } else {
@@ -31,12 +31,29 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for purge in &whole.purges {
         if !whole.routes.is_empty() {
             dead(purge, whole, context);
+            empty_folder(purge, whole, context);
         }
         forgotten_methods(purge, whole, context);
         forever_missed(purge, whole, context);
         futile_except(purge, context);
         late_answers(purge, context);
     }
+}
+
+/// Whether a purge rule purges a folder that entries of this route may be in.
+fn is_in_folder(route: &LintRoute<'_>, whole: &LintFile<'_>) -> bool {
+    let mut folders = whole.purges.iter().filter_map(|purge| purge.rule.under.as_ref());
+    folders.any(|folder| folder.may_hold(&route.spec.pattern))
+}
+
+/// Warns about a folder that no route has paths in.
+fn empty_folder(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
+    let (Some(folder), Some(given)) = (&purge.rule.under, purge.file.under.given()) else { return };
+    if whole.routes.iter().any(|route| folder.may_hold(&route.spec.pattern)) {
+        return;
+    }
+    let builder = DiagnosticBuilder::warning(given.span.clone(), "no route has a path in it");
+    context.report.push(builder.hint("name a folder of a route's path, or remove the key"));
 }
 
 /// The purge rule that covers writes at or below a route's path.
@@ -186,7 +203,7 @@ fn usable_tags<'a>(
     };
     let usable = |template: &&Template| {
         template.fields().all(|field| match &field.source {
-            FieldSource::Body(_) => false,
+            FieldSource::Body(_) | FieldSource::Response(_) => false,
             FieldSource::Path(name) => {
                 route.spec.pattern.captures().any(|capture| *capture == **name)
             }

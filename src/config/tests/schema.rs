@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::{EXAMPLE, parse};
 use crate::config::file::{
-    AdminSection, ConfigFile, CredentialSection, DebugSection, FieldForm, FreshnessSection,
-    JwtSection, LimitsSection, ListenSection, LogSection, MatchSection, MemorySection,
-    PurgeSection, RedisSection, RouteSection, SignedInForm, TagsSection, TraceSection,
-    UpstreamSection,
+    AdminSection, ConfigFile, CredentialSection, DebugSection, ExpectSection, FieldForm,
+    FreshnessSection, JwtSection, LimitsSection, ListenSection, LogSection, MatchSection,
+    MemorySection, OtherRequestSection, PurgeRequestsSection, PurgeSection, RedisSection,
+    RouteSection, SignedInForm, TagsSection, TraceSection, UpstreamSection,
 };
 use crate::config::json_schema;
 use crate::policy::credential::CredentialRule;
@@ -28,7 +28,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 19] = [
+    let tables: [(&str, &[&str]); 22] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
         ("UpstreamSection", UpstreamSection::KEYS),
@@ -46,8 +46,11 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         ("DebugSection", DebugSection::KEYS),
         ("RouteSection", RouteSection::KEYS),
         ("PurgeSection", PurgeSection::KEYS),
+        ("PurgeRequestsSection", PurgeRequestsSection::KEYS),
         ("MatchSection", MatchSection::KEYS),
         ("SignedInForm", SignedInForm::KEYS),
+        ("ExpectSection", ExpectSection::KEYS),
+        ("OtherRequestSection", OtherRequestSection::KEYS),
     ];
     for (name, keys) in tables {
         let mut keys = keys.to_vec();
@@ -64,7 +67,7 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
             && route["ttl"]["examples"].is_array()
             && route["ttl"]["description"].is_string()
     );
-    assert_eq!(schema["$defs"]["PurgeSection"]["required"], serde_json::json!(["path", "tags"]));
+    assert_eq!(schema["$defs"]["PurgeSection"]["required"], serde_json::json!(["path"]));
 }
 
 /// As much of JSON Schema as ours uses, but for patterns.

@@ -31,6 +31,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
         tokens: None,
+        purge_requests: config.purge_requests,
         host_key: config.host_key,
     };
     let question = ExplainRequest {
@@ -211,4 +212,54 @@ fn whether_the_caller_is_a_guest_is_said() {
     assert!(lines(&user, "caller")[0].starts_with("no guest: with the cookie in_*"), "{user:?}");
     assert!(lines(&user, "scope")[0].starts_with("private"), "{user:?}");
     assert!(lines(&explain_get("", "ttl = \"5m\""), "caller").is_empty());
+}
+
+#[test]
+fn purge_requests_and_tags_of_responses_are_told() {
+    let text = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n\
+                [purge_requests]\nfrom = [\"10.0.0.1\"]\n\
+                [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\ntags = [\"a:{response:/*/id}\"]\n\
+                [[purges]]\npath = \"/a\"\ntags = [\"a:{response:/id}\"]\n";
+    let config = Config::parse(text, "proxy.toml", &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    let rules = PolicyRules {
+        origin: None,
+        routes: config.routes,
+        purges: config.purges,
+        credential: config.credential,
+        client_address: ClientAddressRule::default(),
+        hasher: Hasher::default(),
+        max_key: 4096,
+        upgrades: Upgrades::default(),
+        fill: FillConstants::default(),
+        tokens: None,
+        purge_requests: config.purge_requests,
+        host_key: config.host_key,
+    };
+    let shown = |method: &str, target: &str, headers: &[(&str, &str)]| {
+        let question = ExplainRequest {
+            method: method.into(),
+            target: target.into(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+            ..ExplainRequest::default()
+        };
+        explain(&rules, &question.read().expect("a request"), Wall::default()).lines
+    };
+    let regex = shown("BAN", "/", &[("x-purge-regex", "^/a/.*")]);
+    assert_eq!(lines(&regex, "purges"), ["under localhost/a/"]);
+    let refused = shown("BAN", "/", &[("x-purge-regex", "^/(a|b)/.*")]);
+    assert!(lines(&refused, "refused")[0].starts_with("400: "), "{refused:?}");
+    let read = shown("GET", "/a/1", &[]);
+    assert_eq!(lines(&read, "tag of the response"), ["a:{response:/*/id}"]);
+    assert!(lines(&read, "auxiliary tag").contains(&"family a:{}"), "{read:?}");
+    assert!(lines(&read, "auxiliary tag").contains(&"under localhost/a/"), "{read:?}");
+    let write = shown("POST", "/a", &[]);
+    assert_eq!(lines(&write, "purges"), ["uri:localhost/a"]);
+    assert_eq!(lines(&write, "purges, by the response"), ["a:{response:/id}"]);
+    let unread = lines(&write, "purges, if the response cannot be read");
+    assert!(unread.contains(&"family a:{}"), "{write:?}");
+    assert!(lines(&write, "missing").is_empty());
 }

@@ -19,6 +19,7 @@ fn view<'a>(
         client,
         body: None,
         has_body: false,
+        response: AnsweredBody::Awaited,
         now: Wall::default(),
         sessions: &[],
         credential,

@@ -106,6 +106,7 @@ impl Lookup<'_> {
                 | FieldSource::Host
                 | FieldSource::Client(_)
                 | FieldSource::Body(_)
+                | FieldSource::Response(_)
                 | FieldSource::Caller
                 | FieldSource::Jwt(_) => {
                     base = base.wrapping_add(hasher.hash_one((&field.name, &value)));

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
-use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
+use crate::policy::field::{AnsweredBody, Field, FieldError, FieldSource, FieldView};
 use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::plan::canonical::{
@@ -25,6 +25,7 @@ use crate::policy::scope::Scope;
 use crate::policy::session::{IdentityPart, RouteSessions, SessionFault};
 use crate::policy::share::CallerDraw;
 use crate::policy::tag::Tag;
+use crate::policy::template::FilledTemplate;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl PolicyRules {
             client: request.client,
             body: None,
             has_body: false,
+            response: AnsweredBody::Awaited,
             now: request.now,
             sessions: &route.session_rules,
             credential: &self.credential,
@@ -320,6 +322,7 @@ impl Lookup<'_> {
             client: self.request.client,
             body: None,
             has_body: false,
+            response: AnsweredBody::Awaited,
             now: self.request.now,
             sessions: &self.route.session_rules,
             credential: &self.rules.credential,
@@ -349,9 +352,27 @@ impl Lookup<'_> {
             tags.extend(view.caller_names().iter().map(|name| Tag::for_caller(name)));
         }
         tags.push(Tag::for_uri(&self.host, &self.path));
+        self.route.folders.add(&self.host, &self.path, &mut tags);
         tags.sort();
         tags.dedup();
         tags
+    }
+
+    /// The templates whose tags the body of the response tells.
+    #[must_use]
+    pub fn response_templates(&self) -> Vec<FilledTemplate> {
+        let spec = &self.route.spec;
+        if !self.route.reads_response {
+            return Vec::new();
+        }
+        let view = self.view();
+        let mut filled: Vec<FilledTemplate> =
+            spec.tags.iter().filter_map(|template| template.filled(&view)).collect();
+        if let Some(captures) = &spec.pattern.bare_captures(&self.captures) {
+            let bare = FieldView { captures, ..self.view() };
+            filled.extend(spec.tags.iter().filter_map(|template| template.filled(&bare)));
+        }
+        filled
     }
 
     /// The fields of the key with their values, secrets redacted, for `explain`.

@@ -10,7 +10,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
-use crate::policy::field::FieldView;
+use crate::policy::field::{AnsweredBody, FieldView};
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::plan::write_methods::WriteMethods;
@@ -45,6 +45,11 @@ pub struct Mutation {
     pub guard: MutationGuard,
     /// When to purge again.
     pub repurge_after: Vec<Duration>,
+    /// Whether the response names further tags.
+    pub awaits_response: bool,
+    /// The families of the tags that the response names. They are among the tags. Those here are
+    /// not purged once the response has named its tags.
+    pub until_response: Vec<Tag>,
     /// Which answers purge each tag: the widest word of the rules that name it.
     purge_on: HashMap<Tag, PurgeOn>,
 }
@@ -86,6 +91,8 @@ impl Mutation {
             rules: Vec::new(),
             guard: MutationGuard::Mark,
             repurge_after: Vec::new(),
+            awaits_response: false,
+            until_response: Vec::new(),
             purge_on,
         }
     }
@@ -100,7 +107,17 @@ impl Mutation {
     ) {
         let (mut tags, unread) = rule.render(view);
         for template in unread {
-            tags.extend(families(&template));
+            let substitutes = families(&template);
+            if template.awaits_response {
+                self.until_response.extend(substitutes.iter().cloned());
+                self.awaits_response = true;
+                for tag in substitutes {
+                    let word = self.purge_on.entry(tag.clone()).or_insert(rule.purge_on);
+                    *word = rule.purge_on.max(*word);
+                }
+                continue;
+            }
+            tags.extend(substitutes);
             let fields = if template.has_too_many { &mut self.too_many } else { &mut self.missing };
             fields.push(template.field);
         }
@@ -115,6 +132,16 @@ impl Mutation {
             self.guard = MutationGuard::Bypass;
         }
         self.repurge_after.extend(&rule.repurge_after);
+    }
+
+    /// Adds the families that stand for what the response names. Those that are purged anyway stand
+    /// for nothing else.
+    fn add_until_response(&mut self) {
+        self.until_response.sort();
+        self.until_response.dedup();
+        self.until_response.retain(|tag| self.tags.binary_search(tag).is_err());
+        self.tags.extend(self.until_response.iter().cloned());
+        self.tags.sort();
     }
 
     /// Whether this answer of the origin purges this tag.
@@ -191,6 +218,20 @@ impl PolicyRules {
         effective: &Method,
         body: Option<&BodyFields>,
     ) -> Result<Mutation, HeaderName> {
+        self.mutation_with(request, effective, body, AnsweredBody::Awaited)
+    }
+
+    /// The same, with what is known of the response.
+    ///
+    /// # Errors
+    /// The header that makes the mutation ambiguous.
+    pub fn mutation_with(
+        &self,
+        request: &RequestView<'_>,
+        effective: &Method,
+        body: Option<&BodyFields>,
+        response: AnsweredBody<'_>,
+    ) -> Result<Mutation, HeaderName> {
         let methods = WriteMethods::new(request, effective, body, self.purges.method_override);
         let paths = write_paths(request, &self.host(request.uri, request.headers));
         let host = self.host(request.uri, request.headers);
@@ -219,6 +260,7 @@ impl PolicyRules {
                     client: request.client,
                     body,
                     has_body: request.has_body,
+                    response,
                     now: request.now,
                     sessions: &self.credential.sessions.0,
                     credential: &self.credential,
@@ -235,6 +277,7 @@ impl PolicyRules {
                 .any(|path| self.routes.find(path).is_some());
         mutation.tags.sort();
         mutation.tags.dedup();
+        mutation.add_until_response();
         mutation.missing.sort();
         mutation.missing.dedup();
         mutation.too_many.sort();

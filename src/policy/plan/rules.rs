@@ -13,6 +13,7 @@ use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
 use crate::policy::plan::fill_constants::FillConstants;
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
@@ -43,6 +44,8 @@ pub struct PolicyRules {
     pub origin: Option<[u8; 8]>,
     /// The host that all requests count for, lower-case. None: each for its own.
     pub host_key: Option<Box<str>>,
+    /// Who may send `PURGE` and `BAN`; none where the origin gets them.
+    pub purge_requests: Option<PurgeRequestRule>,
     /// Verifies tokens, if there is a `[jwt]`.
     pub tokens: Option<Arc<TokenVerifier>>,
 }

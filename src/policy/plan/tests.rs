@@ -35,6 +35,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
     PolicyRules {
         origin: None,
         tokens: None,
+        purge_requests: config.purge_requests,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
         purges: config.purges,

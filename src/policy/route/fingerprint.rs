@@ -62,7 +62,7 @@ impl RouteSpec {
             // This decides what clients are told of it.
             browser: _,
         } = self;
-        let ResponseRules { targeted, response_tags } = response_rules;
+        let ResponseRules { targeted, response_tags, folders } = response_rules;
         let rules = format!(
             "{:?}",
             (
@@ -79,6 +79,10 @@ impl RouteSpec {
         );
         let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
         (pattern.as_str(), scope, rules, times).hash(&mut hasher);
+        let folders = folders.of_pattern(pattern);
+        if !folders.is_empty() {
+            format!("{folders:?}").hash(&mut hasher);
+        }
         tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
         if let Some(end) = expires_at {
             format!("{end:?}").hash(&mut hasher);

@@ -45,7 +45,8 @@ fn tells_caller(field: &Field, credential: &CredentialRule) -> bool {
         | FieldSource::Path(_)
         | FieldSource::Host
         | FieldSource::Client(_)
-        | FieldSource::Body(_) => false,
+        | FieldSource::Body(_)
+        | FieldSource::Response(_) => false,
     }
 }
 

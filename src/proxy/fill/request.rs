@@ -21,6 +21,7 @@ use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::session::{SessionRule, SetSession};
 use crate::policy::tag::Tag;
+use crate::policy::template::FilledTemplate;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
 use crate::semantics::body::Body;
@@ -86,6 +87,8 @@ pub(crate) struct FillRequest {
     pub(crate) route: Arc<Route>,
     pub(crate) primary: Key,
     pub(crate) tags: Vec<Tag>,
+    /// The templates of further tags, which the body of the response tells.
+    pub(crate) templates: Vec<FilledTemplate>,
     pub(crate) snapshot: TagSnapshot,
     /// The caller among the authorized clients, in scope `shared`.
     pub(crate) client: Option<SharedClient>,
@@ -153,6 +156,7 @@ impl FillRequest {
             route: Arc::clone(lookup.route),
             primary: lookup.key.clone(),
             tags: lookup.tags(),
+            templates: lookup.response_templates(),
             snapshot: reason.snapshot,
             client: shared_client(lookup),
             key: reason.key,

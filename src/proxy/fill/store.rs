@@ -141,7 +141,7 @@ fn end_fill(
         (Ok(()), Some(leader)) => leader.mark_stored(),
         (Ok(()), None) => {}
         (Err(reason), leader) => {
-            if let (Reason::TooLarge, Some(leader)) = (reason, leader) {
+            if let (true, Some(leader)) = (is_habit(reason), leader) {
                 leader.remember_uncacheable(resources.clock.wall());
             }
             resources.counters.store_aborted.count(reason, route);
@@ -169,6 +169,14 @@ async fn prove(
         resources.store.forget(stale.key).await;
     }
     proven
+}
+
+/// Whether the next response for the same key will be dropped for the same reason.
+const fn is_habit(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TooLarge | Reason::TooManyTags | Reason::TagsUnread | Reason::TagBodyTooLarge
+    )
 }
 
 /// Notes how long such a response is fresh, and returns for how many seconds this one will be
@@ -250,7 +258,7 @@ async fn stream_body(
 async fn store_body(
     resources: &Resources,
     request: FillRequest,
-    decision: StoreDecision,
+    mut decision: StoreDecision,
     (status, headers): (StatusCode, &HeaderMap),
     shared_body: &SharedBody,
     tail: &BodyTail,
@@ -259,6 +267,8 @@ async fn store_body(
         Some(_) if tail.trailers => Err(Reason::Trailers),
         Some(mut chunks) => {
             chunks.extend(tail.last.clone());
+            let told = decision.add_body_tags(&request, &chunks);
+            told.inspect_err(|reason| resources.counters.note_unread(*reason))?;
             let (key, is_new) = (decision.key.hash(), decision.revalidated.is_none());
             let stored =
                 store_response(resources, &request, decision, status, headers, &chunks).await?;

@@ -13,7 +13,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::Wall;
 use crate::policy::body_fields::BodyFields;
-use crate::policy::plan::{PolicyRules, RequestView};
+use crate::policy::field::AnsweredBody;
+use crate::policy::plan::{Mutation, PolicyRules, RequestView};
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::{ActiveConfig, LiveConfig};
 use crate::proxy::context::{RequestContext, request_view};
@@ -96,6 +97,14 @@ impl MutationContext {
             // The new rules would have refused it, for a header that they cannot read.
             Err(_) => NewRulePurges::Everything,
         }
+    }
+
+    /// What the rules that it began under purge, now that there is an answer; `None` if they would
+    /// refuse it.
+    pub(super) fn answered(&self, response: AnsweredBody<'_>) -> Option<Mutation> {
+        let rules = &self.config.rules;
+        let (view, fields) = (self.view(rules), self.fields.as_ref());
+        rules.mutation_with(&view, &self.effective, fields, response).ok()
     }
 
     fn view(&self, rules: &PolicyRules) -> RequestView<'_> {

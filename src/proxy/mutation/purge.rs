@@ -28,7 +28,7 @@ pub(super) async fn purge(
     let mut tags: Vec<Tag> =
         if repurge_after.is_empty() { Vec::new() } else { share.of(pending.tags()) };
     // Before it is committed: what is filled by still later rules is read after the mutation.
-    let new_rule_purges = context.new_rule_purges(pending.tags());
+    let new_rule_purges = context.new_rule_purges(&share.of(pending.tags()));
     match share {
         PurgedShare::All => coherence.committed(pending).await,
         PurgedShare::Some(purged) => {

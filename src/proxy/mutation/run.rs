@@ -14,6 +14,7 @@ use crate::policy::tag::Tag;
 use crate::proxy::mutation::answer::purged_share;
 use crate::proxy::mutation::gather::{UnknownOutcome, gather};
 use crate::proxy::mutation::late_guard::LateGuard;
+use crate::proxy::mutation::named_tags::{named_share, read_for_tags};
 use crate::proxy::mutation::named_targets::{named_groups, named_targets};
 use crate::proxy::mutation::new_rules::MutationContext;
 use crate::proxy::mutation::purge::{publish_purge, purge};
@@ -186,8 +187,15 @@ async fn end_answered(
         coherence.refused(pending).await;
         return MutationResult::Response { response, purged: Vec::new(), is_ready: false };
     }
-    let arrived = read_ahead(response).await;
+    let needed = read_for_tags(&mutation, &context, &response);
+    let arrived = read_ahead(response, needed.as_ref()).await;
+    let known = (share, pending.tags());
+    let is_readable = needed.is_some();
+    let share = named_share(resources, &context, &mutation, known, answer, &arrived, is_readable);
     let mut purged = share.of(pending.tags());
+    if mutation.awaits_response {
+        tracked.also_purged(&purged);
+    }
     let own = purged.len();
     let named = named_by(arrived.head().headers(), &host, &context, answer);
     if !named.is_empty() {

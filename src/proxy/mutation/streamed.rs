@@ -32,10 +32,16 @@ use crate::semantics::body::{Body, BodyError};
 const WHOLE_WITHIN: Duration = Duration::from_millis(10);
 
 /// How much of a response is read ahead in that time, in bytes.
-const READ_AHEAD: u64 = 64 * 1024;
+pub(super) const READ_AHEAD: u64 = 64 * 1024;
 
 /// How long the end of a response waits for its purge.
 const END_HOLD: Duration = Duration::from_millis(100);
+
+/// How much is read of an answer before anything is purged.
+pub(super) struct ReadFor {
+    pub(super) most: u64,
+    pub(super) within: Duration,
+}
 
 /// A response, as far as it has come.
 pub(super) struct Arrived {
@@ -52,15 +58,19 @@ enum Rest {
     Ended(Option<BodyError>),
 }
 
-/// Reads what is about to arrive of a response.
-pub(super) async fn read_ahead(response: Response<Body>) -> Arrived {
+/// Reads what is about to arrive of a response, or as much as is needed of it.
+pub(super) async fn read_ahead(response: Response<Body>, needed: Option<&ReadFor>) -> Arrived {
+    let (most, within) = match needed {
+        Some(needed) => (needed.most.max(READ_AHEAD), needed.within),
+        None => (READ_AHEAD, WHOLE_WITHIN),
+    };
     let (parts, mut body) = response.into_parts();
     let mut read = VecDeque::new();
     let mut end = None;
-    if body.size_hint().lower() <= READ_AHEAD {
+    if body.size_hint().lower() <= most {
         let reading = async {
             let mut bytes = 0;
-            while bytes <= READ_AHEAD && end.is_none() {
+            while bytes <= most && end.is_none() {
                 match body.frame().await {
                     Some(Ok(frame)) => {
                         bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -72,7 +82,7 @@ pub(super) async fn read_ahead(response: Response<Body>) -> Arrived {
             }
         };
         // What has come is kept: the rest is read later.
-        let _ = tokio::time::timeout(WHOLE_WITHIN, reading).await;
+        let _ = tokio::time::timeout(within, reading).await;
     }
     let rest = end.map_or(Rest::Body(body), Rest::Ended);
     Arrived { response: Response::from_parts(parts, ()), read, rest }
@@ -82,6 +92,24 @@ impl Arrived {
     /// The head, and what has arrived of the body.
     pub(super) fn head(&self) -> &Response<()> {
         &self.response
+    }
+
+    /// The body, if all of it has arrived.
+    pub(super) fn whole(&self) -> Option<Vec<u8>> {
+        if !matches!(self.rest, Rest::Ended(None)) {
+            return None;
+        }
+        Some(self.read.iter().filter_map(Frame::data_ref).flatten().copied().collect())
+    }
+
+    /// Whether the body is known to have more bytes than this.
+    pub(super) fn is_longer_than(&self, most: u64) -> bool {
+        let rest = match &self.rest {
+            Rest::Body(body) => body.size_hint().lower(),
+            Rest::Ended(_) => 0,
+        };
+        let here = self.read.iter().filter_map(Frame::data_ref).map(Bytes::len);
+        here.sum::<usize>() as u64 + rest > most
     }
 
     /// The response, and what there is to do with it if it is whole. The end of another one brings

@@ -34,6 +34,7 @@ fn rules(route: &str) -> PolicyRules {
         upgrades: Upgrades::default(),
         host_key: None,
         tokens: None,
+        purge_requests: None,
         fill: FillConstants::default(),
     }
 }

@@ -170,3 +170,14 @@ fn writes_that_may_be_carried_out_later_are_noted() {
     );
     silent(&format!("{jobs}repurge_after = [\"1s\"]\n"));
 }
+
+#[test]
+fn a_folder_purges_routes_without_tags_and_an_empty_one_is_told() {
+    let (routes, _) = LIST.split_once("[[purges]]").expect("a purge rule");
+    let bare = with(routes, "tags  = [\"items:{tenant}\"]\n", "");
+    let under = |folder: &str| format!("{bare}[[purges]]\npath = \"/x\"\nunder = \"{folder}\"\n");
+    silent(&under("/api/"));
+    silent(&under("/api/items/"));
+    let empty = format!("{LIST}[[purges]]\npath = \"/x\"\nunder = \"/nowhere/\"\n");
+    one(&empty, "\"/nowhere/\"", "no route has a path in it", "name a folder");
+}

@@ -1,5 +1,4 @@
-//! The types of sections on what responses of the origin say: their tags, and how long they are
-//! fresh.
+//! `[freshness]`, as people write it.
 
 use crate::config::decode::{TomlList, TomlString, table};
 
@@ -14,15 +13,5 @@ table! {
             "examples" = [["sidecache-cache-control", "cdn-cache-control"]]
         ))]
         targeted: TomlList<TomlString> = ["cdn-cache-control"],
-    }
-}
-
-table! {
-    /// Tags that the origin sends.
-    TagsSection("[tags]", "[tags]") {
-        /// The response headers that hold tags.
-        response_headers: TomlList<TomlString> = ["surrogate-key", "cache-tag"],
-        /// Whether clients get these headers.
-        keep: bool = false,
     }
 }
