@@ -3,7 +3,9 @@
 use super::*;
 
 fn file(rules: &str) -> String {
-    format!("{rules}[tags]\nresponse_headers = [\"xkey\"]\n")
+    format!(
+        "{rules}[[purges]]\npath = \"/w\"\ntags = [\"x\"]\n[tags]\nresponse_headers = [\"xkey\"]\n"
+    )
 }
 
 fn route(conditions: &str) -> String {
