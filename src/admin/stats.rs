@@ -312,6 +312,7 @@ fn policy(route: &Route) -> Value {
     json!({
         "path": route.name(),
         "line": spec.line,
+        "methods": methods(spec),
         "mode": spec.mode.as_str(),
         "ttl_s": seconds(spec.ttl.ok),
         "status_ttls_s": status_ttls(spec),
@@ -338,6 +339,12 @@ fn policy(route: &Route) -> Value {
         "learned_headers": learned(route),
         "audit": spec.audit,
     })
+}
+
+/// The methods that it answers.
+fn methods(spec: &RouteSpec) -> Vec<&str> {
+    let get = spec.methods.get.then_some("GET");
+    get.into_iter().chain(spec.methods.with_body.iter().map(Method::as_str)).collect()
 }
 
 /// The headers that are in the key because the origin has named them in `Vary`.

@@ -37,6 +37,7 @@ pub mod jwt;
 mod pointer;
 pub mod purges;
 mod query;
+mod read_methods;
 pub mod routes;
 mod rule_names;
 pub mod sections;

@@ -9,14 +9,14 @@ use super::decode::{
     TomlString, TtlForm, table,
 };
 use super::keywords::{
-    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FormatWord, FrontWord,
-    ModeWord, OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord,
-    WritesWord,
+    AddressWord, AdmitWord, AuthWord, CaseWord, ClientWord, CollapseWord, FrontWord, ModeWord,
+    OnLossWord, OriginWord, ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
 pub use self::defaults::DefaultsSection;
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
+pub use self::log::{FreshnessSection, LogSection};
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
 pub use self::trace::TraceSection;
@@ -25,6 +25,7 @@ pub use self::upstream::UpstreamSection;
 mod defaults;
 mod jwt;
 mod limits;
+mod log;
 mod purges;
 mod query;
 mod trace;
@@ -245,37 +246,6 @@ table! {
 }
 
 table! {
-    /// Which response headers say how long a response is fresh.
-    FreshnessSection("[freshness]", "[freshness]") {
-        /// Response headers for caches like this one (RFC 9213), in the order of precedence: the
-        /// first valid one replaces `Cache-Control` and `Expires`. `[]` turns it off.
-        #[schemars(extend(
-            "maxItems" = 8,
-            "uniqueItems" = true,
-            "examples" = [["sidecache-cache-control", "cdn-cache-control"]]
-        ))]
-        targeted: TomlList<TomlString> = ["cdn-cache-control"],
-    }
-}
-
-table! {
-    /// What is logged, to stderr.
-    LogSection("[log]", "[log]") {
-        /// A level (off, error, warn, info, debug, trace), or directives by module.
-        #[schemars(extend("examples" = ["info", "warn,sidecache=debug"]))]
-        level: TomlString = "info",
-        /// Lines for people, or one JSON object per line.
-        format: FormatWord = "text",
-        /// Whether each request gets a line.
-        access: bool = false,
-        /// How many WARN and ERROR lines of one kind are logged in a minute. One more line tells
-        /// how many were suppressed.
-        #[schemars(extend("minimum" = 1))]
-        repeats: Count = 100,
-    }
-}
-
-table! {
     /// Where the value of a field comes from: exactly one source.
     #[schemars(extend(
         "oneOf" = [
@@ -314,7 +284,8 @@ table! {
         /// counts as /56; or of both, as in "/24,/48". Without it, all of them.
         #[schemars(extend("examples" = ["/24", "/24,/48"]))]
         prefix: TomlString,
-        /// A JSON pointer into the body of a write, JSON or form. For purge rules only.
+        /// A JSON pointer into the body: of a write (JSON or form), for purge rules; or of a
+        /// request of a route with `read_only` (JSON), for its key and tags.
         #[schemars(extend("pattern" = "^/", "examples" = ["/campaign/id"]))]
         body: TomlString,
         /// A JSON pointer into the claims of a token (JWT) that `[jwt]` verifies, from
@@ -407,6 +378,13 @@ table! {
             "examples" = ["/api/v1/campaigns/{id}", "/reports/{id}.json"]
         ))]
         path: TomlString,
+        /// The methods that it answers: GET, which is for HEAD as well, and with `read_only` POST,
+        /// QUERY, PROPFIND, REPORT and SEARCH. Without it, GET.
+        #[schemars(extend("minItems" = 1, "examples" = [["POST"], ["GET", "POST"]]))]
+        methods: TomlList<TomlString>,
+        /// Says that the app changes nothing for the requests of `methods`, whatever their body
+        /// says: they are reads, and purge nothing. One that names another method is a write.
+        read_only: bool = false,
         /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
         /// would have done.
         mode: ModeWord = "on",
@@ -438,7 +416,8 @@ table! {
         /// Who may share an entry: callers with the same credential (`private`), every credential
         /// that the origin has authorized (`shared`), or everyone (`public`).
         scope: ScopeWord = "private",
-        /// Fields that tell entries apart. A `?` after a name lets a request lack the field.
+        /// Fields that tell entries apart. A `?` after a name lets a request lack the field. With
+        /// `read_only`, "body" is the whole body of a request, and a field from the body a member.
         key: TomlList<TomlString> = [],
         /// Query parameters that tell entries apart: all, none, a list, or all `except` some. The
         /// origin does not get the others. With `order = "ignore"`, `?a=1&b=2` and `?b=2&a=1` are

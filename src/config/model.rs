@@ -139,6 +139,8 @@ pub struct ConfigLimits {
     pub tags: usize,
     /// The longest canonical key, in bytes.
     pub key: u64,
+    /// The longest request body that is a part of a key, in bytes.
+    pub read_body: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
     /// How many bytes the bodies that are read before their requests are forwarded may take.

@@ -16,6 +16,7 @@ use crate::outcome::{LifetimeSource, Reason};
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
+use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
@@ -42,7 +43,7 @@ pub struct ExplainRequest {
     /// The names and values of headers.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The body of a mutation, for purge rules that read a field from it.
+    /// The body, for purge rules that read a field from it, and routes with it in their keys.
     #[serde(default)]
     pub data: Option<String>,
     /// Whether to treat it as a request from a trusted proxy.
@@ -57,6 +58,8 @@ pub struct ParsedRequest {
     uri: Uri,
     headers: HeaderMap,
     data: Option<String>,
+    /// The same, for routes that have it in their keys.
+    body: SeenBody,
     trusted: bool,
 }
 
@@ -131,7 +134,9 @@ impl ExplainRequest {
         if !headers.contains_key(HOST) {
             headers.insert(HOST, HeaderValue::from_static("localhost"));
         }
-        Ok(ParsedRequest { method, uri, headers, data: self.data.clone(), trusted: self.trusted })
+        let data = self.data.clone();
+        let body = SeenBody::Whole(data.clone().unwrap_or_default().into());
+        Ok(ParsedRequest { method, uri, headers, data, body, trusted: self.trusted })
     }
 }
 
@@ -156,6 +161,7 @@ impl ParsedRequest {
             version,
             headers: &self.headers,
             has_body,
+            seen_body: Some(&self.body),
             peer_is_trusted: self.trusted,
             now,
         }
@@ -187,7 +193,12 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                     format!("400: {header} must occur once, and must not be named in Connection"),
                 );
             }
+            // The body is given.
+            Plan::ReadBody(route) => lines.line("route", route.name()),
             Plan::Mutate(effective) => {
+                if let Some(why) = rules.write_in_place_of_read(&view) {
+                    lines.line("write", why);
+                }
                 explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref());
             }
         }
@@ -235,6 +246,10 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
         let until = Duration::from_millis(token.until.0.min(LAST_DATE_MS));
         let until = httpdate::fmt_http_date(UNIX_EPOCH + until);
         lines.line("token", format!("verified{key}; it counts until {until}"));
+    }
+    if let Some(body) = &lookup.body {
+        let length = body.canonical.len();
+        lines.line("body", format!("{length} bytes reach the origin on a fill, in one form"));
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash distinguish two clients, and reveal nothing else.

@@ -54,6 +54,10 @@ pub enum KeyPart {
     Origin = 17,
     /// The value of the field named before, which JSON does not write as a string.
     JsonValue = 18,
+    /// The method, if it is neither GET nor HEAD.
+    Method = 19,
+    /// The digest of the body that the origin gets on a fill.
+    Body = 20,
 }
 
 /// The digest that an entry is stored under.
@@ -243,7 +247,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KINDS: [KeyPart; 16] = [
+    const KINDS: [KeyPart; 18] = [
         KeyPart::Route,
         KeyPart::Host,
         KeyPart::Path,
@@ -260,6 +264,8 @@ mod tests {
         KeyPart::VaryAbsent,
         KeyPart::Cookies,
         KeyPart::JsonValue,
+        KeyPart::Method,
+        KeyPart::Body,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {

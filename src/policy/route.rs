@@ -27,12 +27,14 @@ pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, R
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
+pub use crate::policy::route::read_methods::{BODY_METHODS, ReadMethods, WHOLE_BODY};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 
 pub(crate) mod headers;
 mod mode;
 mod path_rules;
 mod pattern;
+mod read_methods;
 mod sessions;
 mod set_cookie;
 
@@ -105,6 +107,8 @@ pub struct RouteSpec {
     pub defaults: Box<[(Box<str>, usize)]>,
     /// The paths it matches.
     pub pattern: Pattern,
+    /// The methods that it answers.
+    pub methods: ReadMethods,
     /// Whether it caches.
     pub mode: RouteMode,
     /// The share of its hits that is fetched again out of band, to detect stale hits; 0 to 1.
@@ -203,6 +207,8 @@ pub struct Route {
     pub keyed_cookies: Box<[Box<str>]>,
     /// The signed session cookies that fields read.
     pub session_rules: Box<[Arc<SessionRule>]>,
+    /// The headers that identify the client besides those of `[credential]`.
+    pub credential_headers: Box<[HeaderName]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
     /// Where the tokens are that fields of the key read.
@@ -245,6 +251,7 @@ impl Route {
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
+        let credential_headers = spec.methods.credential_headers();
         let headers = HeaderRules::new(&spec, &fields, credential, fronts);
         let fingerprint = fingerprint(&spec, credential, fronts, response_rules);
         Self {
@@ -256,6 +263,7 @@ impl Route {
             fields: fields.into(),
             keyed_cookies,
             session_rules,
+            credential_headers,
             keys_address,
             token_places,
             switched: SwitchedMode::default(),
@@ -334,6 +342,7 @@ fn fingerprint(
         line: _,
         defaults: _,
         pattern,
+        methods,
         scope,
         key,
         query,
@@ -375,7 +384,7 @@ fn fingerprint(
             credential,
             targeted,
             response_tags,
-            (strip_set_cookie, languages, vary_cookie, case, fronts),
+            (strip_set_cookie, languages, vary_cookie, case, fronts, methods),
         )
     );
     let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));

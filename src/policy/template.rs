@@ -115,6 +115,9 @@ impl Template {
                     tags.extend(names.iter().map(|known| self.family(known, at)));
                     if field.source == FieldSource::Caller {
                         names = longer(&names, &view.caller_names());
+                    } else if let FieldSource::Body(_) = field.source {
+                        // Each way to write a number; that there are few was seen before.
+                        names = longer(&names, &field.every_value(view).unwrap_or_default());
                     } else if let Ok(value) = field.value(view) {
                         names = longer(&names, &[value.unwrap_or_default()]);
                     } else {

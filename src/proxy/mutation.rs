@@ -48,7 +48,7 @@ use crate::telemetry::log::LogText;
 use crate::upstream::UpstreamError;
 
 mod answer;
-mod body;
+pub(super) mod body;
 mod gather;
 mod late_guard;
 mod named_targets;
@@ -129,7 +129,11 @@ pub(super) async fn mutate(
 }
 
 /// There is no response, perhaps because the request's own body broke off.
-fn unanswered(resources: &Resources, error: &UpstreamError, outcome: &Outcome) -> ProxyResponse {
+pub(super) fn unanswered(
+    resources: &Resources,
+    error: &UpstreamError,
+    outcome: &Outcome,
+) -> ProxyResponse {
     if let UpstreamError::RequestBody(error) = error {
         match BrokenUpload::of(error) {
             BrokenUpload::Left => resources.counters.abandoned.inc(),

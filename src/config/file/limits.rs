@@ -14,6 +14,9 @@ table! {
         /// The longest body of a write that is read before the write is forwarded, where a route or
         /// purge rule has its path; and the longest from which purge rules read fields.
         purge_body: Size = "64KiB",
+        /// The longest body that is a part of a key, on routes with `read_only`; at most 1 MiB.
+        /// Requests with a longer one are passed, or are writes where it could name another method.
+        read_body: Size = "64KiB",
         /// How much memory the bodies that are read before their writes are forwarded may take
         /// together; one client leaves half of it to the others. Beyond it, bodies are streamed.
         uploads: Size = "64MiB",

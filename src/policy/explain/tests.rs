@@ -28,6 +28,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         client_address: ClientAddressRule::default(),
         hasher: Hasher::default(),
         max_key: 4096,
+        max_read_body: 4096,
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
         tokens: None,

@@ -14,6 +14,7 @@ use crate::policy::credential::Credential;
 use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
 use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
+use crate::policy::keyed_body::{KeyedBody, SeenBody};
 use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
 };
@@ -53,6 +54,8 @@ pub struct Lookup<'a> {
     pub roles: RoleContext,
     /// What was found of the tokens that fields read.
     pub tokens: RequestTokens,
+    /// The body, if the method is neither GET nor HEAD.
+    pub body: Option<Box<KeyedBody>>,
     pub(super) request: RequestView<'a>,
     pub(super) rules: &'a PolicyRules,
 }
@@ -65,8 +68,9 @@ impl PolicyRules {
         captures: Captures,
         path: Cow<'a, str>,
         request: &RequestView<'a>,
+        body: Option<KeyedBody>,
     ) -> Result<Lookup<'a>, Outcome> {
-        refuse_unkeyable(route, request)?;
+        refuse_unkeyable(route, request, body.is_some())?;
         let host = self.host(request.uri, request.headers);
         let query = route.spec.query.keyed(request.uri.query());
         let query = query.map_err(|AmbiguousQuery| Outcome::bypass(Reason::AmbiguousQuery))?;
@@ -85,6 +89,9 @@ impl PolicyRules {
         if let Some(origin) = &self.origin {
             key.part(KeyPart::Origin, origin);
         }
+        if body.is_some() {
+            key.part(KeyPart::Method, request.method.as_str().as_bytes());
+        }
         let tokens = self.tokens_in(&route.token_places, request.headers);
         let view = FieldView {
             headers: request.headers,
@@ -102,7 +109,7 @@ impl PolicyRules {
         };
         let sessions = route.sessions(request.headers, &self.hasher, request.now);
         let fields_start = key.len();
-        add_fields(route, &sessions, &view, &mut key)?;
+        add_fields(route, &sessions, &view, body.as_ref(), &mut key)?;
         let identity = self.identity(route, request.headers, &cookies, &sessions);
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
@@ -129,6 +136,7 @@ impl PolicyRules {
             has_directives: headers.has_directives,
             roles,
             tokens,
+            body: body.map(Box::new),
             request: *request,
             rules: self,
         })
@@ -172,7 +180,8 @@ impl PolicyRules {
         };
         let cookies = cookies.identity.as_deref().map(Cow::Borrowed);
         let cookies = cookies.map(|cookies| sessions.identity(cookies, part));
-        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
+        let further = &route.credential_headers;
+        self.credential.credential(headers, further, cookies.as_deref(), &self.hasher)
     }
 
     /// What identifies a client among the authorized clients: its credential, together with the
@@ -228,6 +237,18 @@ impl Lookup<'_> {
     #[must_use]
     pub const fn headers(&self) -> &HeaderMap {
         self.request.headers
+    }
+
+    /// The method of a fill: HEAD is answered from what GET gets.
+    #[must_use]
+    pub fn fill_method(&self) -> Method {
+        if self.body.is_some() { self.request.method.clone() } else { Method::GET }
+    }
+
+    /// The body, as the rules have read it.
+    #[must_use]
+    pub const fn seen_body(&self) -> Option<&SeenBody> {
+        self.request.seen_body
     }
 
     /// The path in normal form.
@@ -303,8 +324,8 @@ impl Lookup<'_> {
             query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
             client: self.request.client,
-            body: None,
-            has_body: false,
+            body: self.body.as_ref().and_then(|body| body.fields.as_ref()),
+            has_body: self.body.is_some(),
             now: self.request.now,
             sessions: &self.route.session_rules,
             credential: &self.rules.credential,
@@ -343,26 +364,35 @@ impl Lookup<'_> {
     #[must_use]
     pub fn shown_fields(&self) -> Vec<(Arc<str>, String)> {
         let view = self.view();
-        let shown = |field: &Field| match field.value(&view) {
-            Ok(Some(value)) if field.is_secret() => format!(
-                "(hash {})",
-                self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
-            ),
-            Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
-            Ok(None) => String::from("(absent)"),
-            Err(_) => String::from("(missing)"),
+        let shown = |field: &Field| {
+            if let (FieldSource::Body(pointer), Some(body)) = (&field.source, &self.body) {
+                return body.shown(pointer);
+            }
+            match field.value(&view) {
+                Ok(Some(value)) if field.is_secret() => format!(
+                    "(hash {})",
+                    self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
+                ),
+                Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
+                Ok(None) => String::from("(absent)"),
+                Err(_) => String::from("(missing)"),
+            }
         };
         self.route.fields.iter().map(|field| (Arc::clone(&field.name), shown(field))).collect()
     }
 }
 
 /// Why a request bypasses the cache, whatever its key.
-fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outcome> {
+fn refuse_unkeyable(
+    route: &Route,
+    request: &RequestView<'_>,
+    keys_body: bool,
+) -> Result<(), Outcome> {
     if route.mode() == RouteMode::Off {
         let by_file = route.spec.mode == RouteMode::Off;
         return Err(Outcome::bypass(if by_file { Reason::ModeOff } else { Reason::SwitchedOff }));
     }
-    if request.has_body {
+    if request.has_body && !keys_body {
         // SECURITY: the response to a GET with a body ("fat GET") may depend on the body, which is
         // not in the key.
         return Err(Outcome::bypass(Reason::RequestBody));
@@ -393,9 +423,16 @@ fn add_fields(
     route: &Route,
     sessions: &RouteSessions<'_>,
     view: &FieldView<'_>,
+    body: Option<&KeyedBody>,
     key: &mut KeyWriter,
 ) -> Result<(), Outcome> {
     for field in &route.fields {
+        if let FieldSource::Body(pointer) = &field.source {
+            // The body as a whole is in the key; a GET has none.
+            if body.is_some() || pointer.is_empty() || field.is_optional {
+                continue;
+            }
+        }
         let value = keyed_value(field, sessions, view);
         let value = value.map_err(|error| field_outcome(field, error))?;
         key.part(KeyPart::Field, field.name.as_bytes());
@@ -403,6 +440,9 @@ fn add_fields(
             Some(value) => key.part(value_part(field, view.tokens), &value),
             None => key.part(KeyPart::FieldAbsent, b""),
         }
+    }
+    if let Some(body) = body {
+        key.part(KeyPart::Body, &body.digest);
     }
     if route.is_due_for_renewal(sessions, view.now) {
         return Err(Outcome::bypass(Reason::SessionRenewal));
