@@ -221,8 +221,8 @@ async fn what_is_not_keyed_reaches_the_app_as_it_came() {
     // In pieces and without a length, too.
     let pieces: Vec<Bytes> = (0..50).map(|_| Bytes::from(vec![b'y'; 1000])).collect();
     let reply =
-        Client::new(scene.sidecar.address).upload("POST", "/dav/none", stream::iter(pieces)).await;
-    assert_eq!(reply.body.len(), "POST  0".len() + 50_000);
+        Client::new(scene.sidecar.address).upload("QUERY", "/dav/none", stream::iter(pieces)).await;
+    assert_eq!(reply.body.len(), "QUERY  0".len() + 50_000);
     assert_cache(&post(&scene, "/search", "{}").await, "HIT", "none of them was a write");
 }
 
