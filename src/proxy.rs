@@ -2,6 +2,7 @@
 //!
 //! - A GET or HEAD on a route: `lookup` (with `serve`, the decision), `hit`, `miss`, `fill`;
 //!   `cluster` where all sidecars share a fill, `refresh` in the background, `head` for HEAD.
+//! - Another method on a route that has its body in the key: `body_read`, then as a GET.
 //! - A write: `mutation`, and `post_response` where its response answers later GETs.
 //! - Anything else: `pass`.
 //! - `shadow` and `audit` find out whether the rules are right; `inspect` is for `explain`.
@@ -52,6 +53,7 @@ mod abandoned;
 mod access_log;
 mod active_config;
 mod audit;
+mod body_read;
 mod client;
 mod cluster;
 mod context;
@@ -190,14 +192,13 @@ impl Proxy {
         let (peer, now) = (client.peer(config), self.clock.wall());
         let is_bare = body.is_empty();
         let connection = &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
-        let departure = &client.departure;
-        let context = RequestContext { config, peer, departure, connection, now };
+        let context =
+            RequestContext { config, peer, departure: &client.departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = context.config.rules.plan(&view);
         pending.set_guest(plan.route());
-        // A write that only passes counts, too: the rules of another process may cache what it
-        // changes.
+        // A write that only passes counts, too: another process may cache what it changes.
         let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());
         // Hits do not get here: nothing can come between them and their response.
         let route = plan.route().map(|route| route.id);
@@ -206,7 +207,7 @@ impl Proxy {
             config.cookie_use.observe(&parts.headers);
             pending.set_route(route);
             if may_give_up {
-                departure.set_expendable();
+                client.departure.set_expendable();
             }
         };
         if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
@@ -216,8 +217,8 @@ impl Proxy {
             let passing = shadow::pass_in_shadow(resources, context, parts, body, shadowed);
             return Box::pin(passing).await;
         }
-        // Steps that ask the origin are boxed: their state is large, and hits should not carry it
-        // around.
+        let live = &self.live;
+        // Steps that ask the origin are boxed, so that hits do not carry their state around.
         match plan {
             Plan::Lookup(lookup) => {
                 let clients = &resources.authorized_clients;
@@ -237,7 +238,6 @@ impl Proxy {
             }
             Plan::Mutate(method) => {
                 observe();
-                let live = &self.live;
                 Box::pin(unrouted::mutate(resources, live, context, parts, body, method)).await
             }
             Plan::Pass(route, outcome) => {
@@ -245,6 +245,9 @@ impl Proxy {
                 key_watch::record_removed(resources, route, &outcome);
                 let route = route.map(|route| route.id);
                 Box::pin(unrouted::pass(resources, context, parts, body, outcome, route)).await
+            }
+            Plan::ReadBody(_) => {
+                Box::pin(body_read::answer(resources, live, context, pending, parts, body)).await
             }
             Plan::Refuse(route, header) => {
                 self.counters.refused.inc();

@@ -61,7 +61,7 @@ pub(super) struct MemoryQuery {
 struct ShownEntry {
     key: String,
     variant: Option<String>,
-    method: &'static str,
+    method: String,
     host: String,
     path: String,
     query: Vec<String>,
@@ -208,7 +208,7 @@ fn show(listed: &ListedEntry, routes: &Routes, wall: Wall) -> ShownEntry {
     ShownEntry {
         key: primary.to_hex(),
         variant: (primary != whole).then(|| whole.to_hex()),
-        method: "GET",
+        method: text(if view.method.is_empty() { "GET" } else { view.method }),
         host: text(view.host),
         path: text(view.path),
         query: view.parameters.iter().map(|name| text(name)).collect(),

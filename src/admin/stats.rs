@@ -316,6 +316,7 @@ fn policy(route: &Route) -> Value {
     json!({
         "path": route.name(),
         "line": spec.line,
+        "methods": methods(spec),
         "mode": spec.mode.as_str(),
         "ttl_s": seconds(spec.ttl.ok),
         "status_ttls_s": status_ttls(spec),
@@ -360,6 +361,12 @@ fn signed_in(rule: &SignedIn) -> Value {
 fn folders(route: &Route) -> Vec<&str> {
     let every = route.folders.every.then_some("*");
     every.into_iter().chain(route.folders.named.iter().map(Folder::as_str)).collect()
+}
+
+/// The methods that it answers.
+fn methods(spec: &RouteSpec) -> Vec<&str> {
+    let get = spec.methods.get.then_some("GET");
+    get.into_iter().chain(spec.methods.with_body.iter().map(Method::as_str)).collect()
 }
 
 /// The headers that are in the key because the origin has named them in `Vary`.

@@ -16,6 +16,12 @@ pub(super) fn register(proxy: &Arc<Proxy>) {
             &proxy.counters.uploads_unsent,
         ),
         (
+            "sidecache_reads_as_writes",
+            "Requests on routes with read_only that were writes all the same: their body names \
+             another method, or nobody can tell whether it does",
+            &proxy.counters.reads_as_writes,
+        ),
+        (
             "sidecache_outcomes_gathered",
             "Writes without an answer that the purge for another one covered",
             &unknown.gathered,
@@ -24,6 +30,7 @@ pub(super) fn register(proxy: &Arc<Proxy>) {
         metrics.register_counter(name, help, &[], Arc::clone(counter));
     }
     for (limit, counter) in [
+        ("limits.read_body", &proxy.counters.read_bodies_too_large),
         ("limits.uploads", &budget.exceeded),
         ("limits.upload_time", &proxy.counters.uploads_too_slow),
         ("outcomes.gathered", &unknown.overflowed),

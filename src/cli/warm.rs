@@ -267,6 +267,7 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
         version: Version::HTTP_11,
         headers: &headers,
         has_body: false,
+        seen_body: None,
         peer_is_trusted: false,
         bypass: None,
         client: Some(Ipv4Addr::LOCALHOST.into()),

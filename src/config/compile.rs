@@ -41,6 +41,7 @@ mod pointer;
 mod purge_requests;
 pub mod purges;
 mod query;
+mod read_methods;
 pub mod routes;
 mod rule_names;
 pub mod sections;

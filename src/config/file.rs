@@ -298,7 +298,8 @@ table! {
         /// counts as /56; or of both, as in "/24,/48". Without it, all of them.
         #[schemars(extend("examples" = ["/24", "/24,/48"]))]
         prefix: TomlString,
-        /// A JSON pointer into the body of a write, JSON or form. For purge rules only.
+        /// A JSON pointer into the body: of a write (JSON or form), for purge rules; or of a
+        /// request of a route with `read_only` (JSON), for its key and tags.
         #[schemars(extend("pattern" = "^/", "examples" = ["/campaign/id"]))]
         body: TomlString,
         /// A JSON pointer into the claims of a token (JWT) that `[jwt]` verifies, from
@@ -373,6 +374,13 @@ table! {
         /// headers. They are part of the key in any case. A request that does not have it goes to
         /// the next route that has its path.
         r#match: MatchSection,
+        /// The methods that it answers: GET, which is for HEAD as well, and with `read_only` POST,
+        /// QUERY, PROPFIND, REPORT and SEARCH. Without it, GET.
+        #[schemars(extend("minItems" = 1, "examples" = [["POST"], ["GET", "POST"]]))]
+        methods: TomlList<TomlString>,
+        /// Says that the app changes nothing for the requests of `methods`, whatever their body
+        /// says: they are reads, and purge nothing. One that names another method is a write.
+        read_only: bool = false,
         /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
         /// would have done.
         mode: ModeWord = "on",
@@ -418,7 +426,8 @@ table! {
         /// Who may share an entry: callers with the same credential (`private`), every credential
         /// that the origin has authorized (`shared`), or everyone (`public`).
         scope: ScopeWord = "private",
-        /// Fields that tell entries apart. A `?` after a name lets a request lack the field.
+        /// Fields that tell entries apart. A `?` after a name lets a request lack the field. With
+        /// `read_only`, "body" is the whole body of a request, and a field from the body a member.
         key: TomlList<TomlString> = [],
         /// Query parameters that tell entries apart: all, none, a list, or all `except` some. The
         /// origin does not get the others. With `order = "ignore"`, `?a=1&b=2` and `?b=2&a=1` are

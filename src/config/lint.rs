@@ -10,6 +10,7 @@ use super::context::CompileContext;
 use super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::file::{self, ConfigFile};
 
+mod body_reads;
 mod callers;
 mod headers;
 mod matches;
@@ -52,6 +53,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     purges::check(&whole, context);
     times::check(&whole, context);
     slashes::check(&whole, context);
+    body_reads::check(&whole, context);
     sections::check(&whole, parts, context);
     switch::check(&whole, context);
     memory::check(&whole, parts, context);

@@ -146,6 +146,8 @@ pub struct ConfigLimits {
     pub tags: usize,
     /// The longest canonical key, in bytes.
     pub key: u64,
+    /// The longest request body that is a part of a key, in bytes.
+    pub read_body: u64,
     /// The longest request body that purge rules read, in bytes.
     pub purge_body: u64,
     /// The longest response body that tags are read from, in bytes.

@@ -318,10 +318,12 @@ impl RouteSharing {
 
     /// Whether two requests that this source told apart have different keys still.
     fn tells_apart(&self, source: &FieldSource) -> bool {
-        // The path and the host are in every key. A parameter that is not is withheld.
-        let is_keyed_anyway =
-            matches!(source, FieldSource::Path(_) | FieldSource::Host | FieldSource::Query(_))
-                && !(self.scope == Scope::Shared && self.admit == AdmitRule::Route);
+        // The path and the host are in every key. A parameter or a member of the body that is not
+        // is withheld.
+        let is_keyed_anyway = matches!(
+            source,
+            FieldSource::Path(_) | FieldSource::Host | FieldSource::Query(_) | FieldSource::Body(_)
+        ) && !(self.scope == Scope::Shared && self.admit == AdmitRule::Route);
         // In scope `private` the whole credential is in the key where no field stands for it.
         let stands_for_all = matches!(source, FieldSource::Auth(_) | FieldSource::Session(_))
             && self.scope == Scope::Private
@@ -363,6 +365,10 @@ fn is_as_narrow(own: &FieldSource, other: &FieldSource) -> bool {
         // However it is signed, one payload is one session.
         (FieldSource::Session(own), FieldSource::Cookie(name)) => {
             own.settings.cookie == *name && !own.is_partial()
+        }
+        // A member tells apart all that is in it; the empty pointer is the whole body.
+        (FieldSource::Body(own), FieldSource::Body(other)) => {
+            other.strip_prefix(&**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
         (FieldSource::Cookie(name), FieldSource::Session(other)) => other.settings.cookie == *name,
         _ => own == other,

@@ -9,6 +9,7 @@ use crate::redis::RedisAddress;
 use crate::upstream::UpstreamAddress;
 
 mod addresses;
+mod body_reads;
 mod bounds;
 mod callers;
 mod cases;

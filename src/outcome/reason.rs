@@ -116,7 +116,8 @@ reasons! {
         meaning: "Routes have this path, and the request meets the `match` of none of them.",
         remedy: "Add a route for such requests if they should be cached.";
     Method = "method", [Bypass],
-        meaning: "The method is neither GET nor HEAD.",
+        meaning: "The method is neither GET nor HEAD, and no route lists it in `methods`; or it is \
+                  GET or HEAD, and the route lists others.",
         remedy: "";
     ModeOff = "mode off", [Bypass],
         meaning: "The `mode` of the route, or of the whole file, is `off`.",
@@ -198,13 +199,24 @@ reasons! {
     RequestBody = "request body", [Bypass],
         meaning: "A GET or HEAD has a body, which no key contains.",
         remedy: "";
+    AmbiguousBody = "ambiguous body", [Bypass],
+        meaning: "The route has the body of the request in its key, and the body has no single \
+                  reading. In parentheses it says why: a member comes twice (in any case), JSON is \
+                  malformed or nested too deep, the key names members and the body is no JSON, or \
+                  trailers follow.",
+        remedy: "Correct the client. With `key = [\"body\"]`, bodies that are no JSON are compared \
+                 by their bytes.";
+    BodyTooLarge = "body too large", [Bypass],
+        meaning: "The route has the body of the request in its key, and the body is longer than \
+                  `limits.read_body`, or `limits.uploads` has no room for it.",
+        remedy: "Raise `limits.read_body`, or `limits.uploads`.";
     Range = "range", [Bypass],
         meaning: "The request asks for a part of a response that is not stored. The whole response \
                   is fetched in the background if it is at most `limits.range_fill` long.",
         remedy: "Raise `limits.range_fill` if larger responses should be fetched whole.";
     Precondition = "precondition", [Bypass],
         meaning: "The request has `If-Match` or `If-Unmodified-Since`, which only the origin can \
-                  evaluate.",
+                  evaluate; or any condition, where its method is neither GET nor HEAD.",
         remedy: "";
     Upgrade = "upgrade", [Bypass],
         meaning: "The client asks for another protocol, such as WebSocket.",

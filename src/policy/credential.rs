@@ -114,16 +114,19 @@ impl fmt::Debug for Credential {
 }
 
 impl CredentialRule {
-    /// The client's credential; `None` for a request without one. `cookies` are those that identify
-    /// the client, as one `Cookie` header.
+    /// The client's credential; `None` for a request without one. `further` are headers that count
+    /// besides those of the rule, and `cookies` those that identify the client, as one `Cookie`
+    /// header.
     #[must_use]
     pub fn credential(
         &self,
         headers: &HeaderMap,
+        further: &[HeaderName],
         cookies: Option<&[u8]>,
         hasher: &Hasher,
     ) -> Option<Credential> {
-        if !headers.contains_key(AUTHORIZATION) && cookies.is_none() && self.headers.is_empty() {
+        let is_bare = self.headers.is_empty() && further.is_empty();
+        if !headers.contains_key(AUTHORIZATION) && cookies.is_none() && is_bare {
             return None;
         }
         let mut mac = hasher.mac("credential");
@@ -139,7 +142,7 @@ impl CredentialRule {
         for value in headers.get_all(AUTHORIZATION) {
             part(b'A', b"", value.as_bytes());
         }
-        for name in &self.headers {
+        for name in self.headers.iter().chain(further) {
             for value in headers.get_all(name) {
                 part(b'H', name.as_str().as_bytes(), value.as_bytes());
             }
@@ -271,7 +274,7 @@ mod tests {
         let of = |lines: &[(&'static str, &'static str)]| {
             let headers = headers(lines);
             let cookies = headers.get("cookie").map(HeaderValue::as_bytes);
-            rule.credential(&headers, cookies, &hasher)
+            rule.credential(&headers, &[], cookies, &hasher)
         };
         assert_eq!(of(&[("accept", "*/*")]), None);
         let all = [
@@ -384,8 +387,8 @@ mod tests {
         let headers = headers(&[("authorization", "a")]);
         let rule = CredentialRule::default();
         assert_ne!(
-            rule.credential(&headers, None, &Hasher::new(b"one")),
-            rule.credential(&headers, None, &Hasher::new(b"two"))
+            rule.credential(&headers, &[], None, &Hasher::new(b"one")),
+            rule.credential(&headers, &[], None, &Hasher::new(b"two"))
         );
         assert_ne!(Hasher::default().digest("a", b"bc"), Hasher::default().digest("ab", b"c"));
     }

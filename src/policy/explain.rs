@@ -17,6 +17,7 @@ use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
 use crate::policy::explain::purge_request::purged_names;
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
+use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::request_directives::RequestDirectives;
@@ -48,7 +49,7 @@ pub struct ExplainRequest {
     /// The names and values of headers.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The body of a mutation, for purge rules that read a field from it.
+    /// The body, for purge rules that read a field from it, and routes with it in their keys.
     #[serde(default)]
     pub data: Option<String>,
     /// Whether to treat it as a request from a trusted proxy.
@@ -63,6 +64,8 @@ pub struct ParsedRequest {
     uri: Uri,
     headers: HeaderMap,
     data: Option<String>,
+    /// The same, for routes that have it in their keys.
+    body: SeenBody,
     trusted: bool,
 }
 
@@ -137,7 +140,9 @@ impl ExplainRequest {
         if !headers.contains_key(HOST) {
             headers.insert(HOST, HeaderValue::from_static("localhost"));
         }
-        Ok(ParsedRequest { method, uri, headers, data: self.data.clone(), trusted: self.trusted })
+        let data = self.data.clone();
+        let body = SeenBody::Whole(data.clone().unwrap_or_default().into());
+        Ok(ParsedRequest { method, uri, headers, data, body, trusted: self.trusted })
     }
 }
 
@@ -162,6 +167,7 @@ impl ParsedRequest {
             version,
             headers: &self.headers,
             has_body,
+            seen_body: Some(&self.body),
             peer_is_trusted: self.trusted,
             now,
         }
@@ -210,7 +216,12 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                     Err(why) => lines.line("refused", why),
                 }
             }
+            // The body is given.
+            Plan::ReadBody(route) => lines.line("route", route.name()),
             Plan::Mutate(effective) => {
+                if let Some(why) = rules.write_in_place_of_read(&view) {
+                    lines.line("write", why);
+                }
                 explain_mutation(&mut lines, rules, &view, &effective, request.data.as_deref());
             }
         }
@@ -279,6 +290,10 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
         let until = Duration::from_millis(token.until.0.min(LAST_DATE_MS));
         let until = httpdate::fmt_http_date(UNIX_EPOCH + until);
         lines.line("token", format!("verified{key}; it counts until {until}"));
+    }
+    if let Some(body) = &lookup.body {
+        let length = body.canonical.len();
+        lines.line("body", format!("{length} bytes reach the origin on a fill, in one form"));
     }
     if let Some(credential) = lookup.credential {
         // SECURITY: eight digits of a keyed hash distinguish two clients, and reveal nothing else.

@@ -56,6 +56,10 @@ pub enum KeyPart {
     JsonValue = 18,
     /// The caller is a guest of the route: nothing of what `signed_in` names.
     Guest = 19,
+    /// The method, if it is neither GET nor HEAD.
+    Method = 20,
+    /// The digest of the body that the origin gets on a fill.
+    Body = 21,
 }
 
 /// The digest that an entry is stored under.
@@ -245,7 +249,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KINDS: [KeyPart; 17] = [
+    const KINDS: [KeyPart; 19] = [
         KeyPart::Route,
         KeyPart::Host,
         KeyPart::Path,
@@ -263,6 +267,8 @@ mod tests {
         KeyPart::Cookies,
         KeyPart::JsonValue,
         KeyPart::Guest,
+        KeyPart::Method,
+        KeyPart::Body,
     ];
 
     fn written(list: &[(usize, Vec<u8>)]) -> Key {

@@ -4,7 +4,7 @@
 //! `rules` holds the rules and the request they read, `guests` who is one, `lookup` the key of a
 //! request that the cache may answer, `canonical` the parts that the key is made of, `variant` its
 //! variants, `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
-//! `write_methods` which methods it may have.
+//! `write_methods` which methods it may have; `body_read` is about reads whose body is in the key.
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ pub use crate::policy::plan::lookup::Lookup;
 pub use crate::policy::plan::mutation::{Mutation, mutation_reason};
 pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 
+mod body_read;
 mod canonical;
 mod fill_constants;
 mod fill_request;
@@ -48,6 +49,8 @@ mod write_paths;
 pub enum Plan<'a> {
     /// Look it up in the cache.
     Lookup(Box<Lookup<'a>>),
+    /// Read its body, which a route has in its key, and plan it again.
+    ReadBody(&'a Arc<Route>),
     /// The request may change the origin's data: forward it, and purge.
     Mutate(Method),
     /// Forward it without the cache. With the route that matched, if any did.
@@ -63,6 +66,7 @@ impl<'a> Plan<'a> {
         match self {
             Self::Lookup(lookup) => Some(lookup.route),
             Self::Pass(route, _) | Self::Refuse(route, _) => *route,
+            Self::ReadBody(route) => Some(route),
             Self::Mutate(_) => None,
         }
     }
@@ -77,7 +81,7 @@ impl<'a> Plan<'a> {
                 matches!(*request.method, Method::GET | Method::HEAD | Method::OPTIONS)
                     && read_override(request) == ReadOverride::None
             }
-            Self::Mutate(_) | Self::Refuse(..) => false,
+            Self::ReadBody(_) | Self::Mutate(_) | Self::Refuse(..) => false,
         }
     }
 }
@@ -87,6 +91,9 @@ impl PolicyRules {
     #[must_use]
     pub fn plan<'a>(&'a self, request: &RequestView<'a>) -> Plan<'a> {
         if !matches!(*request.method, Method::GET | Method::HEAD) {
+            if let Some(plan) = self.plan_with_body(request) {
+                return plan;
+            }
             return if purge_rule::is_safe(request.method) {
                 Plan::Pass(None, Outcome::bypass(Reason::Method))
             } else {
@@ -132,8 +139,11 @@ impl PolicyRules {
         if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
             return Plan::Refuse(Some(route), header);
         }
+        if !route.spec.methods.get {
+            return Plan::Pass(Some(route), Outcome::bypass(Reason::Method));
+        }
         let path = route.keyed_path(path, &captures);
-        match self.lookup(route, captures, path, request) {
+        match self.lookup(route, captures, path, request, None) {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
             Err(outcome) => Plan::Pass(Some(route), outcome),
         }

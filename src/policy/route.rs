@@ -32,6 +32,7 @@ pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, R
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Pattern};
+pub use crate::policy::route::read_methods::{BODY_METHODS, ReadMethods, WHOLE_BODY};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 pub use crate::policy::route::table::{ChosenRoute, Routes};
 
@@ -42,6 +43,7 @@ pub(crate) mod headers;
 mod mode;
 mod path_rules;
 mod pattern;
+mod read_methods;
 mod sessions;
 mod set_cookie;
 mod table;
@@ -99,6 +101,8 @@ pub struct RouteSpec {
     pub pattern: Pattern,
     /// What a request must have besides.
     pub conditions: RequestMatch,
+    /// The methods that it answers.
+    pub methods: ReadMethods,
     /// Whether it caches.
     pub mode: RouteMode,
     /// The callers it caches for; `None` for all of them.
@@ -236,6 +240,8 @@ pub struct Route {
     pub keyed_cookies: Box<[Box<str>]>,
     /// The signed session cookies that fields read.
     pub session_rules: Box<[Arc<SessionRule>]>,
+    /// The headers that identify the client besides those of `[credential]`.
+    pub credential_headers: Box<[HeaderName]>,
     /// Whether a field of the key is the client's address.
     pub keys_address: bool,
     /// Whether tags are read from the bodies of responses.
@@ -314,6 +320,7 @@ impl Route {
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
+        let credential_headers = spec.methods.credential_headers();
         let headers = HeaderRules::new(&spec, &fields, credential, fronts, &told_apart.headers);
         let folders = response_rules.folders.of_pattern(&spec.pattern);
         let fingerprint = spec.fingerprint(guest_of.as_ref(), credential, fronts, response_rules);
@@ -327,6 +334,7 @@ impl Route {
             fields: fields.into(),
             keyed_cookies,
             session_rules,
+            credential_headers,
             keys_address,
             reads_response,
             folders,

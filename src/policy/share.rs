@@ -77,7 +77,7 @@ impl CallerDraw {
         }
         let cookies = (!cookies.is_empty()).then_some(Cow::Owned(cookies));
         let cookies = cookies.map(|cookies| sessions.identity(cookies, IdentityPart::Counted));
-        let digest = match rule.credential(headers, cookies.as_deref(), hasher) {
+        let digest = match rule.credential(headers, &[], cookies.as_deref(), hasher) {
             Some(Credential(hash)) => hasher.digest("share", &hash),
             None => hasher.digest("share of addresses", &network(client)),
         };

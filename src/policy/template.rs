@@ -122,6 +122,9 @@ impl Template {
                         names = longer(&names, &view.caller_names());
                     } else if matches!(field.source, FieldSource::Response(_)) {
                         return;
+                    } else if let FieldSource::Body(_) = field.source {
+                        // Each way to write a number; that there are few was seen before.
+                        names = longer(&names, &field.every_value(view).unwrap_or_default());
                     } else if let Ok(value) = field.value(view) {
                         names = longer(&names, &[value.unwrap_or_default()]);
                     } else {

@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{ACCEPT_LANGUAGE, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 
 use crate::cache::entry::Entry;
@@ -184,7 +184,7 @@ async fn fetch_whole(
     headers: &HeaderMap,
 ) -> Option<AuditResponse> {
     let origin = &request.config.origin;
-    let sent = request.to_request(Method::GET, headers.clone());
+    let sent = request.to_request(headers.clone());
     let table = &request.config.table;
     let mut response =
         origin.send((request.peer, None), sent, table, Some(request.route.id)).await.ok()?;

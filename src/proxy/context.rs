@@ -203,6 +203,7 @@ pub(super) fn request_view<'a>(
         version: parts.version,
         headers: &parts.headers,
         has_body: !body.is_empty(),
+        seen_body: None,
         peer_is_trusted: peer.trusted,
         bypass: None,
         client: rules.client_address.address(&parts.headers, &peer),

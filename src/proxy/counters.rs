@@ -44,6 +44,10 @@ pub struct ProxyCounters {
     pub mutations_rejected: Arc<Counter>,
     /// Mutations that were never sent, because their upload broke off before.
     pub uploads_unsent: Arc<Counter>,
+    /// Bodies longer than those that are part of a key.
+    pub read_bodies_too_large: Arc<Counter>,
+    /// Requests on a route with `read_only` that were writes all the same.
+    pub reads_as_writes: Arc<Counter>,
     /// Uploads that took longer than they may.
     pub uploads_too_slow: Arc<Counter>,
     /// Stored responses that the origin confirmed with a 304.

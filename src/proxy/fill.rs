@@ -15,7 +15,7 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason};
 use crate::policy::key::KeyHash;
-use crate::policy::plan::{Lookup, Plan};
+use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::scope::Scope;
 use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::authorization::record_confirmation;
@@ -187,6 +187,7 @@ async fn fill_again(
     let rules = &context.request.config.rules;
     let (peer, now) = (context.request.peer, context.request.now);
     let view = request_view(context.parts, &Body::empty(), peer, rules, now);
+    let view = RequestView { seen_body: context.lookup.seen_body(), ..view };
     match rules.plan(&view) {
         Plan::Lookup(lookup) if lookup.withheld_from(vary).is_none() => {
             let clients = &resources.authorized_clients;

@@ -29,7 +29,8 @@ pub(super) async fn pass_head(
     let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
     let origin = &context.request.config.origin;
-    let sent = request.to_request(Method::HEAD, request.sent.clone());
+    let mut sent = request.to_request(request.sent.clone());
+    *sent.method_mut() = Method::HEAD;
     let route = Some(context.route());
     let asker = (request.peer, context.request.expendable());
     let response = match origin.send(asker, sent, &context.request.config.table, route).await {

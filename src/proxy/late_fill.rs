@@ -33,7 +33,7 @@ use crate::proxy::serve::allotted;
 pub(super) fn begin(resources: &Arc<Resources>, context: &LookupContext<'_>) {
     let key = context.refusal_key();
     if resources.coherence.mode() != CoherenceMode::Shared
-        || context.parts.method != Method::GET
+        || context.parts.method == Method::HEAD
         || context.lookup.range
         || context.directives.only_if_cached
         || resources.fills.is_refused(&key, resources.clock.wall())

@@ -49,7 +49,7 @@ use crate::shares::Requester;
 use crate::upstream::UpstreamError;
 
 mod answer;
-mod body;
+pub(super) mod body;
 mod gather;
 mod late_guard;
 mod named_tags;
@@ -133,7 +133,11 @@ pub(super) async fn mutate(
 }
 
 /// There is no response, perhaps because the request's own body broke off.
-fn unanswered(resources: &Resources, error: &UpstreamError, outcome: &Outcome) -> ProxyResponse {
+pub(super) fn unanswered(
+    resources: &Resources,
+    error: &UpstreamError,
+    outcome: &Outcome,
+) -> ProxyResponse {
     if let UpstreamError::RequestBody(error) = error {
         match BrokenUpload::of(error) {
             BrokenUpload::Left => resources.counters.abandoned.inc(),

@@ -95,7 +95,8 @@ async fn pass_parts(
         blame(resources, context, outcome);
     };
     let route = Some(context.route());
-    let request = (parts, Body::empty());
+    let body = context.lookup.body.as_ref().map(|body| body.sent.clone());
+    let request = (parts, body.map_or_else(Body::empty, Body::full));
     let passed = pass_and(resources, context.request, request, outcome, route, settle).await;
     let (status, headers) = (passed.response.status(), passed.response.headers());
     let rules = &context.request.config.rules;

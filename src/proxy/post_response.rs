@@ -59,6 +59,7 @@ pub(super) async fn prepare_post(
         version: parts.version,
         headers: &headers,
         has_body: false,
+        seen_body: None,
         peer_is_trusted: context.peer.trusted,
         bypass: context.connection.bypass(),
         client: context.config.rules.client_address.address(&headers, &context.peer),

@@ -131,7 +131,7 @@ fn shadow_lookup(resources: &Resources, context: &LookupContext<'_>) -> ShadowRe
     let snapshot = resources.coherence.local_snapshot(&lookup.tags());
     let (key, found) = shadow.find(primary, |vary| lookup.variant_hash(vary));
     let (outcome, served) = predict(resources, context, key, found);
-    let is_get = parts.method == Method::GET;
+    let is_get = parts.method != Method::HEAD;
     let is_unkeyed = !lookup.unknown.is_empty();
     let may_store = is_get && outcome != ShadowOutcome::Bypass && served.is_none() && !is_unkeyed;
     let outcome = if is_unkeyed { ShadowOutcome::Bypass } else { outcome };

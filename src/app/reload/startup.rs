@@ -85,6 +85,7 @@ impl StartupSettings {
             purges,
             credential: Arc::clone(&config.credential),
             hasher: self.hasher.clone(),
+            max_read_body: limits.read_body,
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             fill: config.fill_constants(),

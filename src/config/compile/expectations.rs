@@ -3,7 +3,7 @@
 //! Runs once the whole file is known to be right. Nothing is sent or stored, and no token is
 //! verified.
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::CONTENT_TYPE;
 
 use crate::clock::Wall;
 use crate::config::context::CompileContext;
@@ -11,6 +11,7 @@ use crate::config::decode::{Located, Setting, TomlString, ValueTable};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::{ConfigFile, ExpectSection, OtherRequestSection};
 use crate::config::model::Config;
+use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::explain::{ExplainRequest, ParsedRequest};
@@ -60,6 +61,7 @@ fn borrow_rules(config: &mut Config) -> PolicyRules {
         origin: None,
         tokens: None,
         purge_requests: config.purge_requests.clone(),
+        max_read_body: config.limits.read_body,
         host_key: config.host_key.clone(),
     }
 }
@@ -91,6 +93,8 @@ impl<'a> Found<'a> {
                 let reason = format!("bad request {header}");
                 Self::Pass(route.map(|route| &**route), reason)
             }
+            // The body is given.
+            Plan::ReadBody(route) => Self::Pass(Some(route), Reason::RequestBody.as_str().into()),
             Plan::Mutate(method) => {
                 let fields = body.and_then(|body| body_fields(&view, body));
                 match rules.mutation(&view, &method, fields.as_ref()) {
@@ -127,9 +131,7 @@ impl<'a> Found<'a> {
 }
 
 fn body_fields(view: &RequestView<'_>, body: &str) -> Option<BodyFields> {
-    let kind = view.headers.get(CONTENT_TYPE);
-    let kind = kind.map_or(&b"application/json"[..], HeaderValue::as_bytes);
-    BodyFields::parse(kind, body.as_bytes())
+    BodyFields::parse(view.headers.get(CONTENT_TYPE)?.as_bytes(), body.as_bytes())
 }
 
 impl Expectation<'_> {
@@ -176,6 +178,10 @@ impl Expectation<'_> {
             pairs(cookies).iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !cookies.is_empty() {
             headers.push(("cookie".to_owned(), cookies.join("; ")));
+        }
+        let has_type = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        if !has_type && self.file.body.get().is_some() {
+            headers.push(("content-type".to_owned(), "application/json".to_owned()));
         }
         let (method, target) = text.value.as_str().split_once(' ').unwrap_or_default();
         let request = ExplainRequest {

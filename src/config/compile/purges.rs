@@ -8,7 +8,7 @@ use http::Method;
 
 use super::conditions::conditions;
 use super::fields::FieldTable;
-use super::rule_names::{PATH_FORM, RuleNames, pattern};
+use super::rule_names::{BodyUse, PATH_FORM, RuleNames, pattern};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
@@ -48,7 +48,7 @@ fn purge(
 ) -> Option<CompiledPurge> {
     let file = &located.value;
     let pattern = pattern(&file.path, (&located.span, &file.unknown), fields, context);
-    let names = RuleNames::new(fields, &file.path, pattern.as_ref(), true);
+    let names = RuleNames::new(fields, &file.path, pattern.as_ref(), BodyUse::Purge);
     let under = under(&file.under, context);
     let given = if matches!(file.under, Setting::Absent) {
         file.tags.required(

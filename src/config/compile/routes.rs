@@ -9,7 +9,8 @@ use super::conditions::{self, MatchContext};
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
-use super::rule_names::{RuleNames, pattern};
+use super::read_methods::{read_methods, requires_body};
+use super::rule_names::{BodyUse, RuleNames, pattern};
 use super::{fronts, headers, query, signed_in};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
@@ -130,12 +131,15 @@ fn route(
 ) -> Option<CompiledRoute> {
     let (file, fields) = (&located.value, shared.fields);
     let pattern = pattern(&file.path, (&located.span, &file.unknown), fields, context);
-    let names = RuleNames::new(fields, &file.path, pattern.as_ref(), false);
-    let key = file
+    let methods = read_methods(file, context);
+    let bodies = if methods.with_body.is_empty() { BodyUse::None } else { BodyUse::Key };
+    let names = RuleNames::new(fields, &file.path, pattern.as_ref(), bodies);
+    let key: Vec<Arc<Field>> = file
         .key
         .get()
         .map(|list| context.names(&list.0, |context, text| names.key_field(text, context)))
         .unwrap_or_default();
+    requires_body(file, (&methods, &key), context);
     let tags = names.templates(&file.tags, context);
     let has_path = pattern.is_some();
     let timing = freshness_settings(file, shared.collapse, context);
@@ -151,6 +155,7 @@ fn route(
     let spec = RouteSpec {
         line: context.report.source().line(located.span.start),
         defaults: defaults(&located.span, context),
+        methods,
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
         share: file.share.get().and_then(|share| CallerShare::new(share.0)),
         audit: file.audit.get().map_or(0.0, |share| share.0),

@@ -11,7 +11,7 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlList, TomlString, UnknownKeys, nearest};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::policy::field::{Field, FieldSource};
-use crate::policy::route::Pattern;
+use crate::policy::route::{Pattern, WHOLE_BODY};
 use crate::policy::template::Template;
 
 /// The fields that one rule may use: declared fields and its own captures.
@@ -21,7 +21,18 @@ pub(super) struct RuleNames<'a> {
     path: Option<&'a TomlString>,
     pattern: Option<&'a Pattern>,
     captures: Vec<Arc<Field>>,
-    for_purge: bool,
+    bodies: BodyUse,
+}
+
+/// What a rule may use of bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyUse {
+    /// Nothing.
+    None,
+    /// Every member of the body of a write.
+    Purge,
+    /// Members of the body of a read, each by its one place, and the whole body in the key.
+    Key,
 }
 
 /// What is allowed as a path.
@@ -102,12 +113,12 @@ impl<'a> RuleNames<'a> {
         fields: &'a FieldTable,
         path: &'a Setting<TomlString>,
         pattern: Option<&'a Pattern>,
-        for_purge: bool,
+        bodies: BodyUse,
     ) -> Self {
         let capture = |name: &str| Arc::new(Field::new(name, FieldSource::Path(name.into())));
         let captures =
             pattern.map(|pattern| pattern.captures().map(capture).collect()).unwrap_or_default();
-        Self { fields, path: path.get(), pattern, captures, for_purge }
+        Self { fields, path: path.get(), pattern, captures, bodies }
     }
 
     /// Looks up a field of a key, or reports the text that names it.
@@ -123,6 +134,12 @@ impl<'a> RuleNames<'a> {
                 "remove it: the key is made before there is a response; write it into `tags`",
             ));
             return None;
+        }
+        let (name, is_optional) = split_optional(text.value.as_str());
+        let is_hidden = self.captures.iter().any(|capture| &*capture.name == WHOLE_BODY)
+            || self.fields.declares(WHOLE_BODY);
+        if self.bodies == BodyUse::Key && name == WHOLE_BODY && !is_optional && !is_hidden {
+            return Some(Arc::new(Field::new(WHOLE_BODY, FieldSource::Body("".into()))));
         }
         let field = self.field(text.value.as_str(), text, context)?;
         if field.source == FieldSource::Caller {
@@ -191,14 +208,22 @@ impl<'a> RuleNames<'a> {
         let builder =
             match self.fields.lookup(name) {
                 FieldLookup::Found(field) => match &field.source {
-                    FieldSource::Body(_) if !self.for_purge => DiagnosticBuilder::error(
-                        at(),
-                        format!(
-                            "{shown} comes from the body of \
-                        writes, so a route cannot use it"
-                        ),
-                    )
-                    .hint("take it from the path, the query, a header or a cookie"),
+                    FieldSource::Body(_) if self.bodies == BodyUse::None => {
+                        let message =
+                            format!("{shown} comes from the body, which this route does not read");
+                        DiagnosticBuilder::error(at(), message).hint(
+                            "take it from the path, the query, a header or a cookie; or let the \
+                             route answer POST, with methods = [\"POST\"] and read_only = true",
+                        )
+                    }
+                    FieldSource::Body(pointer)
+                        if self.bodies == BodyUse::Key
+                            && pointer.split('/').any(|it| it == "*") =>
+                    {
+                        let message = format!("{shown} has several values, and a key has one");
+                        DiagnosticBuilder::error(at(), message)
+                            .hint("name one member, as in { body = \"/filter/id\" }")
+                    }
                     FieldSource::Path(capture)
                         if self.pattern.is_some()
                             && !self.captures.iter().any(|own| *own.name == **capture) =>

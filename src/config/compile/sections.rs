@@ -386,6 +386,7 @@ pub fn limits(file: &file::LimitsSection, context: &mut CompileContext) -> Confi
         object: context.size(&file.object, 1, 16 << 30),
         tags: context.count(&file.tags, 1, 4096),
         key: context.size(&file.key, 256, MIB),
+        read_body: context.size(&file.read_body, 1, MIB),
         purge_body: context.size(&file.purge_body, 1, 64 * MIB),
         tag_body: context.size(&file.tag_body, 1, 64 * MIB),
         uploads: context.size(&file.uploads, 1, 1 << 40),

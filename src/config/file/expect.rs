@@ -17,7 +17,7 @@ table! {
         headers: ValueTable,
         /// Its cookies.
         cookies: ValueTable,
-        /// The body of a write: JSON, unless `content-type` says otherwise.
+        /// The body: JSON, unless `content-type` says otherwise.
         body: TomlString,
         /// The path of the route that takes it, or `none`.
         route: TomlString,

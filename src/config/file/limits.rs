@@ -17,6 +17,9 @@ table! {
         /// The longest body of a response from which tags are read (`{response:/id}`). A longer one
         /// is not stored; after a write it purges the families of the tags.
         tag_body: Size = "1MiB",
+        /// The longest body that is a part of a key, on routes with `read_only`; at most 1 MiB.
+        /// Requests with a longer one are passed, or are writes where it could name another method.
+        read_body: Size = "64KiB",
         /// How much memory the bodies that are read before their writes are forwarded may take
         /// together; one client leaves half of it to the others. Beyond it, bodies are streamed.
         uploads: Size = "64MiB",

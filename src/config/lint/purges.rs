@@ -291,12 +291,13 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     if methods.iter().all(|method| *method == Method::GET) || !purge.rule.conditions.is_empty() {
         return;
     }
-    if !whole
-        .cached()
-        .any(|route| purge.rule.may_cover(&route.spec.pattern) && reaches(purge, route))
-    {
+    let covers =
+        |route: &&LintRoute<'_>| purge.rule.may_cover(&route.spec.pattern) && reaches(purge, route);
+    let routes: Vec<_> = whole.cached().filter(covers).collect();
+    if routes.is_empty() {
         return;
     }
+    let is_read = |method: &Method| routes.iter().all(|route| route.spec.keys_body_of(method));
     let beside: Vec<_> =
         whole.purges.iter().filter(|other| other.rule.may_cover(&purge.rule.pattern)).collect();
     let taken = |method: &Method| {
@@ -306,7 +307,7 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     };
     let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let left: Vec<&str> =
-        writes.iter().filter(|method| !taken(method)).map(Method::as_str).collect();
+        writes.iter().filter(|it| !taken(it) && !is_read(it)).map(Method::as_str).collect();
     if left.is_empty() {
         return;
     }

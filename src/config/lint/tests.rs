@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Diagnostic, Severity};
 
+mod body_reads;
 mod callers;
 mod headers;
 mod matches;

@@ -6,6 +6,7 @@ const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
     tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
     token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
     wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
+    item = { body = \"/f/id\" }\nfilter = { body = \"/f\" }\n\
     site = { host = true }\npage = { query = \"page\" }\nraw = { cookie = \"s\" }\n\
     whole = { cookie = \"s\", format = \"flask\", secret = \"0123456789abcdef\", \
     max_age = \"1h\" }\nuser = { cookie = \"s\", format = \"flask\", \
@@ -65,6 +66,21 @@ fn what_lets_more_callers_share_is_found() {
     ] {
         assert_eq!(keys(before, after), [key], "{before:?} to {after:?}");
         assert!(keys(after, before).is_empty(), "{after:?} to {before:?} is narrower");
+    }
+}
+
+/// What is no part of the key is withheld; but by `admit = "route"` who may read one body's answer
+/// may read all.
+#[test]
+fn less_of_a_body_in_the_key_is_wider_only_where_the_key_says_who_may_read() {
+    let reads = |more: &str| format!("methods = [\"POST\"]\nread_only = true\n{more}");
+    let by_route = "scope = \"shared\"\nadmit = \"route\"\n";
+    for (before, after) in [("body", "filter"), ("body", "item"), ("filter", "item")] {
+        let [before, after] = [before, after].map(|name| format!("key = [\"{name}\"]"));
+        assert!(keys(&reads(&before), &reads(&after)).is_empty(), "{before} to {after}");
+        let [before, after] = [before, after].map(|key| reads(&format!("{by_route}{key}")));
+        assert_eq!(keys(&before, &after), ["key"], "{before} to {after}");
+        assert!(keys(&after, &before).is_empty(), "{after} to {before}");
     }
 }
 

@@ -216,8 +216,8 @@ fn routes() {
     route("key = [\"tennant\"]", 1, 9, "did you mean `tenant`?");
     route("key = [\"\"]", 1, 8, "this name is empty");
     route("key = [\"id\", \"id\"]", 1, 14, "listed twice");
-    route("key = [\"form\"]", 1, 9, "body of writes");
-    route("tags = [\"x:{form}\"]", 1, 13, "body of writes");
+    route("key = [\"form\"]", 1, 9, "does not read");
+    route("tags = [\"x:{form}\"]", 1, 13, "does not read");
     route("tags = [\"x:{\"]", 1, 9, "without its");
     route("tags = [5]", 1, 9, "a string is needed");
     route("key = [\"caller\"]", 1, 8, "for tags alone");

@@ -44,6 +44,8 @@ impl Reason {
             | Self::UnverifiedToken
             | Self::TokenKeysUnavailable
             | Self::RequestBody
+            | Self::AmbiguousBody
+            | Self::BodyTooLarge
             | Self::Range
             | Self::Precondition
             | Self::Upgrade

@@ -62,6 +62,8 @@ fn every_reason_has_its_status_of_failure() {
             (Reason::TokenKeysUnavailable, 500),
             (Reason::SessionRenewal, 500),
             (Reason::RequestBody, 500),
+            (Reason::AmbiguousBody, 500),
+            (Reason::BodyTooLarge, 500),
             (Reason::Range, 500),
             (Reason::Precondition, 500),
             (Reason::Upgrade, 500),

@@ -9,7 +9,7 @@ use crate::policy::route::HeaderRole;
 pub(super) fn fill_lines(lookup: &Lookup<'_>) -> Vec<String> {
     let id = HeaderValue::from_static("(made anew for each request)");
     let FillHead { target, headers } = lookup.fill_request(id);
-    let mut lines = vec![format!("GET {target}")];
+    let mut lines = vec![format!("{} {target}", lookup.fill_method())];
     for (name, value) in &headers {
         // SECURITY: an explanation is copied into tickets.
         let shown = if is_secret(lookup, name) {

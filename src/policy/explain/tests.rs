@@ -28,6 +28,7 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         client_address: ClientAddressRule::default(),
         hasher: Hasher::default(),
         max_key: 4096,
+        max_read_body: 4096,
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
         tokens: None,
@@ -234,6 +235,7 @@ fn purge_requests_and_tags_of_responses_are_told() {
         fill: FillConstants::default(),
         tokens: None,
         purge_requests: config.purge_requests,
+        max_read_body: 65_536,
         host_key: config.host_key,
     };
     let shown = |method: &str, target: &str, headers: &[(&str, &str)]| {

@@ -19,6 +19,8 @@ pub const REDACTED: &str = "…";
 /// A key as it is shown. All but `host` and `path` was chosen by the operator, or is redacted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyView<'a> {
+    /// The method of its fills.
+    pub method: &'a str,
     /// The authority, as the client wrote it.
     pub host: &'a str,
     /// The path in normal form.
@@ -44,12 +46,14 @@ impl<'a> KeyView<'a> {
         if canonical.first() != Some(&VERSION) {
             return None;
         }
-        let mut view = Self::default();
+        let mut view = Self { method: "GET", ..Self::default() };
         for (kind, bytes) in parts(canonical) {
             let text = str::from_utf8(bytes).unwrap_or(REDACTED);
             // A `match` over the kinds would need a number for each.
             let is = |part: KeyPart| kind == part as u8;
-            if is(KeyPart::Host) {
+            if is(KeyPart::Method) {
+                view.method = text;
+            } else if is(KeyPart::Host) {
                 view.host = text;
             } else if is(KeyPart::Path) {
                 view.path = text;
@@ -114,6 +118,8 @@ mod tests {
             (KeyPart::Route, &b"12345678"[..]),
             (KeyPart::Host, b"app.test"),
             (KeyPart::Path, b"/a/7"),
+            (KeyPart::Method, b"POST"),
+            (KeyPart::Body, b"SECRET"),
             (KeyPart::Query, b"page=SECRET&SECRET&filter%5Bid%5D=SECRET&SECRETx=="),
             (KeyPart::Field, b"tenant"),
             (KeyPart::Value, b"SECRET"),
@@ -127,6 +133,7 @@ mod tests {
         let key = writer.finish().variant([(&name, Some(b"SECRET".to_vec()))].into_iter());
         let view = KeyView::of(key.canonical()).expect("a key of this version");
         let expected = KeyView {
+            method: "POST",
             host: "app.test",
             path: "/a/7",
             parameters: vec!["page", REDACTED, "filter%5Bid%5D", REDACTED],
@@ -169,6 +176,7 @@ mod tests {
             assert_eq!(path_of(bytes), b"");
         }
         let cut = [VERSION, KeyPart::Path as u8, 0, 0, 0, 9, b'/'];
-        assert_eq!(KeyView::of(&cut), Some(KeyView::default()));
+        let empty = KeyView { method: "GET", ..KeyView::default() };
+        assert_eq!(KeyView::of(&cut), Some(empty));
     }
 }

@@ -257,7 +257,7 @@ impl PolicyRules {
     #[must_use]
     pub fn caller(&self, headers: &HeaderMap) -> Option<Credential> {
         let cookies = counting_cookies(&self.credential, headers);
-        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
+        self.credential.credential(headers, &[], cookies.as_deref(), &self.hasher)
     }
 }
 

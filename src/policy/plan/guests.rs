@@ -16,15 +16,16 @@ impl PolicyRules {
         headers: &HeaderMap,
     ) -> &'a Arc<Route> {
         match &route.guests {
-            Some(guests) if self.is_guest(&guests.signed_in, headers) => &guests.route,
+            Some(guests) if self.is_guest(route, &guests.signed_in, headers) => &guests.route,
             _ => route,
         }
     }
 
     /// SECURITY: see the invariants of [`crate::policy::signed_in`].
-    fn is_guest(&self, signed_in: &SignedIn, headers: &HeaderMap) -> bool {
+    fn is_guest(&self, route: &Route, signed_in: &SignedIn, headers: &HeaderMap) -> bool {
+        let mut identifying = self.credential.headers.iter().chain(&route.credential_headers);
         !headers.contains_key(AUTHORIZATION)
-            && !self.credential.headers.iter().any(|name| headers.contains_key(name))
+            && !identifying.any(|name| headers.contains_key(name))
             && !self.has_signed_in(signed_in, headers)
     }
 

@@ -81,7 +81,8 @@ impl Lookup<'_> {
     pub fn key_parts(&self, hasher: &RandomState) -> Option<KeyParts<'_>> {
         let (route, headers) = (self.route, self.request.headers);
         let mut list = PartList { hasher, parts: SmallVec::new() };
-        let mut base = hasher.hash_one((self.host(), self.path(), route.fingerprint));
+        let body = self.body.as_ref().map(|body| body.digest);
+        let mut base = hasher.hash_one((self.host(), self.path(), route.fingerprint, body));
         for parameter in self.query().into_iter().flat_map(|query| query.split('&')) {
             match parameter.split_once('=') {
                 Some((name, value)) if !looks_made(name.as_bytes()) => {
@@ -146,7 +147,8 @@ impl Lookup<'_> {
 
     fn add_credential<'a>(&'a self, list: &mut PartList<'a, '_>) -> Option<()> {
         let (rule, headers) = (&self.rules.credential, self.request.headers);
-        for name in [&AUTHORIZATION].into_iter().chain(&rule.headers) {
+        let further = &self.route.credential_headers;
+        for name in [&AUTHORIZATION].into_iter().chain(&rule.headers).chain(further) {
             for value in headers.get_all(name) {
                 let name = name.as_str().as_bytes();
                 list.add(PartKind::Header, name, value.as_bytes(), true)?;

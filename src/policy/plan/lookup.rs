@@ -14,6 +14,7 @@ use crate::policy::credential::Credential;
 use crate::policy::field::{AnsweredBody, Field, FieldError, FieldSource, FieldView};
 use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
 use crate::policy::key::{Key, KeyPart, KeyWriter};
+use crate::policy::keyed_body::{KeyedBody, SeenBody};
 use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
 };
@@ -55,6 +56,8 @@ pub struct Lookup<'a> {
     pub roles: RoleContext,
     /// What was found of the tokens that fields read.
     pub tokens: RequestTokens,
+    /// The body, if the method is neither GET nor HEAD.
+    pub body: Option<Box<KeyedBody>>,
     pub(super) request: RequestView<'a>,
     pub(super) rules: &'a PolicyRules,
 }
@@ -67,8 +70,9 @@ impl PolicyRules {
         captures: Captures,
         path: Cow<'a, str>,
         request: &RequestView<'a>,
+        body: Option<KeyedBody>,
     ) -> Result<Lookup<'a>, Outcome> {
-        refuse_unkeyable(route, request)?;
+        refuse_unkeyable(route, request, body.is_some())?;
         let sessions = route.sessions(request.headers, &self.hasher, request.now);
         if let Some(share) = route.spec.share
             && !share.has(self.draw(request, &sessions))
@@ -93,6 +97,9 @@ impl PolicyRules {
         if let Some(origin) = &self.origin {
             key.part(KeyPart::Origin, origin);
         }
+        if body.is_some() {
+            key.part(KeyPart::Method, request.method.as_str().as_bytes());
+        }
         let tokens = self.tokens_in(&route.token_places, request.headers);
         let view = FieldView {
             headers: request.headers,
@@ -110,7 +117,7 @@ impl PolicyRules {
             tokens: &tokens,
         };
         let fields_start = key.len();
-        add_fields(route, &sessions, &view, &mut key)?;
+        add_fields(route, &sessions, &view, body.as_ref(), &mut key)?;
         let identity = self.identity(route, request.headers, &cookies, &sessions);
         let authorization = (route.spec.scope == Scope::Shared)
             .then(|| self.authorization_id(route, &host, key.since(fields_start), identity));
@@ -140,6 +147,7 @@ impl PolicyRules {
             has_directives: headers.has_directives,
             roles,
             tokens,
+            body: body.map(Box::new),
             request: *request,
             rules: self,
         })
@@ -189,7 +197,8 @@ impl PolicyRules {
         };
         let cookies = cookies.identity.as_deref().map(Cow::Borrowed);
         let cookies = cookies.map(|cookies| sessions.identity(cookies, part));
-        self.credential.credential(headers, cookies.as_deref(), &self.hasher)
+        let further = &route.credential_headers;
+        self.credential.credential(headers, further, cookies.as_deref(), &self.hasher)
     }
 
     /// What identifies a client among the authorized clients: its credential, together with the
@@ -245,6 +254,18 @@ impl Lookup<'_> {
     #[must_use]
     pub const fn headers(&self) -> &HeaderMap {
         self.request.headers
+    }
+
+    /// The method of a fill: HEAD is answered from what GET gets.
+    #[must_use]
+    pub fn fill_method(&self) -> Method {
+        if self.body.is_some() { self.request.method.clone() } else { Method::GET }
+    }
+
+    /// The body, as the rules have read it.
+    #[must_use]
+    pub const fn seen_body(&self) -> Option<&SeenBody> {
+        self.request.seen_body
     }
 
     /// The path in normal form.
@@ -320,8 +341,8 @@ impl Lookup<'_> {
             query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
             client: self.request.client,
-            body: None,
-            has_body: false,
+            body: self.body.as_ref().and_then(|body| body.fields.as_ref()),
+            has_body: self.body.is_some(),
             response: AnsweredBody::Awaited,
             now: self.request.now,
             sessions: &self.route.session_rules,
@@ -379,26 +400,35 @@ impl Lookup<'_> {
     #[must_use]
     pub fn shown_fields(&self) -> Vec<(Arc<str>, String)> {
         let view = self.view();
-        let shown = |field: &Field| match field.value(&view) {
-            Ok(Some(value)) if field.is_secret() => format!(
-                "(hash {})",
-                self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
-            ),
-            Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
-            Ok(None) => String::from("(absent)"),
-            Err(_) => String::from("(missing)"),
+        let shown = |field: &Field| {
+            if let (FieldSource::Body(pointer), Some(body)) = (&field.source, &self.body) {
+                return body.shown(pointer);
+            }
+            match field.value(&view) {
+                Ok(Some(value)) if field.is_secret() => format!(
+                    "(hash {})",
+                    self.rules.hasher.hex("shown", &value).get(..8).unwrap_or_default()
+                ),
+                Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
+                Ok(None) => String::from("(absent)"),
+                Err(_) => String::from("(missing)"),
+            }
         };
         self.route.fields.iter().map(|field| (Arc::clone(&field.name), shown(field))).collect()
     }
 }
 
 /// Why a request bypasses the cache, whatever its key.
-fn refuse_unkeyable(route: &Route, request: &RequestView<'_>) -> Result<(), Outcome> {
+fn refuse_unkeyable(
+    route: &Route,
+    request: &RequestView<'_>,
+    keys_body: bool,
+) -> Result<(), Outcome> {
     if route.mode() == RouteMode::Off {
         let by_file = route.spec.mode == RouteMode::Off;
         return Err(Outcome::bypass(if by_file { Reason::ModeOff } else { Reason::SwitchedOff }));
     }
-    if request.has_body {
+    if request.has_body && !keys_body {
         // SECURITY: the response to a GET with a body ("fat GET") may depend on the body, which is
         // not in the key.
         return Err(Outcome::bypass(Reason::RequestBody));
@@ -429,9 +459,16 @@ fn add_fields(
     route: &Route,
     sessions: &RouteSessions<'_>,
     view: &FieldView<'_>,
+    body: Option<&KeyedBody>,
     key: &mut KeyWriter,
 ) -> Result<(), Outcome> {
     for field in &route.fields {
+        if let FieldSource::Body(pointer) = &field.source {
+            // The body as a whole is in the key; a GET has none.
+            if body.is_some() || pointer.is_empty() || field.is_optional {
+                continue;
+            }
+        }
         let value = keyed_value(field, sessions, view);
         let value = value.map_err(|error| field_outcome(field, error))?;
         key.part(KeyPart::Field, field.name.as_bytes());
@@ -439,6 +476,9 @@ fn add_fields(
             Some(value) => key.part(value_part(field, view.tokens), &value),
             None => key.part(KeyPart::FieldAbsent, b""),
         }
+    }
+    if let Some(body) = body {
+        key.part(KeyPart::Body, &body.digest);
     }
     if route.is_due_for_renewal(sessions, view.now) {
         return Err(Outcome::bypass(Reason::SessionRenewal));

@@ -12,6 +12,7 @@ use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
+use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::fill_constants::FillConstants;
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
@@ -35,6 +36,8 @@ pub struct PolicyRules {
     pub hasher: Hasher,
     /// The longest key, in bytes.
     pub max_key: usize,
+    /// The longest body that is a part of a key, in bytes.
+    pub max_read_body: u64,
     /// The protocols that a connection may change to.
     pub upgrades: Upgrades,
     /// What the requests of all fills have in common.
@@ -91,6 +94,8 @@ pub struct RequestView<'a> {
     pub headers: &'a HeaderMap,
     /// Whether the request has a body.
     pub has_body: bool,
+    /// The body, if a route reads it for its key ([`crate::policy::plan::Plan::ReadBody`]).
+    pub seen_body: Option<&'a SeenBody>,
     /// Whether the request comes from a trusted proxy.
     pub peer_is_trusted: bool,
     /// Why its connection keeps the request from the cache, whatever the rules say.

@@ -8,11 +8,13 @@ use super::*;
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::keyed_body::SeenBody;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
 use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
 
+mod body_reads;
 mod fill_bytes;
 mod guests;
 mod keys;
@@ -42,6 +44,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
         credential: config.credential,
         hasher: Hasher::default(),
         max_key,
+        max_read_body: config.limits.read_body,
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
         host_key: config.host_key,
@@ -55,6 +58,7 @@ struct SentRequest {
     uri: Uri,
     headers: HeaderMap,
     has_body: bool,
+    body: Option<SeenBody>,
     trusted: bool,
 }
 
@@ -62,7 +66,14 @@ impl SentRequest {
     fn new(method: &str, target: &str) -> Self {
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("app.test"))]);
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        Self { method, uri: target.parse().unwrap(), headers, has_body: false, trusted: false }
+        Self {
+            method,
+            uri: target.parse().unwrap(),
+            headers,
+            has_body: false,
+            body: None,
+            trusted: false,
+        }
     }
 
     fn get(target: &str) -> Self {
@@ -85,6 +96,7 @@ impl SentRequest {
             version: Version::HTTP_11,
             headers: &self.headers,
             has_body: self.has_body,
+            seen_body: self.body.as_ref(),
             peer_is_trusted: self.trusted,
             bypass: forward::offered_upgrade(&self.headers, Version::HTTP_11, &Upgrades::default())
                 .map(|_| Reason::Upgrade),
@@ -104,6 +116,7 @@ fn verdict(rules: &PolicyRules, sent: &SentRequest) -> String {
             outcome.detail().map(|detail| detail.to_string()).unwrap_or_default()
         }
         Plan::Refuse(_, name) => format!("refuse {name}"),
+        Plan::ReadBody(_) => "read the body".to_owned(),
     }
 }
 

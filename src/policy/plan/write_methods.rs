@@ -115,6 +115,11 @@ impl WriteMethods {
         methods
     }
 
+    /// Whether it is this method for certain.
+    pub(super) fn is_only(&self, method: &Method) -> bool {
+        matches!(self, Self::These(methods) if methods.iter().all(|named| named == method))
+    }
+
     /// Whether reading the body may add methods.
     pub(super) fn may_add_from_body(&self, request: &RequestView<'_>) -> bool {
         *self != Self::Any

@@ -29,6 +29,7 @@ impl RouteSpec {
             line: _,
             defaults: _,
             pattern,
+            methods,
             conditions,
             scope,
             key,
@@ -74,7 +75,7 @@ impl RouteSpec {
                 credential,
                 targeted,
                 response_tags,
-                (strip_set_cookie, languages, vary_cookie, case, fronts),
+                (strip_set_cookie, languages, vary_cookie, case, fronts, methods),
             )
         );
         let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));

@@ -186,8 +186,9 @@ impl HeaderRules {
         told_apart: &[HeaderName],
     ) -> Self {
         let mut roles = known_roles(fronts);
-        for name in [&header::AUTHORIZATION, &header::COOKIE].into_iter().chain(&credential.headers)
-        {
+        let further = spec.methods.credential_headers();
+        let names = [&header::AUTHORIZATION, &header::COOKIE].into_iter();
+        for name in names.chain(&credential.headers).chain(&further) {
             roles.insert(name, HeaderRole::Credential);
         }
         // SECURITY: in scope `public` the origin never receives a credential, even if a field reads
@@ -222,7 +223,7 @@ impl HeaderRules {
             dropped: spec.drop_headers.clone(),
             drop_patterns: patterns,
             unknown: spec.unknown_headers,
-            read: read_once(fields, credential),
+            read: read_once(fields, credential, &further),
             fronts,
             from_fronts: fronts.of_class(FrontClass::Request).collect(),
             guarded: fronts.of_class(FrontClass::Identity).collect(),
@@ -419,7 +420,11 @@ fn add_told_apart(roles: &mut HeaderMap<HeaderRole>, spec: &RouteSpec, name: &He
 }
 
 /// The headers that a request may have but once.
-fn read_once(fields: &[Arc<Field>], credential: &CredentialRule) -> Box<[HeaderName]> {
+fn read_once(
+    fields: &[Arc<Field>],
+    credential: &CredentialRule,
+    further: &[HeaderName],
+) -> Box<[HeaderName]> {
     let mut read: Vec<HeaderName> = fields
         .iter()
         .filter_map(|field| field.header())
@@ -427,7 +432,7 @@ fn read_once(fields: &[Arc<Field>], credential: &CredentialRule) -> Box<[HeaderN
         .cloned()
         .collect();
     read.push(header::AUTHORIZATION);
-    read.extend(credential.headers.iter().cloned());
+    read.extend(credential.headers.iter().chain(further).cloned());
     read.sort_by(|one, two| one.as_str().cmp(two.as_str()));
     read.dedup();
     read.into()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::HeaderMap;
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
@@ -53,7 +53,9 @@ pub(super) async fn revalidate_or_fetch(
         .stale
         .as_ref()
         .map(|stale| &stale.candidate.cached)
-        .filter(|cached| cached.entry.status == StatusCode::OK);
+        .filter(|cached| cached.entry.status == StatusCode::OK)
+        // RFC 9110 13.1.2: with another method than GET, a match is a failure (412).
+        .filter(|_| request.body.is_none());
     let fills = &resources.fills;
     let may_confirm = |cached: &&Arc<CachedEntry>| {
         let headers = &cached.entry.headers;
@@ -84,7 +86,7 @@ pub(super) async fn send(
     headers: HeaderMap,
 ) -> Result<OriginResponse, UpstreamError> {
     let requested = resources.clock.wall();
-    let sent = request.to_request(Method::GET, headers);
+    let sent = request.to_request(headers);
     let asker = (request.peer, request.departure.clone());
     let response = request
         .config

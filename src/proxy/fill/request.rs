@@ -97,6 +97,10 @@ pub(crate) struct FillRequest {
     pub(crate) host: String,
     /// The target that the origin sees.
     pub(crate) target: Uri,
+    /// The method that the origin sees.
+    pub(crate) method: Method,
+    /// The body that the origin sees, if the key has one.
+    pub(crate) body: Option<Bytes>,
     /// The headers that the origin sees, before they are made conditional.
     pub(crate) sent: HeaderMap,
     /// What the roles of headers depend on.
@@ -162,6 +166,8 @@ impl FillRequest {
             key: reason.key,
             host: lookup.host().to_owned(),
             target,
+            method: lookup.fill_method(),
+            body: lookup.body.as_ref().map(|body| body.canonical.clone()),
             sent,
             roles: lookup.roles.clone(),
             refusal_key: refusal_key(lookup),
@@ -198,9 +204,9 @@ impl FillRequest {
     }
 
     /// The request as it is sent, with these headers: its own, or made conditional.
-    pub(crate) fn to_request(&self, method: Method, headers: HeaderMap) -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = method;
+    pub(crate) fn to_request(&self, headers: HeaderMap) -> Request<Body> {
+        let mut request = Request::new(self.body.clone().map_or_else(Body::empty, Body::full));
+        *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = headers;
         request

@@ -23,9 +23,9 @@ use crate::proxy::upload_budget::ReservedBytes;
 use crate::semantics::body::{Body, BodyError};
 use crate::shares::{FairPermit, Requester};
 
-mod bodies;
+pub(crate) mod bodies;
 pub(super) mod held;
-mod timed;
+pub(crate) mod timed;
 
 /// How long a body of unknown length is waited for, where no rule reads it: it may have no end
 /// before the origin has answered its beginning.

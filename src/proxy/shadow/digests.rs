@@ -4,6 +4,7 @@ use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
+use crate::policy::canonical_json::CanonicalJson;
 use crate::policy::plan::Lookup;
 use crate::proxy::fill::request::FillRequest;
 use crate::shadow::history::Caller;
@@ -34,12 +35,26 @@ pub(super) fn others_digest(caller: Caller, withheld: &[HeaderName], headers: &H
     digest.first_chunk().copied().map_or(0, u64::from_be_bytes)
 }
 
-/// Names the query, where a fill would send the origin another one.
+/// Names the query and the body, where a fill would send the origin others.
 pub(super) fn withheld_query_digest(lookup: &Lookup<'_>, parts: &Parts) -> u64 {
     let query = parts.uri.query().unwrap_or_default();
-    if lookup.query().unwrap_or_default() == query {
+    let has_query = lookup.query().unwrap_or_default() != query;
+    // Another text of the same value is no other body.
+    let body = lookup.body.as_ref().and_then(|body| {
+        let whole = CanonicalJson::parse(&body.sent).ok()?.to_bytes();
+        (whole != body.canonical).then_some(whole)
+    });
+    if !has_query && body.is_none() {
         return 0;
     }
-    let digest: [u8; 32] = Sha256::digest(query).into();
+    let mut digest = Sha256::new();
+    if has_query {
+        digest.update(query);
+    }
+    if let Some(body) = body {
+        digest.update([0]);
+        digest.update(body);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
     digest.first_chunk().copied().map_or(0, u64::from_be_bytes)
 }

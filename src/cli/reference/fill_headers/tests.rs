@@ -31,6 +31,7 @@ fn rules(route: &str) -> PolicyRules {
         credential: config.credential,
         hasher: Hasher::default(),
         max_key: 16 * 1024,
+        max_read_body: 0,
         upgrades: Upgrades::default(),
         host_key: None,
         tokens: None,
@@ -69,6 +70,7 @@ fn treatment(rules: &PolicyRules, headers: &[(&str, &str)], peer_is_trusted: boo
         version: Version::HTTP_11,
         headers: &map,
         has_body: false,
+        seen_body: None,
         peer_is_trusted,
         now: crate::clock::Wall::default(),
         bypass: forward::offered_upgrade(&map, Version::HTTP_11, &Upgrades::default())

@@ -10,13 +10,13 @@ use http_body::Frame;
 use crate::semantics::body::{Body, BodyError};
 
 /// A body that came without its length and goes out without it, with its trailers.
-pub(super) struct WholeUpload {
+pub(crate) struct WholeUpload {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
 }
 
 impl WholeUpload {
-    pub(super) fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+    pub(crate) fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self { data: Some(data).filter(|data| !data.is_empty()), trailers }
     }
 }
@@ -36,13 +36,13 @@ impl http_body::Body for WholeUpload {
 }
 
 /// A body whose beginning was read already.
-pub(super) struct PrefixedBody {
+pub(crate) struct PrefixedBody {
     read: Option<Bytes>,
     rest: Body,
 }
 
 impl PrefixedBody {
-    pub(super) fn new(read: Bytes, rest: Body) -> Self {
+    pub(crate) fn new(read: Bytes, rest: Body) -> Self {
         Self { read: Some(read).filter(|read| !read.is_empty()), rest }
     }
 }

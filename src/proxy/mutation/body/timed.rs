@@ -19,15 +19,15 @@ use crate::telemetry::metrics::Counter;
 const BYTES_PER_SECOND: u64 = 16 * 1024;
 
 /// How long the client may take.
-pub(super) struct UploadLimit {
-    pub(super) time: Duration,
-    pub(super) exceeded: Arc<Counter>,
-    pub(super) clock: Clock,
+pub(crate) struct UploadLimit {
+    pub(crate) time: Duration,
+    pub(crate) exceeded: Arc<Counter>,
+    pub(crate) clock: Clock,
 }
 
 /// The upload. Only the time in which the sidecar waits for the client counts: not that in which
 /// the origin does not read.
-pub(super) struct TimedUpload {
+pub(crate) struct TimedUpload {
     body: Body,
     limit: UploadLimit,
     arrived: u64,
@@ -37,7 +37,7 @@ pub(super) struct TimedUpload {
 }
 
 impl TimedUpload {
-    pub(super) const fn new(body: Body, limit: UploadLimit) -> Self {
+    pub(crate) const fn new(body: Body, limit: UploadLimit) -> Self {
         Self { body, limit, arrived: 0, waited: Duration::ZERO, waiting_since: None, timer: None }
     }
 

@@ -1,0 +1,31 @@
+//! Lint of routes that answer requests with a body.
+
+use super::super::context::CompileContext;
+use super::super::diagnostics::diagnostic::DiagnosticBuilder;
+use super::view::LintFile;
+
+/// Warns where a purge rule takes for a write what a route takes for a read.
+pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
+    for route in whole.cached() {
+        let Some(given) = route.file.methods.given() else { continue };
+        for method in &route.spec.methods.with_body {
+            let names = |methods: &[http::Method]| methods.contains(method);
+            let rule = whole.purges.iter().find(|purge| {
+                purge.rule.methods.as_deref().is_some_and(names)
+                    && purge.rule.conditions.is_empty()
+                    && purge.rule.except.is_empty()
+                    && purge.rule.may_cover(&route.spec.pattern)
+            });
+            let Some(rule) = rule else { continue };
+            let line = context.report.source().line(rule.path.start);
+            let message = format!(
+                "the purge rule at line {line} names {method}, so that each {method} for which \
+                 both are made is a write: it always reaches the app, and purges"
+            );
+            context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(
+                "name the route's path in `except` of the rule, or leave `methods` out of it: a \
+                 rule without the key is not for what a route says is read-only",
+            ));
+        }
+    }
+}

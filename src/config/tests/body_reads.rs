@@ -1,0 +1,91 @@
+//! `methods` and `read_only` of routes: which belong together, and what a key may have of a body.
+
+use super::cases::route;
+use super::{diagnostics, parse};
+use crate::policy::field::FieldSource;
+
+fn route_of(keys: &str) -> crate::policy::route::RouteSpec {
+    let text = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\nid = {{ body = \"/f/id\" }}\n\
+         [[routes]]\npath = \"/a\"\n{keys}\n"
+    );
+    let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    config.routes.get(0).expect("a route").spec.clone()
+}
+
+#[test]
+fn methods_and_read_only_go_together() {
+    let key = "key = [\"body\"]";
+    route(&format!("methods = [\"POST\"]\n{key}"), 1, 11, "add read_only = true");
+    route(&format!("methods = [\"GET\", \"QUERY\"]\n{key}"), 1, 11, "a QUERY may change data");
+    route(&format!("methods = [\"POST\"]\nread_only = false\n{key}"), 1, 11, "read_only = true");
+    route("read_only = true", 1, 13, "add methods = [\"POST\"], or remove it");
+    route("methods = [\"GET\"]\nread_only = true", 2, 13, "no effect");
+    route("methods = []", 1, 11, "answers nothing");
+    route("methods = [\"HEAD\"]", 1, 12, "\"GET\", which is for both");
+    route("methods = [\"Get\"]", 1, 12, "write \"GET\"");
+    route("methods = [\"DELETE\"]", 1, 12, "is no method of a read");
+    route("methods = [\"GET\", \"GET\"]", 1, 19, "listed twice");
+    route("methods = \"POST\"", 1, 11, "list");
+}
+
+#[test]
+fn a_key_has_the_body_or_a_member_of_it() {
+    let reads = "methods = [\"POST\"]\nread_only = true\n";
+    route(reads, 1, 11, "write key = [\"body\"]");
+    route(&format!("{reads}key = [\"tenant\"]"), 3, 7, "write key = [\"body\"]");
+    route(&format!("{reads}key = [\"body?\"]"), 3, 9, "is not a field");
+    route(&format!("{reads}key = [\"body\"]\ntags = [\"x:{{body}}\"]"), 4, 13, "is not a field");
+    route(&format!("{reads}key = [\"body\"]\npass_headers = [\"content-type\"]"), 4, 17, "type");
+    route("key = [\"body\"]", 1, 9, "is not a field");
+    route("key = [\"form\"]", 1, 9, "which this route does not read");
+    let spec = route_of(&format!("{reads}key = [\"body\"]"));
+    assert_eq!(spec.key[0].source, FieldSource::Body("".into()));
+    assert!(!spec.methods.get);
+    let spec = route_of(&format!("{reads}key = [\"id?\"]\ntags = [\"x:{{id?}}\"]"));
+    assert!(spec.key[0].is_optional);
+    assert_eq!(route_of("").methods, crate::policy::route::ReadMethods::default());
+}
+
+#[test]
+fn a_field_of_this_name_is_meant_where_there_is_one() {
+    let text = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n\
+                [fields]\nbody = { body = \"/x\" }\n\
+                [[routes]]\npath = \"/a\"\nmethods = [\"POST\"]\nread_only = true\n\
+                key = [\"body\"]\n";
+    let config = parse(text).unwrap_or_else(|problems| panic!("{problems}"));
+    let spec = &config.routes.get(0).expect("a route").spec;
+    assert_eq!(spec.key[0].source, FieldSource::Body("/x".into()));
+}
+
+#[test]
+fn a_key_takes_one_value_and_not_every_element() {
+    let text = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n\
+                [fields]\nids = { body = \"/ids/*\" }\n\
+                [[routes]]\npath = \"/a\"\nmethods = [\"POST\"]\nread_only = true\n\
+                key = [\"ids\"]\n";
+    assert!(diagnostics(text).to_string().contains("has several values"));
+}
+
+#[test]
+fn defaults_give_no_word_for_all_routes() {
+    for keys in ["read_only = true", "methods = [\"POST\"]\nread_only = true"] {
+        let text = format!(
+            "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[defaults]\n{keys}\n\
+             [[routes]]\npath = \"/a\"\nkey = [\"body\"]\n"
+        );
+        let found = diagnostics(&text).to_string();
+        assert!(found.contains("is said for one route"), "{found}");
+    }
+}
+
+#[test]
+fn a_limit_has_bounds() {
+    let with = |limit: &str| {
+        format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n[limits]\nread_body = \"{limit}\"\n")
+    };
+    assert!(parse(&with("1MiB")).is_ok());
+    for bad in ["0", "2MiB"] {
+        assert!(diagnostics(&with(bad)).to_string().contains("1MiB"), "{bad}");
+    }
+}
