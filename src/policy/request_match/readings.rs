@@ -1,7 +1,7 @@
 //! All values that an origin might read of one query parameter or one header.
 //!
 //! Invariant: a value that some framework, web server or proxy of an origin would read is here.
-//! What is read in one way alone is [`Readings::plain`].
+//! What is read in one way alone is [`Readings::is_surely`].
 
 use std::borrow::Cow;
 
