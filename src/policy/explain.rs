@@ -212,7 +212,11 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                 lines.line("X-Cache", "BYPASS");
                 lines.reason(Reason::PurgeRequest, Reason::PurgeRequest.as_str());
                 match purged_names(rules, &view) {
-                    Ok(names) => names.into_iter().for_each(|name| lines.line("purges", name)),
+                    Ok(names) => {
+                        for name in names {
+                            lines.line("purges", name);
+                        }
+                    }
                     Err(why) => lines.line("refused", why),
                 }
             }

@@ -27,7 +27,7 @@ pub const TAG_HEADERS: [&str; 6] =
 /// The header with a regular expression of paths.
 const REGEX_HEADER: &str = "x-purge-regex";
 
-/// The header by which WordPress plugins say that the path is a regular expression.
+/// The header by which plugins of `WordPress` say that the path is a regular expression.
 const METHOD_HEADER: &str = "x-purge-method";
 
 /// Who may send purge requests.

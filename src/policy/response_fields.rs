@@ -20,6 +20,7 @@ use crate::policy::fold::fold;
 
 /// What a response holds at a pointer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is found on its own")]
 pub struct ResponseValues {
     /// The values. A number with two spellings gives both.
     pub values: Vec<String>,

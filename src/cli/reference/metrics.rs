@@ -168,7 +168,7 @@ mod tests {
     fn closed_labels_are_listed_and_open_ones_explained() {
         let page = page().expect("a page");
         for text in [
-            "`by`: `admin`, `write`",
+            "`by`: `admin`, `request`, `write`",
             "`kind`: `hard`, `soft`",
             "`disposition`: `bypass`, `hit`, `miss`, `revalidated`, `stale`; `reason`; `route`",
             "`redis.deadline`",

@@ -30,16 +30,16 @@ const NONE: &str = "none";
 
 /// Tests the expectations of a file, and reports those that its rules do not meet.
 pub fn check(file: &ConfigFile, config: &mut Config, context: &mut CompileContext) {
-    let list = file.expect.get().map_or(&[][..], |list| &list.0);
-    let Some(last) = list.last() else { return };
-    if list.len() > MAX_EXPECTATIONS {
-        let message = format!("the file has {} expectations", list.len());
+    let expected = file.expect.get().map_or(&[][..], |list| &list.0);
+    let Some(last) = expected.last() else { return };
+    if expected.len() > MAX_EXPECTATIONS {
+        let message = format!("the file has {} expectations", expected.len());
         let builder = DiagnosticBuilder::error(last.span.clone(), message);
         let builder = builder.allowed(format!("at most {MAX_EXPECTATIONS}"));
         return context.report.push(builder.hint("remove some of them"));
     }
     let rules = borrow_rules(config);
-    for located in list {
+    for located in expected {
         Expectation { file: &located.value, span: &located.span, rules: &rules }.check(context);
     }
     config.routes = rules.routes;

@@ -100,7 +100,7 @@ fn purge_requests_need_an_address_or_a_token() {
         ("", "anybody could purge"),
         ("from = []", "anybody could purge"),
         ("from = [\"10.0.0.0/33\"]", "not a network"),
-        ("token = \"short\"", "shorter than 16"),
+        ("token = \"tiny-one\"", "shorter than 16"),
         ("token = \"0123456789abcdef\"\ntoken_header = \"a b\"", "header"),
         ("form = [\"127.0.0.1\"]", "did you mean `from`?"),
     ] {

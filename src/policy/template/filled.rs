@@ -54,7 +54,9 @@ impl FilledTemplate {
         for (at, (part, values)) in self.template.parts.iter().zip(&self.values).enumerate() {
             let field = match part {
                 TemplatePart::Text(text) => {
-                    names.iter_mut().for_each(|name| name.push_str(text));
+                    for name in &mut names {
+                        name.push_str(text);
+                    }
                     continue;
                 }
                 TemplatePart::Field(field) => field,

@@ -75,7 +75,7 @@ async fn a_write_purges_all_that_is_in_a_folder_and_nothing_beside_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_api_purges_folders_that_entries_carry() {
     let scene = Scene::start(REPORTS, app).await;
-    let host = format!("http://{}", scene.sidecar.address);
+    let host = "http://app.test";
     let named = json!({ "under": [format!("{host}/api/v1/reports/")] });
     fill(&scene, &INSIDE).await;
     fill(&scene, &OUTSIDE).await;
@@ -102,7 +102,7 @@ async fn the_admin_api_purges_folders_that_entries_carry() {
 async fn with_folders_any_of_the_first_four_may_be_purged() {
     let rules = format!("[tags]\nfolders = true\n{REPORTS}");
     let scene = Scene::start(&rules, app).await;
-    let host = format!("http://{}", scene.sidecar.address);
+    let host = "http://app.test";
     for (folder, gone) in [("/api/v1/users/", &OUTSIDE[1..2]), ("/other/", &OUTSIDE[3..])] {
         fill(&scene, &OUTSIDE).await;
         let named = json!({ "under": [format!("{host}{folder}")] });
