@@ -47,8 +47,6 @@ pub struct KeyedBody {
     pub canonical: Bytes,
     /// The digest of that, in the key.
     pub digest: [u8; 32],
-    /// What tags read of it, if they do.
-    pub fields: Option<BodyFields>,
 }
 
 /// What is read of a body in order to find a method or a field in it.
@@ -95,28 +93,26 @@ impl KeyedBody {
         } else {
             return Err(Outcome::bypass_with(Reason::AmbiguousBody, "(no JSON)"));
         };
-        let mut body = Self {
-            sent: sent.clone(),
-            digest: Sha256::digest(&canonical).into(),
-            canonical,
-            fields: None,
-        };
-        body.read_tags(route, headers)?;
+        let digest = Sha256::digest(&canonical).into();
+        let body = Self { sent: sent.clone(), digest, canonical };
+        body.check_tags(route, headers)?;
         Ok(body)
     }
 
-    /// Reads what tags need of it.
-    ///
+    /// What the tags of its route read of it, if they read any of it. Made when it is needed: it
+    /// takes many times the memory of the text.
+    #[must_use]
+    pub fn tag_fields(&self, route: &Route, headers: &HeaderMap) -> Option<BodyFields> {
+        tag_pointers(route).next()?;
+        fields_of(headers, &self.canonical)
+    }
+
     /// An entry without a tag would not be purged, so a body of which not every value can be told
     /// has no entry.
-    fn read_tags(&mut self, route: &Route, headers: &HeaderMap) -> Result<(), Outcome> {
-        let fields = route.spec.tags.iter().flat_map(Template::fields);
-        for field in fields {
-            let FieldSource::Body(pointer) = &field.source else { continue };
-            if self.fields.is_none() {
-                self.fields = fields_of(headers, &self.canonical);
-            }
-            let found = self.fields.as_ref().map(|fields| fields.read(pointer));
+    fn check_tags(&self, route: &Route, headers: &HeaderMap) -> Result<(), Outcome> {
+        let fields = self.tag_fields(route, headers);
+        for (field, pointer) in tag_pointers(route) {
+            let found = fields.as_ref().map(|fields| fields.read(pointer));
             let is_told = found.is_some_and(|found| {
                 let is_empty = found.is_missing || found.values.iter().any(String::is_empty);
                 !found.is_unreadable
@@ -129,6 +125,15 @@ impl KeyedBody {
         }
         Ok(())
     }
+}
+
+/// The fields of tags that read the body, with their pointers.
+fn tag_pointers(route: &Route) -> impl Iterator<Item = (&Field, &str)> {
+    let fields = route.spec.tags.iter().flat_map(Template::fields);
+    fields.filter_map(|field| match &field.source {
+        FieldSource::Body(pointer) => Some((&**field, &**pointer)),
+        _ => None,
+    })
 }
 
 fn missing(field: &Field) -> Outcome {

@@ -6,7 +6,6 @@ const HEAD: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
     tenant = { header = \"x-tenant\" }\nother = { header = \"x-other\" }\n\
     token = { auth = \"token\" }\nstart = { auth = \"prefix\", length = 20 }\n\
     wide = { client = \"address\", prefix = \"/24\" }\nnarrow = { client = \"address\" }\n\
-    item = { body = \"/f/id\" }\nfilter = { body = \"/f\" }\n\
     site = { host = true }\npage = { query = \"page\" }\nraw = { cookie = \"s\" }\n\
     whole = { cookie = \"s\", format = \"flask\", secret = \"0123456789abcdef\", \
     max_age = \"1h\" }\nuser = { cookie = \"s\", format = \"flask\", \
@@ -73,12 +72,21 @@ fn what_lets_more_callers_share_is_found() {
 /// may read all.
 #[test]
 fn less_of_a_body_in_the_key_is_wider_only_where_the_key_says_who_may_read() {
-    let reads = |more: &str| format!("methods = [\"POST\"]\nread_only = true\n{more}");
+    let head = "[upstream]\nurl = \"http://127.0.0.1:1\"\n[fields]\n\
+                item = { body = \"/f/id\" }\nfilter = { body = \"/f\" }\n[[routes]]\n\
+                path = \"/a\"\nttl = \"1m\"\nmethods = [\"POST\"]\nread_only = true\n";
+    let of = |route: &str| {
+        let config = Config::parse(&format!("{head}{route}\n"), "proxy.toml", &|_| None);
+        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
+    };
+    let keys = |before: &str, after: &str| -> Vec<&str> {
+        of(after).widened_from(&of(before)).into_iter().map(|widening| widening.key).collect()
+    };
     let by_route = "scope = \"shared\"\nadmit = \"route\"\n";
     for (before, after) in [("body", "filter"), ("body", "item"), ("filter", "item")] {
         let [before, after] = [before, after].map(|name| format!("key = [\"{name}\"]"));
-        assert!(keys(&reads(&before), &reads(&after)).is_empty(), "{before} to {after}");
-        let [before, after] = [before, after].map(|key| reads(&format!("{by_route}{key}")));
+        assert!(keys(&before, &after).is_empty(), "{before} to {after}");
+        let [before, after] = [before, after].map(|key| format!("{by_route}{key}"));
         assert_eq!(keys(&before, &after), ["key"], "{before} to {after}");
         assert!(keys(&after, &before).is_empty(), "{after} to {before}");
     }

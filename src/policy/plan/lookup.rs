@@ -341,7 +341,7 @@ impl Lookup<'_> {
             query: self.request.uri.query().unwrap_or_default(),
             captures: &self.captures,
             client: self.request.client,
-            body: self.body.as_ref().and_then(|body| body.fields.as_ref()),
+            body: None,
             has_body: self.body.is_some(),
             response: AnsweredBody::Awaited,
             now: self.request.now,
@@ -357,14 +357,16 @@ impl Lookup<'_> {
     #[must_use]
     pub fn tags(&self) -> Vec<Tag> {
         let spec = &self.route.spec;
-        let view = self.view();
+        let keyed = self.body.as_ref();
+        let body = keyed.and_then(|body| body.tag_fields(self.route, self.request.headers));
+        let view = FieldView { body: body.as_ref(), ..self.view() };
         let mut tags = Vec::with_capacity(2 * spec.tags.len() + 2);
         for template in &spec.tags {
             template.entry_tags(&view, &mut tags);
         }
         if let Some(captures) = &spec.pattern.bare_captures(&self.captures) {
             // `/items/7.json` shows what is written to as `/items/7`, too.
-            let bare = FieldView { captures, ..self.view() };
+            let bare = FieldView { captures, ..view };
             for template in &spec.tags {
                 template.entry_tags(&bare, &mut tags);
             }

@@ -242,8 +242,8 @@ fn what_may_be_another_method_is_a_write() {
     assert_eq!(verdict(&rules, &query("application/sql", "select _method")), "lookup");
     let overridden = query(JSON, "{}").with("x-http-method-override", "PATCH");
     assert_eq!(verdict(&rules, &overridden), "mutate PATCH");
-    let safe = query(JSON, "{}").with("x-http-method-override", "GET");
-    assert_eq!(verdict(&rules, &safe), "mutate POST");
+    let as_get = query(JSON, "{}").with("x-http-method-override", "GET");
+    assert_eq!(verdict(&rules, &as_get), "mutate POST");
 }
 
 #[test]
