@@ -358,8 +358,8 @@ mod tests {
         let token = Secret::new("0123456789abcdef");
         let header = HeaderName::from_static("x-purge-token");
         let network: Box<[Network]> = ["10.0.0.0/8".parse().expect("a network")].into();
-        let rule = |from: &Box<[Network]>, token: Option<&Secret>| {
-            PurgeRequestRule::new(from.clone(), token, header.clone())
+        let rule = |from: &[Network], token: Option<&Secret>| {
+            PurgeRequestRule::new(from.into(), token, header.clone())
         };
         let (near, far) = (peer("10.1.2.3", false), peer("192.0.2.1", false));
         let by_address = rule(&network, None);
@@ -377,7 +377,7 @@ mod tests {
             assert_eq!(allowed, Err(PurgeRefusal::Address), "{lines:?}");
         }
         let right = headers(&[("x-purge-token", "0123456789abcdef")]);
-        let by_token = rule(&[].into(), Some(&token));
+        let by_token = rule(&[], Some(&token));
         assert_eq!(by_token.allow(&right, &far, &addresses), Ok(()));
         let both = rule(&network, Some(&token));
         assert_eq!(both.allow(&right, &near, &addresses), Ok(()));
