@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 21] = [
+const TABLES: [(&str, &str, &str); 22] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -66,6 +66,12 @@ const TABLES: [(&str, &str, &str); 21] = [
         "[fields]\ntenant = { header = \"x-tenant-id\" }\n\n\
          [[routes]]\npath = \"/api/v1/campaigns/{id}\"\nttl = \"5m\"\nscope = \"shared\"\n\
          key = [\"tenant\"]\ntags = [\"campaigns:{tenant}\", \"campaign:{id}\"]",
+    ),
+    (
+        "SignedInForm",
+        "[[routes]].signed_in",
+        "[[routes]]\npath = \"/{*rest}\"\nttl = \"5m\"\n\
+         signed_in = { cookie = [\"wordpress_logged_in_*\", \"comment_author_*\"] }",
     ),
     (
         "PurgeSection",

@@ -46,6 +46,12 @@ fn a_text_has_a_limit() {
     assert!(diagnostics(&text).to_string().contains("larger than 256KiB"));
 }
 
+/// How long this thread has been computing, whatever else the machine does.
+fn worked() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("it only grows")
+}
+
 #[test]
 fn many_problems_take_little_memory() {
     const BYTES: usize = 250_000;
@@ -68,9 +74,9 @@ fn many_problems_take_little_memory() {
         list("a = \"", "b", "\""),
         list("[listen]\ntrusted_proxies = [", "\"a\",", "]"),
     ] {
-        let began = crate::clock::Clock::system().now();
+        let began = worked();
         let found = diagnostics(&text);
-        let took = crate::clock::Clock::system().now().saturating_duration_since(began);
+        let took = worked().saturating_sub(began);
         let start: String = text.chars().take(30).collect();
         assert!(took < Duration::from_secs(10), "{start}: {took:?}");
         assert!(found.iter().count() <= 101, "{start}: {}", found.iter().count());
