@@ -263,6 +263,8 @@ impl Drop for WaitPlace<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::shares::Queues;
 
