@@ -96,7 +96,8 @@ pub(super) async fn answer(
         Plan::Mutate(method) => {
             // It is read again, for the purge rules.
             drop(reserved);
-            return unrouted::mutate(resources, live, context, parts, forward, method).await;
+            let mutated = unrouted::mutate(resources, live, context, parts, forward, method);
+            return Box::pin(mutated).await;
         }
         Plan::Pass(route, outcome) => {
             key_watch::record_removed(resources, route, &outcome);

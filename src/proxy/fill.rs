@@ -263,7 +263,9 @@ pub(super) async fn run_fill(
     }
     match decide(resources, &request, &origin, leader.is_some(), &mut sender) {
         Ok(decided) => {
-            stream_and_store(resources, request, leader, sender, origin.response, decided).await;
+            let response = origin.response;
+            let storing = stream_and_store(resources, request, leader, sender, response, decided);
+            Box::pin(storing).await;
         }
         Err(reason) => answer_unstored(resources, &request, leader, sender, origin, reason).await,
     }

@@ -14,6 +14,8 @@ use crate::support::{
     Client, Origin, Point, Reply, Request, Response, Scene, eventually, metric, waiting,
 };
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 const WAIT: Duration = Duration::from_secs(30);
 
 const ROUTES: &str = r#"
@@ -170,7 +172,7 @@ async fn what_may_be_another_method_is_a_write() {
     let scene = Scene::start(ROUTES, echo).await;
     let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2000));
     let form = ("content-type", "application/x-www-form-urlencoded");
-    let cases: [(&[(&str, &str)], &str, &str); 6] = [
+    let cases: [(Headers<'_>, &str, &str); 6] = [
         (&[JSON, ("x-http-method-override", "DELETE")], "/search", "{}"),
         (&[JSON], "/search?_method=DELETE", "{}"),
         (&[form], "/search", "q=1&_method=DELETE"),
@@ -198,7 +200,7 @@ async fn what_may_be_another_method_is_a_write() {
 async fn what_is_not_keyed_reaches_the_app_as_it_came() {
     let scene = Scene::start(ROUTES, echo).await;
     let long = "x".repeat(300_000);
-    let cases: [(&[(&str, &str)], &str, &str); 5] = [
+    let cases: [(Headers<'_>, &str, &str); 5] = [
         (&[JSON], "{ \"a\":1,\"a\":2}", "ambiguous body (a member comes twice)"),
         (&[XML], &long, "body too large"),
         (&[XML, ("if-none-match", "\"x\"")], "<a/>", "precondition"),
