@@ -181,28 +181,28 @@ impl Proxy {
         request: Request<Body>,
         pending: &PendingRequest<'_>,
     ) -> ProxyResponse {
-        let resources = &self.resources;
+        let (resources, live) = (&self.resources, &self.live);
         let (mut parts, body) = request.into_parts();
         forward::complete_target(&mut parts.uri);
-        let (version, headers) = (parts.version, &parts.headers);
-        let options = match forward::check_request(&parts.method, &parts.uri, version, headers) {
+        let checked =
+            forward::check_request(&parts.method, &parts.uri, parts.version, &parts.headers);
+        let options = match checked {
             Ok(options) => options,
             Err(bad) => return self.refuse_request(bad),
         };
         let (peer, now) = (client.peer(config), self.clock.wall());
         let is_bare = body.is_empty();
         let connection = &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
-        let context =
-            RequestContext { config, peer, departure: &client.departure, connection, now };
+        let departure = &client.departure;
+        let context = RequestContext { config, peer, departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
-        let plan = context.config.rules.plan(&view);
+        let plan = config.rules.plan(&view);
         pending.set_guest(plan.route());
         // A write that only passes counts, too: another process may cache what it changes.
         let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());
         // Hits do not get here: nothing can come between them and their response.
-        let route = plan.route().map(|route| route.id);
-        let may_give_up = plan.may_give_up(&view);
+        let (route, may_give_up) = (plan.route().map(|route| route.id), plan.may_give_up(&view));
         let observe = || {
             config.cookie_use.observe(&parts.headers);
             pending.set_route(route);
@@ -217,7 +217,6 @@ impl Proxy {
             let passing = shadow::pass_in_shadow(resources, context, parts, body, shadowed);
             return Box::pin(passing).await;
         }
-        let live = &self.live;
         // Steps that ask the origin are boxed, so that hits do not carry their state around.
         match plan {
             Plan::Lookup(lookup) => {

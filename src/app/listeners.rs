@@ -56,8 +56,12 @@ impl BoundListeners {
     /// restarts. With `succeeds` the sockets are those of the process that serves, if there is one.
     pub async fn acquire(config: &Config, succeeds: bool) -> Result<Self, SetupError> {
         let passed = PassedSockets::take()?;
-        let folder = match HandoverFolder::open(&config.server.address.to_string()) {
-            Ok(folder) => Some(folder),
+        // Sidecars with port 0 have different ports, and would meet in one folder.
+        let has_place =
+            succeeds || !matches!(config.server.address, ListenAddress::Tcp(to) if to.port() == 0);
+        let opened = has_place.then(|| HandoverFolder::open(&config.server.address.to_string()));
+        let folder = match opened.transpose() {
+            Ok(folder) => folder,
             Err(error) if succeeds => {
                 let what = "--take-over".to_owned();
                 return Err(SetupError { what, why: error.to_string() });

@@ -39,7 +39,7 @@ pub(super) struct PurgeArgs {
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
     /// The URL of a folder, with the host that clients use: what is below it is purged. The entries
-    /// must carry it: by `under` in [[purges]], or by `folders = true` in [tags]. May be repeated.
+    /// must carry it: by `under` of a purge rule, or by `tags.folders = true`. May be repeated.
     #[arg(long = "under", value_name = "URL")]
     under: Vec<String>,
     /// Everything, in every sidecar that shares the Redis. Asks for confirmation.

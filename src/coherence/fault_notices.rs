@@ -28,9 +28,9 @@ impl FaultNotices {
         self.state.lock().current.clone()
     }
 
-    /// Notes what is wrong. The same at the same server is no news, whatever its words. A call that
-    /// fails while nothing is wrong with the server is so when that comes [`ENOUGH_DOUBTS`] times in
-    /// a row: a process that is short of CPU makes calls fail.
+    /// Notes what is wrong. The same at the same server is no news, whatever its words. That a call
+    /// fails while nothing is wrong with the server counts when it comes [`ENOUGH_DOUBTS`] times
+    /// in a row: a process that is short of CPU makes calls fail.
     pub(super) fn note(&self, found: Result<RedisFault, NothingWrong>) {
         let mut state = self.state.lock();
         let (doubts, fault) = match found {

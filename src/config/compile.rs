@@ -179,9 +179,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         file.credential.get().and_then(|credential| credential::credential(credential, context));
     let response_rules = response_rules(file, context);
     let (fields, jwt) = fields(file, context);
-    let credential =
-        CredentialRule { sessions: fields.sessions(), ..credential.unwrap_or_default() };
-    let credential = Arc::new(credential);
+    let sessions = fields.sessions();
+    let credential = Arc::new(CredentialRule { sessions, ..credential.unwrap_or_default() });
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {
         fields: &fields,

@@ -7,34 +7,34 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri, Version};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 use crate::outcome::{LifetimeSource, Reason};
-use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::fill::fill_lines;
+pub use crate::policy::explain::lines::ExplainLine;
+use crate::policy::explain::lines::{ExplainLines, FRESH_FOR};
+use crate::policy::explain::mutation::explain_mutation;
 use crate::policy::explain::purge_request::purged_names;
+use crate::policy::explain::times::{explain_times, seconds};
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
 use crate::policy::keyed_body::SeenBody;
-use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView, mutation_reason};
+use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::request_directives::RequestDirectives;
 use crate::policy::request_match::MatchVerdict;
-use crate::policy::route::{AdmitRule, Collapse, Route, RouteSpec};
+use crate::policy::route::{AdmitRule, Route};
 use crate::policy::scope::Scope;
 use crate::policy::signed_in::SignedIn;
-use crate::policy::tag::Tag;
 use crate::semantics::forward::{self, ClientPeer};
-use crate::semantics::storability::OriginRule;
-use crate::semantics::ttl::TtlRule;
 
 mod fill;
+mod lines;
+mod mutation;
 mod purge_request;
-
-/// The name of the line on freshness.
-const FRESH_FOR: &str = "fresh for";
+mod times;
 
 /// The end of the year 9999, after which there are no HTTP-dates.
 const LAST_DATE_MS: u64 = 253_402_300_799_000;
@@ -67,15 +67,6 @@ pub struct ParsedRequest {
     /// The same, for routes that have it in their keys.
     body: SeenBody,
     trusted: bool,
-}
-
-/// One line of an explanation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplainLine {
-    /// The subject.
-    pub name: String,
-    /// The statement.
-    pub value: String,
 }
 
 /// An explanation, with its lines in the order of the decisions.
@@ -233,24 +224,6 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
     Explanation { request: format!("{} {}", request.method, request.uri), lines: lines.0 }
 }
 
-#[derive(Default)]
-struct ExplainLines(Vec<ExplainLine>);
-
-impl ExplainLines {
-    fn line(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push(ExplainLine { name: name.into(), value: value.into() });
-    }
-
-    /// A reason with its subject, its meaning and its remedy.
-    fn reason(&mut self, reason: Reason, detail: impl Into<String>) {
-        self.line("reason", detail);
-        self.line("meaning", reason.meaning());
-        if let Some(remedy) = reason.remedy() {
-            self.line("remedy", remedy);
-        }
-    }
-}
-
 /// The routes that have the path of a request that none of them takes.
 fn explain_tried(lines: &mut ExplainLines, rules: &PolicyRules, view: &RequestView<'_>) {
     for (route, verdict) in rules.tried(view) {
@@ -397,78 +370,6 @@ fn explain_directives(lines: &mut ExplainLines, directives: &RequestDirectives) 
     }
 }
 
-fn seconds(duration: Duration) -> String {
-    format!("{}s", duration.as_secs_f64())
-}
-
-/// The `ttl` of a route: `300s`, or `300s for 200, 10s for 404`.
-fn of_statuses(ttl: &TtlRule) -> String {
-    if let Some(plain) = ttl.plain() {
-        return seconds(plain);
-    }
-    let each =
-        |(status, ttl): (StatusCode, Duration)| format!("{} for {}", seconds(ttl), status.as_str());
-    ttl.iter().map(each).collect::<Vec<_>>().join(", ")
-}
-
-/// How long an entry is served. Settings at their default are left out.
-fn explain_times(lines: &mut ExplainLines, spec: &RouteSpec, now: Wall) {
-    let freshness = if spec.ttl.is_empty() {
-        "as the origin says".to_owned()
-    } else {
-        let less = if spec.jitter.is_zero() {
-            String::new()
-        } else {
-            format!(", less a random time of up to {}", seconds(spec.jitter))
-        };
-        let ttl = format!("{}{less}", of_statuses(&spec.ttl));
-        match spec.origin {
-            OriginRule::Respect => format!("as the origin says, else {ttl} (origin = respect)"),
-            OriginRule::Ignore => format!("{ttl}, whatever the origin says (origin = ignore)"),
-        }
-    };
-    lines.line(FRESH_FOR, freshness);
-    if let Some(end) = spec.expires_at {
-        let next = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(end.next(now).0));
-        let stale = if spec.stale_if_error.is_some_and(|window| !window.is_zero()) {
-            "; after it, stale in place of an error alone"
-        } else {
-            ""
-        };
-        lines.line("fresh until", format!("{end} at most, next {next} (expires_at){stale}"));
-    }
-    if let Some(browser) = spec.browser {
-        lines.line("clients are told", browser.explained());
-    }
-    let windows = [
-        (spec.stale_while_revalidate, "while it is refreshed"),
-        (spec.stale_if_error, "in place of an error of the origin"),
-    ];
-    for (window, purpose) in windows {
-        let words = match window {
-            None => continue,
-            Some(Duration::ZERO) => {
-                format!("never {purpose}, where the origin gives no time for it")
-            }
-            Some(window) => {
-                format!("for {} {purpose}, where the origin gives no time for it", seconds(window))
-            }
-        };
-        lines.line("stale", words);
-    }
-    if !spec.early_refresh {
-        lines.line("refresh", "only after it has expired (early_refresh = false)");
-    }
-    if let Some(after) = spec.revalidate_after {
-        let words =
-            format!("the origin has confirmed it to its caller in the last {}", seconds(after));
-        lines.line("served while", words);
-    }
-    if spec.collapse == Collapse::Cluster {
-        lines.line("collapse", "cluster: one fill per key among all sidecars that share the Redis");
-    }
-}
-
 fn scope_in_words<'a>(route: &Route, lookup: &Lookup<'_>) -> &'a str {
     match (route.spec.scope, lookup.credential.is_some()) {
         (Scope::Private, true) => "private: for this credential only",
@@ -498,62 +399,6 @@ fn caller_in_words(route: &Route) -> Option<String> {
             shown(&guests.signed_in)
         )),
         (None, None) => None,
-    }
-}
-
-fn explain_mutation(
-    lines: &mut ExplainLines,
-    rules: &PolicyRules,
-    request: &RequestView<'_>,
-    effective: &Method,
-    data: Option<&str>,
-) {
-    lines.line("X-Cache", "BYPASS");
-    let reason = mutation_reason(request.method, effective);
-    lines.reason(reason, reason.as_str());
-    let kind =
-        request.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);
-    let body = data.and_then(|data| BodyFields::parse(kind, data.as_bytes()));
-    match rules.mutation(request, effective, body.as_ref()) {
-        Err(header) => lines.line(
-            "refused",
-            format!("400: {header} must occur once, and must not be named in Connection"),
-        ),
-        Ok(mutation) => {
-            let waits = |tag: &&Tag| mutation.until_response.contains(tag);
-            for tag in mutation.tags.iter().filter(|tag| !waits(tag)) {
-                lines.line("purges", tag.shown());
-            }
-            for rule in rules.purges.iter().filter(|rule| mutation.rules.contains(&rule.line)) {
-                for tag in rule.tags.iter().filter(|tag| tag.reads_response()) {
-                    lines.line("purges, by the response", tag.as_str());
-                }
-            }
-            for tag in mutation.tags.iter().filter(waits) {
-                lines.line("purges, if the response cannot be read", tag.shown());
-            }
-            for field in &mutation.missing {
-                let families = "cannot be read, so that the families of its tags are purged";
-                lines.line("missing", format!("field {field} {families}"));
-            }
-            for field in &mutation.too_many {
-                let families = "has too many values, so that the families of its tags are purged";
-                lines.line("too many", format!("field {field} {families}"));
-            }
-            let callers = rules.caller_purges(request.headers, None);
-            for tag in &callers {
-                lines.line("purges, if the response sets a cookie that counts", tag.shown());
-            }
-            for line in &mutation.rules {
-                lines.line("rule", format!("at line {line}"));
-            }
-            for line in &mutation.excluded_by {
-                lines.line("rule", format!("not the one at line {line}, by its `except`"));
-            }
-            if !mutation.covered {
-                lines.line("rule", "none: only its own URI is purged");
-            }
-        }
     }
 }
 

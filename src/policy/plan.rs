@@ -33,6 +33,7 @@ mod fill_constants;
 mod fill_request;
 mod guests;
 mod key_parts;
+mod keyed_fields;
 mod lookup;
 mod mutation;
 mod request_headers;

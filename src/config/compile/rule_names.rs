@@ -42,6 +42,10 @@ pub(super) const PATH_FORM: Option<&str> =
 /// The name of the built-in field; a declared field or a capture of this name hides it.
 const CALLER: &str = "caller";
 
+/// What to do about a name that is no field.
+const UNKNOWN_FIELD: &str = "define it in [fields], as in { header = \"x-name\" }, or capture it \
+                             in the path as {name}";
+
 /// What a field that is read from the response begins with. A JSON pointer follows.
 const RESPONSE: &str = "response:";
 
@@ -205,70 +209,69 @@ impl<'a> RuleNames<'a> {
             context.report.push(builder);
             return None;
         }
-        let builder =
-            match self.fields.lookup(name) {
-                FieldLookup::Found(field) => match &field.source {
-                    FieldSource::Body(_) if self.bodies == BodyUse::None => {
-                        let message =
-                            format!("{shown} comes from the body, which this route does not read");
-                        DiagnosticBuilder::error(at(), message).hint(
-                            "take it from the path, the query, a header or a cookie; or let the \
-                             route answer POST, with methods = [\"POST\"] and read_only = true",
-                        )
-                    }
-                    FieldSource::Body(pointer)
-                        if self.bodies == BodyUse::Key
-                            && pointer.split('/').any(|it| it == "*") =>
-                    {
-                        let message = format!("{shown} has several values, and a key has one");
-                        DiagnosticBuilder::error(at(), message)
-                            .hint("name one member, as in { body = \"/filter/id\" }")
-                    }
-                    FieldSource::Path(capture)
-                        if self.pattern.is_some()
-                            && !self.captures.iter().any(|own| *own.name == **capture) =>
-                    {
-                        DiagnosticBuilder::error(
-                            at(),
-                            format!(
-                                "{shown} comes from the capture \
-                        `{capture}`, which this path does not have"
-                            ),
-                        )
-                        .hint(format!("add {{{capture}}} to the path"))
-                    }
-                    _ => return Some(field),
-                },
-                // The path or [fields] has errors, so the name may be defined there.
-                FieldLookup::Lost => return None,
-                FieldLookup::Unknown
-                    if self.pattern.is_none()
-                        && self.path.is_none_or(|path| path.as_str().contains(name)) =>
-                {
-                    return None;
-                }
-                FieldLookup::Unknown if name == CALLER => {
-                    return Some(Arc::new(Field::new(CALLER, FieldSource::Caller)));
-                }
-                FieldLookup::Unknown => {
-                    let known: Vec<&str> = self
-                        .fields
-                        .names()
-                        .chain(self.captures.iter().map(|capture| &*capture.name))
-                        .collect();
-                    let near = nearest(name, &known).filter(|_| !hidden);
-                    let hint = near.map_or_else(
-                    || "define it in [fields], as in { header = \"x-name\" }, or capture it in \
-                        the path as {name}".to_owned(),
+        let builder = match self.fields.lookup(name) {
+            FieldLookup::Found(field) => match self.unfit(&field, &shown) {
+                None => return Some(field),
+                Some((message, hint)) => DiagnosticBuilder::error(at(), message).hint(hint),
+            },
+            // The path or [fields] has errors, so the name may be defined there.
+            FieldLookup::Lost => return None,
+            FieldLookup::Unknown
+                if self.pattern.is_none()
+                    && self.path.is_none_or(|path| path.as_str().contains(name)) =>
+            {
+                return None;
+            }
+            FieldLookup::Unknown if name == CALLER => {
+                return Some(Arc::new(Field::new(CALLER, FieldSource::Caller)));
+            }
+            FieldLookup::Unknown => {
+                let captures = self.captures.iter().map(|capture| &*capture.name);
+                let known: Vec<&str> = self.fields.names().chain(captures).collect();
+                let near = nearest(name, &known).filter(|_| !hidden);
+                let hint = near.map_or_else(
+                    || UNKNOWN_FIELD.to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                    let builder = DiagnosticBuilder::error(at(), format!("{shown} is not a field"))
-                        .hint(hint);
-                    if known.is_empty() { builder } else { builder.allowed(known.join(", ")) }
-                }
-            };
+                let message = format!("{shown} is not a field");
+                let builder = DiagnosticBuilder::error(at(), message).hint(hint);
+                if known.is_empty() { builder } else { builder.allowed(known.join(", ")) }
+            }
+        };
         context.report.push(builder);
         None
+    }
+
+    /// Why a declared field cannot be used here, and what to do instead.
+    fn unfit(&self, field: &Field, shown: &str) -> Option<(String, String)> {
+        match &field.source {
+            FieldSource::Body(_) if self.bodies == BodyUse::None => Some((
+                format!("{shown} comes from the body, which this route does not read"),
+                "take it from the path, the query, a header or a cookie; or let the route answer \
+                 POST, with methods = [\"POST\"] and read_only = true"
+                    .to_owned(),
+            )),
+            FieldSource::Body(pointer)
+                if self.bodies == BodyUse::Key && pointer.split('/').any(|it| it == "*") =>
+            {
+                Some((
+                    format!("{shown} has several values, and a key has one"),
+                    "name one member, as in { body = \"/filter/id\" }".to_owned(),
+                ))
+            }
+            FieldSource::Path(capture)
+                if self.pattern.is_some()
+                    && !self.captures.iter().any(|own| *own.name == **capture) =>
+            {
+                Some((
+                    format!(
+                        "{shown} comes from the capture `{capture}`, which this path does not have"
+                    ),
+                    format!("add {{{capture}}} to the path"),
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// Compiles the templates of a list. Reports all unknown fields of a template, not only the

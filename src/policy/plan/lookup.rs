@@ -11,19 +11,20 @@ use smallvec::SmallVec;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
-use crate::policy::field::{AnsweredBody, Field, FieldError, FieldSource, FieldView};
-use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
+use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
+use crate::policy::jwt::RequestTokens;
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::keyed_body::{KeyedBody, SeenBody};
 use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
 };
+use crate::policy::plan::keyed_fields::add_fields;
 use crate::policy::plan::request_headers::removed_by_connection;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::request_target::AmbiguousQuery;
 use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
 use crate::policy::scope::Scope;
-use crate::policy::session::{IdentityPart, RouteSessions, SessionFault};
+use crate::policy::session::{IdentityPart, RouteSessions};
 use crate::policy::share::CallerDraw;
 use crate::policy::tag::Tag;
 use crate::policy::template::FilledTemplate;
@@ -74,11 +75,7 @@ impl PolicyRules {
     ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, request, body.is_some())?;
         let sessions = route.sessions(request.headers, &self.hasher, request.now);
-        if let Some(share) = route.spec.share
-            && !share.has(self.draw(request, &sessions))
-        {
-            return Err(Outcome::bypass(Reason::NotInShare));
-        }
+        self.refuse_outside_share(route, request, &sessions)?;
         let host = self.host(request.uri, request.headers);
         let query = route.spec.query.keyed(request.uri.query());
         let query = query.map_err(|AmbiguousQuery| Outcome::bypass(Reason::AmbiguousQuery))?;
@@ -125,14 +122,7 @@ impl PolicyRules {
         if route.is_for_guests() {
             key.part(KeyPart::Guest, b"");
         }
-        for (name, value) in &headers.implicit {
-            key.part(KeyPart::Header, name.as_str().as_bytes());
-            key.part(KeyPart::HeaderValue, value);
-        }
-        if key.len() > self.max_key {
-            return Err(Outcome::bypass(Reason::KeyTooLong));
-        }
-        let key = key.finish();
+        let key = self.finished(key, &headers)?;
         Ok(Lookup {
             route,
             captures,
@@ -153,10 +143,29 @@ impl PolicyRules {
         })
     }
 
-    /// What the caller of a request has drawn, for `share`.
-    fn draw(&self, request: &RequestView<'_>, sessions: &RouteSessions<'_>) -> CallerDraw {
+    /// The key, with the headers that are always in it.
+    fn finished(&self, mut key: KeyWriter, headers: &KeyedHeaders<'_>) -> Result<Key, Outcome> {
+        for (name, value) in &headers.implicit {
+            key.part(KeyPart::Header, name.as_str().as_bytes());
+            key.part(KeyPart::HeaderValue, value);
+        }
+        if key.len() > self.max_key {
+            return Err(Outcome::bypass(Reason::KeyTooLong));
+        }
+        Ok(key.finish())
+    }
+
+    /// Passes the requests of callers whom `share` leaves out.
+    fn refuse_outside_share(
+        &self,
+        route: &Route,
+        request: &RequestView<'_>,
+        sessions: &RouteSessions<'_>,
+    ) -> Result<(), Outcome> {
+        let Some(share) = route.spec.share else { return Ok(()) };
         let (rule, hasher) = (&self.credential, &self.hasher);
-        CallerDraw::of(request.headers, request.client, rule, sessions, hasher)
+        let draw = CallerDraw::of(request.headers, request.client, rule, sessions, hasher);
+        if share.has(draw) { Ok(()) } else { Err(Outcome::bypass(Reason::NotInShare)) }
     }
 
     /// Adds to the key what the scope requires of the client.
@@ -388,11 +397,13 @@ impl Lookup<'_> {
         if !self.route.reads_response {
             return Vec::new();
         }
-        let view = self.view();
+        let keyed = self.body.as_ref();
+        let body = keyed.and_then(|body| body.tag_fields(self.route, self.request.headers));
+        let view = FieldView { body: body.as_ref(), ..self.view() };
         let mut filled: Vec<FilledTemplate> =
             spec.tags.iter().filter_map(|template| template.filled(&view)).collect();
         if let Some(captures) = &spec.pattern.bare_captures(&self.captures) {
-            let bare = FieldView { captures, ..self.view() };
+            let bare = FieldView { captures, ..view };
             filled.extend(spec.tags.iter().filter_map(|template| template.filled(&bare)));
         }
         filled
@@ -445,91 +456,4 @@ fn refuse_unkeyable(
         return Err(Outcome::bypass(reason));
     }
     Ok(())
-}
-
-/// Which part of a key holds the value of a field. Of a claim, `"1"` and `1` are two.
-fn value_part(field: &Field, tokens: &RequestTokens) -> KeyPart {
-    let FieldSource::Jwt(claim) = &field.source else { return KeyPart::Value };
-    match tokens.claim(claim) {
-        Ok(Some(value)) if !value.is_string => KeyPart::JsonValue,
-        _ => KeyPart::Value,
-    }
-}
-
-/// Adds the fields of the route to the key.
-fn add_fields(
-    route: &Route,
-    sessions: &RouteSessions<'_>,
-    view: &FieldView<'_>,
-    body: Option<&KeyedBody>,
-    key: &mut KeyWriter,
-) -> Result<(), Outcome> {
-    for field in &route.fields {
-        if let FieldSource::Body(pointer) = &field.source {
-            // The body as a whole is in the key; a GET has none.
-            if body.is_some() || pointer.is_empty() || field.is_optional {
-                continue;
-            }
-        }
-        let value = keyed_value(field, sessions, view);
-        let value = value.map_err(|error| field_outcome(field, error))?;
-        key.part(KeyPart::Field, field.name.as_bytes());
-        match value {
-            Some(value) => key.part(value_part(field, view.tokens), &value),
-            None => key.part(KeyPart::FieldAbsent, b""),
-        }
-    }
-    if let Some(body) = body {
-        key.part(KeyPart::Body, &body.digest);
-    }
-    if route.is_due_for_renewal(sessions, view.now) {
-        return Err(Outcome::bypass(Reason::SessionRenewal));
-    }
-    Ok(())
-}
-
-/// The value of a field in the key.
-fn keyed_value<'a>(
-    field: &Field,
-    sessions: &'a RouteSessions<'_>,
-    view: &FieldView<'a>,
-) -> Result<Option<Cow<'a, [u8]>>, FieldError> {
-    let FieldSource::Session(rule) = &field.source else { return field.value(view) };
-    match sessions.get(rule).and_then(|session| session.keyed()) {
-        Ok(value) => Ok(Some(Cow::Borrowed(value))),
-        Err(fault) => field.absent_or(fault.into()),
-    }
-}
-
-fn field_outcome(field: &Field, error: FieldError) -> Outcome {
-    match (error, &field.source) {
-        (FieldError::Token(TokenFault::KeysUnavailable), _) => {
-            Outcome::bypass(Reason::TokenKeysUnavailable)
-        }
-        // SECURITY: why it is not, and nothing of the token.
-        (FieldError::Token(fault), _) => {
-            let subject = format!("{}: {}", field.name, fault.as_str());
-            Outcome::bypass_with(Reason::UnverifiedToken, subject)
-        }
-        (FieldError::Ambiguous, FieldSource::Jwt(claim)) => match &claim.place {
-            TokenPlace::Cookie(name) => Outcome::bypass_with(Reason::AmbiguousCookie, &**name),
-            TokenPlace::Authorization => {
-                Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
-            }
-        },
-        (FieldError::Session(SessionFault::Repeated), FieldSource::Session(rule)) => {
-            Outcome::bypass_with(Reason::AmbiguousCookie, &*rule.settings.cookie)
-        }
-        (FieldError::Session(fault), _) if fault != SessionFault::Absent => {
-            let subject = format!("{} ({})", field.name, fault.as_str());
-            Outcome::bypass_with(Reason::MissingField, subject)
-        }
-        (FieldError::Missing | FieldError::Session(_), _) => {
-            Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name))
-        }
-        (FieldError::Ambiguous, FieldSource::Cookie(name)) => {
-            Outcome::bypass_with(Reason::AmbiguousCookie, &**name)
-        }
-        (FieldError::Ambiguous, _) => Outcome::bypass(Reason::AmbiguousQuery),
-    }
 }

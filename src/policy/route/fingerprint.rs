@@ -18,12 +18,7 @@ impl RouteSpec {
         fronts: Fronts,
         response_rules: &ResponseRules,
     ) -> [u8; 8] {
-        #[allow(
-            deprecated,
-            reason = "the std SipHash with fixed keys is stable across processes, which \
-                DefaultHasher does not promise"
-        )]
-        let mut hasher = std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348);
+        let mut hasher = hasher();
         // Destructured exhaustively, so that a new setting cannot be forgotten here.
         let Self {
             line: _,
@@ -80,20 +75,29 @@ impl RouteSpec {
         );
         let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
         (pattern.as_str(), scope, rules, times).hash(&mut hasher);
-        let folders = folders.of_pattern(pattern);
-        if !folders.is_empty() {
-            format!("{folders:?}").hash(&mut hasher);
-        }
         tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
-        if let Some(end) = expires_at {
-            format!("{end:?}").hash(&mut hasher);
-        }
-        if !conditions.is_empty() {
-            format!("{:?}", conditions.conditions().collect::<Vec<_>>()).hash(&mut hasher);
-        }
-        if signed_in.is_some() || guest_of.is_some() {
-            format!("{:?}", (signed_in, guest_of)).hash(&mut hasher);
+        // What most routes do not have adds nothing to their fingerprints.
+        let folders = folders.of_pattern(pattern);
+        let conditions: Vec<_> = conditions.conditions().collect();
+        for (is_there, shown) in [
+            (!folders.is_empty(), format!("{folders:?}")),
+            (expires_at.is_some(), format!("{expires_at:?}")),
+            (!conditions.is_empty(), format!("{conditions:?}")),
+            (signed_in.is_some() || guest_of.is_some(), format!("{:?}", (signed_in, guest_of))),
+        ] {
+            if is_there {
+                shown.hash(&mut hasher);
+            }
         }
         hasher.finish().to_be_bytes()
     }
+}
+
+#[allow(
+    deprecated,
+    reason = "the std SipHash with fixed keys is stable across processes, which DefaultHasher does \
+        not promise"
+)]
+fn hasher() -> std::hash::SipHasher {
+    std::hash::SipHasher::new_with_keys(0x5349_4445, 0x4341_4348)
 }

@@ -3,10 +3,8 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{self, HeaderMap, HeaderName};
-use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
@@ -18,8 +16,11 @@ use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
 
-/// How many headers a route learns from `Vary`.
-pub(crate) const MAX_LEARNED: usize = 8;
+pub use learned::LearnOutcome;
+use learned::LearnedHeaders;
+pub(crate) use learned::MAX_LEARNED;
+
+mod learned;
 
 /// How the cache treats a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -438,17 +439,6 @@ fn read_once(
     read.into()
 }
 
-/// Whether a header that the origin names in `Vary` is in the key from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LearnOutcome {
-    /// It is.
-    Known,
-    /// The route has learned [`MAX_LEARNED`] others: requests with it pass.
-    Full,
-    /// Nobody vouches for what a client says in it: requests with it pass.
-    Unvouched,
-}
-
 /// What the roles of headers depend on for one request, from its lookup to the end of its fill:
 /// what the route learns meanwhile counts for later requests.
 #[derive(Clone, Debug)]
@@ -473,33 +463,4 @@ impl RoleContext {
 
 fn is_from_trusted(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-forwarded-") && FROM_TRUSTED.contains(&name.as_str())
-}
-
-/// Headers that the origin has named in `Vary` although the cache had withheld them.
-///
-/// Bounded: a response decides their names, but every name makes the key longer and sharing rarer.
-#[derive(Debug, Default)]
-struct LearnedHeaders {
-    any: AtomicBool,
-    names: Mutex<Arc<[HeaderName]>>,
-}
-
-impl LearnedHeaders {
-    /// Without a lock while nothing has been learned.
-    fn snapshot(&self) -> Option<Arc<[HeaderName]>> {
-        self.any.load(Ordering::Acquire).then(|| Arc::clone(&self.names.lock()))
-    }
-
-    fn learn(&self, name: &HeaderName) -> LearnOutcome {
-        let mut names = self.names.lock();
-        if names.contains(name) {
-            return LearnOutcome::Known;
-        }
-        if names.len() == MAX_LEARNED {
-            return LearnOutcome::Full;
-        }
-        *names = names.iter().chain([name]).cloned().collect();
-        self.any.store(true, Ordering::Release);
-        LearnOutcome::Known
-    }
 }

@@ -191,7 +191,8 @@ async fn app_behind_https_is_reached_when_its_authority_is_trusted() {
         let reply = client.send(method, path, &[], "").await;
         assert_eq!((reply.status, reply.text(), reply.cache()), (200, path, cache));
     }
-    let stranger = start(&Certificates::new()).await;
+    let strangers = Certificates::new();
+    let stranger = start(&strangers).await;
     assert_eq!(
         Client::new(stranger.address).get("/v/a", &[]).await.status,
         502,
