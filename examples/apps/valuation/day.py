@@ -3,9 +3,10 @@
 TITLE = "Flask in Compose: callers with keys, and a POST that is a read"
 PROGRAM = "app.py"
 WRONG = {
-    "partners share": [('ttl  = "1h"', 'ttl  = "1h"\nscope = "shared"\nadmit = "route"'),
-                       ('credential.headers', 'defaults.pass_headers')],
-    "no purges": [('path   = "/api/{*rest}"', 'path   = "/other"')],
+    "partners share": [('"prices"] }', '"prices"], scope = "shared", admit = "route", '
+                                       'pass_headers = ["x-api-key"] }'),
+                       ('credential.headers', '# credential.headers')],
+    "no purges": [('[[purges]]\npath = "/api/{*rest}"', '[[purges]]\npath = "/other"')],
 }
 KEYS = {"bank": "key-of-the-bank-0001", "broker": "key-of-the-broker-02"}
 
