@@ -55,7 +55,7 @@ fn uncached(snapshot: UncachedSnapshot, rules: &PolicyRules, file: &dyn ReloadHa
     let UncachedSnapshot { mut templates, totals } = snapshot;
     let held = templates.len();
     // What has got a route since is none of this any more.
-    templates.retain(|one| rules.routes.find(&example(&one.segments)).is_none());
+    templates.retain(|one| !rules.routes.have_path(&example(&one.segments)));
     templates.sort_by_key(|one| {
         let facts = &one.facts;
         Reverse((facts.micros, facts.requests, Reverse(shown(&one.segments))))

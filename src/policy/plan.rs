@@ -179,7 +179,7 @@ impl PolicyRules {
     /// belongs to a route; the request passes untouched either way.
     fn doubt(&self, raw: &str) -> Reason {
         let readings = request_target::readings(raw);
-        let near = readings.iter().any(|path| self.routes.find(path).is_some());
+        let near = readings.iter().any(|path| self.routes.have_path(path));
         if near { Reason::AmbiguousPath } else { Reason::NoRoute }
     }
 

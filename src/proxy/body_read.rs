@@ -68,6 +68,7 @@ pub(super) async fn answer(
     let route = plan.route().map(|route| route.id);
     config.cookie_use.observe(&parts.headers);
     pending.set_route(route);
+    pending.set_guest(plan.route());
     if plan.may_give_up(&view) {
         context.departure.set_expendable();
     }

@@ -6,20 +6,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::{FromToml, Located, TomlList, TomlReader, TomlString};
-
-/// A text, or a list of them.
-pub struct TextsForm(pub Vec<Located<TomlString>>);
-
-impl FromToml for TextsForm {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
-        if matches!(value.get_ref(), DeValue::Array(_)) {
-            return TomlList::read(value, reader).map(|list| Self(list.0));
-        }
-        let text = TomlString::read(value, reader)?;
-        Some(Self(vec![Located { span: value.span(), value: text }]))
-    }
-}
+use super::{FromToml, Located, TextsForm, TomlReader};
 
 /// A table whose keys are names in requests, and whose values are texts.
 pub struct ValueTable(pub Vec<(Located<String>, Located<TextsForm>)>);

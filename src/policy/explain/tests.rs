@@ -7,20 +7,11 @@ use crate::policy::plan::FillConstants;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
 
-/// Explains a GET on a route with these keys. `before` is inserted above the route.
-fn explain_get(before: &str, keys: &str) -> Vec<ExplainLine> {
-    explain_get_with(before, keys, Vec::new())
-}
-
-/// The same, with headers in the request.
-fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) -> Vec<ExplainLine> {
-    let text = format!(
-        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \
-        \"/a\"\n{keys}\n"
-    );
-    let config = Config::parse(&text, "proxy.toml", &|_| None)
+/// The rules of a file.
+fn rules_of(text: &str) -> PolicyRules {
+    let config = Config::parse(text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
-    let rules = PolicyRules {
+    PolicyRules {
         origin: None,
         routes: config.routes,
         purges: config.purges,
@@ -34,7 +25,21 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
         tokens: None,
         purge_requests: config.purge_requests,
         host_key: config.host_key,
-    };
+    }
+}
+
+/// Explains a GET on a route with these keys. `before` is inserted above the route.
+fn explain_get(before: &str, keys: &str) -> Vec<ExplainLine> {
+    explain_get_with(before, keys, Vec::new())
+}
+
+/// The same, with headers in the request.
+fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) -> Vec<ExplainLine> {
+    let text = format!(
+        "[upstream]\nurl = \"http://127.0.0.1:8000\"\n{before}\n[[routes]]\npath = \
+        \"/a\"\n{keys}\n"
+    );
+    let rules = rules_of(&text);
     let question = ExplainRequest {
         method: "get".into(),
         target: "/a".into(),
@@ -221,23 +226,7 @@ fn purge_requests_and_tags_of_responses_are_told() {
                 [purge_requests]\nfrom = [\"10.0.0.1\"]\n\
                 [[routes]]\npath = \"/a/{id}\"\nttl = \"5m\"\ntags = [\"a:{response:/*/id}\"]\n\
                 [[purges]]\npath = \"/a\"\ntags = [\"a:{response:/id}\"]\n";
-    let config = Config::parse(text, "proxy.toml", &|_| None)
-        .unwrap_or_else(|problems| panic!("{problems}"));
-    let rules = PolicyRules {
-        origin: None,
-        routes: config.routes,
-        purges: config.purges,
-        credential: config.credential,
-        client_address: ClientAddressRule::default(),
-        hasher: Hasher::default(),
-        max_key: 4096,
-        upgrades: Upgrades::default(),
-        fill: FillConstants::default(),
-        tokens: None,
-        purge_requests: config.purge_requests,
-        max_read_body: 65_536,
-        host_key: config.host_key,
-    };
+    let rules = rules_of(text);
     let shown = |method: &str, target: &str, headers: &[(&str, &str)]| {
         let question = ExplainRequest {
             method: method.into(),

@@ -2,7 +2,8 @@
 //! and SEARCH on a route that lists the method and says `read_only = true`.
 //!
 //! Invariants:
-//! - What such a route does not list is as it would be without the route.
+//! - What such a route does not list, and what does not meet its `match` without a doubt, is as it
+//!   would be without the route.
 //! - A request that the origin may take for another method is a write. That is one that names a
 //!   method in its head or its body, and a POST of whose body nobody can tell.
 //! - The origin gets on a fill the body that the key was made of, and nothing else of what came: in
@@ -19,6 +20,7 @@ use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::plan::write_methods::WriteMethods;
 use crate::policy::purge_rule::{self, PurgeRule};
 use crate::policy::request_target;
+use crate::policy::route::ChosenRoute;
 
 impl PolicyRules {
     /// What to do with a request that is neither a GET nor a HEAD, if a route answers it from its
@@ -30,7 +32,8 @@ impl PolicyRules {
         let raw = request.uri.path();
         let normal = request_target::kept_path(raw)?;
         let path = normal.path;
-        let (route, captures) = self.routes.find(&path)?;
+        // SECURITY: what does not meet the conditions of the route, or may not, is no read of it.
+        let ChosenRoute::Taken(route, captures) = self.choose(&path, request) else { return None };
         let is_kept = !normal.has_escaped_slash || self.keeps_escaped_slash(route, raw);
         if !route.spec.keys_body_of(request.method) || !is_kept {
             return None;
@@ -39,6 +42,7 @@ impl PolicyRules {
             // A write as without the route; a safe method passes.
             return None;
         }
+        let route = self.policy_of(route, request.headers);
         let head = WriteMethods::of_head(request, request.method, false);
         if !head.is_only(request.method) {
             return Some(Plan::Mutate(named_write(&head, request.method)));
@@ -80,7 +84,7 @@ impl PolicyRules {
     #[must_use]
     pub fn write_in_place_of_read(&self, request: &RequestView<'_>) -> Option<&'static str> {
         let normal = request_target::kept_path(request.uri.path())?;
-        let (route, _) = self.routes.find(&normal.path)?;
+        let ChosenRoute::Taken(route, _) = self.choose(&normal.path, request) else { return None };
         if !route.spec.keys_body_of(request.method) {
             return None;
         }

@@ -274,7 +274,7 @@ impl PolicyRules {
             && mutation.excluded_by.is_empty()
             && request_target::readings(request.uri.path())
                 .iter()
-                .any(|path| self.routes.find(path).is_some());
+                .any(|path| self.routes.have_path(path));
         mutation.tags.sort();
         mutation.tags.dedup();
         mutation.add_until_response();

@@ -7,7 +7,7 @@ impl PolicyRules {
     /// Whether a route or a purge rule has this path, by any reading of it.
     #[must_use]
     pub fn has_path(&self, path: &str) -> bool {
-        request_target::readings(path).iter().any(|path| self.routes.find(path).is_some())
+        request_target::readings(path).iter().any(|path| self.routes.have_path(path))
             || request_target::write_readings(path)
                 .iter()
                 .any(|path| self.purges.iter().any(|rule| rule.captures_of(path).is_some()))

@@ -140,12 +140,11 @@ impl Routes {
         ChosenRoute::Unmet
     }
 
-    /// The route that is tried first for a path in normal form, whatever its conditions, with its
-    /// captures.
+    /// Whether a route has this path in normal form, whatever its conditions. Which one takes a
+    /// request is for [`Routes::choose`] alone.
     #[must_use]
-    pub fn find(&self, path: &str) -> Option<(&Arc<Route>, Captures)> {
-        let lead = self.lead(path)?;
-        Some((&self.list[lead], self.captures(lead, path)?))
+    pub fn have_path(&self, path: &str) -> bool {
+        self.lead(path).is_some_and(|lead| self.captures(lead, path).is_some())
     }
 
     /// All routes that may take a request for a path in normal form, in the order in which they are

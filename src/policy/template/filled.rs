@@ -34,6 +34,8 @@ impl Template {
                 FieldSource::Caller => {
                     Some(view.caller_names().into_iter().map(String::into_bytes).collect())
                 }
+                // Each way to write a number, as in `Template::entry_tags`.
+                FieldSource::Body(_) => Some(field.every_value(view)?),
                 // A request that lacks a field of a tag has no entry.
                 _ => Some(vec![field.value(view).ok()?.unwrap_or_default().into_owned()]),
             },

@@ -406,3 +406,101 @@ async fn explain_tells_of_a_body_and_finds_what_is_stored() {
     let answer = explain("application/json", "{\"a\":1,\"A\":1}").await;
     assert!(answer["lines"].to_string().contains("a member comes twice"), "{answer}");
 }
+
+/// 1054. A POST that does not meet the `match` of its route, or may not, was answered from the cache
+///       all the same: the write was lost.
+#[tokio::test]
+async fn r1054_a_post_that_its_route_does_not_match_is_a_write() {
+    let rules = r#"
+[[routes]]
+path      = "/index.php"
+match     = { query.action = "list" }
+ttl       = "5m"
+scope     = "public"
+methods   = ["GET", "POST"]
+read_only = true
+key       = ["body"]
+"#;
+    let origin = Origin::start(|_| Response::ok("x"));
+    let flow = Flow::start(origin.address, rules).await;
+    let send =
+        async |query: &str| flow.send("POST", &format!("/index.php?{query}"), &[JSON], "{}").await;
+    assert_cache(&send("action=list").await, "MISS", "a read");
+    assert_cache(&send("action=list").await, "HIT", "a read");
+    for query in ["action=save", "", "action=list&action=save", "%61ction=list", "action[]=list"] {
+        for turn in 1..=2 {
+            let before = origin.count("POST", "/index.php");
+            assert_cache(&send(query).await, "BYPASS", query);
+            assert_eq!(origin.count("POST", "/index.php"), before + 1, "{query}, {turn}");
+        }
+        assert_cache(&send("action=list").await, "MISS", "writes purge their path");
+    }
+}
+
+/// 1055. Guests got no shared entry where the body is in the key.
+#[tokio::test]
+async fn r1055_guests_share_reads_by_post_and_others_do_not() {
+    let rules = r#"
+[[routes]]
+path      = "/search"
+ttl       = "5m"
+methods   = ["POST"]
+read_only = true
+key       = ["body"]
+signed_in = { cookie = "in_*" }
+"#;
+    let scene = Scene::start(rules, |request| {
+        Response::ok(request.header("cookie").unwrap_or_else(|| "nobody".to_owned()))
+    })
+    .await;
+    let send = async |fields: &[(&str, &str)]| {
+        scene.send("POST", "/search", &[&[JSON], fields].concat(), "{}").await
+    };
+    for (cookie, cache, body) in [
+        ("sid=1", "MISS", "nobody"),
+        ("sid=2", "HIT", "nobody"),
+        ("in_1=a", "MISS", "in_1=a"),
+        ("in_1=b", "MISS", "in_1=b"),
+        ("in_1=a", "HIT", "in_1=a"),
+    ] {
+        let reply = send(&[("cookie", cookie)]).await;
+        assert_cache(&reply, cache, cookie);
+        assert_eq!(text(&reply), body, "{cookie}");
+    }
+    let reply = send(&[("cookie", "sid=1"), ("x-csrf-token", "t")]).await;
+    assert_cache(&reply, "MISS", "who has a token is no guest");
+}
+
+/// 1056. A tag of a number in the body and of a value in the response had one way to write the
+///       number: a write that wrote it in another way purged nothing.
+#[tokio::test]
+async fn r1056_a_tag_of_the_body_and_the_response_has_each_way_to_write_a_number() {
+    let rules = r#"
+[fields]
+id = { body = "/id" }
+
+[[routes]]
+path      = "/pick"
+ttl       = "5m"
+scope     = "public"
+methods   = ["POST"]
+read_only = true
+key       = ["id"]
+tags      = ["picked:{id}:{response:/name}"]
+
+[[purges]]
+path = "/write"
+tags = ["picked:{id}:{response:/name}"]
+"#;
+    let scene = Scene::start(rules, |_| {
+        Response::ok("{\"name\":\"a\"}").header("content-type", "application/json")
+    })
+    .await;
+    for (read, write) in [("1e2", "100"), ("100", "1e2"), ("100.0", "100"), ("7", "7")] {
+        let body = format!("{{\"id\":{read}}}");
+        assert_cache(&post(&scene, "/pick", &body).await, "MISS", read);
+        assert_cache(&post(&scene, "/pick", &body).await, "HIT", read);
+        post(&scene, "/write", &format!("{{\"id\":{write}}}")).await;
+        assert_cache(&post(&scene, "/pick", &body).await, "MISS", &format!("{read}, {write}"));
+    }
+}
