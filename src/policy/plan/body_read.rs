@@ -5,7 +5,8 @@
 //! - What such a route does not list, and what does not meet its `match` without a doubt, is as it
 //!   would be without the route.
 //! - A request that the origin may take for another method is a write. That is one that names a
-//!   method in its head or its body, and a POST of whose body nobody can tell.
+//!   method in its head or its body, and a POST of whose body nobody can tell. So is one whose body
+//!   has another value of what `match` asks for.
 //! - The origin gets on a fill the body that the key was made of, and nothing else of what came: in
 //!   its one form where it is JSON, without what no key has seen; byte for byte where it is not.
 
@@ -13,6 +14,7 @@ use http::Method;
 use http::header::{CONTENT_ENCODING, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::body_fields::BodyFields;
 use crate::policy::keyed_body::{KeyedBody, SeenBody, fields_of};
 use crate::policy::plan::Plan;
 use crate::policy::plan::request_headers::ambiguous_header;
@@ -20,7 +22,7 @@ use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::plan::write_methods::WriteMethods;
 use crate::policy::purge_rule::{self, PurgeRule};
 use crate::policy::request_target;
-use crate::policy::route::ChosenRoute;
+use crate::policy::route::{ChosenRoute, Route};
 
 impl PolicyRules {
     /// What to do with a request that is neither a GET nor a HEAD, if a route answers it from its
@@ -56,7 +58,9 @@ impl PolicyRules {
         // SECURITY: frameworks find `_method` in bodies as well.
         let fields = whole.ok().and_then(|bytes| fields_of(request.headers, bytes));
         let methods = WriteMethods::new(request, request.method, fields.as_ref(), false);
-        if !methods.is_only(request.method) {
+        if !methods.is_only(request.method)
+            || fields.as_ref().is_some_and(|fields| contradicts(route, fields))
+        {
             return Some(Plan::Mutate(request.method.clone()));
         }
         if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
@@ -92,8 +96,8 @@ impl PolicyRules {
         Some(if self.is_named_write(request) {
             "the route says `read_only`, but a purge rule names this method"
         } else if head.is_only(request.method) {
-            "the route says `read_only`, but the body names another method, or nobody can tell \
-             whether it does: it is too long, has a coding, or is of a type that is not read (is \
+            "the route says `read_only`, but the body names another method, or another value of a \
+             parameter in `match`, or nobody can tell whether it does: it is too long, has a coding, or is of a type that is not read (is \
              there a Content-Type?)"
         } else {
             "the route says `read_only`, but a header or a parameter names another method"
@@ -111,6 +115,18 @@ impl PolicyRules {
             !rule.excludes(path) && readings.iter().any(|path| rule.captures_of(path).is_some())
         })
     }
+}
+
+/// Whether the body has another value of a parameter that decided on the route.
+///
+/// SECURITY: apps that read query and body as one (`$_REQUEST`) take that of the body.
+fn contradicts(route: &Route, fields: &BodyFields) -> bool {
+    route.spec.conditions.query.iter().any(|(name, allowed)| {
+        let pointer = name.replace('~', "~0").replace('/', "~1");
+        let found = fields.read(&format!("/{pointer}"));
+        found.is_unreadable
+            || found.values.iter().any(|value| !allowed.iter().any(|one| **one == **value))
+    })
 }
 
 /// The method that a request is, which names others.

@@ -435,6 +435,18 @@ key       = ["body"]
         }
         assert_cache(&send("action=list").await, "MISS", "writes purge their path");
     }
+    // Many apps take a parameter of the body before that of the query.
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (kind, body, cache) in [
+        (form, "action=save", "BYPASS"),
+        (form, "action[]=save", "BYPASS"),
+        (form, "action=list&x=1", "MISS"),
+        (JSON, "{\"action\":\"save\"}", "BYPASS"),
+        (JSON, "{\"action\":\"list\"}", "MISS"),
+    ] {
+        let reply = flow.send("POST", "/index.php?action=list", &[kind], body).await;
+        assert_cache(&reply, cache, body);
+    }
 }
 
 /// 1055. Guests got no shared entry where the body is in the key.
