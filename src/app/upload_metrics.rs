@@ -9,6 +9,7 @@ use crate::proxy::Proxy;
 pub(super) fn register(proxy: &Arc<Proxy>) {
     let metrics = &proxy.metrics;
     let (budget, unknown) = (&proxy.upload_budget, &proxy.unknown_outcomes);
+    let documents = Arc::clone(&proxy.active_config().rules.documents);
     for (name, help, counter) in [
         (
             "sidecache_uploads_unsent",
@@ -20,6 +21,17 @@ pub(super) fn register(proxy: &Arc<Proxy>) {
             "Requests on routes with read_only that were writes all the same: their body names \
              another method, or nobody can tell whether it does",
             &proxy.counters.reads_as_writes,
+        ),
+        (
+            "sidecache_graphql_in_doubt",
+            "POSTs to GraphQL endpoints that were writes because nobody could tell what they are",
+            &documents.in_doubt,
+        ),
+        (
+            "sidecache_graphql_unknown",
+            "Requests to GraphQL endpoints that name a document by its hash alone, which this \
+             sidecar has not seen",
+            &documents.unknown,
         ),
         (
             "sidecache_outcomes_gathered",
@@ -39,6 +51,9 @@ pub(super) fn register(proxy: &Arc<Proxy>) {
         let help = "How often a limit was reached";
         metrics.register_counter("sidecache_limit_reached", help, &labels, Arc::clone(counter));
     }
+    let help = "Documents of GraphQL queries that are remembered, at most 4096";
+    let known = Arc::clone(&documents);
+    metrics.register_gauge("sidecache_graphql_documents", help, &[], move || as_f64(known.len()));
     let reader = Arc::downgrade(proxy);
     let help = "Bytes of uploads that are read before they are forwarded";
     metrics.register_gauge("sidecache_upload_bytes", help, &[], move || {

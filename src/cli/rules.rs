@@ -27,6 +27,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         credential: Arc::clone(&config.credential),
         upgrades: Upgrades::new(config.upstream.upgrades),
         origin: None,
+        documents: Arc::default(),
         tokens,
         purge_requests: config.purge_requests,
         max_read_body: config.limits.read_body,

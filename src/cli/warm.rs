@@ -29,7 +29,7 @@ use super::rules::rules_from;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
-use crate::policy::plan::{Plan, PolicyRules, RequestView as Question, mutation_reason};
+use crate::policy::plan::{Plan, PolicyRules, RequestView as Question};
 use crate::units::parse_duration;
 
 mod list;
@@ -283,7 +283,9 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
             )
         }
         // A header overrides the method, or a purge rule says that the request changes data.
-        Plan::Mutate(method) => Some(mutation_reason(&Method::GET, &method).as_str().to_owned()),
+        Plan::Mutate(method) => {
+            Some(selection.rules.reason_of_write(&question, &method).as_str().to_owned())
+        }
         _ => None,
     }
 }

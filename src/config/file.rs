@@ -381,6 +381,8 @@ table! {
         /// Says that the app changes nothing for the requests of `methods`, whatever their body
         /// says: they are reads, and purge nothing. One that names another method is a write.
         read_only: bool = false,
+        /// Says that the path is a GraphQL endpoint: queries are reads, mutations are writes.
+        graphql: bool = false,
         /// Whether the route caches. `shadow` asks the origin each time and reports what the cache
         /// would have done.
         mode: ModeWord = "on",

@@ -206,6 +206,13 @@ reasons! {
                   trailers follow.",
         remedy: "Correct the client. With `key = [\"body\"]`, bodies that are no JSON are compared \
                  by their bytes.";
+    Graphql = "graphql", [Bypass],
+        meaning: "The route is a GraphQL endpoint, and the request is no query that can be stored. \
+                  In parentheses it says why: a subscription, a batch, an answer in parts \
+                  (`@defer`, `@stream`, `@live`), no document, a document that is known by its \
+                  hash alone and not to this sidecar, or no operation chosen among several. \
+                  Without parentheses it is a GET that may be a mutation: it is a write.",
+        remedy: "";
     BodyTooLarge = "body too large", [Bypass],
         meaning: "The route has the body of the request in its key, and the body is longer than \
                   `limits.read_body`, or `limits.uploads` has no room for it.",
@@ -392,9 +399,13 @@ reasons! {
                   It is not stored, because a purge would miss it.",
         remedy: "Correct the pointer, or write a `?` after it if the value may be missing. Leave \
                  the route to JSON responses.";
+    GraphqlAnswer = "graphql answer", [Store, Body],
+        meaning: "The route is a GraphQL endpoint, and the response is not the answer to a query \
+                  that went well: it has `errors`, no `data`, or is no plain JSON.",
+        remedy: "";
     TagBodyTooLarge = "tag body too large", [Store, Body],
-        meaning: "The route's `tags` name values of the response, and its body is larger than \
-                  `limits.tag_body`.",
+        meaning: "The route's `tags` name values of the response, or it is a GraphQL endpoint, and \
+                  the body is larger than `limits.tag_body`.",
         remedy: "Raise `limits.tag_body`, or let the origin name the tags in `Surrogate-Key`.";
     PurgedDuringFill = "purged during fill", [Body],
         meaning: "One of the response's tags was purged while the response was fetched.",

@@ -127,6 +127,31 @@ impl BodyFields {
         members.iter().map(|(name, _)| name.as_str())
     }
 
+    /// The text, or the number as it is usually written, of this member of a JSON object, by its
+    /// exact name.
+    #[must_use]
+    pub fn scalar(&self, name: &str) -> Option<&str> {
+        let BodyContent::Json(Json::Members(members)) = &self.0 else { return None };
+        match members.iter().find(|(own, _)| own == name)? {
+            (_, Json::Scalar(spellings)) => spellings.first().map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// The names of the members of this member of a JSON object, by its exact name.
+    pub fn names_below(&self, name: &str) -> impl Iterator<Item = &str> {
+        let members = match &self.0 {
+            BodyContent::Json(Json::Members(members)) => members.as_slice(),
+            BodyContent::Json(_) | BodyContent::Form(_) => &[],
+        };
+        let named = members.iter().filter(move |(own, _)| own == name);
+        let below = named.flat_map(|(_, member)| match member {
+            Json::Members(members) => members.as_slice(),
+            _ => &[],
+        });
+        below.map(|(name, _)| name.as_str())
+    }
+
     /// The parameters of a form; none of a JSON document.
     #[must_use]
     pub fn parameters(&self) -> &[LooseParameter<'static>] {

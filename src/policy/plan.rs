@@ -4,7 +4,8 @@
 //! `rules` holds the rules and the request they read, `guests` who is one, `lookup` the key of a
 //! request that the cache may answer, `canonical` the parts that the key is made of, `variant` its
 //! variants, `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
-//! `write_methods` which methods it may have; `body_read` is about reads whose body is in the key.
+//! `write_methods` which methods it may have; `body_read` is about reads whose body is in the key,
+//! and `graphql` about those whose document says that they are reads.
 
 use std::sync::Arc;
 
@@ -24,13 +25,14 @@ pub use crate::policy::plan::fill_request::FillHead;
 pub(crate) use crate::policy::plan::fill_request::X_REQUEST_ID;
 pub use crate::policy::plan::key_parts::{KeyParts, MAX_NAME_BYTES, PartKind, VaryingPart};
 pub use crate::policy::plan::lookup::Lookup;
-pub use crate::policy::plan::mutation::{Mutation, mutation_reason};
+pub use crate::policy::plan::mutation::Mutation;
 pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 
 mod body_read;
 mod canonical;
 mod fill_constants;
 mod fill_request;
+mod graphql;
 mod guests;
 mod key_parts;
 mod keyed_fields;
@@ -95,7 +97,9 @@ impl PolicyRules {
             if let Some(plan) = self.plan_with_body(request) {
                 return plan;
             }
-            return if purge_rule::is_safe(request.method) {
+            return if purge_rule::is_safe(request.method) && self.may_carry_mutation(request) {
+                Plan::Mutate(Method::POST)
+            } else if purge_rule::is_safe(request.method) {
                 Plan::Pass(None, Outcome::bypass(Reason::Method))
             } else {
                 Plan::Mutate(request.method.clone())
@@ -104,6 +108,9 @@ impl PolicyRules {
         // Nothing below this line, and nothing but what is below it, treats a request as a read.
         if self.is_declared_write(request) {
             return Plan::Mutate(request.method.clone());
+        }
+        if self.writes_by_graphql(request) {
+            return Plan::Mutate(Method::POST);
         }
         let named = read_override(request);
         if let (true, ReadOverride::Unsafe(method)) = (self.purges.method_override, &named) {
@@ -144,7 +151,16 @@ impl PolicyRules {
             return Plan::Pass(Some(route), Outcome::bypass(Reason::Method));
         }
         let path = route.keyed_path(path, &captures);
-        match self.lookup(route, captures, path, request, None) {
+        let planned = if route.spec.graphql {
+            self.graphql_query(route, request).and_then(|document| {
+                let mut lookup = self.lookup(route, captures, path, request, None)?;
+                lookup.document = document;
+                Ok(lookup)
+            })
+        } else {
+            self.lookup(route, captures, path, request, None)
+        };
+        match planned {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
             Err(outcome) => Plan::Pass(Some(route), outcome),
         }

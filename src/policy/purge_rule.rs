@@ -8,6 +8,7 @@ use http::Method;
 
 use crate::policy::field::{Field, FieldSource, FieldView};
 use crate::policy::folder::Folder;
+use crate::policy::glob::Glob;
 use crate::policy::request_match::RequestMatch;
 use crate::policy::request_target;
 use crate::policy::route::{Captures, Pattern};
@@ -95,6 +96,8 @@ pub struct PurgeRule {
     pub methods: Option<Box<[Method]>>,
     /// What a mutation must have besides.
     pub conditions: RequestMatch,
+    /// The root fields of GraphQL mutations that it is for; `None` for every write.
+    pub mutations: Option<Box<[Glob]>>,
     /// The tags to purge.
     pub tags: Box<[Template]>,
     /// The folder to purge.
@@ -142,10 +145,11 @@ impl PurgeRule {
         self.for_writes.may_cover(&pattern.for_writes())
     }
 
-    /// Whether a tag needs a field from the mutation's body.
+    /// Whether the mutation's body is needed: for a field of a tag, or for what it is for.
     #[must_use]
     pub fn reads_body(&self) -> bool {
-        self.fields().any(|field| matches!(field.source, FieldSource::Body(_)))
+        self.mutations.is_some()
+            || self.fields().any(|field| matches!(field.source, FieldSource::Body(_)))
     }
 
     /// The fields that its tags are made of.

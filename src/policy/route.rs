@@ -11,6 +11,7 @@ use crate::policy::field::{Field, FieldSource};
 use crate::policy::folder::FolderTags;
 use crate::policy::fronts::Fronts;
 use crate::policy::glob::Glob;
+use crate::policy::graphql;
 use crate::policy::jwt::TokenPlace;
 use crate::policy::request_match::{RequestMatch, labelled};
 use crate::policy::scope::Scope;
@@ -103,6 +104,8 @@ pub struct RouteSpec {
     pub conditions: RequestMatch,
     /// The methods that it answers.
     pub methods: ReadMethods,
+    /// Whether it is a GraphQL endpoint: the document of a request says whether it reads.
+    pub graphql: bool,
     /// Whether it caches.
     pub mode: RouteMode,
     /// The callers it caches for; `None` for all of them.
@@ -294,7 +297,8 @@ impl Route {
                 fields.push(Arc::clone(field));
             }
         }
-        let reads_response = spec.tags.iter().any(Template::reads_response);
+        // What is stored of a GraphQL endpoint has no errors in it.
+        let reads_response = spec.graphql || spec.tags.iter().any(Template::reads_response);
         if reads_response && !spec.pass_headers.contains(&ACCEPT_ENCODING) {
             // The app sends what the tags are read from as it stands.
             let withheld = std::iter::once(Glob::new(ACCEPT_ENCODING.as_str()));
@@ -305,7 +309,9 @@ impl Route {
             _ => None,
         });
         // SECURITY: two values of a parameter that decides on the route never share an entry.
-        spec.query = spec.query.with_parameters(read.chain(&told_apart.parameters));
+        let ours: Vec<Box<str>> = graphql::PARAMETERS.iter().map(|&name| name.into()).collect();
+        let ours = ours.iter().filter(|_| spec.graphql);
+        spec.query = spec.query.with_parameters(read.chain(&told_apart.parameters).chain(ours));
         let session_rules = session_rules(&fields);
         for name in session_rules.iter().filter_map(|rule| rule.signature_cookie()) {
             spec.strip_set_cookie.add_signature(name);

@@ -64,6 +64,7 @@ pub(super) async fn answer(
     let view = request_view(&parts, &forward, context.peer, &config.rules, context.now);
     let bypass = context.connection.bypass();
     let view = RequestView { has_body, bypass, seen_body: Some(&seen), ..view };
+    let is_endpoint = config.rules.is_endpoint(parts.uri.path());
     let plan = config.rules.plan(&view);
     let route = plan.route().map(|route| route.id);
     config.cookie_use.observe(&parts.headers);
@@ -72,7 +73,8 @@ pub(super) async fn answer(
     if plan.may_give_up(&view) {
         context.departure.set_expendable();
     }
-    if matches!(plan, Plan::Mutate(_)) {
+    // Of a GraphQL endpoint, what is in doubt is counted where it is found.
+    if matches!(plan, Plan::Mutate(_)) && !is_endpoint {
         resources.counters.reads_as_writes.inc();
     }
     if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {

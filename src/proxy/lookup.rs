@@ -84,6 +84,7 @@ pub(super) async fn serve_lookup(
     context: &LookupContext<'_>,
     mut attempts: LookupAttempts,
 ) -> ProxyResponse {
+    context.lookup.remember_document();
     if let Some(reason) = context.directives.bypass {
         return Box::pin(pass::pass_lookup(resources, context, Outcome::bypass(reason))).await;
     }

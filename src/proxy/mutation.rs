@@ -71,7 +71,11 @@ pub(super) async fn mutate(
     effective: Method,
 ) -> ProxyResponse {
     let write = resources.overlap.write();
-    let outcome = Outcome::bypass(plan::mutation_reason(&parts.method, &effective));
+    let outcome = {
+        let rules = &context.config.rules;
+        let view = request_view(&parts, &body, context.peer, rules, context.now);
+        Outcome::bypass(rules.reason_of_write(&view, &effective))
+    };
     let requester = context.requester(&parts);
     let (config, peer) = (context.config, context.peer);
     let read = match read_body(resources, context, &requester, &parts, body, &effective).await {

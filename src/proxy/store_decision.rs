@@ -18,6 +18,7 @@ use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::Reason;
 use crate::policy::cache_groups;
+use crate::policy::graphql::is_whole_answer;
 use crate::policy::key::Key;
 use crate::policy::response_fields::is_plain_json;
 use crate::policy::route::HeaderRole;
@@ -43,6 +44,8 @@ pub(crate) struct StoreDecision {
     /// Those that the request does not name.
     pub(super) response_tags: Vec<Tag>,
     /// Whether the body tells further tags.
+    pub(super) reads_tags: bool,
+    /// Whether it must be read before it is stored.
     pub(super) reads_body: bool,
     pub(super) requested: Wall,
     pub(super) received: Wall,
@@ -55,10 +58,11 @@ pub(crate) struct StoreDecision {
 impl StoreDecision {
     /// Whether the response named tags that the request does not, or may do so in its body.
     pub(super) fn more_tags(&self) -> bool {
-        self.reads_body || !self.response_tags.is_empty()
+        self.reads_tags || !self.response_tags.is_empty()
     }
 
-    /// Adds the tags that the body tells, which is whole.
+    /// Adds the tags that the body tells, which is whole. That of a GraphQL endpoint is stored
+    /// without errors alone.
     ///
     /// # Errors
     /// Why nothing may be stored: a purge might miss it.
@@ -78,6 +82,9 @@ impl StoreDecision {
             [whole] => Cow::Borrowed(&**whole),
             chunks => Cow::Owned(chunks.concat()),
         };
+        if request.route.spec.graphql && !is_whole_answer(&body) {
+            return Err(Reason::GraphqlAnswer);
+        }
         let mut told = Vec::new();
         for template in &request.templates {
             template.entry_tags(&body, settings.max_tags, &mut told)?;
@@ -138,16 +145,14 @@ pub(super) fn decide_store(
     if !matches!(request.snapshot, TagSnapshot::Local(_) | TagSnapshot::Shared(..)) {
         return Err(Reason::Unverifiable);
     }
-    let length: Option<u64> = response
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = stated_length(response.headers());
     if length.is_some_and(|length| length > store.largest()) {
         store.memory.refused.inc();
         return Err(Reason::TooLarge);
     }
     // What was stored and is confirmed has its tags.
-    let reads_body = !request.templates.is_empty() && revalidated.is_none();
+    let reads_tags = !request.templates.is_empty() && revalidated.is_none();
+    let reads_body = reads_tags || (request.route.spec.graphql && revalidated.is_none());
     if reads_body {
         check_tag_body(request, response.headers(), length)?;
     }
@@ -169,11 +174,16 @@ pub(super) fn decide_store(
         policy,
         tags,
         response_tags,
+        reads_tags,
         reads_body,
         requested,
         received,
         revalidated,
     })
+}
+
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether the coding of a response is one that the fill accepted.
@@ -192,7 +202,8 @@ fn check_tag_body(
     length: Option<u64>,
 ) -> Result<(), Reason> {
     if !is_plain_json(headers) {
-        return Err(Reason::TagsUnread);
+        let is_endpoint = request.route.spec.graphql;
+        return Err(if is_endpoint { Reason::GraphqlAnswer } else { Reason::TagsUnread });
     }
     if length.is_some_and(|length| length > request.config.settings.tag_body) {
         return Err(Reason::TagBodyTooLarge);

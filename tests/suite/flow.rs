@@ -10,6 +10,7 @@ mod expires_at;
 mod expiry;
 mod fill_bytes;
 mod folders;
+mod graphql;
 mod guests;
 mod isolation;
 mod jwt;

@@ -7,6 +7,7 @@ use super::origins::CurrentOrigin;
 use crate::app::tokens::TokenKeeper;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
+use crate::policy::graphql::KnownDocuments;
 use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
 use crate::policy::rolling_cookies::RollingCookies;
@@ -31,6 +32,8 @@ pub struct StartupSettings {
     /// The list that new connections are judged by.
     pub(super) trusted_proxies: TrustedProxies,
     tokens: TokenKeeper,
+    /// What is known of documents stays known, whatever the rules.
+    documents: Arc<KnownDocuments>,
 }
 
 impl StartupSettings {
@@ -46,6 +49,7 @@ impl StartupSettings {
             hasher,
             trusted_proxies: config.server.trusted_proxies.clone(),
             tokens,
+            documents: Arc::default(),
         }
     }
 
@@ -90,6 +94,7 @@ impl StartupSettings {
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
             fill: config.fill_constants(),
             origin: origin.key,
+            documents: Arc::clone(&self.documents),
             tokens,
             purge_requests: config.purge_requests.clone(),
             host_key: config.host_key.clone(),

@@ -14,6 +14,7 @@ use crate::config::decode::{Located, Period, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
 use crate::policy::folder::{FOLDER_FORM, Folder};
+use crate::policy::glob::Glob;
 use crate::policy::purge_rule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::Pattern;
@@ -93,6 +94,7 @@ fn purge(
             .report
             .push(builder.hint("remove the key: then the rule applies to every unsafe method"));
     }
+    let mutations = mutations(&file.mutations, context);
     let repurge_after = repurges(&file.repurge_after, context);
     let (guard, purge_on) = (file.guard.get()?.0, file.purge_on.get()?.0);
     let line = context.report.source().line(located.span.start);
@@ -105,6 +107,7 @@ fn purge(
             except,
             methods,
             conditions,
+            mutations,
             tags,
             under,
             guard,
@@ -113,6 +116,34 @@ fn purge(
             for_writes,
         },
     })
+}
+
+/// The root fields of GraphQL mutations that a rule is for.
+fn mutations(
+    slot: &Setting<TomlList<TomlString>>,
+    context: &mut CompileContext,
+) -> Option<Box<[Glob]>> {
+    let list = slot.given()?;
+    if list.value.0.is_empty() && context.report.source().is_empty_list(&list.span) {
+        let builder = DiagnosticBuilder::error(
+            list.span.clone(),
+            "a purge rule for no mutation never applies",
+        );
+        context.report.push(builder.hint("remove the key: then the rule is for every write"));
+    }
+    let read = |context: &mut CompileContext, text: &Located<TomlString>| {
+        let written = text.value.as_str();
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '*';
+        if !written.is_empty() && written.chars().all(fits) {
+            return Some(Glob::new(written));
+        }
+        let what = format!("`{}` is no name of a field", text.value.shown());
+        let allowed = Some("names of root fields, such as \"createOrder\" and \"update*\"");
+        let hint = "write the field of `type Mutation` in the schema, without arguments";
+        context.report.malformed(text, "a root field of a mutation", what, allowed, hint);
+        None
+    };
+    Some(context.names(&list.value.0, read).into())
 }
 
 /// The folder that a rule purges.

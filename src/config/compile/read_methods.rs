@@ -11,13 +11,16 @@ use crate::config::decode::{Located, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file;
 use crate::policy::field::{Field, FieldSource};
-use crate::policy::route::{BODY_METHODS, ReadMethods};
+use crate::policy::route::{AdmitRule, BODY_METHODS, ReadMethods, WHOLE_BODY};
 
 /// The methods of a route.
 ///
 /// SECURITY: that a POST changes nothing is the operator's word, given for one route. So `methods`
 /// and `read_only` go together, and `[defaults]` gives neither to all.
 pub(super) fn read_methods(file: &file::RouteSection, context: &mut CompileContext) -> ReadMethods {
+    if is_graphql(file, context) {
+        return ReadMethods { get: true, with_body: [Method::POST].into() };
+    }
     let methods = match file.methods.given() {
         None => ReadMethods::default(),
         Some(list) => {
@@ -67,6 +70,46 @@ pub(super) fn read_methods(file: &file::RouteSection, context: &mut CompileConte
     methods
 }
 
+/// Whether a route is a GraphQL endpoint. Reports what does not go together with that.
+fn is_graphql(file: &file::RouteSection, context: &mut CompileContext) -> bool {
+    let Some(given) = file.graphql.given().filter(|given| given.value) else { return false };
+    if context.report.is_default(&given.span) {
+        let message = "that a path is a GraphQL endpoint is said for one route";
+        let builder = DiagnosticBuilder::error(given.span.clone(), message);
+        context.report.push(builder.hint("write `graphql = true` in its [[routes]]"));
+        return false;
+    }
+    for (key, span) in [
+        ("methods", file.methods.given().map(|it| &it.span)),
+        ("read_only", file.read_only.given().map(|it| &it.span)),
+    ] {
+        if let Some(span) = span {
+            let message = format!("`{key}` has no place beside `graphql`");
+            context.report.push(DiagnosticBuilder::error(span.clone(), message).hint(
+                "remove it: a GraphQL endpoint answers GET and POST, and the document of a request \
+                 says whether it reads",
+            ));
+        }
+    }
+    if let Some(admit) = file.admit.given().filter(|it| it.value.0 == AdmitRule::Route) {
+        // SECURITY: the status of an answer says nothing of whether the caller may have it.
+        let message = "a GraphQL server answers 200 to callers whom it refuses";
+        context.report.push(
+            DiagnosticBuilder::error(admit.span.clone(), message)
+                .hint("remove `admit`: then a caller is admitted to what it was given itself"),
+        );
+    }
+    true
+}
+
+/// The body in the key of a GraphQL endpoint, which needs no word for it.
+pub(super) fn add_document(file: &file::RouteSection, key: &mut Vec<Arc<Field>>) {
+    let is_there = |field: &Arc<Field>| field.source == FieldSource::Body("".into());
+    if file.graphql.get().is_some_and(|is| *is) && !key.iter().any(is_there) {
+        key.push(Arc::new(Field::new(WHOLE_BODY, FieldSource::Body("".into()))));
+    }
+}
+
 fn method(context: &mut CompileContext, text: &Located<TomlString>) -> Option<Method> {
     let (shown, written) = (text.value.shown(), text.value.as_str());
     let upper = written.to_ascii_uppercase();
@@ -92,9 +135,9 @@ pub(super) fn requires_body(
     (methods, key): (&ReadMethods, &[Arc<Field>]),
     context: &mut CompileContext,
 ) {
-    let Some(given) = file.methods.given().filter(|_| !methods.with_body.is_empty()) else {
+    if methods.with_body.is_empty() {
         return;
-    };
+    }
     let passed = file.pass_headers.get().map_or(&[][..], |list| &list.0);
     let is_type = |text: &&Located<TomlString>| {
         text.value.as_str().eq_ignore_ascii_case(CONTENT_TYPE.as_str())
@@ -104,6 +147,7 @@ pub(super) fn requires_body(
         let message = "the type of a body is a part of the key, and cannot pass beside it";
         context.report.push(DiagnosticBuilder::error(text.span.clone(), message).hint("remove it"));
     }
+    let Some(given) = file.methods.given() else { return };
     let listed = file.key.get().map_or(0, |list| list.0.len());
     let has_body = key.iter().any(|field| matches!(field.source, FieldSource::Body(_)));
     // A field with an error of its own may be the one.

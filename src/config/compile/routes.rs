@@ -9,7 +9,7 @@ use super::conditions::{self, MatchContext};
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
 use super::freshness::freshness_settings;
-use super::read_methods::{read_methods, requires_body};
+use super::read_methods::{add_document, read_methods, requires_body};
 use super::rule_names::{BodyUse, RuleNames, pattern};
 use super::{fronts, headers, query, signed_in};
 use crate::config::context::CompileContext;
@@ -20,7 +20,7 @@ use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::fronts::Fronts;
 use crate::policy::route::{
-    AdmitRule, Collapse, Pattern, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
+    AdmitRule, Collapse, Pattern, ReadMethods, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::policy::share::CallerShare;
@@ -134,12 +134,7 @@ fn route(
     let methods = read_methods(file, context);
     let bodies = if methods.with_body.is_empty() { BodyUse::None } else { BodyUse::Key };
     let names = RuleNames::new(fields, &file.path, pattern.as_ref(), bodies);
-    let key: Vec<Arc<Field>> = file
-        .key
-        .get()
-        .map(|list| context.names(&list.0, |context, text| names.key_field(text, context)))
-        .unwrap_or_default();
-    requires_body(file, (&methods, &key), context);
+    let key = key(file, &names, &methods, context);
     let tags = names.templates(&file.tags, context);
     let has_path = pattern.is_some();
     let timing = freshness_settings(file, shared.collapse, context);
@@ -156,6 +151,7 @@ fn route(
         line: context.report.source().line(located.span.start),
         defaults: defaults(&located.span, context),
         methods,
+        graphql: file.graphql.get().is_some_and(|is| *is),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
         share: file.share.get().and_then(|share| CallerShare::new(share.0)),
         audit: file.audit.get().map_or(0.0, |share| share.0),
@@ -299,6 +295,23 @@ fn language(context: &mut CompileContext, text: &Located<TomlString>) -> Option<
         context.report.malformed(text, "a language", what, allowed, hint);
     }
     valid.then(|| lower.into())
+}
+
+/// The fields that the operator puts into the key.
+fn key(
+    file: &file::RouteSection,
+    names: &RuleNames<'_>,
+    methods: &ReadMethods,
+    context: &mut CompileContext,
+) -> Vec<Arc<Field>> {
+    let mut key: Vec<Arc<Field>> = file
+        .key
+        .get()
+        .map(|list| context.names(&list.0, |context, text| names.key_field(text, context)))
+        .unwrap_or_default();
+    requires_body(file, (methods, &key), context);
+    add_document(file, &mut key);
+    key
 }
 
 /// The fields that tell a route's entries apart, including those of its tags.

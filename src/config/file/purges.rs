@@ -23,6 +23,11 @@ table! {
         methods: TomlList<TomlString>,
         /// What the writes must have besides: query parameters, headers, a host.
         r#match: MatchSection,
+        /// The root fields of GraphQL mutations that it is for, where `*` stands for any text; the
+        /// name of an operation does not count. A mutation of which rules name every root field
+        /// purges their tags alone, and any other one all that is stored of the endpoint.
+        #[schemars(extend("minItems" = 1, "examples" = [["createOrder", "update*"]]))]
+        mutations: TomlList<TomlString>,
         /// What is purged: text with fields in braces. `{response:/id}` reads the JSON that the
         /// origin answers.
         #[schemars(extend("minItems" = 1, "examples" = [["campaigns:{tenant}"]]))]

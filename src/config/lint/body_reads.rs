@@ -7,11 +7,15 @@ use super::view::LintFile;
 /// Warns where a purge rule takes for a write what a route takes for a read.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {
-        let Some(given) = route.file.methods.given() else { continue };
+        let given = route.file.methods.given().map(|given| &given.span);
+        let Some(given) = given.or(route.file.graphql.given().map(|given| &given.span)) else {
+            continue;
+        };
         for method in &route.spec.methods.with_body {
             let names = |methods: &[http::Method]| methods.contains(method);
             let rule = whole.purges.iter().find(|purge| {
                 purge.rule.methods.as_deref().is_some_and(names)
+                    && purge.rule.mutations.is_none()
                     && purge.rule.conditions.is_empty()
                     && purge.rule.except.is_empty()
                     && purge.rule.may_cover(&route.spec.pattern)
@@ -22,7 +26,7 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                 "the purge rule at line {line} names {method}, so that each {method} for which \
                  both are made is a write: it always reaches the app, and purges"
             );
-            context.report.push(DiagnosticBuilder::warning(given.span.clone(), message).hint(
+            context.report.push(DiagnosticBuilder::warning(given.clone(), message).hint(
                 "name the route's path in `except` of the rule, or leave `methods` out of it: a \
                  rule without the key is not for what a route says is read-only",
             ));

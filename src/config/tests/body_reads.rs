@@ -89,3 +89,50 @@ fn a_limit_has_bounds() {
         assert!(diagnostics(&with(bad)).to_string().contains("1MiB"), "{bad}");
     }
 }
+
+#[test]
+fn a_graphql_endpoint_needs_no_other_word() {
+    let graphql = "graphql = true\n";
+    route(&format!("{graphql}methods = [\"POST\"]"), 2, 11, "has no place beside `graphql`");
+    route(&format!("{graphql}read_only = true"), 2, 13, "has no place beside `graphql`");
+    route(
+        &format!("{graphql}scope = \"shared\"\nadmit = \"route\""),
+        3,
+        9,
+        "answers 200 to callers whom it refuses",
+    );
+    route(&format!("{graphql}pass_headers = [\"content-type\"]"), 2, 17, "type of a body");
+    route("grapql = true", 1, 1, "graphql");
+    let spec = route_of(&format!("{graphql}query = \"none\""));
+    assert!(spec.graphql && spec.methods.get && spec.methods.with_body.len() == 1);
+    assert_eq!(spec.key[0].source, FieldSource::Body("".into()));
+    let spec = route_of(&format!("{graphql}key = [\"body\", \"id?\"]"));
+    assert_eq!(spec.key.len(), 2);
+    let text = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[defaults]\ngraphql = true\n\
+                [[routes]]\npath = \"/a\"\n";
+    assert!(diagnostics(text).to_string().contains("is said for one route"));
+}
+
+#[test]
+fn a_purge_rule_names_root_fields_of_mutations() {
+    let with = |mutations: &str| {
+        format!(
+            "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[[routes]]\npath = \"/a\"\n\
+             graphql = true\ntags = [\"x\"]\n[[purges]]\npath = \"/a\"\ntags = [\"x\"]\n\
+             mutations = {mutations}\n"
+        )
+    };
+    let config = parse(&with("[\"createOrder\", \"update*\"]")).expect("a file");
+    assert_eq!(config.purges[0].mutations.as_ref().map(|globs| globs.len()), Some(2));
+    assert!(config.purges[0].reads_body());
+    for (mutations, what) in [
+        ("[]", "never applies"),
+        ("[\"createOrder(id)\"]", "is no name of a field"),
+        ("[\"\"]", "is no name of a field"),
+        ("[\"a\", \"a\"]", "twice"),
+        ("\"a\"", "list"),
+    ] {
+        let found = diagnostics(&with(mutations)).to_string();
+        assert!(found.contains(what), "{mutations}: {found}");
+    }
+}

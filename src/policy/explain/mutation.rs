@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::policy::body_fields::BodyFields;
 use crate::policy::explain::lines::ExplainLines;
-use crate::policy::plan::{PolicyRules, RequestView, mutation_reason};
+use crate::policy::plan::{PolicyRules, RequestView};
 use crate::policy::tag::Tag;
 
 pub(super) fn explain_mutation(
@@ -16,7 +16,7 @@ pub(super) fn explain_mutation(
     data: Option<&str>,
 ) {
     lines.line("X-Cache", "BYPASS");
-    let reason = mutation_reason(request.method, effective);
+    let reason = rules.reason_of_write(request, effective);
     lines.reason(reason, reason.as_str());
     let kind =
         request.headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], HeaderValue::as_bytes);

@@ -13,6 +13,7 @@ fn rules_of(text: &str) -> PolicyRules {
         .unwrap_or_else(|problems| panic!("{problems}"));
     PolicyRules {
         origin: None,
+        documents: std::sync::Arc::default(),
         routes: config.routes,
         purges: config.purges,
         credential: config.credential,

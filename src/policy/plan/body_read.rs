@@ -50,6 +50,9 @@ impl PolicyRules {
             return Some(Plan::Mutate(named_write(&head, request.method)));
         }
         let Some(seen) = request.seen_body else { return Some(Plan::ReadBody(route)) };
+        if route.spec.graphql {
+            return Some(self.plan_graphql(route, (captures, path), request, seen));
+        }
         let whole = match seen {
             SeenBody::Whole(bytes) if bytes.len() as u64 <= self.max_read_body => Ok(bytes),
             SeenBody::Whole(_) | SeenBody::TooLarge => Err(Reason::BodyTooLarge),
@@ -94,21 +97,29 @@ impl PolicyRules {
         }
         let head = WriteMethods::of_head(request, request.method, false);
         Some(if self.is_named_write(request) {
-            "the route says `read_only`, but a purge rule names this method"
+            "the route takes such requests for reads, but a purge rule names this method"
+        } else if route.spec.graphql && head.is_only(request.method) {
+            "the document has a mutation that may run, or nobody can tell: the body is no plain \
+             JSON (is there a Content-Type?), names its document in another way, or cannot be read"
         } else if head.is_only(request.method) {
             "the route says `read_only`, but the body names another method, or another value of a \
-             parameter in `match`, or nobody can tell whether it does: it is too long, has a coding, or is of a type that is not read (is \
+             parameter in `match`, or nobody can tell whether it does: it is too long, has a \
+             coding, or is of a type that is not read (is \
              there a Content-Type?)"
         } else {
-            "the route says `read_only`, but a header or a parameter names another method"
+            "the route takes such requests for reads, but a header or a parameter names another \
+             method"
         })
     }
 
     /// Whether a purge rule says of this method that it changes data, by any reading of the path.
     fn is_named_write(&self, request: &RequestView<'_>) -> bool {
         let path = request.uri.path();
-        let names =
-            |rule: &&PurgeRule| rule.methods.as_ref().is_some_and(|it| it.contains(request.method));
+        // A rule for mutations says nothing of queries.
+        let names = |rule: &&PurgeRule| {
+            rule.mutations.is_none()
+                && rule.methods.as_ref().is_some_and(|it| it.contains(request.method))
+        };
         let mut rules = self.purges.iter().filter(names).filter(|it| Self::meets(it, request));
         rules.any(|rule| {
             let readings = request_target::write_readings(path);
@@ -120,7 +131,7 @@ impl PolicyRules {
 /// Whether the body has another value of a parameter that decided on the route.
 ///
 /// SECURITY: apps that read query and body as one (`$_REQUEST`) take that of the body.
-fn contradicts(route: &Route, fields: &BodyFields) -> bool {
+pub(super) fn contradicts(route: &Route, fields: &BodyFields) -> bool {
     route.spec.conditions.query.iter().any(|(name, allowed)| {
         let pointer = name.replace('~', "~0").replace('/', "~1");
         let found = fields.read(&format!("/{pointer}"));
@@ -142,7 +153,7 @@ fn named_write(methods: &WriteMethods, own: &Method) -> Method {
 }
 
 /// Why a request with a body is passed, whatever its route.
-fn refuse_head(headers: &HeaderMap) -> Result<(), Outcome> {
+pub(super) fn refuse_head(headers: &HeaderMap) -> Result<(), Outcome> {
     // RFC 9110 13.1.2: with such a method they make a 412, which no stored response can answer.
     if headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE) {
         return Err(Outcome::bypass(Reason::Precondition));

@@ -12,12 +12,14 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
 use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
+use crate::policy::graphql::KnownDocument;
 use crate::policy::jwt::RequestTokens;
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::keyed_body::{KeyedBody, SeenBody};
 use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
 };
+use crate::policy::plan::graphql::endpoint_tag;
 use crate::policy::plan::keyed_fields::add_fields;
 use crate::policy::plan::request_headers::removed_by_connection;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
@@ -57,6 +59,8 @@ pub struct Lookup<'a> {
     pub roles: RoleContext,
     /// What was found of the tokens that fields read.
     pub tokens: RequestTokens,
+    /// The document of GraphQL to remember, once the origin is asked.
+    pub document: Option<KnownDocument>,
     /// The body, if the method is neither GET nor HEAD.
     pub body: Option<Box<KeyedBody>>,
     pub(super) request: RequestView<'a>,
@@ -137,6 +141,7 @@ impl PolicyRules {
             has_directives: headers.has_directives,
             roles,
             tokens,
+            document: None,
             body: body.map(Box::new),
             request: *request,
             rules: self,
@@ -277,6 +282,13 @@ impl Lookup<'_> {
         self.request.seen_body
     }
 
+    /// Remembers its document, which has nothing but queries.
+    pub fn remember_document(&self) {
+        if let Some(document) = self.document {
+            self.rules.documents.remember(document);
+        }
+    }
+
     /// The path in normal form.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -384,6 +396,9 @@ impl Lookup<'_> {
             tags.extend(view.caller_names().iter().map(|name| Tag::for_caller(name)));
         }
         tags.push(Tag::for_uri(&self.host, &self.path));
+        if spec.graphql {
+            tags.push(endpoint_tag(&self.host, self.route));
+        }
         self.route.folders.add(&self.host, &self.path, &mut tags);
         tags.sort();
         tags.dedup();

@@ -56,7 +56,7 @@ pub struct Mutation {
 
 /// Why the cache takes no part in a mutation.
 #[must_use]
-pub fn mutation_reason(method: &Method, effective: &Method) -> Reason {
+pub(super) fn mutation_reason(method: &Method, effective: &Method) -> Reason {
     if effective != method {
         Reason::MethodOverride
     } else if purge_rule::is_safe(method) {
@@ -94,6 +94,14 @@ impl Mutation {
             awaits_response: false,
             until_response: Vec::new(),
             purge_on,
+        }
+    }
+
+    /// Adds the tags of a target of its own.
+    fn add_own(&mut self, tags: impl Iterator<Item = Tag>) {
+        for tag in tags {
+            self.purge_on.entry(tag.clone()).or_default();
+            self.tags.push(tag);
         }
     }
 
@@ -235,11 +243,20 @@ impl PolicyRules {
         let methods = WriteMethods::new(request, effective, body, self.purges.method_override);
         let paths = write_paths(request, &self.host(request.uri, request.headers));
         let host = self.host(request.uri, request.headers);
-        let mut mutation = Mutation::new(
-            paths.iter().flat_map(|path| uri_tags(&path.hosts, &path.path)).collect(),
-        );
+        let mut mutation = Mutation::new(Vec::new());
+        let written = self.written_fields(request, &methods, body);
         for path in &paths {
-            let PathRules { matched, excluding } = self.matching(request, &methods, &path.path);
+            let PathRules { mut matched, excluding } = self.matching(request, &methods, &path.path);
+            let may_be_for = |(rule, _): &(&PurgeRule, Captures)| {
+                rule.mutations.as_deref().is_none_or(|globs| written.may_be_named_by(globs))
+            };
+            matched.retain(may_be_for);
+            let named = matched.iter().filter_map(|(rule, _)| rule.mutations.as_deref());
+            let of_endpoint = self.endpoint_tags(&path.path, &path.hosts);
+            // What rules name is what it changes; what no rule names may change the whole endpoint.
+            if of_endpoint.is_empty() || !written.are_all_named_by(named) {
+                mutation.add_own(uri_tags(&path.hosts, &path.path).chain(of_endpoint));
+            }
             mutation.excluded_by.extend(excluding.iter().map(|rule| rule.line));
             for (rule, captures) in matched {
                 let read: Vec<HeaderName> = rule

@@ -11,6 +11,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
+use crate::policy::graphql::KnownDocuments;
 use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
 use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::fill_constants::FillConstants;
@@ -49,6 +50,8 @@ pub struct PolicyRules {
     pub host_key: Option<Box<str>>,
     /// Who may send `PURGE` and `BAN`; none where the origin gets them.
     pub purge_requests: Option<PurgeRequestRule>,
+    /// The documents of GraphQL that only read.
+    pub documents: Arc<KnownDocuments>,
     /// Verifies tokens, if there is a `[jwt]`.
     pub tokens: Option<Arc<TokenVerifier>>,
 }

@@ -36,6 +36,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
     let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
         origin: None,
+        documents: Arc::default(),
         tokens: None,
         purge_requests: config.purge_requests,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),

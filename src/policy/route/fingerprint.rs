@@ -25,6 +25,7 @@ impl RouteSpec {
             defaults: _,
             pattern,
             methods,
+            graphql,
             conditions,
             scope,
             key,
@@ -43,7 +44,7 @@ impl RouteSpec {
             vary_cookie,
             case,
             signed_in,
-            // These decide when the origin is contacted and who is served, not what is stored.
+            // These decide when the origin is contacted, who is served and what clients are told.
             jitter: _,
             mode: _,
             share: _,
@@ -55,7 +56,6 @@ impl RouteSpec {
             revalidate_after: _,
             client_cache_control: _,
             encoded_slash: _,
-            // This decides what clients are told of it.
             browser: _,
         } = self;
         let ResponseRules { targeted, response_tags, folders } = response_rules;
@@ -78,11 +78,11 @@ impl RouteSpec {
         tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
         // What most routes do not have adds nothing to their fingerprints.
         let folders = folders.of_pattern(pattern);
-        let conditions: Vec<_> = conditions.conditions().collect();
         for (is_there, shown) in [
             (!folders.is_empty(), format!("{folders:?}")),
             (expires_at.is_some(), format!("{expires_at:?}")),
-            (!conditions.is_empty(), format!("{conditions:?}")),
+            (!conditions.is_empty(), format!("{:?}", conditions.conditions().collect::<Vec<_>>())),
+            (*graphql, "graphql".to_owned()),
             (signed_in.is_some() || guest_of.is_some(), format!("{:?}", (signed_in, guest_of))),
         ] {
             if is_there {

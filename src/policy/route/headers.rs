@@ -10,6 +10,7 @@ use crate::policy::credential::CredentialRule;
 use crate::policy::field::Field;
 use crate::policy::fronts::{self, FrontClass, Fronts};
 use crate::policy::glob::{Glob, any_matches};
+use crate::policy::graphql;
 use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::names::meaning;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
@@ -187,6 +188,9 @@ impl HeaderRules {
         told_apart: &[HeaderName],
     ) -> Self {
         let mut roles = known_roles(fronts);
+        if spec.graphql {
+            roles.extend(graphql::CLIENT_HEADERS.map(|name| (name, HeaderRole::Implicit)));
+        }
         let further = spec.methods.credential_headers();
         let names = [&header::AUTHORIZATION, &header::COOKIE].into_iter();
         for name in names.chain(&credential.headers).chain(&further) {

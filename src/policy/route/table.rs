@@ -59,6 +59,8 @@ pub struct Routes {
     /// For each route that the trees find: those that are tried in its place, itself among them,
     /// in the order of precedence. Empty where no route has conditions.
     chains: Vec<Option<Box<[usize]>>>,
+    /// Whether one of them is a GraphQL endpoint.
+    has_graphql: bool,
 }
 
 impl Routes {
@@ -98,6 +100,7 @@ impl Routes {
             };
             is_lead.iter().enumerate().map(chain).collect()
         };
+        let has_graphql = specs.iter().any(|spec| spec.graphql);
         let list = specs
             .into_iter()
             .zip(&told_apart)
@@ -106,7 +109,13 @@ impl Routes {
                 Arc::new(Route::new(id, spec, credential, fronts, response_rules, told_apart))
             })
             .collect();
-        Ok(Self { list, tree, in_any_case, chains })
+        Ok(Self { list, tree, in_any_case, chains, has_graphql })
+    }
+
+    /// Whether one of them is a GraphQL endpoint.
+    #[must_use]
+    pub const fn have_graphql(&self) -> bool {
+        self.has_graphql
     }
 
     /// The route that takes a request for a path in normal form, by what it says of conditions.

@@ -25,6 +25,7 @@ fn rules(route: &str) -> PolicyRules {
         .unwrap_or_else(|problems| panic!("{problems}"));
     PolicyRules {
         origin: None,
+        documents: std::sync::Arc::default(),
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &[].into()),
         routes: config.routes,
         purges: config.purges,

@@ -1,0 +1,311 @@
+//! GraphQL endpoints: queries are answered from the cache, mutations purge, the rest passes.
+
+use serde_json::{Value, json};
+
+use crate::support::flow::Flow;
+use crate::support::scene::assert_cache;
+use crate::support::{Reply, Request, Response, Scene, metric};
+
+const ROUTES: &str = r#"
+[fields]
+order  = { body = "/variables/input/id" }
+tenant = { header = "x-tenant-id" }
+
+[[routes]]
+path    = "/graphql"
+ttl     = "5m"
+scope   = "public"
+graphql = true
+tags    = ["orders", "all"]
+
+[[routes]]
+path    = "/mine/graphql"
+ttl     = "5m"
+graphql = true
+
+[[routes]]
+path    = "/{part}/api"
+ttl     = "5m"
+scope   = "public"
+graphql = true
+
+[[routes]]
+path  = "/orders/{id}"
+ttl   = "5m"
+scope = "public"
+tags  = ["order:{id}"]
+
+[[purges]]
+path      = "/graphql"
+mutations = ["createOrder", "update*"]
+tags      = ["orders"]
+
+[[purges]]
+path      = "/graphql"
+mutations = ["setOrder"]
+tags      = ["order:{order}"]
+"#;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const LIST: &str = "query List { orders { id } }";
+
+/// Answers as a GraphQL server does: a document that speaks of `fail` has an error, one of `page` is
+/// answered with HTML.
+fn server(request: &Request) -> Response {
+    let sent = format!("{} {}", request.target, String::from_utf8_lossy(&request.body));
+    if sent.contains("page") {
+        return Response::ok("<html>").header("content-type", "text/html");
+    }
+    let mut answer = json!({ "data": { "asked": request.number } });
+    if sent.contains("fail") {
+        answer["errors"] = json!([{ "message": "UNAUTHENTICATED" }]);
+    }
+    Response::ok(answer.to_string()).header("content-type", "application/json; charset=utf-8")
+}
+
+async fn post(scene: &Scene, path: &str, body: &Value) -> Reply {
+    scene.send("POST", path, &[JSON], body.to_string()).await
+}
+
+async fn ask(scene: &Scene, document: &str) -> Reply {
+    post(scene, "/graphql", &json!({ "query": document })).await
+}
+
+/// Fills the entry of a query by POST and that of another one by GET.
+async fn warm(scene: &Scene) {
+    for _ in 0..2 {
+        ask(scene, LIST).await;
+        scene.get("/graphql?query=%7Borders%7D").await;
+    }
+    assert_warm(scene, "HIT", "warm").await;
+}
+
+async fn assert_warm(scene: &Scene, cache: &str, why: &str) {
+    assert_cache(&ask(scene, LIST).await, cache, &format!("POST, {why}"));
+    assert_cache(&scene.get("/graphql?query=%7Borders%7D").await, cache, &format!("GET, {why}"));
+}
+
+#[tokio::test]
+async fn queries_are_told_apart_by_document_variables_and_operation() {
+    let scene = Scene::start(ROUTES, server).await;
+    let two = "query A { a } query B { b }";
+    for body in [
+        json!({ "query": LIST }),
+        json!({ "query": LIST, "variables": { "state": "open" } }),
+        json!({ "query": LIST, "variables": { "state": "sent" } }),
+        json!({ "query": two, "operationName": "A" }),
+        json!({ "query": two, "operationName": "B" }),
+        json!({ "query": LIST, "extensions": { "clientLibrary": { "name": "x" } } }),
+    ] {
+        assert_cache(&post(&scene, "/graphql", &body).await, "MISS", &body.to_string());
+        let spaced = serde_json::to_string_pretty(&body).expect("JSON");
+        let again = scene.send("POST", "/graphql", &[JSON], spaced).await;
+        assert_cache(&again, "HIT", &body.to_string());
+    }
+    let got = &scene.seen("/graphql")[1];
+    let canonical = r#"{"query":"query List { orders { id } }","variables":{"state":"open"}}"#;
+    assert_eq!(got.body, canonical.as_bytes());
+    for target in ["/graphql?query=%7Ba%7D", "/graphql?query=%7Ba%7D&variables=%7B%22a%22:1%7D"] {
+        assert_cache(&scene.get(target).await, "MISS", target);
+        assert_cache(&scene.get(target).await, "HIT", target);
+        assert_cache(&scene.send("HEAD", target, &[], "").await, "HIT", target);
+    }
+}
+
+#[tokio::test]
+async fn a_mutation_purges_the_endpoint_or_what_rules_name() {
+    let scene = Scene::start(ROUTES, server).await;
+    for (document, why) in [
+        ("mutation { other }", "no rule names it"),
+        ("mutation { createOrder other }", "no rule names a part of it"),
+        ("mutation createOrder { a: other }", "the name of the operation says nothing"),
+        ("mutation { ...F } fragment F on M { createOrder ... on M { other } }", "in a fragment"),
+        ("mutation { createOrder: other }", "an alias says nothing"),
+        ("mutation { createOrder", "it cannot be read"),
+        ("query Q { a } mutation { createOrder other }", "nobody can tell which of them runs"),
+        ("mutation { createOrder }", "a rule names it, and the tag of all queries"),
+        ("mutation { a: updateAny }", "by a pattern"),
+    ] {
+        warm(&scene).await;
+        assert_cache(&ask(&scene, document).await, "BYPASS", document);
+        assert_warm(&scene, "MISS", why).await;
+    }
+    // Rules that name all of it purge their tags alone.
+    warm(&scene).await;
+    for path in ["/orders/7", "/orders/8"] {
+        scene.get(path).await;
+        assert_cache(&scene.get(path).await, "HIT", path);
+    }
+    let set = "mutation Any($input: I) { aliased: setOrder(input: $input) { id } }";
+    post(&scene, "/graphql", &json!({ "query": set, "variables": { "input": { "id": 7 } } })).await;
+    assert_cache(&scene.get("/orders/7").await, "MISS", "by a variable");
+    assert_cache(&scene.get("/orders/8").await, "HIT", "another one");
+    assert_warm(&scene, "HIT", "not of these tags").await;
+    // A literal in the document is no variable: the family.
+    ask(&scene, "mutation { setOrder(id: 7) { id } }").await;
+    assert_cache(&scene.get("/orders/8").await, "MISS", "the family");
+    assert_warm(&scene, "HIT", "not of these tags").await;
+    // What is in doubt may be any mutation.
+    scene.get("/orders/8").await;
+    scene.send("POST", "/graphql", &[JSON], "[").await;
+    assert_cache(&scene.get("/orders/8").await, "MISS", "in doubt, by the rules");
+}
+
+#[tokio::test]
+async fn what_may_be_a_mutation_is_one_by_any_spelling() {
+    let scene = Scene::start(ROUTES, server).await;
+    let mutation = json!({ "query": "mutation { other }" }).to_string();
+    let query = json!({ "query": LIST }).to_string();
+    let multipart = ("content-type", "multipart/form-data; boundary=b");
+    let graphql = ("content-type", "application/graphql");
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let cases: [(&str, &str, &[(&str, &str)], &str); 16] = [
+        ("POST", "/graphql/", &[JSON], &mutation),
+        ("POST", "/GraphQL", &[JSON], &mutation),
+        ("POST", "/%67raphql", &[JSON], &mutation),
+        ("POST", "//graphql", &[JSON], &mutation),
+        ("GET", "/graphql?query=mutation%7Bother%7D", &[], ""),
+        ("HEAD", "/graphql?query=mutation%7Bother%7D", &[], ""),
+        ("GET", "/GRAPHQL?query=mutation%7Bother%7D", &[], ""),
+        ("GET", "/graphql", &[JSON], &mutation),
+        ("POST", "/graphql?query=mutation%7Bother%7D", &[JSON], &query),
+        ("POST", "/graphql", &[multipart], &query),
+        ("POST", "/graphql", &[graphql], "mutation { other }"),
+        ("POST", "/graphql", &[form], "query=mutation%7Bother%7D"),
+        ("POST", "/graphql", &[JSON, ("content-encoding", "gzip")], &query),
+        ("POST", "/graphql", &[JSON, ("x-http-method-override", "PUT")], &query),
+        ("DELETE", "/graphql", &[], ""),
+        ("QUERY", "/graphql", &[JSON], &mutation),
+    ];
+    for (method, target, headers, body) in cases {
+        warm(&scene).await;
+        let reply = scene.send(method, target, headers, body.to_owned()).await;
+        assert_cache(&reply, "BYPASS", target);
+        assert_warm(&scene, "MISS", &format!("{method} {target} {headers:?}")).await;
+    }
+    assert!(metric(scene.sidecar.admin, "sidecache_graphql_in_doubt_total").await >= 4);
+}
+
+#[tokio::test]
+async fn what_only_passes_purges_nothing() {
+    let scene = Scene::start(ROUTES, server).await;
+    warm(&scene).await;
+    for body in [
+        json!({ "query": "subscription { a }" }),
+        json!({ "query": "{ a ... @defer { b } }" }),
+        json!({ "query": "query A { a } query B { b }" }),
+        json!([{ "query": LIST }, { "query": "{ a }" }]),
+    ] {
+        for _ in 0..2 {
+            let reply = post(&scene, "/graphql", &body).await;
+            assert_cache(&reply, "BYPASS", &body.to_string());
+            let status = reply.header("cache-status");
+            assert!(status.contains("graphql"), "{status}");
+        }
+    }
+    for target in ["/graphql", "/graphql?a=1", "/graphql?documentId=x"] {
+        assert_cache(&scene.get(target).await, "BYPASS", target);
+    }
+    assert_warm(&scene, "HIT", "nothing was written").await;
+}
+
+#[tokio::test]
+async fn an_answer_with_errors_is_not_stored() {
+    let scene = Scene::start(ROUTES, server).await;
+    for document in ["{ fail }", "{ page }"] {
+        for _ in 0..3 {
+            assert_cache(&ask(&scene, document).await, "MISS", document);
+        }
+        let target = format!("/graphql?query=%7B{}%7D", &document[2..6]);
+        for _ in 0..3 {
+            assert_cache(&scene.get(&target).await, "MISS", document);
+        }
+    }
+    let limited = format!("[limits]\ntag_body = \"1B\"\n{ROUTES}");
+    let scene = Scene::start(&limited, server).await;
+    for _ in 0..3 {
+        assert_ne!(ask(&scene, LIST).await.cache(), "HIT");
+    }
+}
+
+#[tokio::test]
+async fn a_persisted_query_is_known_once_it_was_seen() {
+    let scene = Scene::start(ROUTES, server).await;
+    let document = "query Persisted { orders { total } }";
+    let digest = {
+        use sha2::{Digest as _, Sha256};
+        Sha256::digest(document).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let extensions = json!({ "persistedQuery": { "version": 1, "sha256Hash": digest } });
+    let short = json!({ "extensions": extensions });
+    let url = format!(
+        "/graphql?extensions=%7B%22persistedQuery%22:%7B%22version%22:1,%22sha256Hash%22:%22{digest}%22%7D%7D"
+    );
+    warm(&scene).await;
+    assert_cache(&scene.get(&url).await, "BYPASS", "unknown, by GET");
+    assert_warm(&scene, "HIT", "an unknown GET purges nothing").await;
+    assert_cache(&post(&scene, "/graphql", &short).await, "BYPASS", "unknown, by POST");
+    assert_warm(&scene, "MISS", "an unknown POST may be a mutation").await;
+    // Whose hash is another one's is no document of it.
+    let lie = json!({ "query": "{ a }", "extensions": extensions });
+    assert_cache(&post(&scene, "/graphql", &lie).await, "BYPASS", "a lie");
+    assert_cache(&post(&scene, "/graphql", &short).await, "BYPASS", "a lie teaches nothing");
+    let whole = json!({ "query": document, "extensions": extensions });
+    assert_cache(&post(&scene, "/graphql", &whole).await, "MISS", "with its document");
+    assert_cache(&post(&scene, "/graphql", &short).await, "MISS", "known");
+    assert_cache(&post(&scene, "/graphql", &short).await, "HIT", "known");
+    assert_cache(&scene.get(&url).await, "MISS", "known, by GET");
+    assert_cache(&scene.get(&url).await, "HIT", "known, by GET");
+    let admin = scene.sidecar.admin;
+    assert!(metric(admin, "sidecache_graphql_documents").await >= 1);
+    assert!(metric(admin, "sidecache_graphql_unknown_total").await >= 3);
+}
+
+#[tokio::test]
+async fn callers_share_nothing_unless_the_route_says_so() {
+    let scene = Scene::start(ROUTES, server).await;
+    let ask_as = async |headers: &[(&str, &str)]| {
+        let headers = [&[JSON], headers].concat();
+        let body = json!({ "query": LIST }).to_string();
+        scene.send("POST", "/mine/graphql", &headers, body).await
+    };
+    let ann: &[(&str, &str)] = &[("authorization", "Bearer ann")];
+    for (headers, cache) in [
+        (ann, "MISS"),
+        (ann, "HIT"),
+        (&[("authorization", "Bearer bob")][..], "MISS"),
+        (&[][..], "MISS"),
+        (&[("cookie", "sid=1")][..], "MISS"),
+        (&[("authorization", "Bearer ann"), ("x-csrftoken", "t")][..], "MISS"),
+        (&[("x-unheard-of", "1")][..], "BYPASS"),
+        (&[("x-apollo-operation-name", "List")][..], "MISS"),
+        (&[("x-apollo-operation-name", "List")][..], "HIT"),
+    ] {
+        assert_cache(&ask_as(headers).await, cache, &format!("{headers:?}"));
+    }
+    let got = scene.last("/mine/graphql");
+    assert_eq!(got.header("x-apollo-operation-name").as_deref(), Some("List"));
+}
+
+#[tokio::test]
+async fn a_mutation_purges_all_paths_of_its_endpoint() {
+    let scene = Scene::start(ROUTES, server).await;
+    let body = json!({ "query": LIST });
+    post(&scene, "/one/api", &body).await;
+    assert_cache(&post(&scene, "/one/api", &body).await, "HIT", "warm");
+    post(&scene, "/two/API", &json!({ "query": "mutation { a }" })).await;
+    assert_cache(&post(&scene, "/one/api", &body).await, "MISS", "of another path");
+}
+
+#[tokio::test]
+async fn shadow_mode_stores_no_answer_with_errors_either() {
+    let app = crate::support::Origin::start(server);
+    let rules = "[[routes]]\npath = \"/graphql\"\nttl = \"5m\"\nscope = \"public\"\ngraphql = true\n\
+                 mode = \"shadow\"\n";
+    let flow = Flow::start(app.address, rules).await;
+    for document in ["{ a }", "{ a }", "{ fail }", "{ fail }"] {
+        let body = json!({ "query": document }).to_string();
+        assert_cache(&flow.send("POST", "/graphql", &[JSON], body).await, "BYPASS", document);
+    }
+    assert_eq!(flow.route("/graphql").would_hit, 1);
+}
