@@ -4,8 +4,10 @@ TITLE = "Express: response tags, GraphQL, and a back office with cookie-session"
 PROGRAM = "app.cjs"
 SECRETS = {"OFFICE_SECRET": "the-secret-of-the-back-office"}
 WRONG = {
-    "merchants share": [('defaults.ttl = "10m"',
-                         'defaults = { ttl = "10m", scope = "shared", admit = "route" }')],
+    "merchants share": [('path = "/api/{*rest}"              # check: ok',
+                         'path = "/api/{*rest}"\nscope = "shared"\nadmit = "route"')],
+    "REST leaves the queries": [('path = "/api/{*rest}"              # GraphQL shows the same orders',
+                                 'path = "/nowhere"')],
 }
 TOKENS = {"acme": "token-of-acme-0001", "globex": "token-of-globex-01"}
 LIST = "query List($state: String) { orders(state: $state) { id state total } }"

@@ -104,8 +104,7 @@ impl PolicyRules {
         } else if head.is_only(request.method) {
             "the route says `read_only`, but the body names another method, or another value of a \
              parameter in `match`, or nobody can tell whether it does: it is too long, has a \
-             coding, or is of a type that is not read (is \
-             there a Content-Type?)"
+             coding, or is of a type that is not read (is there a Content-Type?)"
         } else {
             "the route takes such requests for reads, but a header or a parameter names another \
              method"
