@@ -18,6 +18,7 @@ pub mod fold;
 pub mod folder;
 pub mod fronts;
 pub mod glob;
+pub mod identity;
 pub mod jwt;
 pub mod key;
 pub mod keyed_body;

@@ -28,6 +28,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         upgrades: Upgrades::new(config.upstream.upgrades),
         origin: None,
         tokens,
+        identities: None,
         purge_requests: config.purge_requests,
         max_read_body: config.limits.read_body,
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),

@@ -11,6 +11,7 @@ mod expiry;
 mod fill_bytes;
 mod folders;
 mod guests;
+mod identity;
 mod isolation;
 mod jwt;
 mod languages;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origins::CurrentOrigin;
+use crate::app::identities::IdentityKeeper;
 use crate::app::tokens::TokenKeeper;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
@@ -11,7 +12,7 @@ use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
 use crate::policy::rolling_cookies::RollingCookies;
 use crate::policy::varying_keys::VaryingKeys;
-use crate::proxy::{self, ActiveConfig, CookieUse};
+use crate::proxy::{self, ActiveConfig, CookieUse, IdentityProbes};
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
 use crate::server::TrustedProxies;
@@ -31,12 +32,20 @@ pub struct StartupSettings {
     /// The list that new connections are judged by.
     pub(super) trusted_proxies: TrustedProxies,
     tokens: TokenKeeper,
+    identities: IdentityKeeper,
 }
 
 impl StartupSettings {
     /// The settings of the file at startup.
     #[must_use]
-    pub(crate) fn from_config(config: &Config, hasher: Hasher, tokens: TokenKeeper) -> Self {
+    pub(crate) fn from_config(
+        config: &Config,
+        hasher: Hasher,
+        tokens: TokenKeeper,
+        metrics: &Metrics,
+    ) -> Self {
+        let identities = IdentityKeeper::default();
+        identities.register(metrics);
         let limits = &config.limits;
         Self {
             object: limits.object,
@@ -46,6 +55,7 @@ impl StartupSettings {
             hasher,
             trusted_proxies: config.server.trusted_proxies.clone(),
             tokens,
+            identities,
         }
     }
 
@@ -76,6 +86,8 @@ impl StartupSettings {
             access_log: config.log.access,
         };
         let tokens = self.tokens.verifier(config);
+        let identities = self.identities.table(config);
+        let identity_probes = identities.as_ref().map(|table| IdentityProbes::new(table));
         let (routes, purges) =
             (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
         let trusted = config.server.trusted_proxies.networks();
@@ -91,6 +103,7 @@ impl StartupSettings {
             fill: config.fill_constants(),
             origin: origin.key,
             tokens,
+            identities,
             purge_requests: config.purge_requests.clone(),
             host_key: config.host_key.clone(),
         };
@@ -108,6 +121,7 @@ impl StartupSettings {
             varying_keys,
             rolling_cookies: RollingCookies::default(),
             known_callers,
+            identity_probes,
         }
     }
 }

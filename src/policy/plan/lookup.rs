@@ -12,6 +12,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
 use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
+use crate::policy::identity::RequestIdentity;
 use crate::policy::jwt::RequestTokens;
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::keyed_body::{KeyedBody, SeenBody};
@@ -57,6 +58,8 @@ pub struct Lookup<'a> {
     pub roles: RoleContext,
     /// What was found of the tokens that fields read.
     pub tokens: RequestTokens,
+    /// What is known of who the caller is.
+    pub identity: RequestIdentity,
     /// The body, if the method is neither GET nor HEAD.
     pub body: Option<Box<KeyedBody>>,
     pub(super) request: RequestView<'a>,
@@ -98,6 +101,7 @@ impl PolicyRules {
             key.part(KeyPart::Method, request.method.as_str().as_bytes());
         }
         let tokens = self.tokens_in(&route.token_places, request.headers);
+        let known = self.request_identity(route, request)?;
         let view = FieldView {
             headers: request.headers,
             host: &host,
@@ -112,6 +116,7 @@ impl PolicyRules {
             credential: &self.credential,
             hasher: &self.hasher,
             tokens: &tokens,
+            identity: &known,
         };
         let fields_start = key.len();
         add_fields(route, &sessions, &view, body.as_ref(), &mut key)?;
@@ -137,6 +142,7 @@ impl PolicyRules {
             has_directives: headers.has_directives,
             roles,
             tokens,
+            identity: known,
             body: body.map(Box::new),
             request: *request,
             rules: self,
@@ -358,6 +364,7 @@ impl Lookup<'_> {
             credential: &self.rules.credential,
             hasher: &self.rules.hasher,
             tokens: &self.tokens,
+            identity: &self.identity,
         }
     }
 

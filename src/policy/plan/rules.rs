@@ -11,6 +11,7 @@ use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
+use crate::policy::identity::{IdentityTable, RequestIdentity};
 use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
 use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::fill_constants::FillConstants;
@@ -51,6 +52,8 @@ pub struct PolicyRules {
     pub purge_requests: Option<PurgeRequestRule>,
     /// Verifies tokens, if there is a `[jwt]`.
     pub tokens: Option<Arc<TokenVerifier>>,
+    /// What the origin has said of callers, if there is an `[identity]` and an origin to ask.
+    pub identities: Option<Arc<IdentityTable>>,
 }
 
 impl PolicyRules {
@@ -96,6 +99,8 @@ pub struct RequestView<'a> {
     pub has_body: bool,
     /// The body, if a route reads it for its key ([`crate::policy::plan::Plan::ReadBody`]).
     pub seen_body: Option<&'a SeenBody>,
+    /// What came of asking the origin who the caller is ([`crate::policy::plan::Plan::Identify`]).
+    pub identity: Option<&'a RequestIdentity>,
     /// Whether the request comes from a trusted proxy.
     pub peer_is_trusted: bool,
     /// Why its connection keeps the request from the cache, whatever the rules say.
