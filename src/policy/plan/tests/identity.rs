@@ -35,9 +35,8 @@ fn probed(rules: &PolicyRules, sent: &SentRequest) -> ([u8; 32], Vec<(String, Ve
     let (probe, _) = rules.identity_probe(&view).expect("there is somebody to ask about");
     let request = probe.to_request(HeaderValue::from_static("1"));
     assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::GET, "/me?a=1"));
-    let line = |(name, value): (&HeaderName, &HeaderValue)| {
-        (name.to_string(), value.as_bytes().to_vec())
-    };
+    let line =
+        |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
     (probe.key.0, request.headers().iter().map(line).collect())
 }
 
