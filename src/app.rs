@@ -52,6 +52,7 @@ use crate::upstream;
 pub mod descriptors;
 mod handover;
 mod history;
+mod identities;
 mod listen_error;
 mod listener_metrics;
 mod listeners;
@@ -122,7 +123,7 @@ impl Sidecar {
         let (tracer, trace) = TraceExport::start(config.trace.as_ref(), &metrics);
         let tokens = TokenKeeper::new(clock.clone());
         tokens.register(&metrics);
-        let startup = StartupSettings::from_config(config, hasher.clone(), tokens);
+        let startup = StartupSettings::from_config(config, hasher.clone(), tokens, &metrics);
         let origins = Origins::new(config, clock.clone(), upstream_counters.clone())?;
         let active = startup.active_config(config, &metrics, &origins.current());
         let (tasks, cluster_fills) = (TaskTracker::new(), OnceLock::new());
@@ -417,6 +418,9 @@ impl Readiness for AppReadiness {
         degraded.extend(self.proxy.active_config().origin.health().status().degraded_reason());
         if let Some(tokens) = &self.proxy.active_config().rules.tokens {
             degraded.extend(tokens.keys().status(self.proxy.clock.wall()).degraded_reason());
+        }
+        if let Some(table) = &self.proxy.active_config().rules.identities {
+            degraded.extend(table.degraded_reason());
         }
         if self.proxy.overlap.awaits_predecessor() {
             degraded.push("an earlier process still answers writes: nothing is cached".to_owned());

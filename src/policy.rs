@@ -19,6 +19,7 @@ pub mod folder;
 pub mod fronts;
 pub mod glob;
 pub mod graphql;
+pub mod identity;
 pub mod jwt;
 pub mod key;
 pub mod keyed_body;

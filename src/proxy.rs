@@ -3,6 +3,7 @@
 //! - A GET or HEAD on a route: `lookup` (with `serve`, the decision), `hit`, `miss`, `fill`;
 //!   `cluster` where all sidecars share a fill, `refresh` in the background, `head` for HEAD.
 //! - Another method on a route that has its body in the key: `body_read`, then as a GET.
+//! - A route that has in its key who the caller is: `identity`, then as a GET.
 //! - A write: `mutation`, and `post_response` where its response answers later GETs.
 //! - Anything else: `pass`.
 //! - `shadow` and `audit` find out whether the rules are right; `inspect` is for `explain`.
@@ -38,6 +39,7 @@ pub use crate::proxy::client::ClientConnection;
 pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
 pub(crate) use crate::proxy::guest_proofs::GuestProofs;
+pub(crate) use crate::proxy::identity_probes::IdentityProbes;
 pub(crate) use crate::proxy::late_keys::LateKeys;
 pub(crate) use crate::proxy::late_purges::LatePurges;
 pub(crate) use crate::proxy::origin::OriginClient;
@@ -63,6 +65,8 @@ mod fill;
 mod guest_proofs;
 mod head;
 mod hit;
+mod identity;
+mod identity_probes;
 pub mod inspect;
 mod key_watch;
 mod late_fill;
@@ -75,6 +79,7 @@ mod mutation;
 mod origin;
 mod overlap;
 mod pass;
+mod planned;
 mod post_response;
 mod purge_request;
 mod range_budget;
@@ -245,7 +250,7 @@ impl Proxy {
                 let route = route.map(|route| route.id);
                 Box::pin(unrouted::pass(resources, context, parts, body, outcome, route)).await
             }
-            Plan::ReadBody(_) => {
+            Plan::ReadBody(_) | Plan::Identify(_) => {
                 Box::pin(body_read::answer(resources, live, context, pending, parts, body)).await
             }
             Plan::Refuse(route, header) => {

@@ -80,6 +80,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
         "redis": redis(state),
         "app": app(state),
         "jwt": jwt(state),
+        "identity": identity(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
         "config": {
             "file": status.file.map(|file| file.display().to_string()),
@@ -134,6 +135,18 @@ fn jwt(state: &AdminState) -> Value {
         "fetch_error": status.error,
         "why": status.degraded_reason(),
         "tokens": tokens.remembered(),
+    })
+}
+
+/// What the origin has said of callers; null without `[identity]`.
+fn identity(state: &AdminState) -> Value {
+    let config = state.proxy.active_config();
+    let Some(table) = &config.rules.identities else { return Value::Null };
+    json!({
+        "path": &*table.settings.path,
+        "callers": table.remembered(),
+        "off": table.is_off(),
+        "why": table.degraded_reason(),
     })
 }
 

@@ -29,6 +29,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         origin: None,
         documents: Arc::default(),
         tokens,
+        identities: None,
         purge_requests: config.purge_requests,
         max_read_body: config.limits.read_body,
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),

@@ -268,6 +268,7 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
         headers: &headers,
         has_body: false,
         seen_body: None,
+        identity: None,
         peer_is_trusted: false,
         bypass: None,
         client: Some(Ipv4Addr::LOCALHOST.into()),

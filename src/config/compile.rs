@@ -20,6 +20,7 @@ use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
 use crate::policy::folder::FolderTags;
+use crate::policy::identity::IdentitySettings;
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::{Collapse, ResponseRules, RouteMode, Routes};
@@ -36,6 +37,7 @@ pub mod fields;
 pub mod freshness;
 pub mod fronts;
 mod headers;
+pub mod identity;
 pub mod jwt;
 mod pointer;
 mod purge_requests;
@@ -175,12 +177,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     let redis = redis(file, write_wait, context);
     let (log, trace) = telemetry(file, context);
-    let credential =
-        file.credential.get().and_then(|credential| credential::credential(credential, context));
     let response_rules = response_rules(file, context);
-    let (fields, jwt) = fields(file, context);
-    let sessions = fields.sessions();
-    let credential = Arc::new(CredentialRule { sessions, ..credential.unwrap_or_default() });
+    let (fields, CallerSettings { credential, jwt, identity }) = fields(file, context);
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let route_context = routes::RouteContext {
         fields: &fields,
@@ -233,6 +231,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         purge_requests: purge_requests(file, context),
         credential,
         jwt,
+        identity,
         response_rules,
         debug: sections::debug(file.debug.get()?)?,
         mode,
@@ -249,12 +248,27 @@ fn joins_hosts(file: &ConfigFile) -> bool {
     file.upstream.get().is_some_and(|upstream| upstream.host_key.given().is_some())
 }
 
-/// `[fields]`, and `[jwt]` if there is one, from whose tokens they may come.
-fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Option<JwtSettings>) {
-    let fields = FieldTable::compile(file.fields.get(), context);
+/// What tells who a caller is.
+struct CallerSettings {
+    credential: Arc<CredentialRule>,
+    jwt: Option<JwtSettings>,
+    identity: Option<IdentitySettings>,
+}
+
+/// `[fields]`, and `[credential]`, `[jwt]` and `[identity]`, by which they tell callers apart.
+fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, CallerSettings) {
+    let credential =
+        file.credential.get().and_then(|credential| credential::credential(credential, context));
+    let fields = FieldTable::compile(file.fields.get(), &file.identity, context);
+    let known = CredentialRule { sessions: fields.sessions(), ..credential.unwrap_or_default() };
     let jwt = file.jwt.given().and_then(|given| jwt::jwt(&given.value, &given.span, context));
     jwt::check_fields(&file.jwt, file.fields.get(), context);
-    (fields, jwt)
+    let identity = file
+        .identity
+        .given()
+        .and_then(|given| identity::identity(&given.value, &given.span, context));
+    identity::check_fields(&file.identity, file.fields.get(), context);
+    (fields, CallerSettings { credential: Arc::new(known), jwt, identity })
 }
 
 /// `[purge_requests]`, if there is one.

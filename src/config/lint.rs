@@ -13,6 +13,7 @@ use super::file::{self, ConfigFile};
 mod body_reads;
 mod callers;
 mod headers;
+mod identity;
 mod matches;
 mod memory;
 mod purges;
@@ -47,6 +48,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         context.report.push(builder.hint("add [[routes]] with path = \"/api/…\" and ttl = \"5m\""));
     }
     tokens::check(&whole, context);
+    identity::check(&whole, context);
     scopes::check(&whole, context);
     callers::check(&whole, context);
     headers::check(&whole, context);

@@ -14,6 +14,7 @@ use crate::cache::store;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::FieldSource;
 use crate::policy::fronts::Fronts;
+use crate::policy::identity::IdentitySettings;
 use crate::policy::jwt::{TokenRules, VerifyKey};
 use crate::policy::plan::FillConstants;
 use crate::policy::purge_request::PurgeRequestRule;
@@ -58,6 +59,8 @@ pub struct Config {
     pub purge_requests: Option<PurgeRequestRule>,
     /// How tokens are verified, if they are.
     pub jwt: Option<JwtSettings>,
+    /// How the app is asked who a caller is, if it is.
+    pub identity: Option<IdentitySettings>,
     /// How the origin's responses are read.
     pub response_rules: Arc<route::ResponseRules>,
     /// Headers that help to find out why.
@@ -102,6 +105,19 @@ impl Config {
                 FieldSource::Jwt(field) => Some(Arc::clone(&field.pointer)),
                 _ => None,
             })
+            .collect();
+        pointers.sort();
+        pointers.dedup();
+        pointers.into()
+    }
+
+    /// The places in the app's answers about callers that fields of routes read, in order.
+    #[must_use]
+    pub fn identity_pointers(&self) -> Box<[Arc<str>]> {
+        let keyed = self.routes.iter().flat_map(|route| route.fields.iter());
+        let mut pointers: Vec<Arc<str>> = keyed
+            .filter_map(|field| field.identity())
+            .map(|field| Arc::clone(&field.pointer))
             .collect();
         pointers.sort();
         pointers.dedup();

@@ -40,6 +40,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "LogSection" => file::LogSection::KEYS,
         "TraceSection" => file::TraceSection::KEYS,
         "JwtSection" => file::JwtSection::KEYS,
+        "IdentitySection" => file::IdentitySection::KEYS,
         "FieldForm" => file::FieldForm::KEYS,
         "CredentialSection" => file::CredentialSection::KEYS,
         "TagsSection" => file::TagsSection::KEYS,

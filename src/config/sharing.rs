@@ -341,6 +341,9 @@ impl RouteSharing {
                 source,
                 FieldSource::Jwt(TokenField { place: TokenPlace::Authorization, .. })
             );
+        // So is whatever the app has said of it.
+        let is_in_credential = is_in_credential
+            || self.scope == Scope::Private && matches!(source, FieldSource::Identity(_));
         is_keyed_anyway
             || is_in_credential
             || stands_for_all

@@ -190,6 +190,20 @@ reasons! {
                   be fetched from `jwks_url`, or the last ones are older than `keep_keys`.",
         remedy: "See `GET /ready` for the cause, and check `jwks_url` in `[jwt]` and the way \
                  to it.";
+    IdentityUnknown = "identity unknown", [Bypass],
+        meaning: "A field of the key is what the origin says of the caller (`[identity]`), and \
+                  nobody knows it: the origin has refused to say, was not asked, failed, was too \
+                  slow, redirected, or answered with something else than JSON that has a single \
+                  value there. The name of the field and the cause follow.",
+        remedy: "Ask the origin as the caller: `curl` the `path` of `[identity]` with the caller's \
+                 cookies, and compare the answer with the field's pointer. An answer that sets a \
+                 cookie switches asking off until the next reload: name another path.";
+    IdentityUnconfirmed = "identity unconfirmed", [Body],
+        meaning: "The key has what the origin says of the caller (`[identity]`), and the origin, \
+                  asked again once its response was whole, said something else or nothing: the \
+                  response may be for another key.",
+        remedy: "Nothing, if it is rare: the caller has just become another one. Otherwise raise \
+                 `timeout` or `probes` of `[identity]`.";
     SessionRenewal = "session renewal", [Bypass],
         meaning: "The signed session cookie is older than half of its field's `max_age`, and \
                   `strip_set_cookie` names it: a hit would not renew it, so the request goes to \

@@ -20,6 +20,7 @@ use crate::policy::explain::mutation::explain_mutation;
 use crate::policy::explain::purge_request::purged_names;
 use crate::policy::explain::times::{explain_times, seconds};
 use crate::policy::fronts::{self, FrontClass, FrontHeader};
+use crate::policy::identity::{IdentityField, RequestIdentity};
 use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::{Lookup, Plan, PolicyRules, RequestView};
 use crate::policy::purge_request::PurgeRequestRule;
@@ -67,6 +68,8 @@ pub struct ParsedRequest {
     /// The same, for routes that have it in their keys.
     body: SeenBody,
     trusted: bool,
+    /// What the origin says of the caller, if somebody says it here.
+    identity: Option<RequestIdentity>,
 }
 
 /// An explanation, with its lines in the order of the decisions.
@@ -133,11 +136,18 @@ impl ExplainRequest {
         }
         let data = self.data.clone();
         let body = SeenBody::Whole(data.clone().unwrap_or_default().into());
-        Ok(ParsedRequest { method, uri, headers, data, body, trusted: self.trusted })
+        let (trusted, identity) = (self.trusted, None);
+        Ok(ParsedRequest { method, uri, headers, data, body, trusted, identity })
     }
 }
 
 impl ParsedRequest {
+    /// The same, of which it is known who the caller is.
+    #[must_use]
+    pub fn with_identity(self, identity: RequestIdentity) -> Self {
+        Self { identity: Some(identity), ..self }
+    }
+
     /// The method, as it is sent.
     #[must_use]
     pub const fn method(&self) -> &Method {
@@ -165,6 +175,7 @@ impl ParsedRequest {
             headers: &self.headers,
             has_body,
             seen_body: Some(&self.body),
+            identity: self.identity.as_ref(),
             peer_is_trusted: self.trusted,
             now,
         }
@@ -219,6 +230,7 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                     Err(why) => lines.line("refused", why),
                 }
             }
+            Plan::Identify(route) => explain_identity(&mut lines, route),
             // The body is given.
             Plan::ReadBody(route) => lines.line("route", route.name()),
             Plan::Mutate(effective) => {
@@ -230,6 +242,20 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
         }
     }
     Explanation { request: format!("{} {}", request.method, request.uri), lines: lines.0 }
+}
+
+/// A request whose key needs what the origin says of the caller, which is not known here.
+fn explain_identity(lines: &mut ExplainLines, route: &Route) {
+    lines.line("route", route.name());
+    lines.line("scope", route.spec.scope.as_str());
+    for field in &route.fields {
+        if let Some(identity) = field.identity() {
+            let IdentityField { pointer, path } = identity;
+            let value = format!("what the app says at {pointer}, when it is asked at {path}");
+            lines.line(format!("field {}", field.name), value);
+        }
+    }
+    lines.line("X-Cache", "depends on what the app says of this caller");
 }
 
 /// The routes that have the path of a request that none of them takes.

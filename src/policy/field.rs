@@ -12,7 +12,10 @@ use crate::policy::body_fields::{BodyFields, BodyValues};
 use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
-use crate::policy::jwt::{RequestTokens, TokenError, TokenFault, TokenField, TokenPlace};
+use crate::policy::identity::{IdentityFault, IdentityField, RequestIdentity};
+use crate::policy::jwt::{
+    ClaimValue, RequestTokens, TokenError, TokenFault, TokenField, TokenPlace,
+};
 use crate::policy::request_target;
 use crate::policy::response_fields;
 use crate::policy::session::{SessionFault, SessionRule};
@@ -60,6 +63,8 @@ pub enum FieldSource {
     Caller,
     /// A claim of a verified token.
     Jwt(TokenField),
+    /// What the origin says of who the caller is.
+    Identity(IdentityField),
 }
 
 /// How many bits of a client's address count.
@@ -130,6 +135,8 @@ pub struct FieldView<'a> {
     pub hasher: &'a Hasher,
     /// What was found of the tokens that fields read.
     pub tokens: &'a RequestTokens,
+    /// What is known of who the caller is.
+    pub identity: &'a RequestIdentity,
 }
 
 /// What is known of the body of a response, for the tags of purge rules.
@@ -158,14 +165,31 @@ pub enum FieldError {
     Token(TokenFault),
     /// It is in a signed cookie that does not count, or that lacks it.
     Session(SessionFault),
+    /// Nobody knows who the caller is.
+    Identity(IdentityFault),
 }
 
-impl FieldView<'_> {
+impl<'a> FieldView<'a> {
     /// The names of the caller.
     #[must_use]
     pub fn caller_names(&self) -> Vec<String> {
         let (rule, sessions) = (self.credential, self.sessions);
         caller::caller_names(rule, sessions, self.headers, self.hasher, caller::MAX_NAMES)
+    }
+
+    /// What the origin says of the caller at this place.
+    ///
+    /// # Errors
+    /// There is no caller, or nobody knows.
+    pub fn identity_value(&self, field: &IdentityField) -> Result<&'a ClaimValue, FieldError> {
+        match self.identity {
+            RequestIdentity::Nobody | RequestIdentity::Unread => Err(FieldError::Missing),
+            RequestIdentity::Fault(fault) => Err(FieldError::Identity(*fault)),
+            RequestIdentity::Known(answer) => {
+                let value = answer.value(&field.pointer);
+                value.ok_or(FieldError::Identity(IdentityFault::NoValue))
+            }
+        }
     }
 }
 
@@ -225,6 +249,9 @@ impl Field {
                 Err(TokenError::Ambiguous) => return Err(FieldError::Ambiguous),
                 Err(TokenError::Unverified(fault)) => return Err(FieldError::Token(fault)),
             },
+            FieldSource::Identity(field) => {
+                Cow::Borrowed(view.identity_value(field)?.text.as_bytes())
+            }
             FieldSource::Session(rule) => {
                 let session = rule.current(view.headers, view.hasher, view.now)?;
                 Cow::Owned(session.text()?.into_bytes())
@@ -261,6 +288,8 @@ impl Field {
                     Err(_) => return None,
                 }
             }
+            // Whoever it was when the origin was asked need not be whoever it is for this write.
+            FieldSource::Identity(_) => return None,
             FieldSource::Caller => {
                 return Some(view.caller_names().into_iter().map(String::into_bytes).collect());
             }
@@ -343,6 +372,7 @@ impl Field {
             | FieldSource::Client(_)
             | FieldSource::Body(_)
             | FieldSource::Response(_)
+            | FieldSource::Identity(_)
             | FieldSource::Caller => None,
         }
     }
@@ -362,6 +392,15 @@ impl Field {
     pub const fn token_place(&self) -> Option<&TokenPlace> {
         match &self.source {
             FieldSource::Jwt(field) => Some(&field.place),
+            _ => None,
+        }
+    }
+
+    /// Where in the origin's answer the field's value is, if it comes from there.
+    #[must_use]
+    pub const fn identity(&self) -> Option<&IdentityField> {
+        match &self.source {
+            FieldSource::Identity(field) => Some(field),
             _ => None,
         }
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use crate::clock::{Wall, millis};
 use crate::telemetry::metrics::Counter;
 
+pub(in crate::policy) use self::claims::ClaimTree;
+pub use self::claims::ClaimValue;
 pub use self::key_store::{KeyStore, WantKeys};
 pub use self::keys::{KeySetError, MAX_JWKS_BYTES, VerifyKey, parse_jwks, parse_pem};
 pub use self::request::{RequestTokens, TokenError, TokenPlace};

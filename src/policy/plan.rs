@@ -2,10 +2,11 @@
 //! on a plan, and `explain` prints it.
 //!
 //! `rules` holds the rules and the request they read, `guests` who is one, `lookup` the key of a
-//! request that the cache may answer, `canonical` the parts that the key is made of, `variant` its
-//! variants, `fill_request` what the origin receives on a fill, `mutation` what a write purges, and
-//! `write_methods` which methods it may have; `body_read` is about reads whose body is in the key,
-//! and `graphql` about those whose document says that they are reads.
+//! request that the cache may answer, `identity` asks who its caller is, `canonical` the parts that
+//! the key is made of, `variant` its variants, `fill_request` what the origin receives on a fill,
+//! `mutation` what a write purges, and `write_methods` which methods it may have; `body_read` is
+//! about reads whose body is in the key, and `graphql` about those whose document says that they are
+//! reads.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::policy::route::{ChosenRoute, EncodedSlash, Route, RouteMode};
 pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
 pub use crate::policy::plan::fill_request::FillHead;
 pub(crate) use crate::policy::plan::fill_request::X_REQUEST_ID;
+pub use crate::policy::plan::identity::{IdentityCheck, IdentityProbe};
 pub use crate::policy::plan::key_parts::{KeyParts, MAX_NAME_BYTES, PartKind, VaryingPart};
 pub use crate::policy::plan::lookup::Lookup;
 pub use crate::policy::plan::mutation::Mutation;
@@ -34,6 +36,7 @@ mod fill_constants;
 mod fill_request;
 mod graphql;
 mod guests;
+mod identity;
 mod key_parts;
 mod keyed_fields;
 mod lookup;
@@ -54,6 +57,8 @@ pub enum Plan<'a> {
     Lookup(Box<Lookup<'a>>),
     /// Read its body, which a route has in its key, and plan it again.
     ReadBody(&'a Arc<Route>),
+    /// Ask the origin who its caller is, which a route has in its key, and plan it again.
+    Identify(&'a Arc<Route>),
     /// The request may change the origin's data: forward it, and purge.
     Mutate(Method),
     /// Forward it without the cache. With the route that matched, if any did.
@@ -69,7 +74,7 @@ impl<'a> Plan<'a> {
         match self {
             Self::Lookup(lookup) => Some(lookup.route),
             Self::Pass(route, _) | Self::Refuse(route, _) => *route,
-            Self::ReadBody(route) => Some(route),
+            Self::ReadBody(route) | Self::Identify(route) => Some(route),
             Self::Mutate(_) => None,
         }
     }
@@ -79,7 +84,7 @@ impl<'a> Plan<'a> {
     #[must_use]
     pub fn may_give_up(&self, request: &RequestView<'_>) -> bool {
         match self {
-            Self::Lookup(_) => true,
+            Self::Lookup(_) | Self::Identify(_) => true,
             Self::Pass(..) => {
                 matches!(*request.method, Method::GET | Method::HEAD | Method::OPTIONS)
                     && read_override(request) == ReadOverride::None
@@ -162,7 +167,7 @@ impl PolicyRules {
         };
         match planned {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
-            Err(outcome) => Plan::Pass(Some(route), outcome),
+            Err(outcome) => Self::unplanned(route, request, outcome),
         }
     }
 

@@ -253,6 +253,8 @@ pub struct Route {
     pub folders: FolderTags,
     /// Where the tokens are that fields of the key read.
     pub token_places: Box<[TokenPlace]>,
+    /// Whether a field of the key is what the origin says of the caller.
+    pub reads_identity: bool,
     /// What a switch makes of its mode for the time being.
     pub switched: SwitchedMode,
     /// How its guests are told from others, and what they go by.
@@ -326,6 +328,7 @@ impl Route {
         let keys_address =
             fields.iter().any(|field| matches!(field.source, FieldSource::Client(_)));
         let token_places = token_places(fields.iter());
+        let reads_identity = fields.iter().any(|field| field.identity().is_some());
         let credential_headers = spec.methods.credential_headers();
         let headers = HeaderRules::new(&spec, &fields, credential, fronts, &told_apart.headers);
         let folders = response_rules.folders.of_pattern(&spec.pattern);
@@ -345,6 +348,7 @@ impl Route {
             reads_response,
             folders,
             token_places,
+            reads_identity,
             switched: SwitchedMode::default(),
             guests: None,
             guest_of,

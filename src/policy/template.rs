@@ -151,6 +151,7 @@ impl Template {
                         field: Arc::clone(&field.name),
                         has_too_many,
                         awaits_response: field.awaits_response(view),
+                        is_identity: field.identity().is_some(),
                     };
                     let Some(values) = values else { return Err(unread(false, names)) };
                     if field.source == FieldSource::Caller {
@@ -228,6 +229,8 @@ pub struct UnreadTemplate<'a> {
     pub has_too_many: bool,
     /// Whether it is in the response, which is not there yet.
     pub awaits_response: bool,
+    /// Whether it is what the origin says of the caller, which is never told for a write.
+    pub is_identity: bool,
 }
 
 impl UnreadTemplate<'_> {
@@ -347,6 +350,7 @@ mod tests {
             credential: &credential,
             hasher: &hasher,
             tokens: &crate::policy::jwt::RequestTokens::NONE,
+            identity: &crate::policy::identity::RequestIdentity::UNREAD,
         })
     }
 

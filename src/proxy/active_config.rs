@@ -18,6 +18,7 @@ use crate::policy::plan::PolicyRules;
 use crate::policy::rolling_cookies::RollingCookies;
 use crate::policy::varying_keys::VaryingKeys;
 use crate::proxy::cookie_use::CookieUse;
+use crate::proxy::identity_probes::IdentityProbes;
 use crate::proxy::origin::OriginClient;
 use crate::proxy::settings::ProxySettings;
 use crate::telemetry::metrics::RouteTable;
@@ -46,6 +47,8 @@ pub struct ActiveConfig {
     pub rolling_cookies: RollingCookies,
     /// The callers that the origin has lately accepted; none where no write depends on it.
     pub known_callers: Option<KnownCallers>,
+    /// Questions to the origin who a caller is; none where no field needs an answer.
+    pub(crate) identity_probes: Option<IdentityProbes>,
 }
 
 /// The configuration in force, which a reload replaces.

@@ -11,23 +11,24 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use http::Method;
 use http::request::Parts;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
 use crate::outcome::{Outcome, Reason};
 use crate::policy::keyed_body::SeenBody;
-use crate::policy::plan::{Plan, RequestView};
 use crate::proxy::abandoned::PendingRequest;
 use crate::proxy::active_config::LiveConfig;
-use crate::proxy::context::{LookupContext, RequestContext, request_view};
+use crate::proxy::context::RequestContext;
 use crate::proxy::mutation::body::bodies::{PrefixedBody, WholeUpload};
 use crate::proxy::mutation::body::timed::{TimedUpload, UploadLimit};
 use crate::proxy::mutation::unanswered;
+use crate::proxy::planned;
+use crate::proxy::planned::PlannedBody;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
 use crate::proxy::upload_budget::ReservedBytes;
-use crate::proxy::{key_watch, lookup, pass, shadow, unrouted};
 use crate::semantics::body::{Body, BodyError};
 use crate::upstream::UpstreamError;
 
@@ -40,7 +41,7 @@ struct ReadUpload {
     reserved: ReservedBytes,
 }
 
-/// Answers a request whose body a route has in its key.
+/// Answers a request of which a route has the body in its key, or who its caller is.
 pub(super) async fn answer(
     resources: &Arc<Resources>,
     live: &Arc<LiveConfig>,
@@ -49,8 +50,11 @@ pub(super) async fn answer(
     parts: Parts,
     body: Body,
 ) -> ProxyResponse {
-    let config = context.config;
     let has_body = !body.is_empty();
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        let body = PlannedBody { forward: body, has_body, read: None };
+        return planned::answer(resources, live, context, pending, parts, body).await;
+    }
     let ReadUpload { seen, forward, reserved } = match read(resources, context, &parts, body).await
     {
         Ok(read) => read,
@@ -61,64 +65,8 @@ pub(super) async fn answer(
             return unanswered(resources, &UpstreamError::RequestBody(error), &outcome);
         }
     };
-    let view = request_view(&parts, &forward, context.peer, &config.rules, context.now);
-    let bypass = context.connection.bypass();
-    let view = RequestView { has_body, bypass, seen_body: Some(&seen), ..view };
-    let is_endpoint = config.rules.is_endpoint(parts.uri.path());
-    let plan = config.rules.plan(&view);
-    let route = plan.route().map(|route| route.id);
-    config.cookie_use.observe(&parts.headers);
-    pending.set_route(route);
-    pending.set_guest(plan.route());
-    if plan.may_give_up(&view) {
-        context.departure.set_expendable();
-    }
-    // Of a GraphQL endpoint, what is in doubt is counted where it is found.
-    if matches!(plan, Plan::Mutate(_)) && !is_endpoint {
-        resources.counters.reads_as_writes.inc();
-    }
-    if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {
-        key_watch::observe_plan(resources, &plan);
-        drop(plan);
-        return shadow::pass_in_shadow(resources, context, parts, forward, shadowed).await;
-    }
-    let answered = match plan {
-        Plan::Lookup(lookup) => {
-            let clients = &resources.authorized_clients;
-            let context = LookupContext::new(context, &parts, &lookup, clients);
-            if resources.overlap.passes() {
-                let outcome = Outcome::bypass(Reason::Handover);
-                pass::pass_lookup(resources, &context, outcome).await
-            } else {
-                match lookup::fast_hit(resources, &context) {
-                    Ok(answered) => answered,
-                    Err(attempts) => lookup::serve_lookup(resources, &context, attempts).await,
-                }
-            }
-        }
-        Plan::Mutate(method) => {
-            // It is read again, for the purge rules.
-            drop(reserved);
-            let mutated = unrouted::mutate(resources, live, context, parts, forward, method);
-            return Box::pin(mutated).await;
-        }
-        Plan::Pass(route, outcome) => {
-            key_watch::record_removed(resources, route, &outcome);
-            let route = route.map(|route| route.id);
-            pass::pass(resources, context, parts, forward, outcome, route).await
-        }
-        Plan::Refuse(route, header) => {
-            resources.counters.refused.inc();
-            ProxyResponse::refused_header(route, &header)
-        }
-        // Its body is given.
-        Plan::ReadBody(route) => {
-            let (outcome, route) = (Outcome::bypass(Reason::AmbiguousBody), Some(route.id));
-            pass::pass(resources, context, parts, forward, outcome, route).await
-        }
-    };
-    drop(reserved);
-    answered
+    let body = PlannedBody { forward, has_body, read: Some((seen, reserved)) };
+    planned::answer(resources, live, context, pending, parts, body).await
 }
 
 /// Reads the body, unless it is too long.

@@ -116,7 +116,10 @@ impl<'a> LookupContext<'a> {
     /// The fill that this request leads or joins for this key: with others if it is authorized for
     /// what is stored there.
     pub(super) fn fill_key(&self, hash: KeyHash, authorized: bool) -> FillKey {
-        FillKey { hash, caller: if authorized { None } else { self.caller() } }
+        // SECURITY: until it is known that the caller is the same still, what the origin answers is
+        // for this caller alone.
+        let joins = authorized && !self.lookup.route.reads_identity;
+        FillKey { hash, caller: if joins { None } else { self.caller() } }
     }
 
     /// Under which key the origin's refusal of a fill is remembered.
@@ -204,6 +207,7 @@ pub(super) fn request_view<'a>(
         headers: &parts.headers,
         has_body: !body.is_empty(),
         seen_body: None,
+        identity: None,
         peer_is_trusted: peer.trusted,
         bypass: None,
         client: rules.client_address.address(&parts.headers, &peer),

@@ -188,7 +188,8 @@ async fn fill_again(
     let rules = &context.request.config.rules;
     let (peer, now) = (context.request.peer, context.request.now);
     let view = request_view(context.parts, &Body::empty(), peer, rules, now);
-    let view = RequestView { seen_body: context.lookup.seen_body(), ..view };
+    let (seen_body, identity) = (context.lookup.seen_body(), Some(&context.lookup.identity));
+    let view = RequestView { seen_body, identity, ..view };
     match rules.plan(&view) {
         Plan::Lookup(lookup) if lookup.withheld_from(vary).is_none() => {
             let clients = &resources.authorized_clients;
@@ -422,6 +423,7 @@ fn record_head(
     headers: &HeaderMap,
 ) {
     request.record_refusal(&resources.authorized_clients, status, headers);
+    request.config.rules.end_identity_by(&request.sent, headers);
     request.config.rolling_cookies.observe(&request.sent, headers);
     if request.sets_cookie(headers) {
         key_watch::record_set_cookies(resources, &request.route, headers);

@@ -49,6 +49,8 @@ async fn pass_and(
     let client = parts.extensions.get::<OnUpgrade>().cloned();
     let requester = context.requester(&parts);
     let cookies = key_watch::cookies_of(&parts.headers);
+    let rules = &context.config.rules;
+    let sent = rules.identities.as_ref().map(|_| parts.headers.clone());
     let request = context.config.origin.request(parts, body, context.peer, upgrade);
     let (choice, table) = (&context.connection.choice, &context.config.table);
     match context.config.origin.send_on(choice, &requester, request, table, route).await {
@@ -57,6 +59,13 @@ async fn pass_and(
             let accepted = |offered| forward::accepts_upgrade(offered, response.headers());
             let client = client.filter(|_| upgrade.is_some_and(accepted));
             context.config.rolling_cookies.observe(&cookies, response.headers());
+            if let Some(sent) = &sent {
+                // The origin may have taken it for a write, too.
+                if outcome.reason == Some(Reason::MethodOverride) {
+                    rules.end_identity(sent);
+                }
+                rules.end_identity_by(sent, response.headers());
+            }
             settle(response.headers(), &mut outcome);
             passed(resources, context, response, outcome, route, client)
         }

@@ -60,6 +60,7 @@ pub(super) async fn prepare_post(
         headers: &headers,
         has_body: false,
         seen_body: None,
+        identity: None,
         peer_is_trusted: context.peer.trusted,
         bypass: context.connection.bypass(),
         client: context.config.rules.client_address.address(&headers, &context.peer),

@@ -278,7 +278,7 @@ fn renderable<'a>(route: &'a Route, pattern: &str) -> impl Iterator<Item = &'a T
     route.spec.tags.iter().filter(move |template| {
         template.fields().all(|field| match &field.source {
             FieldSource::Path(name) => captures.iter().any(|capture| **capture == **name),
-            FieldSource::Body(_) | FieldSource::Response(_) => false,
+            FieldSource::Body(_) | FieldSource::Response(_) | FieldSource::Identity(_) => false,
             FieldSource::Header(_)
             | FieldSource::Cookie(_)
             | FieldSource::Session(_)

@@ -12,6 +12,7 @@ mod fill_bytes;
 mod folders;
 mod graphql;
 mod guests;
+mod identity;
 mod isolation;
 mod jwt;
 mod languages;

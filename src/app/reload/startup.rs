@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origins::CurrentOrigin;
+use crate::app::identities::IdentityKeeper;
 use crate::app::tokens::TokenKeeper;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
@@ -12,7 +13,7 @@ use crate::policy::known_callers::KnownCallers;
 use crate::policy::plan::PolicyRules;
 use crate::policy::rolling_cookies::RollingCookies;
 use crate::policy::varying_keys::VaryingKeys;
-use crate::proxy::{self, ActiveConfig, CookieUse};
+use crate::proxy::{self, ActiveConfig, CookieUse, IdentityProbes};
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
 use crate::server::TrustedProxies;
@@ -34,12 +35,20 @@ pub struct StartupSettings {
     tokens: TokenKeeper,
     /// What is known of documents stays known, whatever the rules.
     documents: Arc<KnownDocuments>,
+    identities: IdentityKeeper,
 }
 
 impl StartupSettings {
     /// The settings of the file at startup.
     #[must_use]
-    pub(crate) fn from_config(config: &Config, hasher: Hasher, tokens: TokenKeeper) -> Self {
+    pub(crate) fn from_config(
+        config: &Config,
+        hasher: Hasher,
+        tokens: TokenKeeper,
+        metrics: &Metrics,
+    ) -> Self {
+        let identities = IdentityKeeper::default();
+        identities.register(metrics);
         let limits = &config.limits;
         Self {
             object: limits.object,
@@ -50,6 +59,7 @@ impl StartupSettings {
             trusted_proxies: config.server.trusted_proxies.clone(),
             tokens,
             documents: Arc::default(),
+            identities,
         }
     }
 
@@ -80,6 +90,8 @@ impl StartupSettings {
             access_log: config.log.access,
         };
         let tokens = self.tokens.verifier(config);
+        let identities = self.identities.table(config);
+        let identity_probes = identities.as_ref().map(|table| IdentityProbes::new(table));
         let (routes, purges) =
             (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
         let trusted = config.server.trusted_proxies.networks();
@@ -96,6 +108,7 @@ impl StartupSettings {
             origin: origin.key,
             documents: Arc::clone(&self.documents),
             tokens,
+            identities,
             purge_requests: config.purge_requests.clone(),
             host_key: config.host_key.clone(),
         };
@@ -113,6 +126,7 @@ impl StartupSettings {
             varying_keys,
             rolling_cookies: RollingCookies::default(),
             known_callers,
+            identity_probes,
         }
     }
 }

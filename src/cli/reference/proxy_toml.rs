@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 22] = [
+const TABLES: [(&str, &str, &str); 23] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -52,6 +52,12 @@ const TABLES: [(&str, &str, &str); 22] = [
         "[jwt]\njwks_url = \"https://login.example.com/keys\"\nalgorithms = [\"RS256\"]\nissuer = \
          [\"https://login.example.com\"]\naudience = [\"api\"]\n\n[fields]\ntenant = { jwt = \
          \"/tenant_id\" }",
+    ),
+    (
+        "IdentitySection",
+        "[identity]",
+        "[identity]\npath = \"/api/v1/me\"\nttl  = \"30s\"\n\n[fields]\ntenant = { identity = \
+         \"/tenant/id\" }",
     ),
     (
         "CredentialSection",

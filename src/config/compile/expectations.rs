@@ -3,6 +3,8 @@
 //! Runs once the whole file is known to be right. Nothing is sent or stored, and no token is
 //! verified.
 
+use std::sync::Arc;
+
 use http::header::CONTENT_TYPE;
 
 use crate::clock::Wall;
@@ -15,6 +17,7 @@ use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::explain::{ExplainRequest, ParsedRequest};
+use crate::policy::identity::{IdentityAnswer, RequestIdentity};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Mutation, Plan, PolicyRules, RequestView};
 use crate::policy::purge_request::PurgeRequestRule;
@@ -55,13 +58,14 @@ fn borrow_rules(config: &mut Config) -> PolicyRules {
         fill: config.fill_constants(),
         routes: std::mem::take(&mut config.routes),
         purges: std::mem::take(&mut config.purges),
-        credential: std::sync::Arc::clone(&config.credential),
+        credential: Arc::clone(&config.credential),
         hasher: Hasher::default(),
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
         upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
         origin: None,
         documents: std::sync::Arc::default(),
         tokens: None,
+        identities: None,
         purge_requests: config.purge_requests.clone(),
         max_read_body: config.limits.read_body,
         host_key: config.host_key.clone(),
@@ -98,6 +102,9 @@ impl<'a> Found<'a> {
             Plan::Refuse(route, header) => {
                 let reason = format!("bad request {header}");
                 Self::Pass(route.map(|route| &**route), reason)
+            }
+            Plan::Identify(route) => {
+                Self::Pass(Some(route), Reason::IdentityUnknown.as_str().into())
             }
             // The body is given.
             Plan::ReadBody(route) => Self::Pass(Some(route), Reason::RequestBody.as_str().into()),
@@ -212,7 +219,16 @@ impl Expectation<'_> {
             data: self.file.body.get().map(|body| body.as_str().to_owned()),
             trusted: false,
         };
-        let parsed = request.read();
+        let said = other.and_then(|other| other.identity.get()).or(self.file.identity.get());
+        let said = said.map(|said| pairs(Some(said)));
+        let parsed = request.read().map(|read| match said {
+            Some(said) => {
+                let texts = said.iter().map(|(pointer, text)| (pointer.as_str(), text.as_str()));
+                let answer = Arc::new(IdentityAnswer::from_texts(texts));
+                read.with_identity(RequestIdentity::Known(answer))
+            }
+            None => read,
+        });
         parsed
             .map_err(|why| {
                 let builder = DiagnosticBuilder::error(text.span.clone(), why);

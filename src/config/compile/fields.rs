@@ -7,18 +7,19 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::credential::cookie_name;
+use super::identity;
 use super::jwt;
 use super::pointer::pointer;
 use super::session_fields;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, NamedTable, Setting, TomlString, UnknownKeys};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
-use crate::config::file::FieldForm;
+use crate::config::file::{FieldForm, IdentitySection};
 use crate::config::keywords::AuthKind;
 use crate::policy::field::{Auth, ClientPrefix, Field, FieldSource};
 use crate::policy::session::SessionRules;
 
-const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body, jwt";
+const SOURCES: &str = "one of header, cookie, query, path, host, auth, client, body, jwt, identity";
 const SHORTEST_PREFIX: u64 = 8;
 const LONGEST_PREFIX: u64 = 512;
 /// The network that a customer of an Internet provider usually has.
@@ -52,7 +53,11 @@ pub enum FieldLookup {
 
 impl FieldTable {
     /// Compiles the section.
-    pub fn compile(named: Option<&NamedTable<FieldForm>>, context: &mut CompileContext) -> Self {
+    pub fn compile(
+        named: Option<&NamedTable<FieldForm>>,
+        section: &Setting<IdentitySection>,
+        context: &mut CompileContext,
+    ) -> Self {
         let mut declared = Vec::new();
         for (name, form) in named.map_or(&[][..], |named| &named.0) {
             let valid = is_name(&name.value);
@@ -67,7 +72,7 @@ impl FieldTable {
                         .hint("keys and tags refer to it as {name}"),
                 );
             }
-            let source = form.given().and_then(|form| source(form, context));
+            let source = form.given().and_then(|form| source(form, section, context));
             let name_text: Arc<str> = name.value.as_str().into();
             if let Some(FieldSource::Auth(Auth::Prefix(_))) = source {
                 let message = format!(
@@ -150,7 +155,11 @@ fn is_name(name: &str) -> bool {
 }
 
 /// The one source of a field.
-fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<FieldSource> {
+fn source(
+    form: &Located<FieldForm>,
+    section: &Setting<IdentitySection>,
+    context: &mut CompileContext,
+) -> Option<FieldSource> {
     let FieldForm {
         header,
         cookie,
@@ -163,6 +172,7 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         prefix,
         body,
         jwt,
+        identity: said,
         format,
         pointer: _,
         secret: _,
@@ -172,8 +182,8 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
     } = &form.value;
     // Beside `jwt`, a cookie is where the token is.
     let own_cookie = if matches!(jwt, Setting::Absent) { cookie } else { &Setting::Absent };
-    let texts =
-        [header, own_cookie, query, path, body, jwt].map(|slot| !matches!(slot, Setting::Absent));
+    let texts = [header, own_cookie, query, path, body, jwt, said]
+        .map(|slot| !matches!(slot, Setting::Absent));
     let others = [
         !matches!(host, Setting::Absent),
         !matches!(auth, Setting::Absent),
@@ -185,8 +195,9 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         return None;
     }
     report_misplaced(&form.value, context);
-    if let Some(claim) = jwt.given() {
-        return jwt::field_source(&pointer(claim, context)?, cookie, context);
+    let told = told_source((jwt, said), cookie, section, context);
+    if let Some(source) = told {
+        return source;
     }
     if session_fields::reports_foreign_keys(&form.value, context) {
         return None;
@@ -223,6 +234,20 @@ fn source(form: &Located<FieldForm>, context: &mut CompileContext) -> Option<Fie
         return named(text, "a capture", context).map(FieldSource::Path);
     }
     body.given().and_then(|text| pointer(text, context)).map(FieldSource::Body)
+}
+
+/// The source of a field that somebody else tells: a token, or the app. `None` if it is neither.
+fn told_source(
+    (claim, said): (&Setting<TomlString>, &Setting<TomlString>),
+    cookie: &Setting<TomlString>,
+    section: &Setting<IdentitySection>,
+    context: &mut CompileContext,
+) -> Option<Option<FieldSource>> {
+    if let Some(claim) = claim.given() {
+        let pointer = pointer(claim, context);
+        return Some(pointer.and_then(|pointer| jwt::field_source(&pointer, cookie, context)));
+    }
+    said.given().map(|said| identity::field_source(pointer(said, context), section))
 }
 
 /// Reports keys that are only for another source.

@@ -11,7 +11,7 @@ use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::read_methods::{add_document, read_methods, requires_body};
 use super::rule_names::{BodyUse, RuleNames, pattern};
-use super::{fronts, headers, query, signed_in};
+use super::{fronts, headers, identity, query, signed_in};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -326,6 +326,7 @@ fn credentials(
     credential: &CredentialRule,
     context: &mut CompileContext,
 ) {
+    identity::check_scope(file, spec, context);
     let is_credential = |field: &Arc<Field>| match &field.source {
         FieldSource::Auth(_) | FieldSource::Session(_) => true,
         FieldSource::Header(name) => credential.headers.contains(name),

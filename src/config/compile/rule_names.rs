@@ -76,7 +76,9 @@ const fn may_be_absent(source: &FieldSource) -> bool {
         | FieldSource::Body(_)
         | FieldSource::Response(_)
         // A token that is not verified is not absent.
-        | FieldSource::Jwt(_) => true,
+        | FieldSource::Jwt(_)
+        // An origin that does not answer is not absent.
+        | FieldSource::Identity(_) => true,
         FieldSource::Host | FieldSource::Auth(_) | FieldSource::Client(_) | FieldSource::Caller => {
             false
         }

@@ -128,8 +128,8 @@ fn format_of(text: &Located<TomlString>, context: &mut CompileContext) -> Option
                 text.value.shown()
             ),
             "remove this field: in scope \"private\" the cookie itself tells callers apart, as \
-             long as the app does not renew it with each response; asking the app who a caller \
-             is ([identity]) is planned"
+             long as the app does not renew it with each response; or let the sidecar ask the app \
+             who a caller is, by [identity] and a field { identity = \"/user/id\" }"
                 .to_owned(),
         )
     } else {

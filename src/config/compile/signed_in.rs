@@ -180,7 +180,10 @@ fn missing_tags(file: &file::RouteSection, spec: &RouteSpec, context: &mut Compi
         !field.is_optional
             && matches!(
                 field.source,
-                FieldSource::Auth(_) | FieldSource::Session(_) | FieldSource::Jwt(_)
+                FieldSource::Auth(_)
+                    | FieldSource::Session(_)
+                    | FieldSource::Jwt(_)
+                    | FieldSource::Identity(_)
             )
     };
     let lacking = spec.tags.iter().flat_map(Template::fields).find(lacks);

@@ -17,6 +17,9 @@ table! {
         headers: ValueTable,
         /// Its cookies.
         cookies: ValueTable,
+        /// What the app says of the caller, by JSON pointers: what `[identity]` would ask it for.
+        #[schemars(extend("examples" = [{ "/tenant/id": "acme" }]))]
+        identity: ValueTable,
         /// The body: JSON, unless `content-type` says otherwise.
         body: TomlString,
         /// The path of the route that takes it, or `none`.
@@ -49,5 +52,7 @@ table! {
         headers: ValueTable,
         /// All its cookies.
         cookies: ValueTable,
+        /// What the app says of its caller.
+        identity: ValueTable,
     }
 }

@@ -24,6 +24,7 @@ fn rules_of(text: &str) -> PolicyRules {
         upgrades: Upgrades::default(),
         fill: FillConstants::default(),
         tokens: None,
+        identities: None,
         purge_requests: config.purge_requests,
         host_key: config.host_key,
     }
@@ -54,6 +55,18 @@ fn explain_get_with(before: &str, keys: &str, headers: Vec<(String, String)>) ->
 
 fn lines<'a>(shown: &'a [ExplainLine], name: &str) -> Vec<&'a str> {
     shown.iter().filter(|line| line.name == name).map(|line| line.value.as_str()).collect()
+}
+
+#[test]
+fn what_the_app_says_of_the_caller_is_asked_for_elsewhere() {
+    let before = "[identity]\npath = \"/me\"\n[fields]\nt = { identity = \"/tenant/id\" }";
+    let keys = "ttl = \"5m\"\nscope = \"shared\"\nkey = [\"t\"]";
+    let shown = explain_get_with(before, keys, vec![("cookie".into(), "sid=1".into())]);
+    let said = "what the app says at /tenant/id, when it is asked at /me";
+    assert_eq!(lines(&shown, "field t"), [said]);
+    assert_eq!(lines(&shown, "X-Cache"), ["depends on what the app says of this caller"]);
+    let shown = explain_get(before, keys);
+    assert_eq!(lines(&shown, "reason"), ["missing field t"], "a guest is nobody");
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn view<'a>(
         credential,
         hasher,
         tokens: Box::leak(Box::default()),
+        identity: Box::leak(Box::default()),
     }
 }
 

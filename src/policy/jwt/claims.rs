@@ -10,7 +10,7 @@ use super::MAX_CLAIM_BYTES;
 /// A JSON value. A member that occurs twice, anywhere, makes the whole text unreadable: two readers
 /// would take two values.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum ClaimTree {
+pub(in crate::policy) enum ClaimTree {
     Null,
     Bool(bool),
     /// A whole number that 64 bits hold.
@@ -34,7 +34,7 @@ pub struct ClaimValue {
 
 impl ClaimTree {
     /// Reads a text. Arrays and objects may be nested 127 deep.
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+    pub(in crate::policy) fn parse(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
     }
 
@@ -63,7 +63,7 @@ impl ClaimTree {
     }
 
     /// What a JSON pointer (RFC 6901) leads to.
-    pub(super) fn at(&self, pointer: &str) -> Option<&Self> {
+    pub(in crate::policy) fn at(&self, pointer: &str) -> Option<&Self> {
         let mut value = self;
         for part in pointer.strip_prefix('/')?.split('/') {
             value = match value {
@@ -82,7 +82,7 @@ impl ClaimTree {
 
     /// The value as a field has it. `None` for what is none: null, arrays, objects, numbers that
     /// are not whole or too large, and long strings.
-    pub(super) fn claim(&self) -> Option<ClaimValue> {
+    pub(in crate::policy) fn claim(&self) -> Option<ClaimValue> {
         let (text, is_string) = match self {
             Self::Text(text) if text.len() <= MAX_CLAIM_BYTES => (text.as_str().into(), true),
             Self::Integer(number) => (number.to_string().into(), false),

@@ -82,7 +82,7 @@ impl PolicyRules {
             .and_then(|body| self.lookup(route, captures, path, request, Some(body)));
         Some(match planned {
             Ok(lookup) => Plan::Lookup(Box::new(lookup)),
-            Err(outcome) => Plan::Pass(Some(route), outcome),
+            Err(outcome) => Self::unplanned(route, request, outcome),
         })
     }
 

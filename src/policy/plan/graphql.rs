@@ -72,7 +72,7 @@ impl PolicyRules {
                 lookup.document = document;
                 Plan::Lookup(Box::new(lookup))
             }
-            Err(outcome) => Plan::Pass(Some(route), outcome),
+            Err(outcome) => Self::unplanned(route, request, outcome),
         }
     }
 

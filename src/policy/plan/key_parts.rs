@@ -109,6 +109,7 @@ impl Lookup<'_> {
                 | FieldSource::Body(_)
                 | FieldSource::Response(_)
                 | FieldSource::Caller
+                | FieldSource::Identity(_)
                 | FieldSource::Jwt(_) => {
                     base = base.wrapping_add(hasher.hash_one((&field.name, &value)));
                     continue;

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use crate::outcome::{Outcome, Reason};
 use crate::policy::field::{Field, FieldError, FieldSource, FieldView};
-use crate::policy::jwt::{RequestTokens, TokenFault, TokenPlace};
+use crate::policy::jwt::{TokenFault, TokenPlace};
 use crate::policy::key::{KeyPart, KeyWriter};
 use crate::policy::keyed_body::KeyedBody;
 use crate::policy::route::Route;
 use crate::policy::session::{RouteSessions, SessionFault};
 
-/// Which part of a key holds the value of a field. Of a claim, `"1"` and `1` are two.
-fn value_part(field: &Field, tokens: &RequestTokens) -> KeyPart {
-    let FieldSource::Jwt(claim) = &field.source else { return KeyPart::Value };
-    match tokens.claim(claim) {
-        Ok(Some(value)) if !value.is_string => KeyPart::JsonValue,
-        _ => KeyPart::Value,
-    }
+/// Which part of a key holds the value of a field. Of a JSON value, `"1"` and `1` are two.
+fn value_part(field: &Field, view: &FieldView<'_>) -> KeyPart {
+    let value = match &field.source {
+        FieldSource::Jwt(claim) => view.tokens.claim(claim).ok().flatten(),
+        FieldSource::Identity(identity) => view.identity_value(identity).ok(),
+        _ => None,
+    };
+    if value.is_some_and(|value| !value.is_string) { KeyPart::JsonValue } else { KeyPart::Value }
 }
 
 /// Adds the fields of the route to the key.
@@ -39,7 +40,7 @@ pub(super) fn add_fields(
         let value = value.map_err(|error| field_outcome(field, error))?;
         key.part(KeyPart::Field, field.name.as_bytes());
         match value {
-            Some(value) => key.part(value_part(field, view.tokens), &value),
+            Some(value) => key.part(value_part(field, view), &value),
             None => key.part(KeyPart::FieldAbsent, b""),
         }
     }
@@ -74,6 +75,10 @@ fn field_outcome(field: &Field, error: FieldError) -> Outcome {
         (FieldError::Token(fault), _) => {
             let subject = format!("{}: {}", field.name, fault.as_str());
             Outcome::bypass_with(Reason::UnverifiedToken, subject)
+        }
+        (FieldError::Identity(fault), _) => {
+            let subject = format!("{}: {}", field.name, fault.as_str());
+            Outcome::bypass_with(Reason::IdentityUnknown, subject)
         }
         (FieldError::Ambiguous, FieldSource::Jwt(claim)) => match &claim.place {
             TokenPlace::Cookie(name) => Outcome::bypass_with(Reason::AmbiguousCookie, &**name),

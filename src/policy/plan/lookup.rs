@@ -13,6 +13,7 @@ use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
 use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
 use crate::policy::graphql::KnownDocument;
+use crate::policy::identity::RequestIdentity;
 use crate::policy::jwt::RequestTokens;
 use crate::policy::key::{Key, KeyPart, KeyWriter};
 use crate::policy::keyed_body::{KeyedBody, SeenBody};
@@ -61,6 +62,8 @@ pub struct Lookup<'a> {
     pub tokens: RequestTokens,
     /// The document of GraphQL to remember, once the origin is asked.
     pub document: Option<KnownDocument>,
+    /// What is known of who the caller is.
+    pub identity: RequestIdentity,
     /// The body, if the method is neither GET nor HEAD.
     pub body: Option<Box<KeyedBody>>,
     pub(super) request: RequestView<'a>,
@@ -102,6 +105,7 @@ impl PolicyRules {
             key.part(KeyPart::Method, request.method.as_str().as_bytes());
         }
         let tokens = self.tokens_in(&route.token_places, request.headers);
+        let known = self.request_identity(route, request)?;
         let view = FieldView {
             headers: request.headers,
             host: &host,
@@ -116,6 +120,7 @@ impl PolicyRules {
             credential: &self.credential,
             hasher: &self.hasher,
             tokens: &tokens,
+            identity: &known,
         };
         let fields_start = key.len();
         add_fields(route, &sessions, &view, body.as_ref(), &mut key)?;
@@ -142,6 +147,7 @@ impl PolicyRules {
             roles,
             tokens,
             document: None,
+            identity: known,
             body: body.map(Box::new),
             request: *request,
             rules: self,
@@ -370,6 +376,7 @@ impl Lookup<'_> {
             credential: &self.rules.credential,
             hasher: &self.rules.hasher,
             tokens: &self.tokens,
+            identity: &self.identity,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
 use crate::policy::field::{AnsweredBody, FieldView};
+use crate::policy::identity::RequestIdentity;
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
 use crate::policy::plan::write_methods::WriteMethods;
@@ -126,6 +127,10 @@ impl Mutation {
                 continue;
             }
             tags.extend(substitutes);
+            // That is how such a rule works, and nothing is missing.
+            if template.is_identity {
+                continue;
+            }
             let fields = if template.has_too_many { &mut self.too_many } else { &mut self.missing };
             fields.push(template.field);
         }
@@ -283,6 +288,7 @@ impl PolicyRules {
                     credential: &self.credential,
                     hasher: &self.hasher,
                     tokens: &tokens,
+                    identity: &RequestIdentity::UNREAD,
                 };
                 mutation.add(rule, &view, |template| self.families(template));
             }

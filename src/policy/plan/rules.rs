@@ -12,6 +12,7 @@ use crate::outcome::Reason;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::graphql::KnownDocuments;
+use crate::policy::identity::{IdentityTable, RequestIdentity};
 use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
 use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::fill_constants::FillConstants;
@@ -54,6 +55,8 @@ pub struct PolicyRules {
     pub documents: Arc<KnownDocuments>,
     /// Verifies tokens, if there is a `[jwt]`.
     pub tokens: Option<Arc<TokenVerifier>>,
+    /// What the origin has said of callers, if there is an `[identity]` and an origin to ask.
+    pub identities: Option<Arc<IdentityTable>>,
 }
 
 impl PolicyRules {
@@ -99,6 +102,8 @@ pub struct RequestView<'a> {
     pub has_body: bool,
     /// The body, if a route reads it for its key ([`crate::policy::plan::Plan::ReadBody`]).
     pub seen_body: Option<&'a SeenBody>,
+    /// What came of asking the origin who the caller is ([`crate::policy::plan::Plan::Identify`]).
+    pub identity: Option<&'a RequestIdentity>,
     /// Whether the request comes from a trusted proxy.
     pub peer_is_trusted: bool,
     /// Why its connection keeps the request from the cache, whatever the rules say.

@@ -17,6 +17,7 @@ use crate::semantics::forward::Upgrades;
 mod body_reads;
 mod fill_bytes;
 mod guests;
+mod identity;
 mod keys;
 mod matches;
 mod mutations;
@@ -38,6 +39,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
         origin: None,
         documents: Arc::default(),
         tokens: None,
+        identities: None,
         purge_requests: config.purge_requests,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,
@@ -98,6 +100,7 @@ impl SentRequest {
             headers: &self.headers,
             has_body: self.has_body,
             seen_body: self.body.as_ref(),
+            identity: None,
             peer_is_trusted: self.trusted,
             bypass: forward::offered_upgrade(&self.headers, Version::HTTP_11, &Upgrades::default())
                 .map(|_| Reason::Upgrade),

@@ -38,6 +38,7 @@ fn tells_caller(field: &Field, credential: &CredentialRule) -> bool {
         FieldSource::Auth(_)
         | FieldSource::Session(_)
         | FieldSource::Jwt(_)
+        | FieldSource::Identity(_)
         | FieldSource::Caller => true,
         FieldSource::Header(name) => credential.headers.contains(name),
         FieldSource::Cookie(_)

@@ -15,7 +15,7 @@ use crate::coherence::TagSnapshot;
 use crate::outcome::{OriginCall, Outcome, Reason};
 use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
 use crate::policy::key::{Key, KeyHash};
-use crate::policy::plan::{FillHead, Lookup};
+use crate::policy::plan::{FillHead, IdentityCheck, Lookup};
 use crate::policy::refusal::Refusal;
 use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
@@ -115,6 +115,8 @@ pub(crate) struct FillRequest {
     pub(crate) carries_credential: bool,
     /// Whether the key holds the whole credential of a client that has one.
     pub(crate) has_owner: bool,
+    /// What has to hold still once its response is whole, for it to be stored.
+    pub(crate) identity: Option<Box<IdentityCheck>>,
     /// Whose share it counts for.
     pub(crate) peer: ShareOwner,
     /// Whether all clients that wait for it have left; none for a fill that the cache wants.
@@ -175,6 +177,7 @@ impl FillRequest {
             withheld_credential: lookup.withheld_credential(),
             withholds: Withheld::from_lookup(lookup),
             has_owner: lookup.has_owner(),
+            identity: lookup.identity_check().map(Box::new),
             peer: context.config.rules.client_address.share(lookup.headers(), &context.peer),
             departure: None,
             stale: reason.stale,

@@ -21,6 +21,7 @@ use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_
 use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::hit::named;
+use crate::proxy::identity;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ShareableHead;
 use crate::proxy::store_decision::StoreDecision;
@@ -295,6 +296,12 @@ pub(super) async fn store_response(
     let headers = head.fields();
     if resources.overlap.passes() {
         return Err(Reason::Handover);
+    }
+    if let Some(check) = &request.identity {
+        let asking = identity::is_same_caller(resources, &request.config, check, request.peer);
+        if !Box::pin(asking).await {
+            return Err(Reason::IdentityUnconfirmed);
+        }
     }
     let fetch_duration = resources.clock.wall().since(decision.requested);
     let response_tags = decision.response_tags.into();

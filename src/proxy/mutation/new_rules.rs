@@ -18,6 +18,7 @@ use crate::policy::plan::{Mutation, PolicyRules, RequestView};
 use crate::policy::tag::Tag;
 use crate::proxy::active_config::{ActiveConfig, LiveConfig};
 use crate::proxy::context::{RequestContext, request_view};
+use crate::proxy::identity::CallerWrite;
 use crate::semantics::body::Body;
 use crate::semantics::forward::ClientPeer;
 use crate::shares::Departure;
@@ -35,6 +36,8 @@ pub(super) struct MutationContext {
     fields: Option<BodyFields>,
     /// Left once nothing but the end of its response is awaited, and its client is gone.
     pub(super) departure: Arc<Departure>,
+    /// Whoever the caller was before may be another one after it.
+    pub(super) caller: CallerWrite,
     /// The mutation lasts at least as long as this.
     _write: Option<TaskTrackerToken>,
 }
@@ -66,6 +69,7 @@ impl MutationContext {
             effective,
             fields,
             departure: Arc::new(Departure::from_response()),
+            caller: CallerWrite::begin(context.config, live, &parts.headers),
             _write: None,
         }
     }

@@ -83,7 +83,10 @@ pub(super) async fn run_mutation(
     };
     let (begun, since) = (clock.wall(), clock.now());
     let sending = context.config.origin.send_once(&via, request, &context.config.table);
-    let result = match renew_while(resources, &context, sending, &mut pending, &mut late).await {
+    let sent = renew_while(resources, &context, sending, &mut pending, &mut late).await;
+    // Before anybody learns of the answer.
+    context.caller.record();
+    let result = match sent {
         Ok(response) => {
             record_answer(resources, &context, &mutation, &response);
             if response.status().is_server_error() && sender.is_closed() {

@@ -36,6 +36,7 @@ fn rules(route: &str) -> PolicyRules {
         upgrades: Upgrades::default(),
         host_key: None,
         tokens: None,
+        identities: None,
         purge_requests: None,
         fill: FillConstants::default(),
     }
@@ -72,6 +73,7 @@ fn treatment(rules: &PolicyRules, headers: &[(&str, &str)], peer_is_trusted: boo
         headers: &map,
         has_body: false,
         seen_body: None,
+        identity: None,
         peer_is_trusted,
         now: crate::clock::Wall::default(),
         bypass: forward::offered_upgrade(&map, Version::HTTP_11, &Upgrades::default())

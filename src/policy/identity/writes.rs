@@ -1,0 +1,179 @@
+//! Which callers have written something: a count for each of many slots, into which the parts of
+//! credentials fall by a keyed hash.
+//!
+//! Invariants:
+//! - A write moves the slots of each part of its credential, before it is sent and after its answer
+//!   is known; so that an answer of the origin, which was asked for before and holds the slots of
+//!   its own parts, is known to be old.
+//! - One part in common is enough: the cookies of a login form and of a page need not be the same.
+//! - Who has no part of a credential cannot end the answers about it, but by chance: one of
+//!   [`SLOTS`] for each part, of which at most [`MAX_PARTS`] of a request count.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::header::{AUTHORIZATION, HeaderMap};
+use smallvec::SmallVec;
+
+use crate::policy::cookie_header::cookies;
+use crate::policy::credential::{Credential, CredentialRule};
+
+/// How many slots there are: half a mebibyte.
+const SLOTS: usize = 1 << 16;
+
+/// The most parts of a credential that count. Of more, none does: the caller is not asked about.
+pub const MAX_PARTS: usize = 32;
+
+/// The shortest value of a cookie that can be a secret of one caller, in bytes. A shorter one, such
+/// as a theme, is the same for many, and counts only as a part of the whole.
+const MIN_SECRET: usize = 16;
+
+/// The slots of the parts of one credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerSlots(SmallVec<[u16; 4]>);
+
+/// Counts the writes of callers. It outlives reloads.
+pub struct IdentityWrites {
+    slots: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl Default for IdentityWrites {
+    fn default() -> Self {
+        let slots = std::iter::repeat_with(AtomicU64::default).take(SLOTS).collect();
+        Self { slots, hasher: RandomState::new() }
+    }
+}
+
+impl IdentityWrites {
+    /// The slots of a request's credential; `None` where it has more parts than count.
+    #[must_use]
+    pub fn slots_of(
+        &self,
+        rule: &CredentialRule,
+        whole: &Credential,
+        headers: &HeaderMap,
+    ) -> Option<CallerSlots> {
+        let slots = self.slots(rule, Some(whole), headers);
+        (slots.len() <= MAX_PARTS).then_some(CallerSlots(slots))
+    }
+
+    fn slots(
+        &self,
+        rule: &CredentialRule,
+        whole: Option<&Credential>,
+        headers: &HeaderMap,
+    ) -> SmallVec<[u16; 4]> {
+        let authorization = headers.get_all(AUTHORIZATION).iter();
+        let authorization = authorization.map(|value| (&b"authorization"[..], value.as_bytes()));
+        let own = rule.headers.iter().flat_map(|name| {
+            let values = headers.get_all(name).iter();
+            values.map(move |value| (name.as_str().as_bytes(), value.as_bytes()))
+        });
+        let counting = cookies(headers).filter(|(name, value)| {
+            !rule.ignored_cookies.ignores(name)
+                && (value.len() >= MIN_SECRET || rule.is_identifying_cookie(name, value))
+        });
+        let whole = whole.map(|whole| (&b"\0whole"[..], &whole.0[..]));
+        // What surely identifies comes first, since the rest of a long list does not count.
+        let parts = whole.into_iter().chain(authorization).chain(own).chain(counting);
+        let mut slots: SmallVec<[u16; 4]> = SmallVec::new();
+        for part in parts {
+            #[allow(clippy::cast_possible_truncation, reason = "a slot is 16 bits of the hash")]
+            let slot = self.hasher.hash_one(part) as u16;
+            if !slots.contains(&slot) {
+                slots.push(slot);
+            }
+            if slots.len() > MAX_PARTS {
+                break;
+            }
+        }
+        slots
+    }
+
+    /// Ends all answers about callers who have a part of this credential. Of a credential with too
+    /// many parts, only the first count.
+    pub fn record(&self, rule: &CredentialRule, whole: Option<&Credential>, headers: &HeaderMap) {
+        for slot in self.slots(rule, whole, headers) {
+            self.slots[usize::from(slot)].fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// How often each of these slots was moved.
+    #[must_use]
+    pub fn counts(&self, slots: &CallerSlots) -> SmallVec<[u64; 4]> {
+        let count = |slot: &u16| self.slots[usize::from(*slot)].load(Ordering::SeqCst);
+        slots.0.iter().map(count).collect()
+    }
+}
+
+impl fmt::Debug for IdentityWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityWrites")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{COOKIE, HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
+        let line = |(name, value): &(HeaderName, &str)| {
+            (name.clone(), HeaderValue::from_str(value).expect("a value"))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    /// Whether a write with these headers ends an answer about a caller with those.
+    fn ends(write: &[(HeaderName, &str)], caller: &[(HeaderName, &str)]) -> bool {
+        let (writes, rule) = (IdentityWrites::default(), CredentialRule::default());
+        let (own, other) = (Credential([1; 32]), Credential([2; 32]));
+        let slots = writes.slots_of(&rule, &own, &headers(caller)).expect("few parts");
+        let before = writes.counts(&slots);
+        writes.record(&rule, Some(&other), &headers(write));
+        writes.counts(&slots) != before
+    }
+
+    #[test]
+    fn one_part_in_common_ends_an_answer() {
+        let (session, other) = ("app=0123456789abcdef", "app=0123456789abcdeX");
+        for (write, caller, expected) in [
+            (session, session, true),
+            ("app=0123456789abcdef; csrftoken=1", session, true),
+            (session, "theme=dark; app=0123456789abcdef", true),
+            ("sessionid=1", "sessionid=1; theme=dark", true),
+            (other, session, false),
+            // The same for many, so that a stranger cannot end the answers about all of them.
+            ("theme=dark", "theme=dark; app=0123456789abcdef", false),
+            ("_ga=GA1.2.1234567890.1234567890", "_ga=GA1.2.1234567890.1234567890", false),
+        ] {
+            assert_eq!(ends(&[(COOKIE, write)], &[(COOKIE, caller)]), expected, "{write} {caller}");
+        }
+        let token = [(AUTHORIZATION, "Bearer 1")];
+        assert!(ends(&token, &[(AUTHORIZATION, "Bearer 1"), (COOKIE, session)]));
+        assert!(!ends(&token, &[(AUTHORIZATION, "Bearer 2")]));
+        assert!(!ends(&[], &token));
+    }
+
+    #[test]
+    fn a_caller_with_too_many_parts_is_not_asked_about() {
+        let (writes, rule) = (IdentityWrites::default(), CredentialRule::default());
+        let cookies = |count: usize| {
+            let all: Vec<String> =
+                (0..count).map(|at| format!("sid{at}=0123456789abcdef")).collect();
+            headers(&[(COOKIE, &all.join("; "))])
+        };
+        let whole = Credential([0; 32]);
+        assert!(writes.slots_of(&rule, &whole, &cookies(MAX_PARTS - 1)).is_some());
+        assert!(writes.slots_of(&rule, &whole, &cookies(2 * MAX_PARTS)).is_none());
+        // A write of as many still ends what its first parts are about.
+        let many = cookies(2 * MAX_PARTS);
+        let first = writes.slots_of(&rule, &whole, &cookies(4)).expect("few");
+        let before = writes.counts(&first);
+        writes.record(&rule, None, &many);
+        assert_ne!(writes.counts(&first), before);
+    }
+}
