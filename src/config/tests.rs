@@ -19,6 +19,7 @@ mod first_mistakes;
 mod fronts;
 mod guests;
 mod headers;
+mod include;
 mod jwt;
 mod matches;
 mod purging;

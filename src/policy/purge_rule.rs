@@ -11,6 +11,7 @@ use crate::policy::folder::Folder;
 use crate::policy::request_match::RequestMatch;
 use crate::policy::request_target;
 use crate::policy::route::{Captures, Pattern};
+use crate::policy::rule_place::RulePlace;
 use crate::policy::tag::Tag;
 use crate::policy::template::{Template, UnreadTemplate};
 
@@ -85,8 +86,8 @@ impl PurgeOn {
 /// Methods, a path pattern, conditions, and the tags that a matching mutation purges.
 #[derive(Clone, Debug)]
 pub struct PurgeRule {
-    /// Its number in the file, from 1.
-    pub line: usize,
+    /// Where it stands.
+    pub place: RulePlace,
     /// The paths it applies to, as written.
     pub pattern: Pattern,
     /// The paths it does not apply to.
