@@ -107,6 +107,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fronts: fronts::fronts(&file.fronts, context),
         joins_hosts: joins_hosts(file),
     };
+    let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), &fields, context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
@@ -126,9 +127,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let folders = folders(file, &purges)?;
-    let response_rules = Arc::new(ResponseRules { folders, ..response_rules? });
-    let routes = Routes::new(specs, &credential, route_context.fronts, &response_rules);
+    let response_rules = with_folders(response_rules?, file, &purges)?;
+    let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
         server: server?,
@@ -152,7 +152,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         response_rules,
         debug: sections::debug(file.debug.get()?)?,
         mode,
-        fronts: route_context.fronts,
+        fronts,
         file: None,
         text: Arc::default(),
         included: Arc::default(),
@@ -182,12 +182,17 @@ fn purge_requests(file: &ConfigFile, context: &mut CompileContext) -> Option<Pur
     purge_requests::purge_requests(&given.value, &given.span, trusts_nobody, context)
 }
 
-/// The folders that entries carry: all, or those that purge rules name.
-fn folders(file: &ConfigFile, purges: &[purges::CompiledPurge]) -> Option<FolderTags> {
-    Some(FolderTags {
+/// With the folders that entries carry: all, or those that purge rules name.
+fn with_folders(
+    rules: ResponseRules,
+    file: &ConfigFile,
+    purges: &[purges::CompiledPurge],
+) -> Option<Arc<ResponseRules>> {
+    let folders = FolderTags {
         every: *file.tags.get()?.folders.get()? || file.purge_requests.given().is_some(),
         named: purges.iter().filter_map(|purge| purge.rule.under.clone()).collect(),
-    })
+    };
+    Some(Arc::new(ResponseRules { folders, ..rules }))
 }
 
 /// `[tags]` and `[freshness]`.

@@ -127,7 +127,10 @@ impl DiagnosticCollector {
             return;
         }
         let diagnostic = self.source.locate(builder);
-        let line = self.source.text_line(diagnostic.span.start);
+        let line = match diagnostic.line {
+            0 => 0,
+            _ => self.source.text_line(diagnostic.span.start),
+        };
         if !self.broken_lines.contains(&line) {
             self.broken_lines.push(line);
             self.broken_header |= self.line_of(diagnostic.span.start).trim_start().starts_with('[');

@@ -182,6 +182,7 @@ pub fn patterns(table: &DeTable<'_>, env: &dyn Fn(&str) -> Option<String>) -> Ve
 
 /// Reads the files that these patterns name, from the folder of the main file, which has this many
 /// bytes itself.
+#[must_use]
 pub fn read(main: &Path, patterns: &[IncludePattern], bytes: u64) -> IncludedFiles {
     let mut reader = IncludeReader {
         main: fs::metadata(main).ok().map(|main| (main.dev(), main.ino())),
@@ -335,7 +336,7 @@ impl IncludeReader {
         self.left -= bytes.len() as u64;
         String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let line = memchr::memchr_iter(b'\n', valid).count() + 1;
             let hint = "TOML files must be UTF-8; save it in that encoding";
             (format!("line {line} of {shown} is not UTF-8"), hint)
         })
@@ -343,6 +344,7 @@ impl IncludeReader {
 }
 
 fn unnamed(path: &Path) -> Fault {
-    let what = format!("the name of {path:?} cannot be shown");
+    let name = path.to_string_lossy();
+    let what = format!("the name of \"{}\" cannot be shown", name.escape_debug());
     (what, "give the file a name in UTF-8 without control characters")
 }

@@ -28,14 +28,14 @@ pub struct ReadFile {
 /// Decodes the file and those that it includes, after reporting all syntax errors.
 pub fn read(text: &str, from: IncludeSource<'_>, reader: &mut TomlReader<'_>) -> ReadFile {
     let main = recovered(text, 0, reader.report);
-    let others: Vec<RecoveredText>;
+    let mut others: Vec<RecoveredText> = Vec::new();
     let mut table = tree(&main, reader.report);
     let included = include(&table, text, from, reader);
     let add = |file: &IncludedFile| {
         let start = reader.report.add_file(&file.name, &file.text);
         recovered(&file.text, start, reader.report)
     };
-    others = included.iter().map(add).collect();
+    others.extend(included.iter().map(add));
     for other in &others {
         let own = tree(other, reader.report);
         join(&mut table, own, ConfigFile::KEYS, reader);

@@ -36,7 +36,7 @@ pub(super) fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                 && purge.rule.for_writes.contains(&route.spec.pattern.for_writes())
         });
         if let Some(purge) = swallows {
-            let place = context.report.source().line_for(&purge.path, &given.span);
+            let place = context.report.source().line_for(purge.path, &given.span);
             let message = format!(
                 "every GET of this route is a write by the purge rule at {place}, so it never \
                  caches"

@@ -92,7 +92,7 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
         )
         .hint("add tags and a [[purges]] rule if other writes change its responses"),
         Some(purge) => {
-            let place = context.report.source().line_for(&purge.path, &route.path);
+            let place = context.report.source().line_for(purge.path, route.path);
             let message = format!(
                 "the purge rule at {place} covers this path but purges \
                                    nothing here, because this route has no tags"
@@ -123,7 +123,7 @@ fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
     }) {
         return;
     }
-    let place = context.report.source().line_for(&purge.path, &route.path);
+    let place = context.report.source().line_for(purge.path, route.path);
     let message = format!(
         "the purge rule at {place} covers this path, but no purge rule names any of these tags"
     );
@@ -245,7 +245,7 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
         );
         match meant {
             Some((route, meant)) => {
-                let place = context.report.source().line_for(&route.path, &purge.path);
+                let place = context.report.source().line_for(route.path, purge.path);
                 context.report.push(
                     builder.hint(format!("did you mean \"{meant}\", as in the route at {place}?")),
                 );
@@ -325,7 +325,7 @@ fn forever_missed(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut Com
         .cached()
         .find(|route| purge.rule.for_writes.contains(&route.spec.pattern.for_writes()));
     let Some(route) = swallowed else { return };
-    let place = context.report.source().line_for(&route.path, &purge.path);
+    let place = context.report.source().line_for(route.path, purge.path);
     let message =
         format!("every GET of the route at {place} is a write by this rule, so it never caches");
     let hint = "say which GETs change data, as in match = { query.action = \"trash\" }, or by a \

@@ -96,7 +96,7 @@ fn shows_what_others_guard(
     let (Some(other), Some(scope)) = (whole.cached().find(guards), route.file.scope.given()) else {
         return;
     };
-    let place = context.report.source().line_for(&other.path, &scope.span);
+    let place = context.report.source().line_for(other.path, &scope.span);
     let word = other.spec.scope.as_str();
     let message = format!(
         "this route is public, but the route at {place} has the same tag and scope \

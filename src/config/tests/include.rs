@@ -75,7 +75,10 @@ fn r1281_the_rules_of_all_files_are_joined_in_the_order_of_patterns_and_names() 
         &main,
         &[
             ("conf.d/b.toml", &format!("# of b\n{}", route("/b"))),
-            ("conf.d/a.toml", &format!("{}[[purges]]\npath = \"/a\"\n", route("/a"))),
+            (
+                "conf.d/a.toml",
+                &format!("{}[[purges]]\npath = \"/a\"\ntags = [\"a\"]\n", route("/a")),
+            ),
             ("conf.d/.hidden.toml", "this is no TOML"),
             ("conf.d/other.txt", "this is no TOML"),
             ("last.toml", &route("/last")),
@@ -118,8 +121,8 @@ fn r1282_a_fault_is_reported_in_the_file_and_line_that_has_it() {
     // A message about two rules names the other file; in one file the line alone.
     let twice = format!("{}{}", route("/x"), route("/x"));
     for (main, other, told) in [
-        (String::new(), twice.clone(), "the route at line 1 has the same path"),
-        (route("/x"), route("/x"), "the route at line 4 of proxy.toml has the same path"),
+        (String::new(), twice.clone(), "the route at line 2 has the same path"),
+        (route("/x"), route("/x"), "the route at line 5 of proxy.toml has the same path"),
     ] {
         let files = Files::new(&format!("{HEAD}{main}"), &[("conf.d/a.toml", &other)]);
         assert!(files.said().contains(told), "{}", files.said());

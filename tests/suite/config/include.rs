@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::support::scene::assert_cache;
 use crate::support::{Response, Scene, eventually};
 
-/// The top of a file that includes others.
-const INCLUDE: &str = "include = [\"conf.d/*.toml\"]\n";
+/// The top of a file that includes others, and is not watched, so that a test says when.
+const INCLUDE: &str = "watch = \"0s\"\ninclude = [\"conf.d/*.toml\"]\n";
 
 fn path(scene: &Scene, name: &str) -> PathBuf {
     scene.sidecar.file.parent().expect("it is in a folder").join(name)
@@ -44,6 +44,7 @@ async fn scene() -> Scene {
 async fn r1290_rules_of_included_files_are_in_force_and_a_faulty_one_keeps_the_old_rules() {
     let scene = scene().await;
     write_main(&scene, INCLUDE, "");
+    reload(&scene).await;
     write(&scene, "conf.d/a.toml", &public("/a"));
     let report = reload(&scene).await;
     assert_eq!(report["changes"][0]["what"], "route /a", "{report}");
@@ -71,7 +72,7 @@ async fn r1290_rules_of_included_files_are_in_force_and_a_faulty_one_keeps_the_o
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1291_a_change_of_an_included_file_is_seen_by_the_watcher() {
     let scene = scene().await;
-    write_main(&scene, &format!("watch = \"100ms\"\n{INCLUDE}"), "");
+    write_main(&scene, &INCLUDE.replace("0s", "100ms"), "");
     reload(&scene).await;
     let loads = || async { scene.sidecar.stats().await["config"]["loads"].clone() };
     let cached = |expected: &'static str| {
@@ -110,8 +111,9 @@ async fn r1291_a_change_of_an_included_file_is_seen_by_the_watcher() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1292_a_check_reads_no_files_for_a_text() {
     let scene = scene().await;
-    write(&scene, "conf.d/a.toml", &public("/a"));
     write_main(&scene, INCLUDE, "");
+    reload(&scene).await;
+    write(&scene, "conf.d/a.toml", &public("/a"));
     let text = std::fs::read_to_string(&scene.sidecar.file).expect("it was written");
     for text in [text.clone(), text.replace("conf.d/*.toml", "/etc/passwd")] {
         let reply = scene.sidecar.admin_post("/check", &json!({ "text": text })).await;
@@ -136,6 +138,7 @@ async fn r1292_a_check_reads_no_files_for_a_text() {
         .expect("the binary was built with the tests");
     let told = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success() && told.contains("route /a"), "{told}");
+    assert!(told.contains("proxy.toml and 1 included file: ok"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
