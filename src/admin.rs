@@ -50,7 +50,7 @@ pub(crate) use self::openapi::document as openapi_document;
 use self::peers::PeerBoard;
 
 pub use self::readiness::{Readiness, Ready, ReadyState};
-pub use self::reload::{ReloadHandle, ReloadReply, ReloadStatus};
+pub use self::reload::{CheckedText, IncludedText, ReloadHandle, ReloadReply, ReloadStatus};
 pub use self::settings::AdminSettings;
 pub use self::state::AdminState;
 pub(crate) use self::uncached::drafts;

@@ -18,6 +18,7 @@ pub mod diff;
 mod edits;
 mod env;
 mod file;
+pub mod include;
 mod keywords;
 mod lint;
 mod model;
@@ -31,6 +32,7 @@ pub mod suggestions;
 mod tests;
 
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
+use self::include::IncludeSource;
 pub use self::model::{Config, ConfigLimits, JwtSettings};
 pub use self::schema::{json_schema, key_order};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
@@ -59,11 +61,13 @@ impl Config {
                 "TOML files must be UTF-8; save the file in that encoding",
             )
         })?;
-        let config = Self::parse(&text, &name, &|variable| std::env::var(variable).ok())?;
+        let env = |variable: &str| std::env::var(variable).ok();
+        let config = Self::parse_with(&text, &name, &env, IncludeSource::FolderOf(path))?;
         Ok(Self { file: Some(path.to_path_buf()), ..config })
     }
 
-    /// Reads a text. `name` is the file's name for diagnostics, `env` looks up variables.
+    /// Reads a text that includes no files. `name` is the file's name for diagnostics, `env` looks
+    /// up variables.
     ///
     /// # Errors
     /// All diagnostics, in the order of the text.
@@ -72,11 +76,28 @@ impl Config {
         name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Diagnostics> {
-        if text.len() as u64 > MAX_CONFIG_BYTES {
+        Self::parse_with(text, name, env, IncludeSource::Nowhere)
+    }
+
+    /// Reads a text, and the files that it includes from there.
+    ///
+    /// # Errors
+    /// All diagnostics, in the order of the texts.
+    pub fn parse_with(
+        text: &str,
+        name: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        from: IncludeSource<'_>,
+    ) -> Result<Self, Diagnostics> {
+        let given = match from {
+            IncludeSource::Given(files) => files.iter().map(|file| file.text.len()).sum(),
+            IncludeSource::FolderOf(_) | IncludeSource::Nowhere => 0,
+        };
+        if (text.len() + given) as u64 > MAX_CONFIG_BYTES {
             let why = format!("it is larger than {}", show_size(MAX_CONFIG_BYTES));
             return Err(unreadable(name, &io::Error::new(io::ErrorKind::FileTooLarge, why)));
         }
-        compile::compile(text, name, env)
+        compile::compile(text, name, env, from)
     }
 }
 
@@ -144,7 +165,7 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
             found.extend(lint::redis::inspect(redis, &name, &text));
         }
         config.warnings.extend(found);
-        config.warnings.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        config.warnings.sort_by_key(diagnostics::order);
     }
     for diagnostic in &config.warnings {
         writeln!(out, "{diagnostic}")?;
@@ -165,9 +186,13 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
         )?;
         return Ok(EXIT_BAD_CONFIG);
     }
+    let with = match config.included.len() {
+        0 => String::new(),
+        files => format!(" and {}", counted(files, "included file")),
+    };
     write!(
         out,
-        "{}: ok: {}, {}",
+        "{}{with}: ok: {}, {}",
         path.display(),
         counted(routes, "route"),
         counted(purges, "purge rule")

@@ -40,6 +40,7 @@ pub mod request_target;
 pub mod response_fields;
 pub mod rolling_cookies;
 pub mod route;
+pub mod rule_place;
 pub mod scope;
 pub mod session;
 pub mod share;

@@ -365,14 +365,9 @@ impl Shadow {
         }
     }
 
-    /// The findings so far, and suggestions. `line` returns the line of a route in the file, from
-    /// 1.
+    /// The findings so far, and suggestions.
     #[must_use]
-    pub fn report(
-        &self,
-        rules: &PolicyRules,
-        line: &dyn Fn(&str) -> Option<usize>,
-    ) -> ShadowReport {
+    pub fn report(&self, rules: &PolicyRules) -> ShadowReport {
         let known: HashMap<Box<str>, Arc<RouteShadow>> = self.lock().clone();
         let mut subjects = Vec::new();
         for route in rules.routes.iter() {
@@ -381,7 +376,8 @@ impl Shadow {
             let watched = route.mode() == RouteMode::Shadow
                 || (route.mode() == RouteMode::On && route.spec.audit > 0.0);
             if watched || findings.stale > 0 || findings.scope > 0 {
-                subjects.push(Subject { route, findings, line: line(route.name()) });
+                let place = Some(route.spec.place.clone());
+                subjects.push(Subject { route, findings, place });
             }
         }
         let report_for = |subject: &Subject<'_>| {

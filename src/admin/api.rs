@@ -19,6 +19,7 @@ use super::memory::MemoryQuery;
 use super::modes::ModeRequest;
 use super::peers::PeerBoard;
 use super::readiness::Ready;
+use super::reload::CheckedText;
 use super::response::{ApiError, JsonBody, content, json_response, json_text};
 use super::state::{AdminState, PurgeRequest};
 use super::tail::TailQuery;
@@ -363,15 +364,9 @@ async fn reload(
     json_text(code, report.json)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckBody {
-    text: String,
-}
-
 async fn check(
     State(context): State<Arc<ApiContext>>,
-    JsonBody(CheckBody { text }): JsonBody<CheckBody>,
+    JsonBody(text): JsonBody<CheckedText>,
 ) -> Response {
     let report = context.state.reloader.check(text).await;
     let code = if report.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };

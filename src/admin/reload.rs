@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 
 use crate::clock::Wall;
 use crate::policy::edit::{Edit, EditTrial};
@@ -17,8 +18,9 @@ pub trait ReloadHandle: Send + Sync {
     /// Reads the file again and activates it if it is valid.
     fn reload(&self) -> BoxFuture<'static, ReloadReply>;
 
-    /// The result that a reload with this text would have. Changes nothing.
-    fn check(&self, text: String) -> BoxFuture<'static, ReloadReply>;
+    /// The result that a reload with this text would have. Changes nothing, and reads no file that
+    /// the text includes.
+    fn check(&self, text: CheckedText) -> BoxFuture<'static, ReloadReply>;
 
     /// Tries changes on the file in force. May block for a tenth of a second if the file is long.
     fn try_edits(&self, edits: &[Edit]) -> EditTrial;
@@ -26,6 +28,27 @@ pub trait ReloadHandle: Send + Sync {
     /// The settings of a sidecar that was started without a file, as tables of one. They are those
     /// of its command line, and hold no secret.
     fn settings_without_file(&self) -> Option<String>;
+}
+
+/// A text to check.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckedText {
+    /// That of the file.
+    pub text: String,
+    /// The files that it includes; none if they did not come with it.
+    #[serde(default)]
+    pub included: Option<Vec<IncludedText>>,
+}
+
+/// A file that a text to check includes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncludedText {
+    /// What it is called in diagnostics.
+    pub name: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// The first of several ways to change the file that may be shown. One that has not been tried yet

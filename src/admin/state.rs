@@ -119,10 +119,7 @@ impl AdminState {
 
     pub(super) fn shadow(&self) -> ShadowReport {
         let live = self.proxy.active_config();
-        let place = |path: &str| {
-            live.rules.routes.iter().find(|route| route.name() == path).map(|route| route.spec.line)
-        };
-        let mut report = self.proxy.shadow.report(&live.rules, &place);
+        let mut report = self.proxy.shadow.report(&live.rules);
         // What must not be pasted is not shown.
         report.advice.retain_mut(|advice| {
             if advice.edits.is_empty() {
@@ -261,11 +258,13 @@ impl AdminState {
 /// Advice about what keeps requests of a route from the cache besides its rules.
 fn key_advice(route: &Route, remedy: Remedy) -> Advice {
     let tried = remedy.change.map(|change| change.tried);
+    let (line, file) = Advice::place(Some(&route.spec.place));
     Advice {
         route: route.name().to_owned(),
         why: remedy.why,
         toml: tried.as_ref().map(|tried| tried.lines.clone()).unwrap_or_default(),
-        line: Some(route.spec.line),
+        line,
+        file,
         diff: tried.map(|tried| tried.diff),
         edits: Vec::new(),
     }

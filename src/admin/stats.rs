@@ -207,7 +207,8 @@ fn route_stats(state: &AdminState, route: Option<&Route>, row: Option<&RowView>)
     let count = |disposition| row.map_or(0, |row| row.count(disposition));
     let mut value = request_totals(&count);
     value["path"] = json!(route.map_or(UNROUTED, Route::name));
-    value["line"] = json!(route.map(|route| route.spec.line));
+    value["line"] = json!(route.map(|route| route.spec.place.line));
+    value["file"] = json!(route.and_then(|route| route.spec.place.file.as_deref()));
     value["mode"] = json!(route.map(|route| route.spec.mode.as_str()));
     value["switch"] = json!(route.and_then(|route| state.switch_of(route)));
     value["scope"] = json!(route.map(|route| route.spec.scope.as_str()));
@@ -307,7 +308,8 @@ pub(super) fn rules(rules: &PolicyRules) -> Value {
             let methods: Option<Vec<String>> = rule.methods.as_deref().map(names);
             json!({
                 "path": rule.pattern.as_str(),
-                "line": rule.line,
+                "line": rule.place.line,
+                "file": rule.place.file.as_deref(),
                 "methods": methods,
                 "tags": rule.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
                 "under": rule.under.as_ref().map(Folder::as_str),
@@ -328,7 +330,8 @@ fn policy(route: &Route) -> Value {
     let spec = &route.spec;
     json!({
         "path": route.name(),
-        "line": spec.line,
+        "line": spec.place.line,
+        "file": spec.place.file.as_deref(),
         "methods": methods(spec),
         "mode": spec.mode.as_str(),
         "ttl_s": seconds(spec.ttl.ok),

@@ -6,8 +6,9 @@
 //!   the old ones stay.
 //! - Only one reload or check runs at a time, whether a signal, a change of the file or the admin
 //!   API triggers it. It runs on a thread that may block, and holds no lock that requests need.
-//! - A changed file is reloaded only when two reads in a row give the same text, so that a file
-//!   that is still being written is not rejected.
+//! - A changed file, or one that it includes, is reloaded only when two reads in a row give the
+//!   same texts, so that a file that is still being written is not rejected. Files that have come
+//!   or gone are changes, too.
 //! - Parts that are built at startup (listeners, tiers, limits of pools) stay as they are, and the
 //!   report lists their changes as needing a restart.
 
@@ -19,14 +20,14 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{ReloadHandle, ReloadReply, ReloadStatus};
+use crate::admin::{CheckedText, IncludedText, ReloadHandle, ReloadReply, ReloadStatus};
 use crate::app::trials::Trials;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::PurgeKind;
 use crate::config::diff::{self, ConfigSnapshot};
+use crate::config::include::{FileState, IncludeSource, IncludedFile};
 use crate::config::{Config, Diagnostics, sharing, suggestions};
 use crate::error::SetupError;
-use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::policy::edit::{Edit, EditTrial};
 use crate::policy::route::Collapse;
 use crate::proxy::{ActiveConfig, Proxy};
@@ -45,6 +46,9 @@ mod startup;
 
 /// How often the watcher checks whether `watch` has been turned on, while it is off.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often files that change while they are read are read again.
+const MAX_READS: usize = 5;
 
 /// Counts the results of reloads.
 #[derive(Clone, Debug, Default)]
@@ -70,8 +74,8 @@ pub struct Reloader {
     turn: Arc<tokio::sync::Mutex<()>>,
     status: Mutex<ReloadStatus>,
     watch: Mutex<Option<Duration>>,
-    /// The text that was read last, whether or not it was valid.
-    last_read: Mutex<Result<String, String>>,
+    /// The texts that were read last, whether or not they were valid.
+    last_read: Mutex<Result<FileState, String>>,
     /// Tries suggested changes on the text in force.
     pub trials: Trials,
     /// Counts the results.
@@ -96,7 +100,7 @@ impl Reloader {
             refused: None,
             restart_needed: Vec::new(),
         };
-        let trials = Trials::new(Arc::clone(&config.text), proxy.clock.clone());
+        let trials = Trials::new(config.texts(), proxy.clock.clone());
         Self {
             proxy,
             startup,
@@ -106,7 +110,7 @@ impl Reloader {
             turn: Arc::default(),
             status: Mutex::new(status),
             watch: Mutex::new(config.watch),
-            last_read: Mutex::new(Ok(config.text.to_string())),
+            last_read: Mutex::new(Ok(FileState::valid(config.texts()))),
             trials,
             counters: ReloadCounters::default(),
         }
@@ -136,28 +140,29 @@ impl Reloader {
                  `sidecache` with it",
             ));
         };
-        match Config::load(&file) {
-            Ok(config) => {
-                *self.last_read.lock() = Ok(config.text.to_string());
-                match sharing::refusals(&config, &self.file_name(), &current.sharing) {
-                    None => self.accept(&mut current, config),
-                    Some(problems) => {
-                        self.accept_modes(&mut current, &config);
-                        self.refuse(&problems)
-                    }
+        let (read, loaded) = load(&file);
+        *self.last_read.lock() = read;
+        match loaded {
+            Ok(config) => match sharing::refusals(&config, &self.file_name(), &current.sharing) {
+                None => self.accept(&mut current, config),
+                Some(problems) => {
+                    self.accept_modes(&mut current, &config);
+                    self.refuse(&problems)
                 }
-            }
-            Err(problems) => {
-                *self.last_read.lock() = read(&file);
-                self.refuse(&problems)
-            }
+            },
+            Err(problems) => self.refuse(&problems),
         }
     }
 
-    /// The result that a reload with this text would have. Changes nothing.
+    /// The result that a reload with this text would have. Changes nothing. SECURITY: the text is
+    /// somebody else's, so no file is read because it names one in `include`.
     #[must_use]
-    pub fn check(&self, text: &str) -> ReloadReport {
-        match Config::parse(text, &self.file_name(), &|variable| std::env::var(variable).ok()) {
+    pub fn check(&self, text: &CheckedText) -> ReloadReport {
+        let included = text.included.as_ref().map(|files| files.iter().map(included_file));
+        let included: Option<Vec<IncludedFile>> = included.map(Iterator::collect);
+        let from = included.as_deref().map_or(IncludeSource::Nowhere, IncludeSource::Given);
+        let env = |variable: &str| std::env::var(variable).ok();
+        match Config::parse_with(&text.text, &self.file_name(), &env, from) {
             Ok(config) => {
                 let current = self.current.lock();
                 let widening = sharing::refusals(&config, &self.file_name(), &current.sharing);
@@ -195,7 +200,7 @@ impl Reloader {
             self.start_cluster_fills();
         }
         *self.watch.lock() = config.watch;
-        self.trials.replace(Arc::clone(&config.text));
+        self.trials.replace(config.texts());
         let mode = config.mode;
         self.activate(&mut config, origin);
         if !report.changes.is_empty() {
@@ -240,10 +245,11 @@ impl Reloader {
     /// Takes over the modes of a file that is refused otherwise: whoever turns a route off must not
     /// be kept waiting for the rest of the file.
     fn accept_modes(&self, current: &mut ConfigSnapshot, refused: &Config) {
-        let text = suggestions::with_modes(&self.trials.text(), &refused.text);
-        let Some(text) = text else { return };
-        let name = self.file_name();
-        if let Ok(config) = Config::parse(&text, &name, &|variable| std::env::var(variable).ok()) {
+        let texts = suggestions::with_modes(&self.trials.texts(), &refused.texts());
+        let Some(texts) = texts else { return };
+        let (name, from) = (self.file_name(), IncludeSource::Given(&texts.included));
+        let env = |variable: &str| std::env::var(variable).ok();
+        if let Ok(config) = Config::parse_with(&texts.main, &name, &env, from) {
             self.accept(current, Config { file: self.status().file, ..config });
         }
     }
@@ -286,9 +292,11 @@ impl Reloader {
         self.status.lock().refused = Some((now, report.text.clone()));
         self.counters.failed.inc();
         let first = report.problems.first();
-        let (line, message) =
-            first.map_or((0, ""), |problem| (problem.line, problem.message.as_str()));
+        let (file, line, message) = first.map_or(("", 0, ""), |problem| {
+            (problem.file.as_str(), problem.line, problem.message.as_str())
+        });
         tracing::error!(
+            file,
             line,
             problems = report.problems.len(),
             "the file is rejected, the old rules stay in force: {message}"
@@ -316,7 +324,7 @@ impl Reloader {
         }
     }
 
-    /// Polls the file and reloads it when it has changed, until `stop`.
+    /// Polls the file and those that it includes, and reloads it when it has changed, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut before = None;
         loop {
@@ -329,7 +337,9 @@ impl Reloader {
                 return;
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
-            let Ok(now) = tokio::task::spawn_blocking(move || read(&file)).await else { continue };
+            let Ok(now) = tokio::task::spawn_blocking(move || FileState::read(&file)).await else {
+                continue;
+            };
             let changed = *self.last_read.lock() != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
@@ -401,7 +411,7 @@ impl ReloadHandle for AdminReload {
         Box::pin(async move { reloader.reload_elsewhere().await.reply() })
     }
 
-    fn check(&self, text: String) -> BoxFuture<'static, ReloadReply> {
+    fn check(&self, text: CheckedText) -> BoxFuture<'static, ReloadReply> {
         let reloader = Arc::clone(&self.0);
         Box::pin(async move { reloader.elsewhere(move |own| own.check(&text)).await.reply() })
     }
@@ -415,13 +425,44 @@ impl ReloadHandle for AdminReload {
     }
 
     fn settings_without_file(&self) -> Option<String> {
-        self.0.status().file.is_none().then(|| self.0.trials.text().to_string())
+        self.0.status().file.is_none().then(|| self.0.trials.texts().main.to_string())
     }
 }
 
-/// The text of the file, or why it cannot be read.
-fn read(file: &Path) -> Result<String, String> {
-    input_file::read_text(file, MAX_CONFIG_BYTES).map_err(|error| error.to_string())
+/// Reads and compiles a file and those that it includes. What was read before comes with it: if the
+/// files change meanwhile, the next look of the watcher finds that they have.
+///
+/// Files that are replaced while they are read, as by a link to another folder, would give some old
+/// and some new rules. So what is compiled was read twice.
+fn load(file: &Path) -> (Result<FileState, String>, Result<Config, Diagnostics>) {
+    let mut reads = 1;
+    loop {
+        let read = FileState::read(file);
+        let loaded = Config::load(file);
+        let is_whole = match &loaded {
+            Ok(config) if !config.included.is_empty() => {
+                read.as_ref() == Ok(&FileState::valid(config.texts()))
+            }
+            Ok(_) | Err(_) => true,
+        };
+        if is_whole {
+            return (read, loaded);
+        }
+        if reads == MAX_READS {
+            let name = file.display().to_string();
+            let problems = Diagnostics::unreadable(
+                &name,
+                "the files that it includes change while they are read".to_owned(),
+                "reload again when all of them are written",
+            );
+            return (read, Err(problems));
+        }
+        reads += 1;
+    }
+}
+
+fn included_file(file: &IncludedText) -> IncludedFile {
+    IncludedFile { name: file.name.as_str().into(), text: file.text.as_str().into() }
 }
 
 /// The diagnostics of a valid file with an origin that there can be no client for.

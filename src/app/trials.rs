@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::config::include::FileTexts;
 use crate::config::suggestions::TrialFile;
 use crate::policy::edit::{Edit, EditTrial};
 
@@ -34,8 +35,8 @@ pub struct Trials {
 
 #[derive(Debug)]
 struct TrialState {
-    text: Arc<str>,
-    /// The text, compiled; none before the first trial, or if it is not valid any more.
+    texts: Arc<FileTexts>,
+    /// The texts, compiled; none before the first trial, or if it is not valid any more.
     file: Option<Arc<TrialFile>>,
     results: HashMap<Vec<Edit>, EditTrial>,
 }
@@ -48,21 +49,21 @@ struct TrialBudget {
 }
 
 impl Trials {
-    /// Without results, for this text in force.
+    /// Without results, for these texts in force.
     #[must_use]
-    pub fn new(text: Arc<str>, clock: Clock) -> Self {
-        Self { clock, state: Mutex::new(TrialState::new(text)), turn: Mutex::default() }
+    pub fn new(texts: FileTexts, clock: Clock) -> Self {
+        Self { clock, state: Mutex::new(TrialState::new(texts)), turn: Mutex::default() }
     }
 
-    /// Another text is in force.
-    pub fn replace(&self, text: Arc<str>) {
-        *self.state.lock() = TrialState::new(text);
+    /// Other texts are in force.
+    pub fn replace(&self, texts: FileTexts) {
+        *self.state.lock() = TrialState::new(texts);
     }
 
-    /// The text in force.
+    /// The texts in force.
     #[must_use]
-    pub fn text(&self) -> Arc<str> {
-        Arc::clone(&self.state.lock().text)
+    pub fn texts(&self) -> Arc<FileTexts> {
+        Arc::clone(&self.state.lock().texts)
     }
 
     /// Tries changes, or says what came of them before. `name` is that of the file. Blocks for up
@@ -72,26 +73,26 @@ impl Trials {
             return known.clone();
         }
         let mut budget = self.turn.lock();
-        let (text, file) = {
+        let (texts, file) = {
             let state = self.state.lock();
             if let Some(known) = state.results.get(edits) {
                 return known.clone();
             }
-            (Arc::clone(&state.text), state.file.clone())
+            (Arc::clone(&state.texts), state.file.clone())
         };
         let began = self.clock.now();
         if !budget.may_begin(began) {
             return EditTrial::Pending;
         }
         // Without the lock of the state: compiling a file takes milliseconds.
-        let file = file.or_else(|| TrialFile::new(Arc::clone(&text), name).map(Arc::new));
+        let file = file.or_else(|| TrialFile::new((*texts).clone(), name).map(Arc::new));
         let result = file
             .as_ref()
             .and_then(|file| file.try_edits(edits))
             .map_or(EditTrial::Failed, EditTrial::Passed);
         budget.spent += self.clock.now().saturating_duration_since(began);
         let mut state = self.state.lock();
-        if Arc::ptr_eq(&state.text, &text) {
+        if Arc::ptr_eq(&state.texts, &texts) {
             state.file = file;
             if state.results.len() >= MAX_RESULTS {
                 state.results.clear();
@@ -103,8 +104,8 @@ impl Trials {
 }
 
 impl TrialState {
-    fn new(text: Arc<str>) -> Self {
-        Self { text, file: None, results: HashMap::new() }
+    fn new(texts: FileTexts) -> Self {
+        Self { texts: Arc::new(texts), file: None, results: HashMap::new() }
     }
 }
 
@@ -153,7 +154,7 @@ mod tests {
         let trials = Trials::new(FILE.into(), Clock::manual());
         let edits = [Edit::text("/a", "ttl", "1m")];
         assert!(matches!(trials.try_edits(&edits, "proxy.toml"), EditTrial::Passed(_)));
-        trials.replace(FILE.replace("/a", "/b").into());
+        trials.replace(FILE.replace("/a", "/b").as_str().into());
         assert_eq!(trials.try_edits(&edits, "proxy.toml"), EditTrial::Failed);
     }
 }

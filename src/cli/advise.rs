@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::api_types::{ApiAdvice, ApiShadowReport, ApiShadowRoute, ApiUncached};
 use super::error::CommandError;
-use super::format::{clean, clean_lines, counted, percent, sample_note, seconds};
+use super::format::{clean, clean_lines, counted, percent, rule_place, sample_note, seconds};
 use super::output;
 use super::remote::RemoteArgs;
 
@@ -131,8 +131,9 @@ fn render(report: &ApiShadowReport) -> String {
              differed between callers"
         );
     }
-    for ApiAdvice { route, why, toml, line, diff: _ } in &report.advice {
-        let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    for ApiAdvice { route, why, toml, line, file, diff: _ } in &report.advice {
+        let place = rule_place(*line, file.as_deref());
+        let place = place.map(|place| format!(", {place}")).unwrap_or_default();
         let _ = writeln!(text, "\n# {}{place}: {}", clean(route), clean(why));
         let _ = writeln!(text, "{}", clean_lines(toml.trim_end()));
     }

@@ -120,6 +120,7 @@ api_types! {
     ApiRoute {
         path: String,
         line: Option<u64>,
+        file: Option<String>,
         mode: String,
         ttl_s: Option<f64>,
         freshness: ApiFreshness,
@@ -253,6 +254,7 @@ api_types! {
     ApiKeyChange { key: String, from: Option<String>, to: Option<String>, }
     ApiDiagnostic {
         severity: String,
+        file: Option<String>,
         line: u64,
         column: u64,
         message: String,
@@ -274,7 +276,14 @@ api_types! {
     ApiFinding { count: u64, unexplained: u64, }
     ApiAudit { asked: u64, stale: u64, }
     ApiLanguages { finding: Option<String>, pages: u64, languages: Vec<String>, differing: u64, }
-    ApiAdvice { route: String, why: String, toml: String, line: Option<u64>, diff: Option<String>, }
+    ApiAdvice {
+        route: String,
+        why: String,
+        toml: String,
+        line: Option<u64>,
+        file: Option<String>,
+        diff: Option<String>,
+    }
     /// `GET /memory`.
     ApiListing {
         entries: Vec<ApiEntry>,

@@ -15,6 +15,7 @@ use toml_edit::Value;
 
 use super::error::CommandError;
 use super::format::{clean, clean_lines};
+use crate::config::include::IncludeSource;
 use crate::config::{Config, Diagnostics, Severity};
 
 /// The longest comment, in characters. It is broken into lines.
@@ -70,14 +71,18 @@ pub(super) struct CheckedFile {
 
 impl FirstFile {
     /// The file with all rules that pass `check` beside those before them. An error is one of the
-    /// settings; without any rule, the file has none.
-    pub(super) fn check(mut self, name: &str) -> Result<CheckedFile, Diagnostics> {
+    /// settings; without any rule, the file has none. What the settings include is read from there.
+    pub(super) fn check(
+        mut self,
+        name: &str,
+        from: IncludeSource<'_>,
+    ) -> Result<CheckedFile, Diagnostics> {
         let (mut routes, mut left_out) = (Vec::new(), Vec::new());
         let mut taken: Vec<FileRule> = Vec::new();
-        Config::parse(&self.render(&[]), name, &variable)?;
+        Config::parse_with(&self.render(&[]), name, &variable, from)?;
         for rule in std::mem::take(&mut self.rules) {
             taken.push(rule);
-            if is_clean(&self.render(&taken), name) {
+            if is_clean(&self.render(&taken), name, from) {
                 continue;
             }
             if let Some(rule) = taken.pop() {
@@ -218,8 +223,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn is_clean(text: &str, name: &str) -> bool {
-    Config::parse(text, name, &variable).is_ok_and(|config| {
+fn is_clean(text: &str, name: &str, from: IncludeSource<'_>) -> bool {
+    Config::parse_with(text, name, &variable, from).is_ok_and(|config| {
         !config.warnings.iter().any(|warning| warning.severity == Severity::Warning)
     })
 }
@@ -294,10 +299,12 @@ mod tests {
     #[test]
     fn a_rule_that_would_make_the_file_invalid_is_left_out() {
         let rules = vec![rule("/items"), rule("/items"), rule("/items/{id}"), rule("/items/{x}")];
-        let checked = file(rules).check("proxy.toml").expect("the settings are valid");
+        let checked = file(rules)
+            .check("proxy.toml", IncludeSource::Nowhere)
+            .expect("the settings are valid");
         assert_eq!(checked.routes, ["/items", "/items/{id}"]);
         assert_eq!(checked.left_out, ["/items", "/items/{x}"]);
-        assert!(is_clean(&checked.text, "proxy.toml"), "{}", checked.text);
+        assert!(is_clean(&checked.text, "proxy.toml", IncludeSource::Nowhere), "{}", checked.text);
         assert_eq!(checked.text.matches("[[purges]]").count(), 1, "{}", checked.text);
     }
 

@@ -37,6 +37,15 @@ pub(super) fn escape_json(json: &str) -> String {
     out
 }
 
+/// `line 5`, or `line 5 of conf.d/a.toml` for a rule of an included file.
+pub(super) fn rule_place(line: Option<u64>, file: Option<&str>) -> Option<String> {
+    let line = line?;
+    Some(match file {
+        Some(file) => format!("line {line} of {}", clean(file)),
+        None => format!("line {line}"),
+    })
+}
+
 /// Like [`clean`], but keeps line breaks.
 pub(super) fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")

@@ -16,6 +16,7 @@ use super::format::{clean, counted};
 use super::output::{note, print};
 use super::without_file::{refused, settings};
 use crate::config::Config;
+use crate::config::include::IncludeSource;
 use crate::input_file;
 use crate::units::show_size;
 
@@ -74,7 +75,8 @@ pub(super) fn run(config: &Path, args: &InitArgs) -> Result<ExitCode, CommandErr
     };
     proposals.rules.truncate(MAX_ROUTES);
     let file = whole(&given, &proposals, args.from.is_some());
-    let checked = file.check("the new file").map_err(CommandError::Config)?;
+    let checked =
+        file.check("the new file", IncludeSource::Nowhere).map_err(CommandError::Config)?;
     let warned = |path: &String| (path.clone(), "`check` would warn".to_owned());
     proposals.left_out.extend(checked.left_out.iter().map(warned));
     first_file::write(output, &checked.text, args.force, None)?;

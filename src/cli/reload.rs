@@ -15,7 +15,6 @@ use super::format::{clean, clean_lines, counted, table};
 use super::output;
 use super::remote::{RemoteArgs, RemoteReply};
 use crate::config::{Config, Diagnostic};
-use crate::input_file::{self, MAX_CONFIG_BYTES};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +30,8 @@ Examples:
   sidecache check --deny-warnings deploy/proxy.toml        in CI
   sidecache check new.toml --against running               show what a reload would change
 
---against running sends the file to the sidecar at --admin, or at `[admin] address` of --config.";
+--against running sends the file, and those that it includes, to the sidecar at --admin, or at
+`[admin] address` of --config.";
 
 /// The rules that a file is compared with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -84,10 +84,20 @@ pub(super) fn compare(
     config: &Path,
     compared: &CompareArgs,
 ) -> Result<ExitCode, CommandError> {
-    let text = input_file::read_text(file, MAX_CONFIG_BYTES)
-        .map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))?;
+    let loaded = Config::load(file).map_err(CommandError::Config)?;
+    // The sidecar reads no files for a text that is sent to it.
+    let included: Vec<_> = loaded
+        .included
+        .iter()
+        .map(|file| json!({ "name": *file.name, "text": *file.text }))
+        .collect();
+    let mut sent = json!({ "text": *loaded.text });
+    if !included.is_empty() {
+        // Left out for a sidecar of an earlier version otherwise.
+        sent["included"] = json!(included);
+    }
     let remote = compared.remote.resolve(if config.exists() { config } else { file })?;
-    let answer = read(&remote.send(&Method::POST, "/check", Some(&json!({ "text": text })))?)?;
+    let answer = read(&remote.send(&Method::POST, "/check", Some(&sent))?)?;
     if !answer.ok {
         output::print(&format!(
             "the running sidecar would reject the file:\n{}",
@@ -95,19 +105,18 @@ pub(super) fn compare(
         ));
         return Ok(EXIT_USAGE.into());
     }
-    let answer = without_printed(answer, file);
+    let answer = without_printed(answer, &loaded);
     Ok(output::print(&changes(&answer, "a reload would make", "a reload would change nothing")))
 }
 
 /// Without the problems that `check` has just printed: another version of the sidecar, or one with
 /// other variables, may find more.
-fn without_printed(mut answer: ApiReload, file: &Path) -> ApiReload {
-    let printed = Config::load(file).map(|config| config.warnings).unwrap_or_default();
+fn without_printed(mut answer: ApiReload, printed: &Config) -> ApiReload {
     answer.problems.retain(|problem| {
         let is_same = |own: &Diagnostic| {
             (own.line as u64, own.message.as_str()) == (problem.line, problem.message.as_str())
         };
-        !printed.iter().any(is_same)
+        !printed.warnings.iter().any(is_same)
     });
     // The text has all of them.
     answer.text.clear();
@@ -174,10 +183,12 @@ fn problems(answer: &ApiReload) -> String {
     if !answer.text.trim().is_empty() {
         return clean_lines(answer.text.trim_end());
     }
-    let one = |ApiDiagnostic { severity, line, column, message, hint }: &ApiDiagnostic| {
+    let one = |ApiDiagnostic { severity, file, line, column, message, hint }: &ApiDiagnostic| {
         let hint =
             hint.as_ref().map(|hint| format!("\n  hint: {}", clean(hint))).unwrap_or_default();
-        format!("line {line}, column {column}: {}: {}{hint}", clean(severity), clean(message))
+        let of = file.as_ref().map(|file| format!("{}: ", clean(file))).unwrap_or_default();
+        let (severity, message) = (clean(severity), clean(message));
+        format!("{of}line {line}, column {column}: {severity}: {message}{hint}")
     };
     answer.problems.iter().map(one).collect::<Vec<_>>().join("\n")
 }

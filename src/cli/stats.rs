@@ -17,7 +17,8 @@ use super::api_types::{
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
 use super::format::{
-    clean, clean_lines, counted, millis, percent, sample_note, seconds, size, sum, table,
+    clean, clean_lines, counted, millis, percent, rule_place, sample_note, seconds, size, sum,
+    table,
 };
 use super::output;
 use super::remote::{Remote, RemoteArgs};
@@ -350,7 +351,8 @@ fn commit(commit: Option<&str>) -> String {
 /// The lines to change, with what they do and risk; or what the reason means.
 fn remedy(route: &ApiRoute, reason: &ApiReason) -> String {
     let Some(lines) = &reason.remedy else { return reason.why.clone().unwrap_or_default() };
-    let place = route.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    let place = rule_place(route.line, route.file.as_deref());
+    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
     let effects: Vec<&str> =
         [&reason.does, &reason.risks].into_iter().flatten().map(String::as_str).collect();
     format!("{place}{}. {}", lines.replace('\n', "; "), effects.join(" "))

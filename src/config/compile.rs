@@ -6,16 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue, Error as TomlError};
-
 use self::fields::FieldTable;
+use self::read::ReadFile;
 use super::context::CompileContext;
-use super::decode::{DefaultValues, FromToml as _, Setting, TomlReader, give_defaults};
+use super::decode::{Setting, TomlReader};
 use super::diagnostics::DiagnosticCollector;
-use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
-use super::diagnostics::recover;
-use super::file::{ConfigFile, RedisSection, RouteSection};
+use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics};
+use super::diagnostics::source_text::SourceText;
+use super::file::{ConfigFile, RedisSection};
+use super::include::IncludeSource;
 use super::lint;
 use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
@@ -43,6 +42,7 @@ mod pointer;
 mod purge_requests;
 pub mod purges;
 mod query;
+mod read;
 mod read_methods;
 pub mod routes;
 mod rule_names;
@@ -59,9 +59,11 @@ pub fn compile(
     text: &str,
     name: &str,
     env: &dyn Fn(&str) -> Option<String>,
+    from: IncludeSource<'_>,
 ) -> Result<Config, Diagnostics> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
-    let (file, redis_left_out, defaults) = read(text, &mut report, env);
+    let mut reader = TomlReader { report: &mut report, env };
+    let ReadFile { file, included, redis_left_out, defaults } = read::read(text, from, &mut reader);
     let folder = Path::new(name).parent().map(Path::to_path_buf).unwrap_or_default();
     let mut context = CompileContext { report, folder, defaults, redis_left_out };
     let mut config = file.as_ref().and_then(|file| assemble(file, &mut context));
@@ -72,96 +74,11 @@ pub fn compile(
     let (file, diagnostics) = context.report.finish();
     match config {
         Some(config) if !broken => {
-            Ok(Config { warnings: diagnostics, text: text.into(), ..config })
+            let included = included.into();
+            Ok(Config { warnings: diagnostics, text: text.into(), included, ..config })
         }
         _ => Err(Diagnostics::new(file, diagnostics)),
     }
-}
-
-/// Decodes the file, after reporting all syntax errors. Also returns whether `[redis]` is left out,
-/// and which values of routes come from `[defaults]`.
-fn read(
-    text: &str,
-    report: &mut DiagnosticCollector,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> (Option<ConfigFile>, bool, DefaultValues) {
-    let mut recovered = recover::recover(text);
-    for builder in std::mem::take(&mut recovered.diagnostics) {
-        report.push_syntax(builder);
-    }
-    for builder in std::mem::take(&mut recovered.completed) {
-        report.push(builder);
-    }
-    let (table, mut errors) = DeTable::parse_recoverable(&recovered.text);
-    errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
-    for error in &errors {
-        report.push_syntax(syntax(error, &recovered));
-    }
-    let mut table = recovered.relocate(table.into_inner());
-    let defaults = give_defaults(&mut table, RouteSection::KEYS);
-    report.set_defaults(defaults.spans.clone());
-    let root = Spanned::new(0..0, DeValue::Table(table));
-    let mut reader = TomlReader { report, env };
-    let mut file = ConfigFile::read(&root, &mut reader);
-    let left_out = leave_redis_out(&root, &mut reader);
-    if let (Some(file), true) = (&mut file, left_out) {
-        file.redis = Setting::Absent;
-    }
-    (file, left_out, defaults)
-}
-
-/// Whether the address of Redis is `"${NAME:-}"` and the variable is unset or empty. Then the file
-/// is one without `[redis]`, which is noted.
-fn leave_redis_out(root: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> bool {
-    let url = root.get_ref().get("redis").and_then(|redis| redis.get_ref().get("url"));
-    let Some(url) = url.filter(|url| reader.is_left_out(url)) else { return false };
-    let message = "this variable is unset or empty, so [redis] is left out: the cache lives in \
-                   this process's memory alone";
-    let hint = "set the variable to the URL of Redis to share the cache";
-    reader.report.push(DiagnosticBuilder::note(url.span(), message).hint(hint));
-    true
-}
-
-/// Reports a syntax error, with a hint on its usual cause.
-fn syntax(error: &TomlError, recovered: &recover::RecoveredText) -> DiagnosticBuilder {
-    let (text, span) = (recovered.text.as_str(), error.span().unwrap_or(0..0));
-    let found = text.get(span.clone()).unwrap_or_default().trim();
-    let message = error.message();
-    let (message, allowed) = message
-        .split_once(", expected ")
-        .map_or((message, None), |(what, expected)| (what, Some(expected)));
-    let starts_with_digit = found.starts_with(|c: char| c.is_ascii_digit());
-    let hint = if message.contains("must be quoted") && starts_with_digit {
-        Some(format!("write durations, sizes and addresses as strings: \"{found}\""))
-    } else if message.contains("must be quoted") && found.is_empty() {
-        Some("give the key a value, or remove it".into())
-    } else if message.contains("must be quoted") {
-        Some("put the text in quotes".into())
-    } else if message.contains("duplicate key") {
-        Some(
-            "write each key and each section once; lists of tables have double brackets, as in \
-              [[routes]]"
-                .into(),
-        )
-    } else if message.contains("basic string") {
-        Some("close the string with the quote that opens it".into())
-    } else {
-        None
-    };
-    let place = if found.is_empty() && span.start > 0 && span.start >= text.trim_end().len() {
-        text.trim_end().len()
-    } else {
-        span.start
-    };
-    let mut builder = DiagnosticBuilder::error(
-        recovered.original_span(&(place..span.end.max(place))),
-        format!("syntax error: {message}"),
-    )
-    .maybe_hint(hint);
-    if let Some(allowed) = allowed.filter(|allowed| !allowed.contains("literal string")) {
-        builder = builder.allowed(allowed);
-    }
-    builder
 }
 
 /// Compiles all parts, even if some of them have errors.
@@ -208,8 +125,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fields.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
-    let folders = folders(file, &purges)?;
-    let response_rules = Arc::new(ResponseRules { folders, ..response_rules? });
+    let response_rules = with_folders(response_rules?, file, &purges)?;
     let routes = Routes::new(specs, &credential, fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
@@ -238,6 +154,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         fronts,
         file: None,
         text: Arc::default(),
+        included: Arc::default(),
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
@@ -279,12 +196,17 @@ fn purge_requests(file: &ConfigFile, context: &mut CompileContext) -> Option<Pur
     purge_requests::purge_requests(&given.value, &given.span, trusts_nobody, context)
 }
 
-/// The folders that entries carry: all, or those that purge rules name.
-fn folders(file: &ConfigFile, purges: &[purges::CompiledPurge]) -> Option<FolderTags> {
-    Some(FolderTags {
+/// With the folders that entries carry: all, or those that purge rules name.
+fn with_folders(
+    rules: ResponseRules,
+    file: &ConfigFile,
+    purges: &[purges::CompiledPurge],
+) -> Option<Arc<ResponseRules>> {
+    let folders = FolderTags {
         every: *file.tags.get()?.folders.get()? || file.purge_requests.given().is_some(),
         named: purges.iter().filter_map(|purge| purge.rule.under.clone()).collect(),
-    })
+    };
+    Some(Arc::new(ResponseRules { folders, ..rules }))
 }
 
 /// `[tags]` and `[freshness]`.

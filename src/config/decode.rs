@@ -9,6 +9,7 @@ use super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 mod browser;
 mod defaults;
+mod join;
 mod macros;
 mod one_or_more;
 mod strip;
@@ -19,6 +20,7 @@ mod values;
 
 pub use self::browser::BrowserForm;
 pub use self::defaults::{DefaultValues, OWN_KEY, give_defaults};
+pub use self::join::join;
 pub(crate) use self::macros::{table, words};
 pub use self::one_or_more::{NamesForm, SecretsForm, TextsForm};
 pub use self::strip::StripForm;
@@ -29,7 +31,7 @@ pub use self::values::{Count, Fraction, NamedTable, Period, Size, TomlList};
 pub use crate::spelling::nearest;
 
 /// The keys at the top of the file. Appended to its end, they land in its last section.
-const TOP_KEYS: [&str; 3] = ["mode", "watch", "fronts"];
+const TOP_KEYS: [&str; 4] = ["mode", "watch", "include", "fronts"];
 
 /// Where a key of the top of the file belongs, if it is one.
 fn top_hint(key: &str) -> Option<String> {

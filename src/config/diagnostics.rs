@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::diagnostics::diagnostic::{
-    Diagnostic, DiagnosticBuilder, Severity, SourceSpan, SourceText,
-};
+use super::diagnostics::diagnostic::{Diagnostic, DiagnosticBuilder, Severity, SourceSpan};
+use super::diagnostics::source_text::SourceText;
 
 pub mod diagnostic;
 pub mod recover;
 pub mod redact;
+pub mod source_text;
 
 /// The comment that accepts a warning on its line.
 pub const SUPPRESSION: &str = "check: ok";
@@ -80,9 +80,10 @@ impl DiagnosticCollector {
             return;
         }
         let diagnostic = self.source.locate(builder);
-        let last = self.source.line(diagnostic.span.end.max(diagnostic.span.start + 1) - 1);
+        let first = self.source.text_line(diagnostic.span.start);
+        let last = self.source.text_line(diagnostic.span.end.max(diagnostic.span.start + 1) - 1);
         let broken = diagnostic.line > 0
-            && self.broken_lines.iter().any(|line| (diagnostic.line..=last).contains(line));
+            && self.broken_lines.iter().any(|line| (first..=last).contains(line));
         if !broken && !self.is_right(&diagnostic) {
             self.keep(diagnostic);
         }
@@ -126,8 +127,12 @@ impl DiagnosticCollector {
             return;
         }
         let diagnostic = self.source.locate(builder);
-        if !self.broken_lines.contains(&diagnostic.line) {
-            self.broken_lines.push(diagnostic.line);
+        let line = match diagnostic.line {
+            0 => 0,
+            _ => self.source.text_line(diagnostic.span.start),
+        };
+        if !self.broken_lines.contains(&line) {
+            self.broken_lines.push(line);
             self.broken_header |= self.line_of(diagnostic.span.start).trim_start().starts_with('[');
             self.keep(diagnostic);
         }
@@ -147,7 +152,7 @@ impl DiagnosticCollector {
     /// Whether keys of this table may be missing only because of a syntax error.
     #[must_use]
     pub fn may_have_lost_keys(&self, table: &SourceSpan) -> bool {
-        let first = self.source.line(table.start);
+        let first = self.source.text_line(table.start);
         if self.broken_lines.is_empty() {
             return false;
         }
@@ -175,6 +180,11 @@ impl DiagnosticCollector {
         self.errors > 0
     }
 
+    /// Adds the text of an included file, and returns where it begins.
+    pub fn add_file(&mut self, name: &str, text: &str) -> usize {
+        self.source.add(name, text)
+    }
+
     /// The file's text.
     #[must_use]
     pub const fn source(&self) -> &SourceText {
@@ -190,7 +200,7 @@ impl DiagnosticCollector {
             self.more += self.diagnostics.len() - MAX_PROBLEMS;
             self.diagnostics.truncate(MAX_PROBLEMS);
         }
-        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        self.diagnostics.sort_by_key(order);
         if self.more > 0 {
             let rest = DiagnosticBuilder::note(0..0, format!("and {} more", self.more))
                 .hint("correct these first, and check again");
@@ -198,4 +208,10 @@ impl DiagnosticCollector {
         }
         (Arc::clone(self.source.file()), self.diagnostics)
     }
+}
+
+/// The order of diagnostics: those about the whole file first, then by place.
+#[must_use]
+pub fn order(diagnostic: &Diagnostic) -> (bool, usize) {
+    (diagnostic.line > 0, diagnostic.span.start)
 }

@@ -111,11 +111,7 @@ impl ConfigSnapshot {
             .collect();
         // The text has been parsed before, so this cannot fail; an empty tree would differ from
         // every other.
-        Self {
-            tree: config.text.parse().unwrap_or_default(),
-            policies,
-            sharing: SharingRules::from_config(config),
-        }
+        Self { tree: config.texts().joined(), policies, sharing: SharingRules::from_config(config) }
     }
 
     /// A digest of the rules in the file: equal digests, equal rules.

@@ -4,27 +4,30 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use toml_edit::{Array, ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Table, Value, value};
+use toml_edit::{
+    Array, ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value, value,
+};
 
 use super::diagnostics::SUPPRESSION;
 use super::rule_name;
 use crate::policy::edit::{Edit, EditValue};
 
-/// The text with these changes, and the lines that they stand for; `None` if the text has no place
-/// for one of them.
-pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
-    let mut document: DocumentMut = text.parse().ok()?;
+/// The texts of a file and of those that it includes, with these changes, and the lines that they
+/// stand for; `None` if the texts have no place for one of them. A rule is changed where it stands;
+/// what is new gets into the file itself, which is the first text.
+pub fn apply(texts: &[&str], edits: &[Edit]) -> Option<(Vec<String>, String)> {
+    let mut documents = parsed(texts)?;
     let (mut lines, mut named) = (ShownLines::default(), HashMap::new());
     // Fields first: lists of keys have the names that they get.
     for edit in edits {
         if let Edit::HeaderField { name, header } = edit {
-            let known = known_field(&document, header);
-            let field = known.clone().unwrap_or_else(|| free_name(&document, text, name));
+            let known = known_field(&documents, header);
+            let field = known.clone().unwrap_or_else(|| free_name(&documents, texts, name));
             if known.is_none() {
                 let mut source = InlineTable::new();
                 source.insert("header", header.as_str().into());
                 lines.add("[fields]", &format!("{field} = {source}"));
-                table(&mut document, "fields")?.insert(&field, value(source));
+                table(documents.first_mut()?, "fields")?.insert(&field, value(source));
             }
             named.insert(name.as_str(), field);
         }
@@ -32,8 +35,8 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
     for edit in edits {
         match edit {
             Edit::Route { path, key, value } => {
-                let inherited = default_of(&document, key);
-                let route = route(&mut document, path)?;
+                let inherited = default_of(documents.first()?, key);
+                let route = route(&mut documents, path)?;
                 // What a list gets in addition, it gets to what the route has from `[defaults]`.
                 if let (Some(inherited), EditValue::More(_), None) =
                     (inherited, value, route.get(key))
@@ -49,11 +52,11 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
                 lines.add("", &line);
             }
             Edit::Section { section, key, value } => {
-                let line = set(table(&mut document, section)?, key, value);
+                let line = set(table(documents.first_mut()?, section)?, key, value);
                 lines.add(&format!("[{section}]"), &line);
             }
             Edit::Top { key, value } => {
-                let line = set(document.as_table_mut(), key, value);
+                let line = set(documents.first_mut()?.as_table_mut(), key, value);
                 lines.add(TOP, &line);
             }
             Edit::HeaderField { .. } => {}
@@ -69,7 +72,8 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
                     };
                 }
                 lines.add("[[routes]]", route.to_string().trim_end());
-                let routes = document
+                let routes = documents
+                    .first_mut()?
                     .entry("routes")
                     .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
                     .as_array_of_tables_mut()?;
@@ -80,7 +84,8 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
                 rule.insert("path", value(path.as_str()));
                 rule.insert("tags", value(list(tags)));
                 lines.add("[[purges]]", rule.to_string().trim_end());
-                let rules = document
+                let rules = documents
+                    .first_mut()?
                     .entry("purges")
                     .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
                     .as_array_of_tables_mut()?;
@@ -88,7 +93,11 @@ pub fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
             }
         }
     }
-    Some((document.to_string(), lines.to_string()))
+    Some((documents.iter().map(DocumentMut::to_string).collect(), lines.to_string()))
+}
+
+fn parsed(texts: &[&str]) -> Option<Vec<DocumentMut>> {
+    texts.iter().map(|text| text.parse().ok()).collect()
 }
 
 /// What is shown above lines for the top of the file, before its sections.
@@ -129,23 +138,27 @@ fn default_of(document: &DocumentMut, key: &str) -> Option<Item> {
 }
 
 /// The field that reads this header already.
-fn known_field(document: &DocumentMut, header: &str) -> Option<String> {
-    let fields = document.get("fields")?.as_table_like()?;
+fn known_field(documents: &[DocumentMut], header: &str) -> Option<String> {
     let reads = |field: &Item| {
         let name = field.get("header").and_then(Item::as_str);
         name.is_some_and(|name| name.eq_ignore_ascii_case(header))
     };
-    fields.iter().find(|(_, field)| reads(field)).map(|(name, _)| name.to_owned())
+    let mut fields = fields(documents).flat_map(TableLike::iter);
+    fields.find(|(_, field)| reads(field)).map(|(name, _)| name.to_owned())
+}
+
+/// The tables of the fields, of each file that has one.
+fn fields(documents: &[DocumentMut]) -> impl Iterator<Item = &dyn TableLike> {
+    documents.iter().filter_map(|document| document.get("fields").and_then(Item::as_table_like))
 }
 
 /// A name like this one that neither a field nor a capture has.
-fn free_name(document: &DocumentMut, text: &str, name: &str) -> String {
-    let fields = document.get("fields").and_then(Item::as_table_like);
+fn free_name(documents: &[DocumentMut], texts: &[&str], name: &str) -> String {
     let is_taken = |name: &str| {
         name == "caller"
-            || fields.is_some_and(|fields| fields.contains_key(name))
-            || text.contains(&format!("{{{name}}}"))
-            || text.contains(&format!("{{*{name}}}"))
+            || fields(documents).any(|fields| fields.contains_key(name))
+            || texts.iter().any(|text| text.contains(&format!("{{{name}}}")))
+            || texts.iter().any(|text| text.contains(&format!("{{*{name}}}")))
     };
     // A name begins with a letter.
     let begins_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
@@ -168,12 +181,14 @@ fn renamed(fields: &[String], named: &HashMap<&str, String>) -> Vec<String> {
     all
 }
 
-/// `text` with the modes of `other`: of the whole file, and of each route that both have. `None` if
-/// they are the same.
+/// `texts` with the modes of `others`: of the whole file, and of each route that both have. The
+/// first text of each is that of the file, the others are those of the files that it includes.
+/// `None` if the modes are the same.
 #[must_use]
-pub fn with_modes(text: &str, other: &str) -> Option<String> {
-    let mut document: DocumentMut = text.parse().ok()?;
-    let other: DocumentMut = other.parse().ok()?;
+pub fn with_modes(texts: &[&str], others: &[&str]) -> Option<Vec<String>> {
+    let mut documents = parsed(texts)?;
+    let others = parsed(others)?;
+    let other = others.first()?;
     let copy = |from: Option<&Item>, to: &mut Table, default: Option<&Item>| match from {
         Some(mode) if to.get("mode").or(default).map(Item::to_string) != Some(mode.to_string()) => {
             to.insert("mode", mode.clone());
@@ -189,26 +204,30 @@ pub fn with_modes(text: &str, other: &str) -> Option<String> {
         }
         None => to.remove("mode").is_some(),
     };
-    let (own_default, other_default) = (default_of(&document, "mode"), default_of(&other, "mode"));
-    let mut is_changed = copy(other.get("mode"), document.as_table_mut(), None);
-    let routes = other.get("routes").and_then(Item::as_array_of_tables);
-    let other_match = default_of(&other, "match");
-    for theirs in routes.into_iter().flatten() {
+    let (own_default, other_default) =
+        (default_of(documents.first()?, "mode"), default_of(other, "mode"));
+    let mut is_changed = copy(other.get("mode"), documents.first_mut()?.as_table_mut(), None);
+    let routes =
+        others.iter().filter_map(|other| other.get("routes").and_then(Item::as_array_of_tables));
+    let other_match = default_of(other, "match");
+    for theirs in routes.flatten() {
         let name = rule_name::in_document(theirs, other_match.as_ref());
-        if let Some(ours) = name.and_then(|name| route(&mut document, &name)) {
+        if let Some(ours) = name.and_then(|name| route(&mut documents, &name)) {
             let mode = theirs.get("mode").or(other_default.as_ref());
             is_changed |= copy(mode, ours, own_default.as_ref());
         }
     }
-    is_changed.then(|| document.to_string())
+    is_changed.then(|| documents.iter().map(DocumentMut::to_string).collect())
 }
 
 /// The table of the route with this name: its path, and its conditions if it has some.
-fn route<'a>(document: &'a mut DocumentMut, name: &str) -> Option<&'a mut Table> {
-    let default = default_of(document, "match");
-    let routes = document.get_mut("routes")?.as_array_of_tables_mut()?;
-    routes
+fn route<'a>(documents: &'a mut [DocumentMut], name: &str) -> Option<&'a mut Table> {
+    let default = default_of(documents.first()?, "match");
+    let routes = documents
         .iter_mut()
+        .filter_map(|document| document.get_mut("routes").and_then(Item::as_array_of_tables_mut));
+    routes
+        .flat_map(ArrayOfTables::iter_mut)
         .find(|route| rule_name::in_document(route, default.as_ref()).as_deref() == Some(name))
 }
 
@@ -278,6 +297,14 @@ fn list(texts: &[String]) -> Array {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn apply(text: &str, edits: &[Edit]) -> Option<(String, String)> {
+        super::apply(&[text], edits).map(|(texts, lines)| (texts.concat(), lines))
+    }
+
+    fn with_modes(text: &str, other: &str) -> Option<String> {
+        super::with_modes(&[text], &[other]).map(|texts| texts.concat())
+    }
 
     const FILE: &str = "# ours\n[upstream]\nurl = \"http://app:1\" # the app\n\n\
         [[routes]] # forms\npath = \"/a\"\nttl = \"1m\" # check: ok\nkey = [ \"tenant\" ]\n\n\
@@ -392,5 +419,26 @@ mod tests {
     fn a_route_that_is_not_there_has_no_place() {
         assert_eq!(apply(FILE, &[Edit::text("/c", "ttl", "5m")]), None);
         assert_eq!(apply("[[", &[]), None);
+    }
+
+    #[test]
+    fn r1280_a_rule_is_changed_in_the_file_that_has_it() {
+        let (main, other) = ("[defaults]\nttl = \"1m\"\n", "[[routes]]\npath = \"/a\"\n");
+        let edits = [
+            Edit::text("/a", "ttl", "5m"),
+            Edit::HeaderField { name: "x".to_owned(), header: "x-x".to_owned() },
+        ];
+        let (texts, _) = super::apply(&[main, other], &edits).expect("it has a place");
+        assert_eq!(texts[1], "[[routes]]\npath = \"/a\"\nttl = \"5m\"\n");
+        assert!(texts[0].contains("[fields]\nx = "), "{}", texts[0]);
+        // A name that an included file has is taken.
+        let taken = format!("[fields]\nx = {{ cookie = \"c\" }}\n{other}");
+        let (texts, _) = super::apply(&[main, &taken], &edits).expect("it has a place");
+        assert!(texts[0].contains("x_2 = "), "{}", texts[0]);
+        // A rule has moved into another file, and is off there.
+        let off = format!("{other}mode = \"off\"\n");
+        let merged = super::with_modes(&[main, other], &[&off]).expect("modes differ");
+        assert_eq!(merged, [main, &off]);
+        assert_eq!(super::with_modes(&[main, &off], &[&off]), None);
     }
 }

@@ -13,6 +13,7 @@ use super::keywords::{
     ScopeWord, SlashWord, UnknownWord, VaryCookieWord, WritesWord,
 };
 
+pub use self::admin::AdminSection;
 pub use self::defaults::DefaultsSection;
 pub use self::expect::{ExpectSection, OtherRequestSection};
 pub use self::fields::FieldForm;
@@ -29,6 +30,7 @@ pub use self::telemetry::{DebugSection, LogSection};
 pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
+mod admin;
 mod defaults;
 mod expect;
 mod fields;
@@ -56,6 +58,12 @@ table! {
         /// How often to look for changes of this file, 100ms to 1 hour. With "0s" only SIGHUP and
         /// the admin API reload it.
         watch: Period = "1s",
+        /// Other files, whose `[fields]`, `[[routes]]`, `[[purges]]` and `[[expect]]` are joined
+        /// with those of this one, in the order of the patterns and then of the names; relative to
+        /// the folder of this file. `*` stands for any text within a name. They include no others.
+        /// At most 64 files, which together with this one have at most 256KiB.
+        #[schemars(extend("uniqueItems" = true, "examples" = [["conf.d/*.toml"]]))]
+        include: TomlList<TomlString> = [],
         /// What stands in front of the sidecar, so that the headers it adds are known: identity is
         /// never dropped nor passed, addresses and noise are withheld on fills, what it says of the
         /// request counts if it is one of `trusted_proxies`, and the client's place is withheld
@@ -154,30 +162,6 @@ table! {
         /// How long streams (event streams, responses of unknown length that wait, upgraded
         /// connections) may continue after that.
         stream_drain: Period = "5s",
-    }
-}
-
-table! {
-    /// Health, metrics and administration.
-    AdminSection("[admin]", "[admin]") {
-        /// Address and port. An address other than loopback needs a token.
-        address: TomlString = "127.0.0.1:9090",
-        /// The secret that callers must send, at least 16 characters.
-        #[schemars(extend("examples" = ["${ADMIN_TOKEN}"]))]
-        token: TomlString,
-        /// A file that holds the token; relative to the folder of this file.
-        token_file: TomlString,
-        /// Names that the `Host` of a request may have, without a port, besides localhost and the
-        /// listener's addresses. Scrapers need it.
-        #[schemars(extend("examples" = [["sidecache", "sidecache.internal"]]))]
-        hosts: TomlList<TomlString> = [],
-        /// What this sidecar is called where all those that share its Redis are listed. Without
-        /// this key it is the name of the host and the address of `[listen]`.
-        #[schemars(extend(
-            "pattern" = "^([A-Za-z0-9_.:@/-]{1,64}|.*\\$\\{.*)$",
-            "examples" = ["${POD_NAME}", "web-1"]
-        ))]
-        name: TomlString,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::diagnostics::diagnostic::{Diagnostic, Severity};
+use super::include::{FileTexts, IncludedFile};
 use crate::admin;
 use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
@@ -75,17 +76,25 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Its text.
     pub text: Arc<str>,
+    /// The files that it includes.
+    pub included: Arc<[IncludedFile]>,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Config {
+    /// The texts of the file and of those that it includes.
+    #[must_use]
+    pub fn texts(&self) -> FileTexts {
+        FileTexts { main: Arc::clone(&self.text), included: Arc::clone(&self.included) }
+    }
+
     /// Logs the warnings and notes.
     pub fn log_warnings(&self) {
-        for Diagnostic { severity, line, message, .. } in &self.warnings {
+        for Diagnostic { severity, file, line, message, .. } in &self.warnings {
             match severity {
-                Severity::Error | Severity::Warning => tracing::warn!(line, "{message}"),
-                Severity::Note => tracing::info!(line, "{message}"),
+                Severity::Error | Severity::Warning => tracing::warn!(%file, line, "{message}"),
+                Severity::Note => tracing::info!(%file, line, "{message}"),
             }
         }
     }

@@ -24,11 +24,12 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use toml_edit::{Document, Item, Value};
+use toml_edit::{Array, ArrayOfTables, Document, Item, Value};
 
 use self::beside_key::SentBesideKey;
 use super::diagnostics::DiagnosticCollector;
-use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics, SourceText};
+use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics};
+use super::diagnostics::source_text::SourceText;
 use super::model::Config;
 use crate::policy::cookie_purpose::may_name_session;
 use crate::policy::credential::CredentialRule;
@@ -393,22 +394,26 @@ pub fn refusals(config: &Config, name: &str, before: &SharingRules) -> Option<Di
     if widened.is_empty() {
         return None;
     }
-    let places = Document::parse(&*config.text).ok();
-    let mut report = DiagnosticCollector::new(SourceText::new(name, &config.text));
+    let mut source = SourceText::new(name, &config.text);
+    let mut documents = vec![(0, Document::parse(config.text.to_string()).ok())];
+    for file in &*config.included {
+        let start = source.add(&file.name, &file.text);
+        documents.push((start, Document::parse(file.text.to_string()).ok()));
+    }
+    let mut report = DiagnosticCollector::new(source);
     for widening in widened {
-        let (key, whole) = places
-            .as_ref()
-            .and_then(|document| place(document.as_item(), &widening))
-            .unwrap_or((None, 0..0));
+        let (key, whole) = place(&documents, &widening).unwrap_or((None, 0..0));
         // The comment may stand on each line of a list, and on the line of the route.
         let lines = key.clone().unwrap_or_default();
-        let starts = config
-            .text
+        let starts: Vec<usize> = report
+            .source()
+            .text()
             .get(lines.clone())
             .into_iter()
-            .flat_map(|text| text.match_indices('\n').map(|(at, _)| lines.start + at + 1));
+            .flat_map(|text| text.match_indices('\n').map(|(at, _)| lines.start + at + 1))
+            .collect();
         let first = key.as_ref().map(|key| key.start);
-        if starts.chain(first).chain([whole.start]).any(|at| report.is_accepted(at)) {
+        if starts.into_iter().chain(first).chain([whole.start]).any(|at| report.is_accepted(at)) {
             continue;
         }
         let message = format!(
@@ -424,28 +429,51 @@ pub fn refusals(config: &Config, name: &str, before: &SharingRules) -> Option<Di
     (!diagnostics.is_empty()).then(|| Diagnostics::new(file, diagnostics))
 }
 
+/// A file, and where its text begins among those of all files.
+type PlacedDocument = (usize, Option<Document<String>>);
+
 /// Where the key stands, if it does, and where its table begins.
-fn place(document: &Item, widening: &Widening) -> Option<(Option<Range<usize>>, Range<usize>)> {
-    let Some(id) = widening.route else {
+fn place(
+    documents: &[PlacedDocument],
+    widening: &Widening,
+) -> Option<(Option<Range<usize>>, Range<usize>)> {
+    let main = documents.first()?.1.as_ref()?.as_item();
+    let Some(mut id) = widening.route else {
         if widening.key == "fronts" {
-            return Some((document.get(widening.key).and_then(Item::span), 0..0));
+            return Some((main.get(widening.key).and_then(Item::span), 0..0));
         }
-        let section = document.get("upstream")?;
+        let section = main.get("upstream")?;
         return Some((section.get(widening.key).and_then(Item::span), section.span()?));
     };
-    let routes = document.get("routes")?;
+    for (start, document) in documents {
+        let Some(routes) = document.as_ref()?.get("routes") else { continue };
+        let count = routes
+            .as_array_of_tables()
+            .map_or_else(|| routes.as_array().map_or(0, Array::len), ArrayOfTables::len);
+        if id >= count {
+            id -= count;
+            continue;
+        }
+        let (key, whole) = in_routes(routes, id, widening.key)?;
+        let moved = |span: Range<usize>| start + span.start..start + span.end;
+        let default = || main.get("defaults")?.get(widening.key)?.span();
+        return Some((key.map(moved).or_else(default), moved(whole)));
+    }
+    None
+}
+
+/// The same for a route of a list, by its number.
+fn in_routes(routes: &Item, id: usize, key: &str) -> Option<(Option<Range<usize>>, Range<usize>)> {
     // Without brackets of its own, a route stands in a list of the key `routes`.
     let route = routes.as_array_of_tables().and_then(|routes| {
         let route = routes.get(id)?;
-        Some((route.get(widening.key).and_then(Item::span), route.span()?))
+        Some((route.get(key).and_then(Item::span), route.span()?))
     });
-    let (key, whole) = route.or_else(|| {
+    route.or_else(|| {
         let route = routes.as_array()?.get(id)?;
-        let key = route.as_inline_table()?.get(widening.key);
+        let key = route.as_inline_table()?.get(key);
         Some((key.and_then(Value::span), route.span()?))
-    })?;
-    let default = || document.get("defaults")?.get(widening.key)?.span();
-    Some((key.or_else(default), whole))
+    })
 }
 
 #[cfg(test)]

@@ -9,14 +9,13 @@
 //! 4. *A diff shows no secret.*
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt::Write as _;
 
 use similar::TextDiff;
 
-pub use super::edits::with_modes;
-
 use super::diagnostics::redact;
 use super::edits;
+use super::include::{FileTexts, IncludeSource};
 use super::model::Config;
 use super::sharing::SharingRules;
 use crate::policy::edit::{Edit, TriedEdits};
@@ -27,10 +26,18 @@ const DIFF_CONTEXT: usize = 2;
 /// What stands in a diff in place of a secret.
 const STARS: &str = "***";
 
+/// `texts` with the modes of `others`, of the whole file and of each route that both have. `None`
+/// if they are the same.
+#[must_use]
+pub fn with_modes(texts: &FileTexts, others: &FileTexts) -> Option<FileTexts> {
+    let (own, other): (Vec<&str>, Vec<&str>) = (texts.all().collect(), others.all().collect());
+    edits::with_modes(&own, &other).map(|after| texts.with(after))
+}
+
 /// The file in force, on which changes are tried.
 #[derive(Debug)]
 pub struct TrialFile {
-    text: Arc<str>,
+    texts: FileTexts,
     name: String,
     sharing: SharingRules,
     warnings: BTreeMap<String, usize>,
@@ -39,17 +46,19 @@ pub struct TrialFile {
 impl TrialFile {
     /// A file; `None` if it is not valid (any more: a variable of its may be gone).
     #[must_use]
-    pub fn new(text: Arc<str>, name: &str) -> Option<Self> {
-        let config = parse(&text, name)?;
+    pub fn new(texts: FileTexts, name: &str) -> Option<Self> {
+        let config = parse(&texts, name)?;
         let (sharing, warnings) = (SharingRules::from_config(&config), warnings(&config));
-        Some(Self { text, name: name.to_owned(), sharing, warnings })
+        Some(Self { texts, name: name.to_owned(), sharing, warnings })
     }
 
     /// The change as it may be shown; `None` if it may not.
     #[must_use]
     pub fn try_edits(&self, edits: &[Edit]) -> Option<TriedEdits> {
-        let (after, lines) = edits::apply(&self.text, edits)?;
-        if *after == *self.text {
+        let texts: Vec<&str> = self.texts.all().collect();
+        let (after, lines) = edits::apply(&texts, edits)?;
+        let after = self.texts.with(after);
+        if after == self.texts {
             return None;
         }
         let config = parse(&after, &self.name)?;
@@ -62,12 +71,29 @@ impl TrialFile {
         if warnings(&config).iter().any(is_new) {
             return None;
         }
-        Some(TriedEdits { lines, diff: diff(&self.text, &after) })
+        Some(TriedEdits { lines, diff: self.diff(&after) })
+    }
+
+    /// The diff of each file that differs. An included one has its name above.
+    fn diff(&self, after: &FileTexts) -> String {
+        let mut text = String::new();
+        if self.texts.main != after.main {
+            text.push_str(&diff(&self.texts.main, &after.main));
+        }
+        for (before, after) in self.texts.included.iter().zip(&*after.included) {
+            if before.text != after.text {
+                let name = &before.name;
+                let changes = diff(&before.text, &after.text);
+                let _ = write!(text, "--- {name}\n+++ {name}\n{changes}");
+            }
+        }
+        text
     }
 }
 
-fn parse(text: &str, name: &str) -> Option<Config> {
-    Config::parse(text, name, &|variable| std::env::var(variable).ok()).ok()
+fn parse(texts: &FileTexts, name: &str) -> Option<Config> {
+    let env = |variable: &str| std::env::var(variable).ok();
+    Config::parse_with(&texts.main, name, &env, IncludeSource::Given(&texts.included)).ok()
 }
 
 /// The warnings of a file, and how often it has each. Numbers do not count, because those of lines

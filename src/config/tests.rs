@@ -20,6 +20,7 @@ mod fronts;
 mod guests;
 mod headers;
 mod identity;
+mod include;
 mod jwt;
 mod matches;
 mod purging;

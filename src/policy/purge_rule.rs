@@ -12,6 +12,7 @@ use crate::policy::glob::Glob;
 use crate::policy::request_match::RequestMatch;
 use crate::policy::request_target;
 use crate::policy::route::{Captures, Pattern};
+use crate::policy::rule_place::RulePlace;
 use crate::policy::tag::Tag;
 use crate::policy::template::{Template, UnreadTemplate};
 
@@ -86,8 +87,8 @@ impl PurgeOn {
 /// Methods, a path pattern, conditions, and the tags that a matching mutation purges.
 #[derive(Clone, Debug)]
 pub struct PurgeRule {
-    /// Its number in the file, from 1.
-    pub line: usize,
+    /// Where it stands.
+    pub place: RulePlace,
     /// The paths it applies to, as written.
     pub pattern: Pattern,
     /// The paths it does not apply to.

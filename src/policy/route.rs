@@ -14,6 +14,7 @@ use crate::policy::glob::Glob;
 use crate::policy::graphql;
 use crate::policy::jwt::TokenPlace;
 use crate::policy::request_match::{RequestMatch, labelled};
+use crate::policy::rule_place::RulePlace;
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
 use crate::policy::share::CallerShare;
@@ -94,8 +95,8 @@ impl AdmitRule {
 /// The settings of a route.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
-    /// Its number in the file, from 1.
-    pub line: usize,
+    /// Where it stands.
+    pub place: RulePlace,
     /// The keys whose values come from `[defaults]`, with their lines there.
     pub defaults: Box<[(Box<str>, usize)]>,
     /// The paths it matches.

@@ -10,6 +10,7 @@ use crate::policy::edit::Edit;
 use crate::policy::field::FieldSource;
 use crate::policy::request_target;
 use crate::policy::route::{AdmitRule, Pattern, Route};
+use crate::policy::rule_place::RulePlace;
 use crate::policy::scope::Scope;
 use crate::policy::template::Template;
 use crate::shadow::findings::{Findings, ScopeEvidence, StaleChange};
@@ -26,15 +27,15 @@ const MIN_VARIED_SEGMENTS: usize = 3;
 /// The suggested `ttl` if changes come from elsewhere.
 const SHORT_TTL: Duration = Duration::from_secs(10);
 
-/// A route, its findings, and its line in the file.
+/// A route, its findings, and its place in the file.
 #[derive(Debug)]
 pub struct Subject<'a> {
     /// The route.
     pub route: &'a Route,
     /// Its findings.
     pub findings: Findings,
-    /// Its line, from 1.
-    pub line: Option<usize>,
+    /// Where it stands, if that is known.
+    pub place: Option<RulePlace>,
 }
 
 /// A write that explains changes of a route.
@@ -62,7 +63,8 @@ pub fn advise(subjects: &[Subject<'_>]) -> Vec<Advice> {
 impl Subject<'_> {
     fn advice(&self, why: String, toml: String, edits: Vec<Edit>) -> Advice {
         let route = self.route.name().to_owned();
-        Advice { route, why, toml, line: self.line, diff: None, edits }
+        let (line, file) = Advice::place(self.place.as_ref());
+        Advice { route, why, toml, line, file, diff: None, edits }
     }
 
     /// Advice to set one key of the route to a text.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::policy::edit::Edit;
+use crate::policy::rule_place::RulePlace;
 use crate::shadow::findings::{Findings, Sighting, StaleChange};
 use crate::shadow::languages::{LanguageFinding, LanguageFindings};
 
@@ -151,11 +152,24 @@ pub struct Advice {
     pub toml: String,
     /// The line of the route in the file, from 1, if it is known.
     pub line: Option<usize>,
+    /// Its file, if it is an included one.
+    pub file: Option<String>,
     /// The same, and what belongs to it, as a diff of the file.
     pub diff: Option<String>,
     /// The changes to try before it is shown. None for advice in words alone.
     #[serde(skip)]
     pub edits: Vec<Edit>,
+}
+
+impl Advice {
+    /// The line and the file of a rule.
+    #[must_use]
+    pub fn place(place: Option<&RulePlace>) -> (Option<usize>, Option<String>) {
+        (
+            place.map(|place| place.line),
+            place.and_then(|place| place.file.as_deref().map(str::to_owned)),
+        )
+    }
 }
 
 impl RouteReport {

@@ -17,8 +17,9 @@ const MIN_LOGINS: u64 = 3;
 pub fn write_advice(answers: &WriteAnswers, rules: &PolicyRules) -> Vec<Advice> {
     let mut advice: Vec<Advice> =
         login_advice(&answers.logins(), &rules.credential).into_iter().collect();
-    for (line, late) in &answers.late() {
-        let Some(rule) = rules.purges.iter().find(|rule| rule.line == *line) else { continue };
+    for (place, late) in &answers.late() {
+        let Some(rule) = rules.purges.iter().find(|rule| rule.place == *place) else { continue };
+        let (line, file) = Advice::place(Some(place));
         advice.push(Advice {
             route: rule.pattern.as_str().to_owned(),
             why: format!(
@@ -29,7 +30,8 @@ pub fn write_advice(answers: &WriteAnswers, rules: &PolicyRules) -> Vec<Advice> 
                 times(late.count)
             ),
             toml: "repurge_after = [\"1s\", \"5s\"]\n".to_owned(),
-            line: Some(*line),
+            line,
+            file,
             diff: None,
             // A path may have several rules, of which a change could not tell which one is meant.
             edits: Vec::new(),
@@ -61,6 +63,7 @@ fn login_advice(logins: &BTreeMap<Box<str>, u64>, rule: &CredentialRule) -> Opti
         ),
         toml: format!("[credential]\nlogin_paths = [{}]\n", shown.join(", ")),
         line: None,
+        file: None,
         diff: None,
         edits: vec![Edit::Section {
             section: "credential",

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::plan::Mutation;
+use crate::policy::rule_place::RulePlace;
 use crate::shadow::path;
 
 /// How many logins, and how many rules, are remembered.
@@ -26,8 +27,8 @@ pub struct WriteAnswers(Mutex<Answers>);
 struct Answers {
     /// The paths of logins that strangers were sent to, and how often.
     logins: BTreeMap<Box<str>, u64>,
-    /// By the line of its rule: a write that is carried out later.
-    late: BTreeMap<usize, LateWrite>,
+    /// By the place of its rule: a write that is carried out later.
+    late: BTreeMap<RulePlace, LateWrite>,
 }
 
 /// A write that was answered 202, and how many there were.
@@ -68,9 +69,9 @@ impl WriteAnswers {
     pub fn record(&self, write: &AnsweredWrite<'_>, rule: &CredentialRule) {
         if write.status == StatusCode::ACCEPTED && write.mutation.repurge_after.is_empty() {
             let mut answers = self.0.lock();
-            for line in &write.mutation.rules {
-                if answers.late.len() < MAX_REMEMBERED || answers.late.contains_key(line) {
-                    let late = answers.late.entry(*line).or_insert_with(|| LateWrite {
+            for place in &write.mutation.rules {
+                if answers.late.len() < MAX_REMEMBERED || answers.late.contains_key(place) {
+                    let late = answers.late.entry(place.clone()).or_insert_with(|| LateWrite {
                         method: write.method.clone(),
                         path: path::remembered(write.path),
                         count: 0,
@@ -95,9 +96,9 @@ impl WriteAnswers {
         self.0.lock().logins.clone()
     }
 
-    /// Writes that are carried out later, by the line of the rule that does not purge again.
+    /// Writes that are carried out later, by the place of the rule that does not purge again.
     #[must_use]
-    pub fn late(&self) -> BTreeMap<usize, LateWrite> {
+    pub fn late(&self) -> BTreeMap<RulePlace, LateWrite> {
         self.0.lock().late.clone()
     }
 }

@@ -1,7 +1,7 @@
 // Findings of shadow mode and audits.
 
 import { count, milliseconds, moment, percent, plural, span } from './numbers.js'
-import { $, clean, copy, fileOf, keyed, make, NONE, put, stamp } from './page.js'
+import { $, clean, copy, fileOfRule, keyed, make, NONE, put, stamp } from './page.js'
 import { putCounts } from './reasons.js'
 import { findingsOf, state } from './state.js'
 
@@ -16,7 +16,7 @@ export function showFindings (report) {
     return item
   }, (item, one) => {
     put(item.route, clean(one.route))
-    put(item.place, one.line ? `${fileOf(state.stats)}:${one.line}` : '')
+    put(item.place, one.line ? `${fileOfRule(one, state.stats)}:${one.line}` : '')
     put(item.why, clean(one.why))
     item.code.hidden = !one.toml
     put(item.toml, clean(one.diff ?? one.toml))

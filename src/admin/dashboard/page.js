@@ -23,6 +23,9 @@ export function clean (text) {
     (c) => `\\u{${c.codePointAt(0).toString(16)}}`)
 }
 
+// The file of a rule: an included one by its name, else the config file.
+export const fileOfRule = (rule, stats) => rule.file ? clean(rule.file) : fileOf(stats)
+
 // The name of the config file, without its folder.
 export const fileOf = (stats) => clean(stats.config.file ?? 'proxy.toml').replace(/^.*[/\\]/, '')
 

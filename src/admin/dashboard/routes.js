@@ -3,7 +3,7 @@
 import { browse } from './memory.js'
 import { askSwitch, endSwitch, left } from './mode.js'
 import { all, bytes, count, KINDS, milliseconds, ownPages, percent, plural, span } from './numbers.js'
-import { $, clean, copy, facts, fileOf, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
+import { $, clean, copy, facts, fileOf, fileOfRule, fill, isInUse, keyed, NONE, put, rowsOf, stamp, word } from './page.js'
 import { putReason } from './reasons.js'
 import { state } from './state.js'
 
@@ -13,7 +13,7 @@ const MANY_ROUTES = 2
 const NOTHING = { requests: Object.fromEntries(KINDS.map((kind) => [kind, 0])), hit_ratio: null, app_requests_saved: 0, time_saved_s: 0, bytes_from_cache: 0, bytes_from_app: 0, bytes_from_sidecar: 0, hit_ratio_all: null, freshness: null, latency: { hit: null, miss: null, app: null }, reasons: [], learned_headers: [] }
 
 const ORDERS = {
-  file: (a, b) => (a.line ?? Infinity) - (b.line ?? Infinity),
+  file: (a, b) => (a.file ?? '').localeCompare(b.file ?? '') || (a.line ?? Infinity) - (b.line ?? Infinity),
   requests: (a, b) => all(b.requests) - all(a.requests),
   ratio: (a, b) => (a.hit_ratio ?? 2) - (b.hit_ratio ?? 2),
   saved: (a, b) => b.time_saved_s - a.time_saved_s,
@@ -76,7 +76,7 @@ function buildRoute () {
 
 function showRoute (row, route, stats) {
   row.route = route
-  row.file = fileOf(stats)
+  row.file = fileOfRule(route, stats)
   put(row.path, route.path === null ? 'No route' : clean(route.path))
   put(row.where, route.line ? `${row.file}:${route.line}` : route.path === null ? 'requests that no route matches' : '')
   const held = strictest(route)

@@ -43,6 +43,8 @@ impl ReloadReport {
 pub struct ReloadNotice {
     /// `error`, `warning` or `note`.
     pub severity: &'static str,
+    /// The file; an included one has a name of its own.
+    pub file: String,
     /// The line, from 1; 0 when it is about the whole file.
     pub line: usize,
     /// The column, from 1.
@@ -61,6 +63,7 @@ impl ReloadNotice {
             Severity::Note => "note",
         };
         let (message, hint) = (problem.message.clone(), problem.hint.clone());
-        Self { severity, line: problem.line, column: problem.column, message, hint }
+        let (file, line, column) = (problem.file.to_string(), problem.line, problem.column);
+        Self { severity, file, line, column, message, hint }
     }
 }

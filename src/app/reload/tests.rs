@@ -10,6 +10,10 @@ use crate::clock::Clock;
 
 const TEXT: &str = "[upstream]\nurl = \"http://127.0.0.1:1\"\n";
 
+fn text() -> CheckedText {
+    CheckedText { text: TEXT.to_owned(), included: None }
+}
+
 fn reloader() -> Arc<Reloader> {
     let mut config = Config::parse(TEXT, "proxy.toml", &|_| None).unwrap();
     Sidecar::new(&mut config, Clock::system()).unwrap().reloader
@@ -30,7 +34,7 @@ async fn a_check_that_blocks_does_not_block_others() {
         released
     });
     is_locked.recv().unwrap();
-    let checking = tokio::spawn(AdminReload(Arc::clone(&reloader)).check(TEXT.to_owned()));
+    let checking = tokio::spawn(AdminReload(Arc::clone(&reloader)).check(text()));
     // The only worker is free for this task while the check is at work.
     while reloader.turn.try_lock().is_ok() {
         yield_now().await;
@@ -45,7 +49,7 @@ async fn a_check_that_blocks_does_not_block_others() {
 async fn checks_and_reloads_take_turns() {
     let reloader = reloader();
     let turn = Arc::clone(&reloader.turn).lock_owned().await;
-    let checking = tokio::spawn(AdminReload(Arc::clone(&reloader)).check(TEXT.to_owned()));
+    let checking = tokio::spawn(AdminReload(Arc::clone(&reloader)).check(text()));
     let reloading = tokio::spawn(AdminReload(Arc::clone(&reloader)).reload());
     let early = tokio::time::sleep(Duration::from_millis(100));
     early.await;

@@ -15,6 +15,7 @@ use super::super::format::{clean, counted, percent};
 use super::super::output::{note, print};
 use super::super::remote::Remote;
 use crate::config::Config;
+use crate::config::include::IncludeSource;
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::units::show_duration;
 
@@ -69,7 +70,9 @@ pub(super) fn run(
     let like = learned.settings.is_none().then_some(path);
     // Paths in a file are relative to its folder.
     let name = like.map_or_else(|| "the new file".to_owned(), |path| path.display().to_string());
-    let checked = file.check(&name).map_err(CommandError::Config)?;
+    // The texts of a sidecar read no files.
+    let from = like.map_or(IncludeSource::Nowhere, IncludeSource::FolderOf);
+    let checked = file.check(&name, from).map_err(CommandError::Config)?;
     if checked.routes.is_empty() {
         return Err(CommandError::Failed(
             "no rule passes `check` beside the settings of the file".to_owned(),

@@ -97,12 +97,12 @@ fn purge(
     let mutations = mutations(&file.mutations, context);
     let repurge_after = repurges(&file.repurge_after, context);
     let (guard, purge_on) = (file.guard.get()?.0, file.purge_on.get()?.0);
-    let line = context.report.source().line(located.span.start);
+    let place = context.report.source().rule_place(located.span.start);
     let pattern = pattern?;
     let for_writes = pattern.for_writes();
     Some(CompiledPurge {
         rule: PurgeRule {
-            line,
+            place,
             pattern,
             except,
             methods,

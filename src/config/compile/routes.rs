@@ -91,7 +91,7 @@ fn crowd(earlier: &[CompiledRoute], route: &CompiledRoute, context: &mut Compile
 }
 
 fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileContext) {
-    let line = context.report.source().line(earlier.path.start);
+    let place = context.report.source().line_for(&earlier.path, &later.path);
     let (one, two) = (&earlier.spec.conditions, &later.spec.conditions);
     let (message, hint) = if !one.is_empty() && !two.is_empty() {
         let hint = if one.implies(two) && two.implies(one) {
@@ -101,13 +101,13 @@ fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileCont
              another value of one parameter"
         };
         let message = format!(
-            "a request may meet `match` of this route and of the route at line {line}, and neither \
+            "a request may meet `match` of this route and of the route at {place}, and neither \
              is narrower"
         );
         (message, hint)
     } else if earlier.spec.pattern.as_str() == later.spec.pattern.as_str() {
         (
-            format!("the route at line {line} has the same path"),
+            format!("the route at {place} has the same path"),
             "remove one of the two, or tell their requests apart by `match`",
         )
     } else {
@@ -115,7 +115,7 @@ fn tie(earlier: &CompiledRoute, later: &CompiledRoute, context: &mut CompileCont
         let path = context.report.source().shown(&earlier.path);
         (
             format!(
-                "this path and {path} at line {line} match the same requests, and neither is more \
+                "this path and {path} at {place} match the same requests, and neither is more \
                  specific"
             ),
             "make one of them more specific, or merge the two",
@@ -148,7 +148,7 @@ fn route(
     let languages = languages(&file.languages, context);
     let signed_in = signed_in::signed_in(file, fields, context);
     let spec = RouteSpec {
-        line: context.report.source().line(located.span.start),
+        place: context.report.source().rule_place(located.span.start),
         defaults: defaults(&located.span, context),
         methods,
         graphql: file.graphql.get().is_some_and(|is| *is),

@@ -5,17 +5,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::redact;
-
 /// How many characters of a message, of a line of the file, and of what was found there are shown.
-const MAX_SHOWN_CHARS: usize = 200;
+pub(super) const MAX_SHOWN_CHARS: usize = 200;
 /// How many characters of a hint, and of a list of what is allowed, are shown.
 const MAX_ADVICE_CHARS: usize = 1000;
 
-/// Shorter secrets are not looked for in messages, where they would be parts of words.
-const MIN_SECRET_BYTES: usize = 4;
-
-/// A range of bytes of the file.
+/// A range of bytes of the file; of an included one, in the text of all files one after the other.
 pub type SourceSpan = Range<usize>;
 
 /// The severity of a diagnostic.
@@ -55,10 +50,10 @@ pub struct Diagnostic {
 
 /// The source line, or a part of a long one, and which of its characters to underline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Excerpt {
-    line: String,
-    indent: usize,
-    carets: usize,
+pub(super) struct Excerpt {
+    pub(super) line: String,
+    pub(super) indent: usize,
+    pub(super) carets: usize,
 }
 
 impl fmt::Display for Diagnostic {
@@ -154,7 +149,9 @@ impl fmt::Display for Diagnostics {
             0 => {}
             warnings => write!(f, "{} and ", counted(warnings, "warning"))?,
         }
-        write!(f, "{} in {}", counted(errors, "error"), printable(&self.file))
+        write!(f, "{} in {}", counted(errors, "error"), printable(&self.file))?;
+        let is_elsewhere = |diagnostic: &Diagnostic| diagnostic.file != self.file;
+        if self.iter().any(is_elsewhere) { f.write_str(" and what it includes") } else { Ok(()) }
     }
 }
 
@@ -182,11 +179,11 @@ fn printable(text: &str) -> String {
 /// A diagnostic without its line and excerpt.
 #[derive(Debug)]
 pub struct DiagnosticBuilder {
-    severity: Severity,
-    span: SourceSpan,
-    message: String,
-    allowed: Option<String>,
-    hint: Option<String>,
+    pub(super) severity: Severity,
+    pub(super) span: SourceSpan,
+    pub(super) message: String,
+    pub(super) allowed: Option<String>,
+    pub(super) hint: Option<String>,
 }
 
 impl DiagnosticBuilder {
@@ -238,7 +235,7 @@ impl DiagnosticBuilder {
         Self { hint, ..self }
     }
 
-    fn locate(
+    pub(super) fn locate(
         self,
         file: &Arc<str>,
         (line, column): (usize, usize),
@@ -258,174 +255,5 @@ impl DiagnosticBuilder {
             hint: hint.map(|hint| clip(hint, MAX_ADVICE_CHARS)),
             excerpt,
         }
-    }
-}
-
-/// The text of the file, and the ranges that must not be shown.
-#[derive(Debug)]
-pub struct SourceText {
-    file: Arc<str>,
-    text: String,
-    /// Where the lines end.
-    newlines: Vec<usize>,
-    /// In order, and apart from each other.
-    secrets: Vec<SourceSpan>,
-}
-
-impl SourceText {
-    /// The source of a file.
-    #[must_use]
-    pub fn new(file: &str, text: &str) -> Self {
-        Self {
-            file: file.into(),
-            text: text.to_owned(),
-            newlines: memchr::memchr_iter(b'\n', text.as_bytes()).collect(),
-            secrets: redact::secrets(text),
-        }
-    }
-
-    /// The file's name.
-    #[must_use]
-    pub const fn file(&self) -> &Arc<str> {
-        &self.file
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The line of a position, from 1.
-    #[must_use]
-    pub fn line(&self, at: usize) -> usize {
-        let at = self.floor(at);
-        self.newlines.partition_point(|&newline| newline < at) + 1
-    }
-
-    /// The lines that follow this one, which counts from 1.
-    pub fn lines_after(&self, line: usize) -> std::str::Lines<'_> {
-        let newline = line.checked_sub(1).and_then(|index| self.newlines.get(index));
-        newline.map_or("", |newline| &self.text[newline + 1..]).lines()
-    }
-
-    /// The text of a span, with secrets hidden.
-    #[must_use]
-    pub fn shown(&self, span: &SourceSpan) -> String {
-        let Some(slice) = self.text.get(span.clone()) else { return String::new() };
-        let hidden = |at: usize| {
-            let next = self.secrets.partition_point(|secret| secret.end <= at);
-            self.secrets.get(next).is_some_and(|secret| secret.contains(&at))
-        };
-        let show = |(offset, c): (usize, char)| match c {
-            _ if hidden(span.start + offset) => '*',
-            '\t' => ' ',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        };
-        slice.char_indices().map(show).collect()
-    }
-
-    /// The span of a word within a span, or the whole span if it is not found.
-    #[must_use]
-    pub fn within(&self, span: &SourceSpan, word: &str) -> SourceSpan {
-        let offset = self
-            .text
-            .get(span.clone())
-            .and_then(|slice| slice.find(word))
-            .filter(|_| !word.is_empty());
-        offset.map_or_else(
-            || span.clone(),
-            |offset| span.start + offset..span.start + offset + word.len(),
-        )
-    }
-
-    /// Whether a list is empty in the file, rather than because its elements were invalid.
-    #[must_use]
-    pub fn is_empty_list(&self, span: &SourceSpan) -> bool {
-        let slice = self.text.get(span.clone()).unwrap_or_default();
-        slice
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .is_some_and(|inner| inner.trim().is_empty())
-    }
-
-    /// Completes a diagnostic with its position and excerpt.
-    #[must_use]
-    pub fn locate(&self, builder: DiagnosticBuilder) -> Diagnostic {
-        let builder = self.without_secrets(builder);
-        let start = self.floor(builder.span.start);
-        if builder.span.is_empty() && start == 0 {
-            return builder.locate(&self.file, (0, 0), None, String::new());
-        }
-        let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_start = if line_start == 0 && self.text.starts_with('\u{feff}') {
-            '\u{feff}'.len_utf8().min(start)
-        } else {
-            line_start
-        };
-        let line_end =
-            self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
-        let column = self.text[line_start..start].chars().count() + 1;
-        let (excerpt, found) = (
-            self.excerpt(&(line_start..line_end), start, self.floor(builder.span.end)),
-            self.shown(&(builder.span.start..self.end_of(builder.span.start, builder.span.end))),
-        );
-        builder.locate(&self.file, (self.line(start), column), Some(excerpt), found)
-    }
-
-    /// SECURITY: a message may repeat the value that it is about.
-    fn without_secrets(&self, mut builder: DiagnosticBuilder) -> DiagnosticBuilder {
-        let first = self.secrets.partition_point(|secret| secret.end <= builder.span.start);
-        let within = self.secrets[first..].iter().take_while(|one| one.start < builder.span.end);
-        for secret in within.filter_map(|secret| self.text.get(secret.clone())) {
-            let texts =
-                [Some(&mut builder.message), builder.allowed.as_mut(), builder.hint.as_mut()];
-            for text in texts.into_iter().flatten() {
-                if secret.len() >= MIN_SECRET_BYTES && text.contains(secret) {
-                    *text = text.replace(secret, "***");
-                }
-            }
-        }
-        builder
-    }
-
-    /// The line with what is between these two places underlined; of a long line, the part around
-    /// the first of them.
-    fn excerpt(&self, line: &SourceSpan, from: usize, to: usize) -> Excerpt {
-        let whole = self.end_of(line.start, line.end) == line.end;
-        let before = self.text[line.start..from].char_indices();
-        let start = match before.rev().nth(MAX_SHOWN_CHARS / 2 - 1) {
-            Some((offset, _)) if !whole => line.start + offset,
-            _ => line.start,
-        };
-        let end = self.end_of(start, line.end);
-        let shown = self.shown(&(start..end));
-        let to = to.clamp(from, end.max(from));
-        let (prefix, suffix) = (
-            if start > line.start { "\u{2026}" } else { "" },
-            if end < line.end { "\u{2026}" } else { "" },
-        );
-        Excerpt {
-            line: format!("{prefix}{}{suffix}", shown.trim_end_matches(['\u{fffd}', ' '])),
-            indent: prefix.chars().count() + self.text[start..from].chars().count(),
-            carets: self.text[from..to].trim_end().chars().count().max(1),
-        }
-    }
-
-    /// The end of the part of a span that is shown.
-    fn end_of(&self, start: usize, end: usize) -> usize {
-        let shown =
-            self.text.get(start..end).and_then(|text| text.char_indices().nth(MAX_SHOWN_CHARS));
-        shown.map_or(end, |(offset, _)| start + offset)
-    }
-
-    /// The nearest character boundary at or before a position.
-    fn floor(&self, at: usize) -> usize {
-        let mut at = at.min(self.text.len());
-        while !self.text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
     }
 }

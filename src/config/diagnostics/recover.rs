@@ -45,12 +45,14 @@ pub struct RecoveredText {
     pub completed: Vec<DiagnosticBuilder>,
     // The positions of inserted brackets, in the order of the text.
     inserted: Vec<usize>,
+    // Where the text begins among those of all files.
+    start: usize,
 }
 
 impl RecoveredText {
     /// Maps a position in this text to the position in the file.
     fn original(&self, at: usize) -> usize {
-        at - self.inserted.iter().filter(|&&inserted| inserted < at).count()
+        self.start + at - self.inserted.iter().filter(|&&inserted| inserted < at).count()
     }
 
     /// The same for a span.
@@ -62,7 +64,7 @@ impl RecoveredText {
     /// The tree, with its spans mapped to the file.
     #[must_use]
     pub fn relocate<'i>(&self, table: DeTable<'i>) -> DeTable<'i> {
-        if self.inserted.is_empty() {
+        if self.inserted.is_empty() && self.start == 0 {
             return table;
         }
         let name = |key: Spanned<Cow<'i, str>>| {
@@ -84,14 +86,16 @@ impl RecoveredText {
     }
 }
 
-/// Removes what would keep the parser from seeing the rest.
+/// Removes what would keep the parser from seeing the rest. `start` is where the text begins among
+/// those of all files.
 #[must_use]
-pub fn recover(text: &str) -> RecoveredText {
+pub fn recover(text: &str, start: usize) -> RecoveredText {
     let mut recovered = RecoveredText {
         text: String::with_capacity(text.len() + 8),
         diagnostics: Vec::new(),
         completed: Vec::new(),
         inserted: Vec::new(),
+        start,
     };
     let mut at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     recovered.text.push_str(&text[..at]);
@@ -100,15 +104,15 @@ pub fn recover(text: &str) -> RecoveredText {
         match fault {
             None => recovered.text.push_str(&text[at..end]),
             Some(SyntaxFault { at: span, message, hint, repair: Some(repair) }) => {
-                recovered.completed.push(DiagnosticBuilder::error(span, message).hint(hint));
+                recovered.completed.push(fault_at(span, start, message, hint));
                 recovered.text.push_str(&text[at..repair.offset]);
-                let start = recovered.text.len();
-                recovered.inserted.extend(start..start + repair.text.len() - repair.replaces);
+                let at = recovered.text.len();
+                recovered.inserted.extend(at..at + repair.text.len() - repair.replaces);
                 recovered.text.push_str(repair.text);
                 recovered.text.push_str(&text[repair.offset + repair.replaces..end]);
             }
             Some(SyntaxFault { at: span, message, hint, repair: None }) => {
-                recovered.diagnostics.push(DiagnosticBuilder::error(span, message).hint(hint));
+                recovered.diagnostics.push(fault_at(span, start, message, hint));
                 // Replace byte for byte, so that the following text keeps its position.
                 recovered.text.extend(
                     text[at..end]
@@ -120,6 +124,10 @@ pub fn recover(text: &str) -> RecoveredText {
         at = end;
     }
     recovered
+}
+
+fn fault_at(span: SourceSpan, start: usize, message: &str, hint: &str) -> DiagnosticBuilder {
+    DiagnosticBuilder::error(start + span.start..start + span.end, message).hint(hint)
 }
 
 /// A fault in a header's brackets. The name shows which section is meant, so the header is
@@ -138,7 +146,7 @@ fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
         && open != closing
         && (rest.is_empty() || rest.starts_with('#'));
     let header_end = begin + open + name_end + closing;
-    let is_list = matches!(&inner[..name_end], "routes" | "purges");
+    let is_list = matches!(&inner[..name_end], "routes" | "purges" | "expect");
     let (place, text, replaces) = match (open, closing) {
         _ if !plausible => return None,
         (2, 1) if !is_list => (begin, " ", 1),
@@ -329,7 +337,7 @@ mod tests {
     use super::*;
 
     fn kept(text: &str) -> (String, usize) {
-        let recovered = recover(text);
+        let recovered = recover(text, 0);
         assert_eq!(recovered.text.len(), text.len(), "places stay what they are");
         (
             recovered.text.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -346,7 +354,7 @@ mod tests {
             ("[a]]\n[[b]\n", "[a] \n [b]\n"),
             ("[[a", "[[a]]"),
         ] {
-            let recovered = recover(text);
+            let recovered = recover(text, 0);
             assert_eq!(recovered.text, whole);
             let end = recovered.original_span(&(whole.len() - 1..whole.len())).end;
             assert_eq!(end, text.len(), "places are stated as they were");
@@ -377,7 +385,7 @@ mod tests {
     fn sound_text_is_left_alone() {
         let text = "# x = [\na = [\n  [1], # ]\n  \"[\", '''\n[q]\n''',\n]\n\"k = \" = { b = \
                     \"}\",\n c = 1 }\n[[d]]\ne.f = \"\"\"x\\\"\"\"\"\"\nö = 1";
-        let recovered = recover(text);
+        let recovered = recover(text, 0);
         assert_eq!(
             (recovered.text.trim_end(), recovered.diagnostics.len()),
             (text.trim_end_matches("ö = 1").trim_end(), 1),

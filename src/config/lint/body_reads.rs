@@ -21,9 +21,9 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                     && purge.rule.may_cover(&route.spec.pattern)
             });
             let Some(rule) = rule else { continue };
-            let line = context.report.source().line(rule.path.start);
+            let place = context.report.source().line_for(rule.path, &given.span);
             let message = format!(
-                "the purge rule at line {line} names {method}, so that each {method} for which \
+                "the purge rule at {place} names {method}, so that each {method} for which \
                  both are made is a write: it always reaches the app, and purges"
             );
             context.report.push(DiagnosticBuilder::warning(given.clone(), message).hint(

@@ -11,7 +11,7 @@ pub(super) fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
         let conditions = &route.spec.conditions;
         let is_before = |other: &&LintRoute<'_>| {
             let others = &other.spec.conditions;
-            other.spec.line != route.spec.line
+            other.spec.place != route.spec.place
                 && other.spec.ties_by_path(route.spec)
                 && others.implies(conditions)
                 && !conditions.implies(others)
@@ -36,9 +36,9 @@ pub(super) fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                 && purge.rule.for_writes.contains(&route.spec.pattern.for_writes())
         });
         if let Some(purge) = swallows {
-            let line = context.report.source().line(purge.path.start);
+            let place = context.report.source().line_for(purge.path, &given.span);
             let message = format!(
-                "every GET of this route is a write by the purge rule at line {line}, so it never \
+                "every GET of this route is a write by the purge rule at {place}, so it never \
                  caches"
             );
             let builder = DiagnosticBuilder::warning(given.span.clone(), message);

@@ -92,9 +92,9 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
         )
         .hint("add tags and a [[purges]] rule if other writes change its responses"),
         Some(purge) => {
-            let line = context.report.source().line(purge.path.start);
+            let place = context.report.source().line_for(purge.path, route.path);
             let message = format!(
-                "the purge rule at line {line} covers this path but purges \
+                "the purge rule at {place} covers this path but purges \
                                    nothing here, because this route has no tags"
             );
             let usable = usable_tags(purge, route, whole);
@@ -123,15 +123,15 @@ fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
     }) {
         return;
     }
-    let line = context.report.source().line(purge.path.start);
+    let place = context.report.source().line_for(purge.path, route.path);
     let message = format!(
-        "the purge rule at line {line} covers this path, but no purge rule names any of these tags"
+        "the purge rule at {place} covers this path, but no purge rule names any of these tags"
     );
     let usable = usable_tags(purge, route, whole);
     let own = texts(&route.file.tags).iter().map(|text| text.value.shown());
     let hint = if usable.is_empty() {
         format!(
-            "write tags = {} in the rule at line {line}, if it has these fields",
+            "write tags = {} in the rule at {place}, if it has these fields",
             listed(shown(&purge.file.tags).chain(own))
         )
     } else {
@@ -245,12 +245,10 @@ fn dead(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut CompileContex
         );
         match meant {
             Some((route, meant)) => {
-                let line = context.report.source().line(route.path.start);
-                context
-                    .report
-                    .push(builder.hint(format!(
-                        "did you mean \"{meant}\", as in the route at line {line}?"
-                    )));
+                let place = context.report.source().line_for(route.path, purge.path);
+                context.report.push(
+                    builder.hint(format!("did you mean \"{meant}\", as in the route at {place}?")),
+                );
             }
             // If a route lacks tags, the warning is at that route.
             None if whole.origin_sends_tags
@@ -327,10 +325,9 @@ fn forever_missed(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut Com
         .cached()
         .find(|route| purge.rule.for_writes.contains(&route.spec.pattern.for_writes()));
     let Some(route) = swallowed else { return };
-    let line = context.report.source().line(route.path.start);
-    let message = format!(
-        "every GET of the route at line {line} is a write by this rule, so it never caches"
-    );
+    let place = context.report.source().line_for(route.path, purge.path);
+    let message =
+        format!("every GET of the route at {place} is a write by this rule, so it never caches");
     let hint = "say which GETs change data, as in match = { query.action = \"trash\" }, or by a \
                 path such as \"/items/{id}/delete\"";
     context.report.push(DiagnosticBuilder::warning(methods.span.clone(), message).hint(hint));

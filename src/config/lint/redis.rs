@@ -12,9 +12,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::super::diagnostics::DiagnosticCollector;
-use super::super::diagnostics::diagnostic::{
-    Diagnostic, DiagnosticBuilder, SourceSpan, SourceText,
-};
+use super::super::diagnostics::diagnostic::{Diagnostic, DiagnosticBuilder, SourceSpan};
+use super::super::diagnostics::source_text::SourceText;
 use crate::redis::{CallError, NothingWrong, RedisClient, RedisFault, RedisInfo, RedisSettings};
 use crate::units::show_size;
 

@@ -96,9 +96,10 @@ fn shows_what_others_guard(
     let (Some(other), Some(scope)) = (whole.cached().find(guards), route.file.scope.given()) else {
         return;
     };
-    let (line, word) = (context.report.source().line(other.path.start), other.spec.scope.as_str());
+    let place = context.report.source().line_for(other.path, &scope.span);
+    let word = other.spec.scope.as_str();
     let message = format!(
-        "this route is public, but the route at line {line} has the same tag and scope \
+        "this route is public, but the route at {place} has the same tag and scope \
          \"{word}\", and its path is below or beside this one"
     );
     context.report.push(

@@ -23,6 +23,7 @@ const LONG_WITHOUT_REDIS: Duration = Duration::from_mins(1);
 
 /// Checks the sections.
 pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut CompileContext) {
+    patterns(whole, context);
     trust(whole, context);
     fronts(whole, context);
     defaults(whole, context);
@@ -37,6 +38,19 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     }
     if let (Some(settings), Some(section)) = (parts.redis, whole.file.redis.given()) {
         redis(settings, &section.value, context);
+    }
+}
+
+/// Warns about a pattern of `include` that looks like one of a shell.
+fn patterns(whole: &LintFile<'_>, context: &mut CompileContext) {
+    for text in texts(&whole.file.include) {
+        let shown = text.value.shown();
+        if text.value.as_str().contains(['?', '[', '{']) && !text.value.is_from_environment() {
+            let message =
+                format!("only `*` stands for other text, so `{shown}` is taken as written");
+            let builder = DiagnosticBuilder::warning(text.span.clone(), message);
+            context.report.push(builder.hint("write \"conf.d/*.toml\", or name the files"));
+        }
     }
 }
 

@@ -13,9 +13,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use toml::de::DeTable;
 
 use super::super::diagnostics::DiagnosticCollector;
-use super::super::diagnostics::diagnostic::{
-    Diagnostic, DiagnosticBuilder, SourceSpan, SourceText,
-};
+use super::super::diagnostics::diagnostic::{Diagnostic, DiagnosticBuilder, SourceSpan};
+use super::super::diagnostics::source_text::SourceText;
 use super::super::model::Config;
 use crate::server::ListenAddress;
 

@@ -1,5 +1,6 @@
 //! Shows each warning in a file that has it, and that the corrected file has none.
 
+use crate::config::include::IncludeSource;
 use crate::config::{Config, Diagnostic, Severity};
 
 mod body_reads;
@@ -156,7 +157,8 @@ fn the_lines_that_the_documents_show_have_no_mistakes() {
             ["_SECRET", "_SECRET_KEY", "_TOKEN", "_PASSWORD"].iter().any(|end| name.ends_with(end))
         };
         let env = |name: &str| is_secret(name).then(|| "sixteen-characters".to_owned());
-        let diagnostics = Config::parse(&text, "proxy.toml", &env).err();
+        let from = IncludeSource::Given(&[]);
+        let diagnostics = Config::parse_with(&text, "proxy.toml", &env, from).err();
         assert!(
             diagnostics.is_none(),
             "{page}: {text}\n{}",

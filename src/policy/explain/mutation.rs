@@ -31,7 +31,7 @@ pub(super) fn explain_mutation(
             for tag in mutation.tags.iter().filter(|tag| !waits(tag)) {
                 lines.line("purges", tag.shown());
             }
-            for rule in rules.purges.iter().filter(|rule| mutation.rules.contains(&rule.line)) {
+            for rule in rules.purges.iter().filter(|rule| mutation.rules.contains(&rule.place)) {
                 for tag in rule.tags.iter().filter(|tag| tag.reads_response()) {
                     lines.line("purges, by the response", tag.as_str());
                 }
@@ -51,11 +51,11 @@ pub(super) fn explain_mutation(
             for tag in &callers {
                 lines.line("purges, if the response sets a cookie that counts", tag.shown());
             }
-            for line in &mutation.rules {
-                lines.line("rule", format!("at line {line}"));
+            for place in &mutation.rules {
+                lines.line("rule", format!("at {place}"));
             }
-            for line in &mutation.excluded_by {
-                lines.line("rule", format!("not the one at line {line}, by its `except`"));
+            for place in &mutation.excluded_by {
+                lines.line("rule", format!("not the one at {place}, by its `except`"));
             }
             if !mutation.covered {
                 lines.line("rule", "none: only its own URI is purged");

@@ -20,6 +20,7 @@ use crate::policy::purge_rule;
 use crate::policy::purge_rule::{MutationAnswer, MutationGuard, PurgeOn, PurgeRule};
 use crate::policy::request_target;
 use crate::policy::route::Captures;
+use crate::policy::rule_place::RulePlace;
 use crate::policy::tag::Tag;
 use crate::policy::template::UnreadTemplate;
 use crate::policy::token_places::token_places;
@@ -38,10 +39,10 @@ pub struct Mutation {
     pub covered: bool,
     /// Whether its path is on a route, although no purge rule matched.
     pub uncovered_cached_path: bool,
-    /// The lines of the rules that matched it and exclude its path.
-    pub excluded_by: Vec<usize>,
-    /// The lines of the rules that apply.
-    pub rules: Vec<usize>,
+    /// The places of the rules that matched it and exclude its path.
+    pub excluded_by: Vec<RulePlace>,
+    /// The places of the rules that apply.
+    pub rules: Vec<RulePlace>,
     /// What hits on the tags do while the mutation is in flight.
     pub guard: MutationGuard,
     /// When to purge again.
@@ -140,7 +141,7 @@ impl Mutation {
         }
         self.tags.extend(tags);
         self.covered = true;
-        self.rules.push(rule.line);
+        self.rules.push(rule.place.clone());
         if rule.guard == MutationGuard::Bypass {
             self.guard = MutationGuard::Bypass;
         }
@@ -262,7 +263,7 @@ impl PolicyRules {
             if of_endpoint.is_empty() || !written.are_all_named_by(named) {
                 mutation.add_own(uri_tags(&path.hosts, &path.path).chain(of_endpoint));
             }
-            mutation.excluded_by.extend(excluding.iter().map(|rule| rule.line));
+            mutation.excluded_by.extend(excluding.iter().map(|rule| rule.place.clone()));
             for (rule, captures) in matched {
                 let read: Vec<HeaderName> = rule
                     .fields()

@@ -21,7 +21,7 @@ impl RouteSpec {
         let mut hasher = hasher();
         // Destructured exhaustively, so that a new setting cannot be forgotten here.
         let Self {
-            line: _,
+            place: _,
             defaults: _,
             pattern,
             methods,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::policy::route::Routes;
+use crate::policy::rule_place::RulePlace;
 use crate::shadow::findings::{ScopeEvidence, Sighting};
 use crate::shadow::mutations::Suspect;
 
@@ -56,7 +57,11 @@ fn advice(text: &str, found: &[RouteFindings<'_>]) -> Vec<Advice> {
         .iter()
         .filter_map(|route: &Arc<Route>| {
             let found = found.iter().find(|found| found.path == route.name())?;
-            Some(Subject { route, findings: findings(found.changes), line: Some(route.id + 1) })
+            Some(Subject {
+                route,
+                findings: findings(found.changes),
+                place: Some(RulePlace::in_main(route.id + 1)),
+            })
         })
         .collect();
     let advice = advise(&subjects);
@@ -198,7 +203,11 @@ fn advice_for(text: &str, findings: &Findings) -> Vec<Advice> {
     let routes = routes(text);
     let subjects: Vec<Subject<'_>> = routes
         .iter()
-        .map(|route| Subject { route, findings: findings.clone(), line: Some(4) })
+        .map(|route| Subject {
+            route,
+            findings: findings.clone(),
+            place: Some(RulePlace::in_main(4)),
+        })
         .collect();
     advise(&subjects)
 }

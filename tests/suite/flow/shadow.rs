@@ -288,7 +288,7 @@ async fn a_scope_that_mixes_callers_is_found() {
         let report = flow.report();
         assert_eq!(
             (report.advice.len(), &*report.advice[0].toml, report.advice[0].line),
-            (1, "scope = \"private\"\n", Some(1))
+            (1, "scope = \"private\"\n", Some(3))
         );
         assert_eq!(report.routes[0].scope.examples[0].path, "/list");
     }

@@ -82,13 +82,10 @@ impl Flow {
         self.send("GET", target, headers, "").await
     }
 
-    /// What shadow mode has found, with each route on the line of its place in the file.
+    /// What shadow mode has found.
     pub fn report(&self) -> ShadowReport {
         let live = self.proxy.active_config();
-        let place = |name: &str| {
-            live.rules.routes.iter().position(|route| route.name() == name).map(|at| at + 1)
-        };
-        self.proxy.shadow.report(&live.rules, &place)
+        self.proxy.shadow.report(&live.rules)
     }
 
     /// What it has found of one route.
