@@ -21,7 +21,7 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                     && purge.rule.may_cover(&route.spec.pattern)
             });
             let Some(rule) = rule else { continue };
-            let place = context.report.source().line_for(rule.path, &given.span);
+            let place = context.report.source().line_for(rule.path, given);
             let message = format!(
                 "the purge rule at {place} names {method}, so that each {method} for which \
                  both are made is a write: it always reaches the app, and purges"
