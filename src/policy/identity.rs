@@ -13,10 +13,11 @@
 //! 3. *An answer ends*: after `ttl` from the moment at which it was asked for, and with each write
 //!    that has a part of the credential, at its beginning and at its end. An answer that was on its
 //!    way meanwhile is never kept.
-//! 4. *Guests are not asked about.* Without a credential the field is absent.
-//! 5. *Nothing that a stranger sends grows without bound*: `callers` answers are kept, and each
+//! 4. *One credential.* Of a request with several nobody can tell by which one the origin goes.
+//! 5. *Guests are not asked about.* Without a credential the field is absent.
+//! 6. *Nothing that a stranger sends grows without bound*: `callers` answers are kept, and each
 //!    request makes at most one request to the origin, `probes` of them at once.
-//! 6. *Asking changes nothing.* An answer that sets a cookie ends all asking until the next reload,
+//! 7. *Asking changes nothing.* An answer that sets a cookie ends all asking until the next reload,
 //!    since asking would consume what the cookie replaces.
 
 use std::sync::Arc;
@@ -64,6 +65,9 @@ pub enum IdentityFault {
     /// It was not asked: there is no origin, as in `check` and `explain`, or another process of
     /// this sidecar serves, too.
     Unasked,
+    /// The request has credentials of several kinds, or a cookie twice: the origin may take the
+    /// caller for one here, and for another one there.
+    Several,
     /// The origin says 401 or 403.
     Refused,
     /// The origin redirects.
@@ -92,8 +96,9 @@ pub enum IdentityFault {
 
 impl IdentityFault {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unasked,
+        Self::Several,
         Self::Refused,
         Self::Redirect,
         Self::Status,
@@ -113,6 +118,7 @@ impl IdentityFault {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unasked => "not asked",
+            Self::Several => "several credentials",
             Self::Refused => "refused",
             Self::Redirect => "redirect",
             Self::Status => "other status",
@@ -133,6 +139,7 @@ impl IdentityFault {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Unasked => "unasked",
+            Self::Several => "several",
             Self::Refused => "refused",
             Self::Redirect => "redirect",
             Self::Status => "status",
@@ -160,6 +167,7 @@ impl IdentityFault {
             | Self::Unreachable
             | Self::Timeout => true,
             Self::Unasked
+            | Self::Several
             | Self::Busy
             | Self::Paused
             | Self::Overtaken

@@ -119,6 +119,7 @@ pub struct StoreAbortCounters {
     client_gone: Arc<Counter>,
     guests_differ: Arc<Counter>,
     guests_uncompared: Arc<Counter>,
+    identity_unconfirmed: Arc<Counter>,
     too_many_tags: Arc<Counter>,
     tags_unread: Arc<Counter>,
     tag_body_too_large: Arc<Counter>,
@@ -127,7 +128,7 @@ pub struct StoreAbortCounters {
 impl StoreAbortCounters {
     /// Each reason with its count.
     #[must_use]
-    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 11] {
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 12] {
         [
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
@@ -137,6 +138,7 @@ impl StoreAbortCounters {
             (Reason::ClientGone, &self.client_gone),
             (Reason::GuestsDiffer, &self.guests_differ),
             (Reason::GuestsUncompared, &self.guests_uncompared),
+            (Reason::IdentityUnconfirmed, &self.identity_unconfirmed),
             (Reason::TooManyTags, &self.too_many_tags),
             (Reason::TagsUnread, &self.tags_unread),
             (Reason::TagBodyTooLarge, &self.tag_body_too_large),

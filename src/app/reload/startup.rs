@@ -91,7 +91,7 @@ impl StartupSettings {
         };
         let tokens = self.tokens.verifier(config);
         let identities = self.identities.table(config);
-        let identity_probes = identities.as_ref().map(|table| IdentityProbes::new(table));
+        let identity_probes = identities.as_ref().map(IdentityProbes::new);
         let (routes, purges) =
             (std::mem::take(&mut config.routes), std::mem::take(&mut config.purges));
         let trusted = config.server.trusted_proxies.networks();

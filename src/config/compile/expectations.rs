@@ -393,11 +393,12 @@ impl Expectation<'_> {
             let Setting::Given(given) = slot else { continue };
             counted += 1;
             let says = &given.value;
-            let parts = [says.headers.given().is_some(), says.cookies.given().is_some()];
-            if says.request.given().is_none() && parts == [false, false] {
+            let tables = [&says.headers, &says.cookies, &says.identity];
+            let has_none = tables.iter().all(|table| table.given().is_none());
+            if says.request.given().is_none() && has_none {
                 let message = "the other request says nothing, so it is this one";
                 let builder = DiagnosticBuilder::error(given.span.clone(), message);
-                let builder = builder.allowed("request, headers, cookies");
+                let builder = builder.allowed("request, headers, cookies, identity");
                 context.report.push(builder.hint("write what it has that this one has not"));
                 continue;
             }

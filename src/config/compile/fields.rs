@@ -195,9 +195,8 @@ fn source(
         return None;
     }
     report_misplaced(&form.value, context);
-    let told = told_source((jwt, said), cookie, section, context);
-    if let Some(source) = told {
-        return source;
+    if jwt.given().or(said.given()).is_some() {
+        return told_source((jwt, said), cookie, section, context);
     }
     if session_fields::reports_foreign_keys(&form.value, context) {
         return None;
@@ -236,18 +235,17 @@ fn source(
     body.given().and_then(|text| pointer(text, context)).map(FieldSource::Body)
 }
 
-/// The source of a field that somebody else tells: a token, or the app. `None` if it is neither.
+/// The source of a field that somebody else tells: a token, or the app.
 fn told_source(
     (claim, said): (&Setting<TomlString>, &Setting<TomlString>),
     cookie: &Setting<TomlString>,
     section: &Setting<IdentitySection>,
     context: &mut CompileContext,
-) -> Option<Option<FieldSource>> {
-    if let Some(claim) = claim.given() {
-        let pointer = pointer(claim, context);
-        return Some(pointer.and_then(|pointer| jwt::field_source(&pointer, cookie, context)));
+) -> Option<FieldSource> {
+    match claim.given() {
+        Some(claim) => jwt::field_source(&pointer(claim, context)?, cookie, context),
+        None => identity::field_source(pointer(said.given()?, context), section),
     }
-    said.given().map(|said| identity::field_source(pointer(said, context), section))
 }
 
 /// Reports keys that are only for another source.

@@ -9,7 +9,7 @@ use crate::policy::field::FieldSource;
 
 const SECTION: &str = "[identity]\npath = \"/api/v1/me?short=1\"\n";
 const FIELDS: &str = "[fields]\nt = { identity = \"/tenant/id\" }\n";
-const ROUTE: &str = "[[routes]]\npath = \"/a\"\nscope = \"shared\"\nttl = \"1m\"\n";
+const ROUTE: &str = "[[routes]]\npath = \"/a\" # check: ok\nscope = \"shared\"\nttl = \"1m\"\n";
 
 fn text(rest: &str) -> String {
     format!("[upstream]\nurl = \"http://127.0.0.1:8000\"\n{rest}")

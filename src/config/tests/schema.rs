@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::{EXAMPLE, parse};
 use crate::config::file::{
     AdminSection, ConfigFile, CredentialSection, DebugSection, ExpectSection, FieldForm,
-    FreshnessSection, JwtSection, LimitsSection, ListenSection, LogSection, MatchSection,
-    MemorySection, OtherRequestSection, PurgeRequestsSection, PurgeSection, RedisSection,
-    RouteSection, SignedInForm, TagsSection, TraceSection, UpstreamSection,
+    FreshnessSection, IdentitySection, JwtSection, LimitsSection, ListenSection, LogSection,
+    MatchSection, MemorySection, OtherRequestSection, PurgeRequestsSection, PurgeSection,
+    RedisSection, RouteSection, SignedInForm, TagsSection, TraceSection, UpstreamSection,
 };
 use crate::config::json_schema;
 use crate::policy::credential::CredentialRule;
@@ -28,7 +28,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 22] = [
+    let tables: [(&str, &[&str]); 23] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
         ("UpstreamSection", UpstreamSection::KEYS),
@@ -41,6 +41,7 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         ("TraceSection", TraceSection::KEYS),
         ("FieldForm", FieldForm::KEYS),
         ("JwtSection", JwtSection::KEYS),
+        ("IdentitySection", IdentitySection::KEYS),
         ("CredentialSection", CredentialSection::KEYS),
         ("TagsSection", TagsSection::KEYS),
         ("DebugSection", DebugSection::KEYS),

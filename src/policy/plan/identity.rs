@@ -16,6 +16,7 @@ use http::{Request, Uri};
 
 use crate::outcome::{Outcome, Reason};
 use crate::policy::caller;
+use crate::policy::cookie_header::cookies;
 use crate::policy::identity::{
     CallerSlots, IdentityAnswer, IdentityFault, IdentityField, IdentityKey, IdentityTable,
     RequestIdentity,
@@ -99,8 +100,28 @@ impl PolicyRules {
             return Ok(known.clone());
         }
         let Some(key) = self.identity_key(request) else { return Ok(RequestIdentity::Nobody) };
+        if self.has_several_credentials(request.headers) {
+            return Ok(RequestIdentity::Fault(IdentityFault::Several));
+        }
         let known = self.identities.as_ref().and_then(|table| table.get(&key, request.now));
         known.ok_or_else(|| Outcome::bypass(Reason::IdentityUnknown))
+    }
+
+    /// Whether the origin may go by one credential where it is asked, and by another one where it
+    /// answers.
+    ///
+    /// SECURITY: with one of each of two tenants, a caller could put the page of one into the entry
+    /// of the other.
+    fn has_several_credentials(&self, headers: &HeaderMap) -> bool {
+        let rule = &self.credential;
+        let lines = [&AUTHORIZATION].into_iter().chain(&rule.headers);
+        let lines: usize = lines.map(|name| headers.get_all(name).iter().count()).sum();
+        let has_cookie = rule.identifying_cookies(headers).next().is_some();
+        let counting = cookies(headers).map(|(name, _)| name);
+        let mut names: Vec<&[u8]> =
+            counting.filter(|name| !rule.ignored_cookies.ignores(name)).collect();
+        names.sort_unstable();
+        lines + usize::from(has_cookie) > 1 || names.windows(2).any(|two| two[0] == two[1])
     }
 
     /// The plan of a request that has no key.
@@ -184,8 +205,8 @@ impl PolicyRules {
                 headers.append(name, value.clone());
             }
         }
-        let cookies = counting_cookies(&self.credential, sent);
-        if let Some(cookies) = cookies.and_then(|text| HeaderValue::from_bytes(&text).ok()) {
+        let sent_cookies = counting_cookies(&self.credential, sent);
+        if let Some(cookies) = sent_cookies.and_then(|text| HeaderValue::from_bytes(&text).ok()) {
             headers.insert(COOKIE, cookies);
         }
         // An app may end a session that comes from another browser.

@@ -120,6 +120,7 @@ fn verdict(rules: &PolicyRules, sent: &SentRequest) -> String {
             outcome.detail().map(|detail| detail.to_string()).unwrap_or_default()
         }
         Plan::Refuse(_, name) => format!("refuse {name}"),
+        Plan::Identify(_) => "ask who it is".to_owned(),
         Plan::ReadBody(_) => "read the body".to_owned(),
     }
 }

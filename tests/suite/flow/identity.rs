@@ -324,7 +324,8 @@ async fn an_app_that_does_not_tell_is_passed_to_with_the_cause() {
     fn json(body: impl Into<String>) -> Response {
         Response::ok(body.into()).header("content-type", "application/json")
     }
-    let cases: [(&str, fn() -> Response); 11] = [
+    type Answer = fn() -> Response;
+    let cases: [(&str, Answer); 11] = [
         ("not JSON", || Response::ok("<html>").header("content-type", "text/html")),
         ("not JSON", || json("<html>")),
         ("not JSON", || Response::ok(r#"{"tenant":{"id":"acme"}}"#)),
@@ -410,11 +411,14 @@ async fn swapped_cookies_in_flight_never_swap_answers() {
         .map(|at: usize| {
             tokio::spawn(async move {
                 // One connection for callers of both tenants, in turns.
-                let mut client =
-                    if at % 2 == 0 { Client::new(address) } else { Client::http2(address) };
+                let mut client = if at.is_multiple_of(2) {
+                    Client::new(address)
+                } else {
+                    Client::http2(address)
+                };
                 for turn in 0..40 {
                     let (cookie, tenant) =
-                        if (turn + at) % 3 == 0 { (GUS, "globex") } else { (ANN, "acme") };
+                        if (turn + at).is_multiple_of(3) { (GUS, "globex") } else { (ANN, "acme") };
                     let path = format!("/all/{}", turn % 5);
                     let reply = client.get(&path, &[("cookie", cookie)]).await;
                     let text = reply.text().to_owned();

@@ -80,14 +80,30 @@ fn what_the_origin_is_asked_with_follows_from_the_key_of_the_answer() {
     // What does change it is another key.
     for sent in [
         SentRequest::get("/a").with("cookie", "sid=2"),
-        get().with("authorization", "Bearer x"),
-        get().with("x-api-key", "x"),
+        SentRequest::get("/a").with("authorization", "Bearer x"),
+        SentRequest::get("/a").with("x-api-key", "x"),
         get().trusted().with("x-forwarded-proto", "https"),
         get().trusted().with("x-forwarded-host", "other.test"),
         get().trusted().with("forwarded", "host=other.test;proto=https"),
     ] {
         assert_ne!(probed(&rules, &sent).0, key, "{:?}", sent.headers);
     }
+}
+
+#[test]
+fn of_a_request_with_several_credentials_nobody_can_tell() {
+    let rules = with_table();
+    for sent in [
+        SentRequest::get("/a").with("cookie", "sid=1").with("authorization", "Bearer x"),
+        SentRequest::get("/a").with("x-api-key", "x").with("authorization", "Bearer x"),
+        SentRequest::get("/a").with("authorization", "Bearer y").with("authorization", "Bearer x"),
+        SentRequest::get("/a").with("cookie", "sid=1; sid=2"),
+        SentRequest::get("/a").with("cookie", "app=1").with("cookie", "theme=x; app=2"),
+    ] {
+        assert_eq!(verdict(&rules, &sent), "identity unknown t: several credentials");
+    }
+    let several = SentRequest::get("/a").with("cookie", "sid=1; remember_token=2; theme=x; _ga=1");
+    assert_eq!(verdict(&rules, &several), "ask who it is");
 }
 
 #[test]
@@ -104,8 +120,7 @@ fn a_key_holds_the_value_and_its_kind_and_a_fault_is_no_absent_field() {
             other => panic!("{other:?}"),
         }
     };
-    let all =
-        [r#"{"t":"1"}"#, r#"{"t":1}"#, r#"{"t":"true"}"#, r#"{"t":true}"#].map(|body| key(body));
+    let all = [r#"{"t":"1"}"#, r#"{"t":1}"#, r#"{"t":"true"}"#, r#"{"t":true}"#].map(&key);
     for (at, one) in all.iter().enumerate() {
         assert!(one.is_ok() && !all[at + 1..].contains(one), "{all:?}");
     }

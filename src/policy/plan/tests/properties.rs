@@ -236,7 +236,7 @@ proptest! {
                         drop((lookup.tags(), lookup.shown_fields()));
                     }
                     Plan::Mutate(method) => drop(rules.mutation(&sent.view(), &method, None)),
-                    Plan::ReadBody(_) | Plan::Pass(..) | Plan::Refuse(..) => {}
+                    Plan::ReadBody(_) | Plan::Identify(_) | Plan::Pass(..) | Plan::Refuse(..) => {}
                 }
             }
         }
