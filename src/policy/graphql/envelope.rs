@@ -161,20 +161,20 @@ pub fn read_get(query: &str, has_body: bool, known: Option<&KnownDocuments>) -> 
     }
     let [document, _, operation, extensions] = &values;
     let hash = match extensions.as_deref().map(str::trim) {
-        None | Some("") => Some(None),
+        None | Some("") => Ok(None),
         Some(text) => match CanonicalJson::parse(text.as_bytes()) {
             Ok(extensions) => hash_in(&extensions),
-            Err(_) => None,
+            Err(_) => Err(OddExtensions),
         },
     };
     let document = document.as_deref().filter(|text| !text.trim().is_empty());
     match (document, hash) {
-        (None, Some(None)) if has_other => GraphqlRequest::UnknownDocument,
-        (None, Some(None)) => GraphqlRequest::Pass("(no document)"),
-        (None, None) => GraphqlRequest::UnknownDocument,
-        (_, None) => DOUBT,
+        (None, Ok(None)) if has_other => GraphqlRequest::UnknownDocument,
+        (None, Ok(None)) => GraphqlRequest::Pass("(no document)"),
+        (None, Err(OddExtensions)) => GraphqlRequest::UnknownDocument,
+        (_, Err(OddExtensions)) => DOUBT,
         _ if has_other => DOUBT,
-        (document, Some(hash)) => {
+        (document, Ok(hash)) => {
             let operation = match operation.as_deref() {
                 None => OperationName::Absent,
                 Some("") => OperationName::Odd,
@@ -203,7 +203,8 @@ impl<'a> Envelope<'a> {
         let mut envelope = Self { document: None, operation: OperationName::Absent, hash: None };
         for (name, value) in members {
             match (&**name, value) {
-                ("query" | "operationName" | "extensions", CanonicalJson::Plain("null")) => {}
+                ("variables", _)
+                | ("query" | "operationName" | "extensions", CanonicalJson::Plain("null")) => {}
                 ("query", CanonicalJson::Text(text)) => envelope.document = Some(text),
                 ("operationName", CanonicalJson::Text(name)) if name.is_empty() => {
                     envelope.operation = OperationName::Odd;
@@ -212,8 +213,7 @@ impl<'a> Envelope<'a> {
                     envelope.operation = OperationName::Named(name);
                 }
                 ("operationName", _) => envelope.operation = OperationName::Odd,
-                ("extensions", extensions) => envelope.hash = hash_in(extensions)?,
-                ("variables", _) => {}
+                ("extensions", extensions) => envelope.hash = hash_in(extensions).ok()?,
                 _ => return None,
             }
         }
@@ -255,22 +255,27 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The hash in `extensions`, if there is one; `None` if they may name a document in another way.
-fn hash_in(extensions: &CanonicalJson<'_>) -> Option<Option<DocumentHash>> {
-    let CanonicalJson::Members(members) = extensions else {
-        return matches!(extensions, CanonicalJson::Plain("null")).then_some(None);
+/// The `extensions` may name a document in another way.
+struct OddExtensions;
+
+/// The hash in `extensions`, if there is one.
+fn hash_in(extensions: &CanonicalJson<'_>) -> Result<Option<DocumentHash>, OddExtensions> {
+    let members = match extensions {
+        CanonicalJson::Members(members) => &members[..],
+        CanonicalJson::Plain("null") => &[],
+        _ => return Err(OddExtensions),
     };
     let mut hash = None;
     for (name, value) in members {
         match (&**name, value) {
             ("persistedQuery", CanonicalJson::Members(persisted)) => {
-                hash = Some(persisted_hash(persisted)?);
+                hash = Some(persisted_hash(persisted).ok_or(OddExtensions)?);
             }
-            (name, _) if names_document(name) => return None,
+            (name, _) if names_document(name) => return Err(OddExtensions),
             _ => {}
         }
     }
-    Some(hash)
+    Ok(hash)
 }
 
 fn persisted_hash(members: &[(Cow<'_, str>, CanonicalJson<'_>)]) -> Option<DocumentHash> {

@@ -107,8 +107,8 @@ impl PolicyRules {
         }
     }
 
-    /// Whether a request with another safe method has a body for an endpoint: a server that looks at
-    /// no method runs what is in it.
+    /// Whether a request with another safe method has a body for an endpoint: a server that looks
+    /// at no method runs what is in it.
     pub(super) fn may_carry_mutation(&self, request: &RequestView<'_>) -> bool {
         request.has_body && self.is_endpoint(request.uri.path())
     }
@@ -172,7 +172,6 @@ impl PolicyRules {
 
     /// The root fields of the mutation in a write.
     pub(super) fn written_fields(
-        &self,
         request: &RequestView<'_>,
         methods: &WriteMethods,
         body: Option<&BodyFields>,

@@ -250,7 +250,7 @@ impl PolicyRules {
         let paths = write_paths(request, &self.host(request.uri, request.headers));
         let host = self.host(request.uri, request.headers);
         let mut mutation = Mutation::new(Vec::new());
-        let written = self.written_fields(request, &methods, body);
+        let written = Self::written_fields(request, &methods, body);
         for path in &paths {
             let PathRules { mut matched, excluding } = self.matching(request, &methods, &path.path);
             let may_be_for = |(rule, _): &(&PurgeRule, Captures)| {

@@ -46,6 +46,8 @@ mutations = ["setOrder"]
 tags      = ["order:{order}"]
 "#;
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 const JSON: (&str, &str) = ("content-type", "application/json");
 const LIST: &str = "query List { orders { id } }";
 
@@ -159,7 +161,7 @@ async fn what_may_be_a_mutation_is_one_by_any_spelling() {
     let multipart = ("content-type", "multipart/form-data; boundary=b");
     let graphql = ("content-type", "application/graphql");
     let form = ("content-type", "application/x-www-form-urlencoded");
-    let cases: [(&str, &str, &[(&str, &str)], &str); 16] = [
+    let cases: [(&str, &str, Headers<'_>, &str); 16] = [
         ("POST", "/graphql/", &[JSON], &mutation),
         ("POST", "/GraphQL", &[JSON], &mutation),
         ("POST", "/%67raphql", &[JSON], &mutation),
@@ -234,7 +236,7 @@ async fn a_persisted_query_is_known_once_it_was_seen() {
     let document = "query Persisted { orders { total } }";
     let digest = {
         use sha2::{Digest as _, Sha256};
-        Sha256::digest(document).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        format!("{:x}", Sha256::digest(document))
     };
     let extensions = json!({ "persistedQuery": { "version": 1, "sha256Hash": digest } });
     let short = json!({ "extensions": extensions });
