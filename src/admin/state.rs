@@ -159,7 +159,7 @@ impl AdminState {
         })
     }
 
-    /// Purges, and returns when no sidecar serves the purged entries any more, unless it is pending.
+    /// Purges, and returns when no sidecar serves the purged entries any more, or it is pending.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
         let live = self.proxy.active_config();
         let mut tags = requested_tags(order, live.rules.host_key.as_deref())?;

@@ -60,8 +60,9 @@ pub(super) struct PurgeArgs {
 }
 
 /// What is said while the other sidecars cannot be told.
-const PENDING: &str = "purged in this sidecar alone: Redis cannot be reached. The others purge it when \
-                       this sidecar reaches Redis again; purge in each of them, if they serve on";
+const PENDING: &str = "purged in this sidecar alone: Redis cannot be reached. The others purge it \
+                       when this sidecar reaches Redis again; if they serve on, purge in each of \
+                       them";
 
 /// The operator's decision.
 #[derive(Debug, PartialEq, Eq)]

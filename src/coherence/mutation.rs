@@ -322,11 +322,9 @@ impl Coherence {
         self.purge_with(tags, PurgeKind::Hard).await
     }
 
-    /// Purges tags: entries that carry one of them are invalid, or stale after a soft purge. Where
-    /// nothing could be published, the other sidecars follow when they have Redis again.
+    /// Purges tags: entries that carry one of them are invalid, or stale after a soft purge.
     ///
-    /// While Redis is lost, a soft purge is soft in this sidecar and goes into the journal as a
-    /// hard one.
+    /// While Redis is lost, a soft purge is soft here, and hard in the journal, for the others.
     pub async fn purge_with(&self, tags: &[Tag], kind: PurgeKind) -> Released {
         self.purge_under(None, tags, kind).await
     }

@@ -277,5 +277,5 @@ async fn r1063_a_purge_that_others_cannot_be_told_of_says_so() {
 
 /// What is answered when all have been told.
 fn told() -> (Option<bool>, u16, String) {
-    (Some(false), 200, "purged".to_owned())
+    (Some(false), 200, "200 OK: purged".to_owned())
 }
