@@ -45,6 +45,7 @@ use crate::redis::{CallError, OnLoss, RedisSettings, WritePolicy};
 use crate::telemetry::metrics::Counter;
 
 pub use crate::coherence::commit::Committed;
+pub use crate::coherence::core::Released;
 pub use crate::coherence::hit_guard::HitGuard;
 pub use crate::coherence::mutation::PendingMutation;
 pub use crate::coherence::purge_kind::PurgeKind;

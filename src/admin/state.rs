@@ -16,7 +16,7 @@ use super::remedies::{KeyEvidence, Remedy};
 use super::response::ApiError;
 use super::under;
 use crate::clock::Wall;
-use crate::coherence::PurgeKind;
+use crate::coherence::{PurgeKind, Released};
 use crate::policy::edit::EditTrial;
 use crate::policy::explain;
 use crate::policy::explain::{ExplainLine, ExplainRequest};
@@ -78,6 +78,8 @@ pub(super) struct PurgeSummary {
     everything: bool,
     soft: bool,
     took_ms: f64,
+    /// Whether Redis could not be told: the other sidecars follow when it can be reached.
+    pending: bool,
     /// The tags and URLs that nothing carries, as far as this sidecar knows.
     unused: Vec<String>,
 }
@@ -160,7 +162,7 @@ impl AdminState {
         })
     }
 
-    /// Purges, and returns when no sidecar serves the purged entries any more.
+    /// Purges, and returns when no sidecar serves the purged entries any more, or it is pending.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
         let live = self.proxy.active_config();
         let mut tags = requested_tags(order, live.rules.host_key.as_deref())?;
@@ -171,11 +173,11 @@ impl AdminState {
         let unused = self.unused(order);
         let kind = if order.soft { PurgeKind::Soft } else { PurgeKind::Hard };
         let began = self.proxy.clock.now();
-        if order.everything {
-            self.proxy.coherence.purge_everything(kind).await;
+        let released = if order.everything {
+            self.proxy.coherence.purge_everything(kind).await
         } else {
-            self.proxy.coherence.purge_with(&tags, kind).await;
-        }
+            self.proxy.coherence.purge_with(&tags, kind).await
+        };
         let ended = self.proxy.clock.now();
         let took = ended.saturating_duration_since(began);
         if live.rules.routes.iter().next().is_none() && !order.everything && !order.soft {
@@ -207,6 +209,7 @@ impl AdminState {
             everything: order.everything,
             soft: order.soft,
             took_ms: took.as_secs_f64() * 1e3,
+            pending: released == Released::PublishFailed,
             unused,
         })
     }

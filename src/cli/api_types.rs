@@ -224,6 +224,7 @@ api_types! {
         everything: bool,
         soft: bool,
         took_ms: f64,
+        pending: bool,
         unused: Vec<String>,
     }
 

@@ -59,6 +59,11 @@ pub(super) struct PurgeArgs {
     remote: RemoteArgs,
 }
 
+/// What is said while the other sidecars cannot be told.
+const PENDING: &str = "purged in this sidecar alone: Redis cannot be reached. The others purge it \
+                       when this sidecar reaches Redis again; if they serve on, purge in each of \
+                       them";
+
 /// The operator's decision.
 #[derive(Debug, PartialEq, Eq)]
 enum Consent {
@@ -122,6 +127,9 @@ pub(super) fn run(path: &Path, args: &PurgeArgs) -> Result<ExitCode, CommandErro
     }
     let purged = reply.read()?;
     let code = output::print(&render(&purged));
+    if purged.pending {
+        output::note(PENDING);
+    }
     for name in &purged.unused {
         output::note(&unused(name));
     }

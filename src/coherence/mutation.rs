@@ -318,23 +318,23 @@ impl Coherence {
     }
 
     /// Purges tags: entries that carry one of them are invalid.
-    pub async fn purge(&self, tags: &[Tag]) {
-        self.purge_with(tags, PurgeKind::Hard).await;
+    pub async fn purge(&self, tags: &[Tag]) -> Released {
+        self.purge_with(tags, PurgeKind::Hard).await
     }
 
     /// Purges tags: entries that carry one of them are invalid, or stale after a soft purge.
     ///
-    /// While Redis is lost, a soft purge is soft in this sidecar and goes into the journal as a
-    /// hard one.
-    pub async fn purge_with(&self, tags: &[Tag], kind: PurgeKind) {
-        self.purge_under(None, tags, kind).await;
+    /// While Redis is lost, a soft purge is soft here, and hard in the journal, for the others.
+    pub async fn purge_with(&self, tags: &[Tag], kind: PurgeKind) -> Released {
+        self.purge_under(None, tags, kind).await
     }
 
     /// Purges everything. While Redis is lost, as [`Coherence::purge_with`].
-    pub async fn purge_everything(&self, kind: PurgeKind) {
+    pub async fn purge_everything(&self, kind: PurgeKind) -> Released {
         self.purge_table(None, kind);
-        if let Some(shared) = &self.records {
-            self.purge_batch(shared, None, None, kind).await;
+        match &self.records {
+            Some(shared) => self.purge_batch(shared, None, None, kind).await,
+            None => Released::Acknowledged,
         }
     }
 

@@ -96,10 +96,11 @@ async fn a_soft_purge_ends_the_fill_that_it_overlaps() {
     for purged in [Some(&known), Some(&named), None] {
         let coherence = Coherence::new(None, Clock::system());
         let read = coherence.read_local(std::slice::from_ref(&known));
-        match purged {
+        let released = match purged {
             Some(tag) => coherence.purge_with(std::slice::from_ref(tag), PurgeKind::Soft).await,
             None => coherence.purge_everything(PurgeKind::Soft).await,
-        }
+        };
+        assert_eq!(released, Released::Acknowledged, "there is nobody to tell");
         let late = coherence.read_local(std::slice::from_ref(&known));
         assert!(!late.may_join(&read, true), "no request joins the fill: {purged:?}");
         let killed = coherence.commit(&read, &everything, Duration::from_mins(1)).await;

@@ -260,7 +260,9 @@ fn fields(file: &ConfigFile, context: &mut CompileContext) -> (FieldTable, Optio
 /// `[purge_requests]`, if there is one.
 fn purge_requests(file: &ConfigFile, context: &mut CompileContext) -> Option<PurgeRequestRule> {
     let given = file.purge_requests.given()?;
-    purge_requests::purge_requests(&given.value, &given.span, context)
+    let listen = file.listen.get()?;
+    let trusts_nobody = listen.trusted_proxies.get().is_none_or(|list| list.0.is_empty());
+    purge_requests::purge_requests(&given.value, &given.span, trusts_nobody, context)
 }
 
 /// The folders that entries carry: all, or those that purge rules name.

@@ -71,6 +71,8 @@ struct RouteSharing {
     stripped_sessions: BTreeSet<String>,
     /// What those have who are no guests. Guests share as in scope `public`.
     signed_in: Option<SignedIn>,
+    /// The headers of `[credential]`: who sends one is no guest.
+    credentials: BTreeSet<String>,
 }
 
 /// A key of a file by which more callers share an entry than before.
@@ -240,6 +242,7 @@ impl RouteSharing {
                 None => sessions.map(|name| name.as_str().to_owned()).collect(),
             },
             signed_in: spec.signed_in.clone(),
+            credentials: credential.headers.iter().map(|name| name.as_str().to_owned()).collect(),
         }
     }
 
@@ -297,7 +300,11 @@ impl RouteSharing {
     fn more_guests_than(&self, old: &Self) -> Option<&'static str> {
         let rule = self.signed_in.as_ref()?;
         match &old.signed_in {
-            Some(before) if rule.covers(before) => None,
+            Some(before)
+                if rule.covers(before) && self.credentials.is_superset(&old.credentials) =>
+            {
+                None
+            }
             Some(_) => Some("makes guests of callers who were signed in"),
             None if old.scope == Scope::Public && old.overrides.contains("vary_cookie") => None,
             None if old.scope == Scope::Public => {

@@ -148,6 +148,8 @@ pub(super) fn spellings(value: f64) -> Option<Vec<String>> {
     if value.abs() >= EXACT {
         return None;
     }
+    // `-0` is written as `0` by others, in a URL above all.
+    let value = if value == 0.0 { 0.0 } else { value };
     let text = serde_json::Number::from_f64(value)?.to_string();
     let whole = text.strip_suffix(".0").map(str::to_owned);
     Some([text].into_iter().chain(whole).collect())
@@ -278,6 +280,14 @@ mod tests {
 
     fn owned(values: &[&str]) -> Vec<String> {
         values.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn r1060_a_number_has_no_sign_where_it_is_zero() {
+        for text in ["{\"a\":-0}", "{\"a\":-0.0}", "{\"a\":0}"] {
+            assert!(json(text).every("/a").contains(&"0".to_owned()), "{text}");
+            assert!(json(text).every("/a").iter().all(|value| !value.starts_with('-')), "{text}");
+        }
     }
 
     #[test]

@@ -138,6 +138,12 @@ impl ExplainRequest {
 }
 
 impl ParsedRequest {
+    /// The method, as it is sent.
+    #[must_use]
+    pub const fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// The request in the form that the rules read.
     #[must_use]
     pub fn view(&self, rules: &PolicyRules, now: Wall) -> RequestView<'_> {
@@ -204,6 +210,8 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
                 lines.reason(Reason::PurgeRequest, Reason::PurgeRequest.as_str());
                 match purged_names(rules, &view) {
                     Ok(names) => {
+                        let who = "if [purge_requests] takes it from its sender";
+                        lines.line("sidecar answers", who);
                         for name in names {
                             lines.line("purges", name);
                         }

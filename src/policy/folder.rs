@@ -4,8 +4,8 @@
 //! `under` in purge rules, and with `[tags] folders = true` the first four of every path. A purge
 //! replaces one nonce, however many entries there are.
 //!
-//! Invariant: entries and purges read a path in the same form, in which escapes, case, a final
-//! slash and an extension do not count.
+//! Invariant: entries and purges read a path in the same form, in which escapes, case and a final
+//! slash do not count. An entry is in the folder of its own path with its extension and without.
 
 use std::borrow::Cow;
 
@@ -133,13 +133,19 @@ impl FolderTags {
         } else {
             Cow::Borrowed(path)
         };
-        let bare = fold(request_target::bare_path(&path));
-        let ends = bare.match_indices('/').map(|(at, _)| at).skip(1).chain([bare.len()]);
-        for folder in ends.take(MAX_FOLDER_SEGMENTS).filter_map(|end| bare.get(..end)) {
+        let mut add = |folder: &str| {
             let is_named = |named: &Folder| named.0.strip_suffix('/') == Some(folder);
             if !folder.is_empty() && (self.every || self.named.iter().any(is_named)) {
                 tags.push(Tag::for_folder(host, &format!("{folder}/")));
             }
+        };
+        let whole = fold(path.trim_end_matches('/'));
+        let bare = fold(request_target::bare_path(&path));
+        let ends = bare.match_indices('/').map(|(at, _)| at).skip(1).chain([bare.len()]);
+        ends.take(MAX_FOLDER_SEGMENTS).filter_map(|end| bare.get(..end)).for_each(&mut add);
+        // A folder may have the name of the page itself: `/index.php/`.
+        if whole != bare && whole.matches('/').count() <= MAX_FOLDER_SEGMENTS {
+            add(&whole);
         }
     }
 }
@@ -182,7 +188,9 @@ mod tests {
         for (path, expected) in [
             ("/", &[][..]),
             ("/a", &["/a/"]),
-            ("/A/b.json", &["/a/", "/a/b/"]),
+            ("/A/b.json", &["/a/", "/a/b/", "/a/b.json/"]),
+            ("/1/2/3/4.x", &["/1/", "/1/2/", "/1/2/3/", "/1/2/3/4/", "/1/2/3/4.x/"]),
+            ("/1/2/3/4/5.x", &["/1/", "/1/2/", "/1/2/3/", "/1/2/3/4/"]),
             ("/a/b/", &["/a/", "/a/b/"]),
             ("/1/2/3/4/5/6", &["/1/", "/1/2/", "/1/2/3/", "/1/2/3/4/"]),
             ("/%61/x", &["/a/", "/a/x/"]),

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 use crate::peer_address::PeerAddress;
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::folder::{Folder, MAX_FOLDER_SEGMENTS};
+use crate::policy::fronts;
 use crate::policy::request_target;
 use crate::policy::tag::Tag;
 use crate::secret::Secret;
@@ -147,8 +148,30 @@ fn sender(
     if peer.trusted {
         return addresses.behind_proxy(headers, peer).map(PeerAddress::from);
     }
-    let is_carried = headers.contains_key("via") || headers.keys().any(forward::is_client_address);
-    (!is_carried).then_some(peer.addr)
+    (!headers.keys().any(is_of_proxies)).then_some(peer.addr)
+}
+
+/// Whether a header is one that proxies add, whatever it says.
+fn is_of_proxies(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let begins = [
+        "x-forwarded-",
+        "x-original-",
+        "x-envoy-",
+        "x-amzn-",
+        "x-azure-",
+        "cf-",
+        "fastly-",
+        "x-amz-cf-",
+    ];
+    let names = ["via", "cdn-loop", "true-client-ip", "x-client-ip", "x-cluster-client-ip"];
+    names.contains(&text)
+        || begins.iter().any(|begin| text.starts_with(begin))
+        || forward::is_client_address(name)
+        || fronts::TABLES
+            .iter()
+            .flat_map(|table| table.headers)
+            .any(|header| fronts::covers(header.name, text))
 }
 
 /// What a purge request names. `host` is the one that its entries are stored under.

@@ -30,6 +30,7 @@ use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
+use crate::proxy::response::ShareableHead;
 use crate::proxy::store_decision::{StoreDecision, date_skew, decide_store};
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;
@@ -286,10 +287,9 @@ fn decide(
         let _ = std::mem::replace(sender, nobody).send(FillResult::Refused(outcome));
     }
     let OriginResponse { response, requested, received, revalidated } = origin;
-    let (times, confirmed) = ((*requested, *received), revalidated.is_some());
+    let times = (*requested, *received);
     let decision = decide_store(&resources.store, request, response, times, revalidated.clone())?;
-    let state = (confirmed, leads);
-    let proof = GuestProof::for_response(resources, request, response.headers(), state)?;
+    let proof = GuestProof::for_response(resources, request, response.headers(), leads)?;
     Ok((decision, proof))
 }
 
@@ -362,9 +362,14 @@ pub(super) async fn update_head(
     let confirmed = Some(Arc::clone(cached));
     let store = &resources.store;
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {
+        // A HEAD has no body by which it could be proven.
+        Ok(_) if guest_proof::is_needed(&request, response.headers()) => {
+            Err(Reason::GuestsUncompared)
+        }
         Ok(decision) => {
             let ((status, headers), _) = prepare_head(&request.route, response, true, received);
-            store_response(resources, &request, decision, status, &headers, &[]).await.map(drop)
+            let head = ShareableHead::new(headers);
+            store_response(resources, &request, decision, status, &head, &[]).await.map(drop)
         }
         Err(reason) => Err(reason),
     };
@@ -397,7 +402,13 @@ async fn drop_stale(
     let Some(stale) = &request.stale else { return };
     // A confirmed response that only brings a cookie is still the same.
     let same = confirmed
-        && matches!(reason, Reason::SetCookie | Reason::SessionChanged | Reason::Unverifiable);
+        && matches!(
+            reason,
+            Reason::SetCookie
+                | Reason::SessionChanged
+                | Reason::GuestsUncompared
+                | Reason::Unverifiable
+        );
     if !same && supersedes {
         resources.store.forget(stale.key).await;
     }

@@ -1,10 +1,11 @@
 //! Answers `PURGE` and `BAN`, where `[purge_requests]` lets clients send them. The app never sees
-//! them, and the answer goes out when no sidecar serves the purged entries any more.
+//! them, and the answer goes out when no sidecar serves the purged entries any more, or says that
+//! the others cannot be told yet.
 
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::coherence::PurgeKind;
+use crate::coherence::{PurgeKind, Released};
 use crate::outcome::{Outcome, Reason};
 use crate::policy::purge_request::{PurgeRefusal, PurgeRequestRule, PurgeTarget, purge_target};
 use crate::policy::tag::Tag;
@@ -15,6 +16,10 @@ use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
 use crate::telemetry::events::{EventKind, PurgeEvent, truncate};
 use crate::telemetry::hot_tags::TagEvent;
+
+/// What is answered while the other sidecars cannot be told.
+const NOT_PUBLISHED: &str =
+    "purged here; Redis cannot be reached, and other sidecars follow when it can";
 
 /// The rule for this request, if it is a purge request and the file has one.
 pub(super) fn rule_for<'a>(
@@ -43,18 +48,18 @@ pub(super) async fn answer(
     // A hit between the two is no harm: then it was in the cache.
     let was_held = is_held(resources, &target);
     let (tags, everything) = match &target {
-        PurgeTarget::Everything => {
-            resources.coherence.purge_everything(PurgeKind::Hard).await;
-            (&[][..], true)
-        }
-        PurgeTarget::Path(tags) | PurgeTarget::Tags(tags) => {
-            resources.coherence.purge(tags).await;
-            (&tags[..], false)
-        }
+        PurgeTarget::Everything => (&[][..], true),
+        PurgeTarget::Path(tags) | PurgeTarget::Tags(tags) => (&tags[..], false),
+    };
+    let released = if everything {
+        resources.coherence.purge_everything(PurgeKind::Hard).await
+    } else {
+        resources.coherence.purge(tags).await
     };
     record(resources, parts, tags, everything);
     // What plugins expect of Varnish: a path that is not in the cache is a 404. Tags are never.
     let (status, text) = match target {
+        _ if released == Released::PublishFailed => (StatusCode::ACCEPTED, NOT_PUBLISHED),
         PurgeTarget::Path(_) if !was_held => (StatusCode::NOT_FOUND, "not in the cache"),
         _ => (StatusCode::OK, "purged"),
     };

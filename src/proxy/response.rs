@@ -252,9 +252,24 @@ pub(crate) fn tell_browser(routes: &Routes, answered: &mut ProxyResponse, clock:
     }
 }
 
-/// Removes the cookies, which are the leader's, from the head that the followers of a fill get.
-pub fn strip_cookies(headers: &mut HeaderMap) {
-    headers.remove(SET_COOKIE);
+/// The head of a response as others than its caller may get it: what is stored, and what the
+/// followers of a fill get. It has no cookies, which are the caller's.
+#[derive(Clone, Debug)]
+pub struct ShareableHead(HeaderMap);
+
+impl ShareableHead {
+    /// This head, without what is the caller's.
+    #[must_use]
+    pub fn new(mut headers: HeaderMap) -> Self {
+        headers.remove(SET_COOKIE);
+        Self(headers)
+    }
+
+    /// Its fields.
+    #[must_use]
+    pub const fn fields(&self) -> &HeaderMap {
+        &self.0
+    }
 }
 
 /// A response of these parts.

@@ -17,6 +17,7 @@ use crate::policy::client_address::ClientAddressRule;
 use crate::policy::explain::{ExplainRequest, ParsedRequest};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Mutation, Plan, PolicyRules, RequestView};
+use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::route::Route;
 use crate::policy::tag::Tag;
 use crate::secret::Hasher;
@@ -71,6 +72,10 @@ struct Expectation<'a> {
     span: &'a SourceSpan,
     rules: &'a PolicyRules,
 }
+
+/// SECURITY: what the rules make of a request may hold any part of it, hashed or not. Where a part of
+/// the request is the value of a variable, nothing of what they make is shown.
+const HIDDEN: &str = "another value (not shown: the request has values of variables)";
 
 /// What the rules make of a request.
 enum Found<'a> {
@@ -143,6 +148,13 @@ impl Expectation<'_> {
             return;
         };
         let Some(request) = self.request(text, None, context) else { return };
+        if self.rules.purge_requests.is_some() && PurgeRequestRule::is_for(request.method()) {
+            let message = format!("{} is answered by the sidecar itself", request.method());
+            let builder = DiagnosticBuilder::error(text.span.clone(), message);
+            return context.report.push(builder.hint(
+                "remove this expectation; `sidecache explain PURGE /path` shows what it purges",
+            ));
+        }
         let body = self.file.body.get().map(TomlString::as_str);
         let found = Found::new(self.rules, &request, body);
         let counted = self.check_route(&found, context)
@@ -184,6 +196,14 @@ impl Expectation<'_> {
             headers.push(("content-type".to_owned(), "application/json".to_owned()));
         }
         let (method, target) = text.value.as_str().split_once(' ').unwrap_or_default();
+        if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            let builder = DiagnosticBuilder::error(
+                text.span.clone(),
+                "a method is compared with its case, and has small letters here",
+            );
+            context.report.push(builder.hint("write it as \"GET /api/v1/campaigns?page=2\""));
+            return None;
+        }
         let request = ExplainRequest {
             method: method.to_owned(),
             target: target.trim().to_owned(),
@@ -198,6 +218,35 @@ impl Expectation<'_> {
                 context.report.push(builder.hint("write it as \"GET /api/v1/campaigns?page=2\""));
             })
             .ok()
+    }
+
+    /// What the rules make of the request, in quotes, if it may be shown.
+    fn shown(&self, got: &str) -> String {
+        if self.is_from_environment() { HIDDEN.to_owned() } else { format!("`{got}`") }
+    }
+
+    /// Whether a part of the request, or of the one that it is compared with, is of a variable.
+    fn is_from_environment(&self) -> bool {
+        let of_text =
+            |slot: &Setting<TomlString>| slot.get().is_some_and(TomlString::is_from_environment);
+        let of_table = |slot: &Setting<ValueTable>| {
+            let pairs = slot.get().map_or(&[][..], |table| &table.0);
+            pairs
+                .iter()
+                .any(|(_, form)| form.value.0.iter().any(|it| it.value.is_from_environment()))
+        };
+        let of_other = |slot: &Setting<OtherRequestSection>| {
+            slot.get().is_some_and(|other| {
+                of_text(&other.request) || of_table(&other.headers) || of_table(&other.cookies)
+            })
+        };
+        let file = self.file;
+        of_text(&file.request)
+            || of_text(&file.body)
+            || of_table(&file.headers)
+            || of_table(&file.cookies)
+            || of_other(&file.same_entry_as)
+            || of_other(&file.differs_from)
     }
 
     fn fail(span: &SourceSpan, expected: &str, got: &str, context: &mut CompileContext) {
@@ -216,6 +265,7 @@ impl Expectation<'_> {
             let (expected, got) = (given.value.as_str(), route.map_or(NONE, Route::name));
             if expected != got {
                 let got = format!("`{got}`");
+                let expected = given.value.shown();
                 Self::fail(&given.span, &format!("the route `{expected}`"), &got, context);
             }
         }
@@ -239,7 +289,7 @@ impl Expectation<'_> {
                 },
             };
             if given.value.as_str() != got {
-                let expected = format!("the reason `{}`", given.value.as_str());
+                let expected = format!("the reason `{}`", given.value.shown());
                 Self::fail(&given.span, &expected, &format!("`{got}`"), context);
             }
         }
@@ -260,7 +310,7 @@ impl Expectation<'_> {
                         let got = field.map_or("no such field", |(_, value)| value);
                         if !value.value.0.iter().any(|text| text.value.as_str() == got) {
                             let expected = format!("`{}` in the key as written", name.value);
-                            Self::fail(&value.span, &expected, &format!("`{got}`"), context);
+                            Self::fail(&value.span, &expected, &self.shown(got), context);
                         }
                     }
                 }
@@ -270,7 +320,7 @@ impl Expectation<'_> {
             counted += 1;
             match found.entry() {
                 Err(why) => Self::fail(&given.span, "tags", &why, context),
-                Ok(lookup) => Self::check_tags("the tag", &given.value.0, &lookup.tags(), context),
+                Ok(lookup) => self.check_tags("the tag", &given.value.0, &lookup.tags(), context),
             }
         }
         counted
@@ -285,7 +335,7 @@ impl Expectation<'_> {
                 }
             }
             Found::Mutation(mutation) => {
-                Self::check_tags("a purge of", &given.value.0, &mutation.tags, context);
+                self.check_tags("a purge of", &given.value.0, &mutation.tags, context);
             }
             Found::Lookup(_) => Self::fail(&given.span, "a write", "a read", context),
             Found::Pass(_, reason) => {
@@ -296,6 +346,7 @@ impl Expectation<'_> {
     }
 
     fn check_tags(
+        &self,
         what: &str,
         expected: &[Located<TomlString>],
         got: &[Tag],
@@ -307,8 +358,8 @@ impl Expectation<'_> {
             }
             let names = got.iter().filter(|tag| !tag.is_auxiliary()).map(Tag::as_str);
             let names: Vec<&str> = names.collect();
-            let expected = format!("{what} `{}`", text.value.as_str());
-            Self::fail(&text.span, &expected, &format!("`{}`", names.join("`, `")), context);
+            let expected = format!("{what} `{}`", text.value.shown());
+            Self::fail(&text.span, &expected, &self.shown(&names.join("`, `")), context);
         }
     }
 
@@ -324,6 +375,15 @@ impl Expectation<'_> {
         for (slot, is_same) in others {
             let Setting::Given(given) = slot else { continue };
             counted += 1;
+            let says = &given.value;
+            let parts = [says.headers.given().is_some(), says.cookies.given().is_some()];
+            if says.request.given().is_none() && parts == [false, false] {
+                let message = "the other request says nothing, so it is this one";
+                let builder = DiagnosticBuilder::error(given.span.clone(), message);
+                let builder = builder.allowed("request, headers, cookies");
+                context.report.push(builder.hint("write what it has that this one has not"));
+                continue;
+            }
             let text = given.value.request.given().unwrap_or(text);
             let Some(other) = self.request(text, Some(&given.value), context) else { continue };
             let other = Found::new(self.rules, &other, None);

@@ -7,10 +7,11 @@ use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
 use crate::policy::purge_request::PurgeRequestRule;
 
-/// Compiles it.
+/// Compiles it. `trusts_nobody`: there are no trusted proxies.
 pub fn purge_requests(
     file: &file::PurgeRequestsSection,
     span: &SourceSpan,
+    trusts_nobody: bool,
     context: &mut CompileContext,
 ) -> Option<PurgeRequestRule> {
     let networks = file.from.get().map_or(&[][..], |list| &list.0);
@@ -34,6 +35,18 @@ pub fn purge_requests(
         );
     }
     let everybody = |text: &&Located<TomlString>| text.value.as_str().ends_with("/0");
+    let local = |text: &&Located<TomlString>| {
+        let ip = text.value.as_str().split('/').next().unwrap_or_default();
+        ip.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    };
+    if let (None, true, Some(text)) = (&token, trusts_nobody, networks.iter().find(local)) {
+        let message = "a proxy on this machine may send everybody's PURGE from this address";
+        let builder = DiagnosticBuilder::warning(text.span.clone(), message);
+        context.report.push(builder.hint(
+            "add token = \"${PURGE_TOKEN}\", or name the proxy in listen.trusted_proxies and let it \
+             send X-Forwarded-For",
+        ));
+    }
     if let (None, Some(text)) = (&token, networks.iter().find(everybody)) {
         let message = "every address may purge, and no token is asked for";
         let builder = DiagnosticBuilder::warning(text.span.clone(), message);

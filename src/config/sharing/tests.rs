@@ -326,3 +326,19 @@ fn requests_that_another_route_had_are_compared() {
     let found = refused(&keyed, &private(passing)).expect("it passes without a place in the key");
     assert!(found.contains("takes `x-flavor` out of the key"), "{found}");
 }
+
+#[test]
+fn r1061_a_header_that_is_no_credential_any_more_makes_guests() {
+    let file = |headers: &str| {
+        let text = format!(
+            "[upstream]\nurl = \"http://127.0.0.1:1\"\n[credential]\nheaders = [{headers}]\n\
+             [[routes]]\npath = \"/a\"\nttl = \"1m\"\nsigned_in = {{ cookie = \"in\" }}\n"
+        );
+        let config = Config::parse(&text, "proxy.toml", &|_| None);
+        SharingRules::from_config(&config.unwrap_or_else(|problems| panic!("{problems}")))
+    };
+    let (one, two) = (file("\"x-api-key\""), file("\"x-api-key\", \"x-user\""));
+    let widened = |new: &SharingRules, old: &SharingRules| new.widened_from(old).len();
+    assert!(widened(&one, &two) > 0);
+    assert_eq!(widened(&two, &one), 0);
+}

@@ -112,3 +112,36 @@ fn the_number_of_expectations_is_bounded() {
     let told = parse(&format!("{RULES}{}", one.repeat(1001))).expect_err("too many").to_string();
     assert!(told.contains("at most 1000"), "{told}");
 }
+
+#[test]
+fn r1064_a_failed_expectation_shows_no_value_of_a_variable() {
+    let secret = "hunter2-hunter2-hunter2";
+    for keys in [
+        "headers = { x-tenant-id = \"${SECRET_VALUE}\" }\nkey = { tenant = \"acme\" }",
+        "headers = { x-tenant-id = \"${SECRET_VALUE}\" }\ntags = [\"campaign:acme:7\"]",
+        "headers = { x-tenant-id = \"acme\" }\ntags = [\"${SECRET_VALUE}\"]",
+        "headers = { x-tenant-id = \"acme\" }\nroute = \"${SECRET_VALUE}\"",
+        "headers = { x-tenant-id = \"acme\" }\nreason = \"${SECRET_VALUE}\"",
+    ] {
+        let text = told(&format!("request = \"GET /api/campaigns/7\"\n{keys}"));
+        assert!(text.contains("expected"), "{keys}: {text}");
+        assert!(!text.to_lowercase().contains(secret), "{keys}: {text}");
+    }
+    let text = told(
+        "request = \"POST /api/batch\"\nheaders = { x-tenant-id = \"acme\" }\n\
+         body = '{\"id\":\"${SECRET_VALUE}\"}'\npurges = [\"campaign:acme:8\"]",
+    );
+    assert!(text.contains("not shown") && !text.to_lowercase().contains(secret), "{text}");
+}
+
+#[test]
+fn r1065_an_expectation_that_cannot_fail_is_told() {
+    assert!(get("same_entry_as = {}").contains("the other request says nothing"));
+    assert!(get("differs_from = {}").contains("the other request says nothing"));
+    let text = told("request = \"get /api/campaigns/7\"\nroute = \"none\"");
+    assert!(text.contains("compared with its case"), "{text}");
+    let purge = "request = \"PURGE /api/campaigns/7\"\nroute = \"none\"";
+    assert_eq!(told(purge), "", "without the section it is a write like any other");
+    let text = told(&format!("{purge}\n[purge_requests]\ntoken = \"0123456789abcdef\""));
+    assert!(text.contains("answered by the sidecar itself"), "{text}");
+}

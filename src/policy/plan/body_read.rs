@@ -97,8 +97,8 @@ impl PolicyRules {
             "the route says `read_only`, but a purge rule names this method"
         } else if head.is_only(request.method) {
             "the route says `read_only`, but the body names another method, or another value of a \
-             parameter in `match`, or nobody can tell whether it does: it is too long, has a coding, or is of a type that is not read (is \
-             there a Content-Type?)"
+             parameter in `match`, or nobody can tell whether it does: it is too long, has a \
+             coding, or is of a type that is not read (is there a Content-Type?)"
         } else {
             "the route says `read_only`, but a header or a parameter names another method"
         })

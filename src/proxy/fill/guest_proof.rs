@@ -19,8 +19,9 @@ use crate::semantics::cache_control::CacheControl;
 
 /// The response headers by which two answers are compared, besides those that may hold a token.
 /// Others say when, where and how fast it was made.
-const COMPARED: [&str; 9] = [
+const COMPARED: [&str; 10] = [
     "content-type",
+    "content-location",
     "content-encoding",
     "content-language",
     "content-disposition",
@@ -33,6 +34,13 @@ const COMPARED: [&str; 9] = [
 
 /// Parts of names of headers that may hold a token of one session.
 const TOKEN_PARTS: [&str; 4] = ["csrf", "xsrf", "token", "nonce"];
+
+/// Whether an answer to a guest with this head has to be proven: it sets cookies, or the origin says
+/// that it is for one user. So does a 304, whose head is stored with the body that it confirms.
+pub(super) fn is_needed(request: &FillRequest, response: &HeaderMap) -> bool {
+    request.route.is_for_guests()
+        && (response.contains_key(SET_COOKIE) || CacheControl::from_headers(response).private)
+}
 
 /// The right to prove an answer.
 pub(crate) struct GuestProof {
@@ -49,13 +57,9 @@ impl GuestProof {
         resources: &Resources,
         request: &FillRequest,
         response: &HeaderMap,
-        (is_confirmed, leads): (bool, bool),
+        leads: bool,
     ) -> Result<Option<Self>, Reason> {
-        // What the origin has confirmed was proven when it was stored.
-        let needs = request.route.is_for_guests()
-            && !is_confirmed
-            && (response.contains_key(SET_COOKIE) || CacheControl::from_headers(response).private);
-        if !needs {
+        if !is_needed(request, response) {
             return Ok(None);
         }
         // Those who fetch alone would multiply the requests.

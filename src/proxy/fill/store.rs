@@ -22,7 +22,7 @@ use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::hit::named;
 use crate::proxy::resources::Resources;
-use crate::proxy::response;
+use crate::proxy::response::ShareableHead;
 use crate::proxy::store_decision::StoreDecision;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
@@ -65,10 +65,9 @@ pub(crate) async fn stream_and_store(
     let shared_body =
         SharedBody::new(resources.store.largest(), UNSTORED_WINDOW, &resources.fills.budget);
     let writer = BodyWriter(shared_body.clone());
-    let mut shareable = headers.clone();
-    response::strip_cookies(&mut shareable);
+    let shareable = ShareableHead::new(headers.clone());
     if let Some(confirmed) = &decision.revalidated {
-        record_confirmation(resources, &request, confirmed, &shareable);
+        record_confirmation(resources, &request, confirmed, shareable.fields());
     }
     let body_reader = shared_body.reader().map_or_else(Body::empty, Body::stream);
     let _ = sender.send(FillResult::Response {
@@ -84,13 +83,13 @@ pub(crate) async fn stream_and_store(
     let share = |leader: Leader| {
         let head = || SharedHead {
             status,
-            headers: shareable.clone(),
+            headers: shareable.fields().clone(),
             ttl,
             revalidated,
             more_tags: decision.more_tags(),
             vary: decision.policy.vary.clone(),
             variant: decision.key.hash(),
-            digest: digest_for_sharing(&request, &decision, &shareable),
+            digest: digest_for_sharing(&request, &decision, shareable.fields()),
         };
         let_follow(leader, head, &shared_body, &decision)
     };
@@ -103,7 +102,7 @@ pub(crate) async fn stream_and_store(
         Err(reason) => return resources.counters.store_aborted.count(reason, &route),
     };
     if let Some(proof) = proof {
-        let head = (status, &shareable);
+        let head = (status, shareable.fields());
         // Boxed: only fills for guests carry it around.
         let proven = Box::pin(prove(resources, &request, proof, head, &shared_body, &mut tail));
         if let Err(reason) = proven.await {
@@ -259,7 +258,7 @@ async fn store_body(
     resources: &Resources,
     request: FillRequest,
     mut decision: StoreDecision,
-    (status, headers): (StatusCode, &HeaderMap),
+    (status, head): (StatusCode, &ShareableHead),
     shared_body: &SharedBody,
     tail: &BodyTail,
 ) -> Result<(), Reason> {
@@ -271,7 +270,7 @@ async fn store_body(
             told.inspect_err(|reason| resources.counters.note_unread(*reason))?;
             let (key, is_new) = (decision.key.hash(), decision.revalidated.is_none());
             let stored =
-                store_response(resources, &request, decision, status, headers, &chunks).await?;
+                store_response(resources, &request, decision, status, head, &chunks).await?;
             if is_new {
                 record_body(resources, &request, key, &stored.entry);
             }
@@ -290,9 +289,10 @@ pub(super) async fn store_response(
     request: &FillRequest,
     decision: StoreDecision,
     status: StatusCode,
-    headers: &HeaderMap,
+    head: &ShareableHead,
     chunks: &[Bytes],
 ) -> Result<Arc<CachedEntry>, Reason> {
+    let headers = head.fields();
     if resources.overlap.passes() {
         return Err(Reason::Handover);
     }

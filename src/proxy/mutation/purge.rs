@@ -43,7 +43,9 @@ pub(super) async fn purge(
             coherence.purge(&more).await;
             tags.extend(more);
         }
-        NewRulePurges::Everything => coherence.purge_everything(PurgeKind::Hard).await,
+        NewRulePurges::Everything => {
+            coherence.purge_everything(PurgeKind::Hard).await;
+        }
     }
     resources.late_purges.purge_after(&Handle::current(), &tags, repurge_after);
 }

@@ -142,7 +142,13 @@ async fn a_response_before_the_end_of_the_request_ends_the_connection() {
                 }
             })
             .await;
-            let (upstream, counters) = client(settings(address));
+            // On a machine with other work it takes long.
+            let patience = Duration::from_mins(1);
+            let (upstream, counters) = client(UpstreamSettings {
+                first_byte_timeout: patience,
+                idle_timeout: patience,
+                ..settings(address)
+            });
             let body = if streamed {
                 let piece = Bytes::from(vec![b'x'; 1 << 20]);
                 let pieces = std::iter::repeat_n(piece, length >> 20);

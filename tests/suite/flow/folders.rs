@@ -149,3 +149,23 @@ async fn a_purge_of_a_folder_reaches_other_sidecars() {
     get(&one).await;
     assert!(origin.count("GET", "/api/v1/reports/7") > before, "it was fetched anew");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1059_the_page_of_a_folder_with_an_extension_is_in_it() {
+    for (folder, inside) in [
+        ("/index.php/", "/index.php"),
+        ("/index.php", "/index.php/a/b"),
+        ("/a/list.json/", "/a/list.json"),
+        ("/a/list/", "/a/list.json"),
+    ] {
+        let rules = format!(
+            "[[routes]]\npath = \"/{{*rest}}\"\nttl = \"1h\"\nscope = \"public\"\n\
+             [[purges]]\npath = \"/import\"\nunder = \"{folder}\"\n"
+        );
+        let scene = Scene::start(&rules, app).await;
+        fill(&scene, &[inside, "/other.php"]).await;
+        assert_eq!(scene.send("POST", "/import", &[], "").await.status, 200);
+        assert_ne!(cache(&scene, inside).await, "HIT", "{inside} in {folder}");
+        assert_eq!(cache(&scene, "/other.php").await, "HIT", "{folder}");
+    }
+}

@@ -411,3 +411,74 @@ async fn r1114_a_head_brings_a_guest_no_other_session() {
     assert_eq!((reply.status, reply.header("set-cookie")), (200, ""), "{}", reply.cache_status());
     assert_eq!(app.last("/page/a").header("cookie").as_deref(), Some("sid=mine"));
 }
+
+/// An app whose answers say by their number, and by that of their session, whose they are.
+fn validated(header: &'static str, value: &'static str) -> Origin {
+    let count = Arc::new(AtomicU64::new(0));
+    Origin::start(move |request| {
+        let nth = count.fetch_add(1, Ordering::Relaxed);
+        let is_known = request.header("if-none-match").is_some();
+        let response = if is_known { Response::status(304, "") } else { Response::ok("same") };
+        let response = response.header("etag", "\"1\"");
+        let first = nth < 2 && request.method == "GET" && !is_known;
+        match header {
+            _ if first => response,
+            "set-cookie" => response.header(header, &format!("{value}=s{nth}")),
+            _ => response.header(header, value),
+        }
+    })
+}
+
+/// Answers are stored at their first request, and asked for again after a second.
+const VALIDATED: &str = "[[routes]]\npath = \"/all/{*rest}\"\nttl = \"1s\"\nscope = \"public\"\n\
+                         strip_set_cookie = [\"*\"]\n\
+                         [[routes]]\npath = \"/guests/{*rest}\"\nttl = \"1s\"\n\
+                         origin = \"ignore\"\nsigned_in = { cookie = \"in\" }\n\
+                         strip_set_cookie = [\"*\"]\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1057_the_cookie_of_a_head_or_a_304_is_given_to_nobody_else() {
+    for path in ["/all/a", "/guests/a"] {
+        for method in ["HEAD", "GET"] {
+            let app = validated("set-cookie", "sid");
+            let clock = Clock::manual();
+            let sidecar = Sidecar::start_at(clock.clone(), app.address, VALIDATED).await;
+            assert_eq!(get(&sidecar, path, "").await.text(), "same");
+            clock.advance(Duration::from_secs(2));
+            Client::new(sidecar.address).send(method, path, &[], "").await;
+            settled(&sidecar).await;
+            for _ in 0..3 {
+                let next = get(&sidecar, path, "").await;
+                let cookie = next.header("set-cookie").to_owned();
+                let is_own = next.cache() != "HIT" && app.requests().len() > 2;
+                assert!(cookie.is_empty() || is_own, "{method} {path}: {cookie}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1058_a_304_or_a_head_does_not_go_around_the_proof_of_guests() {
+    for (header, value) in [("cache-control", "private"), ("set-cookie", "sid")] {
+        for method in ["HEAD", "GET"] {
+            let app = validated(header, value);
+            let clock = Clock::manual();
+            let sidecar = Sidecar::start_at(clock.clone(), app.address, VALIDATED).await;
+            assert_eq!(get(&sidecar, "/guests/a", "").await.text(), "same");
+            let proofs = async || {
+                let text = sidecar.admin_get("/metrics").await;
+                let all = text.text();
+                let counts =
+                    all.lines().filter(|it| it.starts_with("sidecache_guest_proofs_total"));
+                counts.filter_map(|it| it.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+            };
+            assert_eq!(proofs().await, 0, "nothing to prove at first");
+            clock.advance(Duration::from_secs(2));
+            Client::new(sidecar.address).send(method, "/guests/a", &[], "").await;
+            settled(&sidecar).await;
+            let next = get(&sidecar, "/guests/a", "").await;
+            let was_proven = proofs().await > 0;
+            assert!(next.cache() != "HIT" || was_proven, "{method} {header}");
+        }
+    }
+}

@@ -146,3 +146,31 @@ async fn http_2_clients_send_them_too() {
     let mut client = Client::http2(scene.sidecar.address);
     assert_eq!(client.send("PURGE", "/a/1", &[], "").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1062_a_request_that_any_proxy_has_carried_comes_from_nobody() {
+    let scene = scene(LOCAL).await;
+    fill(&scene, &["/a/1"]).await;
+    for name in [
+        "via",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-real-ip",
+        "cf-ray",
+        "cf-connecting-ip",
+        "cdn-loop",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-amzn-trace-id",
+        "x-envoy-external-address",
+        "fastly-client-ip",
+        "x-original-host",
+    ] {
+        let refused = send(&scene, "PURGE", "/a/1", &[(name, "127.0.0.1")]).await;
+        assert_eq!(refused.status, 403, "{name}");
+    }
+    assert!(is_stored(&scene, "/a/1").await);
+}

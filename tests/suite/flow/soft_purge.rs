@@ -98,10 +98,10 @@ async fn warm(node: &Flow, path: &str) {
 
 async fn purge(node: &Flow, what: What, kind: PurgeKind) {
     let coherence = &node.proxy.coherence;
-    match what {
+    let _ = match what {
         What::Tag => coherence.purge_with(&[Tag::new("v:a")], kind).await,
         What::Everything => coherence.purge_everything(kind).await,
-    }
+    };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::support::origin::{VERSIONED_RULES, versioned};
-use crate::support::{Client, Origin, RedisServer, Sidecar, eventually};
+use crate::support::{Client, Origin, RedisServer, Response, Sidecar, eventually};
 
 const CLIENTS: u64 = 200;
 /// How long the app takes for each answer.
@@ -248,4 +249,33 @@ async fn writes_while_redis_is_lost_go_through_and_are_seen_by_the_same_sidecar(
     redis.restart();
     stage.hits_through_redis(RETURN).await;
     assert_eq!(client.get("/v/a", &[]).await.text(), "20");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1063_a_purge_that_others_cannot_be_told_of_says_so() {
+    let mut redis = RedisServer::start();
+    let app = Origin::start(|_| Response::ok("x"));
+    let rules =
+        format!("{}\n[purge_requests]\nfrom = [\"127.0.0.1\"]\n{VERSIONED_RULES}", redis.table());
+    let sidecar = Sidecar::start(app.address, &rules).await;
+    let purge = async || {
+        let by_admin = sidecar.admin_ok("/purge", &json!({ "tags": ["a"] })).await;
+        let by_request = Client::new(sidecar.address).send("PURGE", "/v/a", &[], "").await;
+        (by_admin["pending"].as_bool(), by_request.status, by_request.text().trim().to_owned())
+    };
+    eventually("Redis is told of purges", RETURN, async || purge().await.0 == Some(false)).await;
+    assert_eq!(purge().await.1, 200);
+    redis.kill();
+    eventually("Redis is lost", RETURN, async || {
+        let (pending, status, text) = purge().await;
+        pending == Some(true) && status == 202 && text.contains("Redis cannot be reached")
+    })
+    .await;
+    redis.restart();
+    eventually("Redis is told again", RETURN, async || purge().await == told()).await;
+}
+
+/// What is answered when all have been told.
+fn told() -> (Option<bool>, u16, String) {
+    (Some(false), 200, "200 OK: purged".to_owned())
 }
