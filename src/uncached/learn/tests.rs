@@ -140,7 +140,7 @@ fn a_write_that_names_the_group_is_the_cause_and_no_other_is_a_suspect() {
     writes.sort_unstable();
     let rule = learned(&events, &writes).expect("a rule");
     assert_eq!((rule.causes.len(), rule.by_group, rule.played.stale), (0, 1, 0));
-    assert_eq!(rule.played.hits, 38, "{rule:?}");
+    assert_eq!((rule.ttl, rule.played.hits), (120, 36), "{rule:?}");
     // A group of somebody else explains nothing: the suspects are both.
     for write in &mut writes {
         write.groups = if write.groups.is_empty() { &[] } else { &[4] };
