@@ -50,6 +50,7 @@ pub enum RequestFacts {
 
 /// What is noted of a read.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one sign, and they are counted")]
 pub struct ReadFacts {
     /// A keyed hash of method, host, path and query.
     pub key: u64,

@@ -395,6 +395,8 @@ mod tests {
 
     #[test]
     fn a_proxy_stands_in_front_only_if_all_of_this_computer_comes_from_it() {
+        use RequestSender::{Any, Local, LocalProxy, Trusted};
+
         let counted = |senders: &[(RequestSender, u64)]| {
             let mut counts = SenderCounts::default();
             for (sender, times) in senders {
@@ -402,7 +404,6 @@ mod tests {
             }
             counts
         };
-        use RequestSender::{Any, Local, LocalProxy, Trusted};
         assert!(counted(&[(LocalProxy, 20), (Any, 7)]).is_behind_local_proxy());
         assert!(!counted(&[(LocalProxy, 19)]).is_behind_local_proxy());
         assert!(!counted(&[(LocalProxy, 99), (Local, 1)]).is_behind_local_proxy());

@@ -217,7 +217,7 @@ impl<'a> Learning<'a> {
         for cause in causes.filter(|cause| self.purged_tag(**cause).is_none()) {
             purges.push(pattern(&self.templates.get(*cause)?.segments)?);
         }
-        let purged: Vec<&str> =
+        let tags_by_hand: Vec<&str> =
             learned.causes.iter().filter_map(|cause| self.purged_tag(*cause)).collect();
         let marks: BTreeSet<&str> = parameters_of(group, self.templates)
             .filter(|name| learned.drops_marks && is_mark(name))
@@ -239,7 +239,7 @@ impl<'a> Learning<'a> {
             "drop_headers": names(&learned.dropped),
             "jwt_callers": self.mostly(group, |facts| facts.jwts),
             "tag": tag(&base),
-            "purged_tags": purged,
+            "purged_tags": tags_by_hand,
             "purges": purges,
             "kept_out": kept_out,
             "parameters": parameters,

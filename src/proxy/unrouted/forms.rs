@@ -4,7 +4,7 @@
 //! Bounded: a few bytes of the end of each piece are kept.
 
 /// What the names of fields with such a token have in them, in lower case: those of Django, Rails,
-/// Laravel, Symfony, WordPress, ASP.NET and others.
+/// Laravel, Symfony, `WordPress`, `ASP.NET` and others.
 const SIGNS: [&[u8]; 7] =
     [b"csrf", b"xsrf", b"authenticity", b"verificationtoken", b"_token", b"nonce", b"antiforgery"];
 /// The longest of them, in bytes.

@@ -81,12 +81,10 @@ async fn a_proxy_on_this_computer_is_trusted_if_all_comes_from_it() {
         read().await
     };
     // Something is the same after more than a second.
-    let began = std::time::SystemTime::now();
-    let mut sent = 0;
-    while sent < 40 || began.elapsed().is_ok_and(|time| time < Duration::from_millis(2500)) {
+    let sent = 40;
+    for _ in 0..sent {
         Client::new(client).get("/a", &forwarded).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        sent += 1;
+        tokio::time::sleep(Duration::from_millis(70)).await;
     }
     assert_eq!(learned(sent).await["local_proxy"], true);
     let line = CommandLine::new();
