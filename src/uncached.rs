@@ -13,6 +13,7 @@ pub mod causes;
 pub mod facts;
 pub mod fold;
 pub mod learn;
+pub mod marks;
 pub mod observation;
 pub mod rehearsal;
 mod repeats;
@@ -235,6 +236,12 @@ impl Uncached {
         self.counters.templates.store(state.tree.len(), Ordering::Relaxed);
     }
 
+    /// The operator has purged these tags. `now` is when.
+    pub fn purged(&self, tags: &[&str], now: Instant) {
+        let (step, at) = (self.step(), self.millis(now));
+        self.state.lock().trail.purge(tags, step, at);
+    }
+
     /// How many templates are counted, and the sums.
     #[must_use]
     pub fn summary(&self) -> (usize, Totals) {
@@ -326,6 +333,7 @@ impl State {
         at: u64,
         digest: Option<u64>,
     ) {
+        self.trail.senders.add(facts.sender);
         let kind = match request {
             // A refusal changes nothing; whatever else happened may have.
             RequestFacts::Write(_) if matches!(response.status, 400..=499) => return,
@@ -335,12 +343,14 @@ impl State {
                 let headers = self.trail.names(&facts.headers);
                 TrailKind::Read(TrailRead {
                     page: facts.page,
+                    marks: facts.marks,
                     caller: facts.caller,
                     has_more_headers: facts.has_more_headers || headers.is_none(),
                     headers: headers.unwrap_or_default(),
                     digest: digest.filter(|_| facts.is_exact).unwrap_or(0),
                     status: response.status,
                     is_storable: facts.is_storable,
+                    may_overrule: facts.may_overrule,
                     sets_cookie: response.sets_cookie,
                     says_private: response.private,
                     lifetime: facts.lifetime,
@@ -348,7 +358,8 @@ impl State {
             }
         };
         let (began, ended) = (facts.began, facts.ended);
-        self.trail.add(path, TrailEvent { began, ended, at, path: 0, kind });
+        let groups = facts.groups.clone().into();
+        self.trail.add(path, TrailEvent { began, ended, at, path: 0, groups, kind });
     }
 
     fn age(&mut self, now: u64) {

@@ -175,7 +175,12 @@ impl AdminState {
         } else {
             self.proxy.coherence.purge_with(&tags, kind).await
         };
-        let took = self.proxy.clock.now().saturating_duration_since(began);
+        let ended = self.proxy.clock.now();
+        let took = ended.saturating_duration_since(began);
+        if live.rules.routes.iter().next().is_none() && !order.everything && !order.soft {
+            let named: Vec<&str> = order.tags.iter().map(String::as_str).collect();
+            self.proxy.uncached.purged(&named, ended);
+        }
         let names: Vec<String> = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         // Audit trail: anyone with the token may purge, so every purge is logged.
         tracing::info!(

@@ -39,7 +39,13 @@ pub(super) struct FileRule {
     pub(super) drop_headers: Vec<String>,
     /// The parameters that count; none for all.
     pub(super) query: Option<Vec<String>>,
+    /// The parameters that do not count; then all others do.
+    pub(super) without_parameters: Vec<String>,
+    /// The `ttl` counts, whatever the app says.
+    pub(super) overrules: bool,
     pub(super) tag: String,
+    /// Tags that the operator purges by hand.
+    pub(super) more_tags: Vec<String>,
     /// The paths at which writes purge its tag.
     pub(super) purges: Vec<String>,
     /// Paths that it matches and must not.
@@ -155,6 +161,9 @@ fn route(text: &mut String, rule: &FileRule, fields: &BTreeMap<&str, String>) {
         line("mode", mode.into());
     }
     line("ttl", rule.ttl.as_str().into());
+    if rule.overrules {
+        line("origin", "ignore".into());
+    }
     if let Some(scope) = &rule.scope {
         line("scope", scope.as_str().into());
     }
@@ -168,10 +177,17 @@ fn route(text: &mut String, rule: &FileRule, fields: &BTreeMap<&str, String>) {
         let some = || Value::Array(query.iter().map(String::as_str).collect());
         line("query", if query.is_empty() { none() } else { some() });
     }
+    if !rule.without_parameters.is_empty() && rule.query.is_none() {
+        let names = list(rule.without_parameters.iter().map(String::as_str));
+        let table: toml_edit::InlineTable = [("except", names)].into_iter().collect();
+        line("query", Value::InlineTable(table));
+    }
     if !rule.drop_headers.is_empty() {
         line("drop_headers", Value::Array(rule.drop_headers.iter().map(String::as_str).collect()));
     }
-    line("tags", Value::Array([rule.tag.as_str()].into_iter().collect()));
+    let tags: BTreeSet<&str> = rule.more_tags.iter().map(String::as_str).collect();
+    let tags = tags.into_iter().filter(|tag| *tag != rule.tag);
+    line("tags", list([rule.tag.as_str()].into_iter().chain(tags)));
     text.push('\n');
 }
 
@@ -306,6 +322,23 @@ mod tests {
         assert_eq!(checked.left_out, ["/items", "/items/{x}"]);
         assert!(is_clean(&checked.text, "proxy.toml", IncludeSource::Nowhere), "{}", checked.text);
         assert_eq!(checked.text.matches("[[purges]]").count(), 1, "{}", checked.text);
+    }
+
+    #[test]
+    fn all_that_was_learned_of_a_route_is_in_it() {
+        let mut one = rule("/items");
+        one.overrules = true;
+        one.without_parameters = vec!["gclid".to_owned(), "utm_source".to_owned()];
+        one.more_tags = vec!["sync".to_owned(), "items".to_owned()];
+        let checked = file(vec![one]).check("proxy.toml").expect("the settings are valid");
+        for line in [
+            "origin = \"ignore\"",
+            "query = { except = [\"gclid\", \"utm_source\"] }",
+            "tags = [\"items\", \"sync\"]",
+        ] {
+            assert!(checked.text.contains(line), "{line}:\n{}", checked.text);
+        }
+        assert_eq!(checked.left_out.len(), 0, "{}", checked.text);
     }
 
     #[test]

@@ -9,17 +9,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, COOKIE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, ETAG, HeaderMap, HeaderName,
+    HeaderValue, LAST_MODIFIED,
 };
 use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::cache_groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS};
 use crate::policy::plan;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::RequestContext;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
+use crate::proxy::unrouted::forms::FormSearch;
 use crate::proxy::{mutation, pass, purge_request};
 use crate::semantics::body::Body;
 use crate::semantics::digest::{MAX_GZIP_HEADER, gzip_header, is_gzip};
@@ -32,6 +35,7 @@ use crate::uncached::observation::{
 use crate::uncached::trail::TrailFacts;
 use crate::uncached::{MAX_DIGESTED, Uncached};
 
+mod forms;
 mod trail;
 
 /// A request whose response is noted when it comes.
@@ -46,14 +50,20 @@ struct UnroutedRequest {
 /// it costs a fraction of what shadow mode pays for a digest that decides.
 struct KeyedDigester {
     hash: DefaultHasher,
+    /// What looks for the token of a form in a page.
+    forms: Option<FormSearch>,
     /// The start of a body in gzip: its header may hold a time, or random bytes.
     start: Option<Vec<u8>>,
 }
 
 impl BodyDigester for KeyedDigester {
-    type Output = u64;
+    /// The digest, and whether it is known that no form in it has a token.
+    type Output = (u64, bool);
 
     fn update(&mut self, bytes: &[u8]) {
+        if let Some(forms) = &mut self.forms {
+            forms.update(bytes);
+        }
         let Some(start) = &mut self.start else { return self.hash.write(bytes) };
         start.extend_from_slice(bytes);
         let skipped = match gzip_header(start) {
@@ -65,11 +75,12 @@ impl BodyDigester for KeyedDigester {
         self.start = None;
     }
 
-    fn finish(mut self) -> u64 {
+    fn finish(mut self) -> (u64, bool) {
         if let Some(start) = self.start.take() {
             self.hash.write(&start);
         }
-        self.hash.finish()
+        let has_none = self.forms.is_some_and(|forms| !forms.has_found());
+        (self.hash.finish(), has_none)
     }
 }
 
@@ -118,7 +129,7 @@ pub(super) async fn mutate(
         return purge_request::answer(resources, context, rule, &parts).await;
     }
     let mut write = UnroutedRequest::new(&parts, RequestFacts::Write(method.clone()));
-    write.trail = trail::of_write(&resources.uncached, &context);
+    write.trail = trail::of_write(&resources.uncached, &context, &parts);
     let mut answered = mutation::mutate(resources, live, context, parts, body, method).await;
     write.note(resources, &mut answered);
     answered
@@ -154,6 +165,7 @@ impl UnroutedRequest {
             caller,
             has_credential,
             has_cookies,
+            has_jwt: headers.get(AUTHORIZATION).is_some_and(looks_like_jwt),
             guards_forms: headers
                 .get_all(COOKIE)
                 .iter()
@@ -171,10 +183,7 @@ impl UnroutedRequest {
                 .collect(),
         };
         // A page of which only some reads are seen tells nothing of what a rule would have served.
-        let trail = sample
-            .is_complete
-            .then(|| trail::of_read(uncached, context, parts, read.key))
-            .flatten();
+        let trail = sample.is_complete.then(|| trail::of_read(uncached, context, parts)).flatten();
         Some(Self { trail, ..Self::new(parts, RequestFacts::Read(read)) })
     }
 
@@ -201,6 +210,11 @@ impl UnroutedRequest {
             let is_whole = matches!(comparison, Comparison::Body);
             trail::complete(trail, uncached, (status, headers), is_whole, resources.clock.wall());
             trail.is_exact = !matches!(comparison, Comparison::Rough(_));
+            let field = match request {
+                RequestFacts::Read(_) => &CACHE_GROUPS,
+                RequestFacts::Write(_) => &CACHE_GROUP_INVALIDATION,
+            };
+            trail.groups = trail::groups(uncached, trail.host, headers, field);
         }
         let at = uncached.millis(now);
         let mut observation =
@@ -209,10 +223,13 @@ impl UnroutedRequest {
             Comparison::Body if !response.is_stream => {
                 let own = Arc::clone(uncached);
                 let start = is_gzip(headers).then(Vec::new);
-                let digester = KeyedDigester { hash: own.hasher(), start };
+                let is_plain = !headers.contains_key(CONTENT_ENCODING);
+                let forms = (response.is_html && is_plain).then(FormSearch::default);
+                let digester = KeyedDigester { hash: own.hasher(), forms, start };
                 let body = std::mem::replace(passed.response.body_mut(), Body::empty());
-                let listener = move |digest: Result<u64, Reason>| {
-                    observation.digest = digest.ok();
+                let listener = move |digest: Result<(u64, bool), Reason>| {
+                    observation.response.has_no_form = digest.is_ok_and(|(_, none)| none);
+                    observation.digest = digest.ok().map(|(digest, _)| digest);
                     if let Some(trail) = &mut observation.trail {
                         trail.ended = own.step();
                     }
@@ -227,6 +244,12 @@ impl UnroutedRequest {
             Comparison::Body | Comparison::None => uncached.note(observation),
         }
     }
+}
+
+/// Whether a token looks like a JWT: three parts, of which the first is JSON.
+fn looks_like_jwt(value: &HeaderValue) -> bool {
+    let token = value.as_bytes().split(|byte| *byte == b' ').next_back().unwrap_or_default();
+    token.starts_with(b"eyJ") && token.split(|byte| *byte == b'.').count() == 3
 }
 
 /// What tells callers apart.

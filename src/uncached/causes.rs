@@ -7,20 +7,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::rehearsal::{Visit, is_same, shape};
+use super::rehearsal::{Visit, intersect, is_same, shape};
 
 /// How often a write must have changed nothing to be cleared of a change without a proven cause.
 const MIN_CLEARED: u64 = 3;
 
-/// A page, its caller, and the headers that no key has a place for by itself.
-type SeenKey<'a> = (u64, u64, &'a [(u16, u64)]);
+/// A page with its marks, its caller, and the headers that no key has a place for by itself.
+type SeenKey<'a> = ((u64, u64), u64, &'a [(u16, u64)]);
 
 /// A write, and the place of its template in the list of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TracedWrite {
+pub struct TracedWrite<'a> {
     pub ended: u64,
     pub began: u64,
+    /// One in no template has a number of its own.
     pub template: usize,
+    /// Keyed hashes of the cache groups that it says to have invalidated.
+    pub groups: &'a [u64],
 }
 
 /// What changes the responses of a template.
@@ -30,6 +33,8 @@ pub struct Causes {
     pub writes: BTreeSet<usize>,
     /// How often a response has changed after a write.
     pub changes: u64,
+    /// How often that write said so itself, by a cache group.
+    pub by_group: u64,
     /// How often it has changed without one, and the shortest time in which it did, in
     /// milliseconds.
     pub unexplained: u64,
@@ -38,7 +43,7 @@ pub struct Causes {
 
 /// Finds them. The reads are in the order of their beginnings, the writes sorted.
 #[must_use]
-pub fn causes(reads: &[Visit<'_>], writes: &[TracedWrite]) -> Causes {
+pub fn causes(reads: &[Visit<'_>], writes: &[TracedWrite<'_>]) -> Causes {
     let mut causes = Causes { soonest: u64::MAX, ..Causes::default() };
     let mut last: HashMap<SeenKey<'_>, &Visit<'_>> = HashMap::new();
     let mut changes: BTreeSet<BTreeSet<usize>> = BTreeSet::new();
@@ -47,11 +52,17 @@ pub fn causes(reads: &[Visit<'_>], writes: &[TracedWrite]) -> Causes {
         let Some(new) = shape(visit.read).filter(|new| new.0 != 200 || new.1 != 0) else {
             continue;
         };
-        let key = (visit.read.page, visit.read.caller, &*visit.read.headers);
+        let page = (visit.read.page, visit.read.marks);
+        let key = (page, visit.read.caller, &*visit.read.headers);
         let Some(before) = last.insert(key, visit) else { continue };
         let Some(same) = shape(before.read).and_then(|old| is_same(old, new)) else { continue };
-        let between = between(writes, before.event.began, visit.event.ended);
-        if same {
+        let span = (before.event.began, visit.event.ended);
+        let between = between(writes, span);
+        if !same && names_group(writes, span, &before.event.groups) {
+            // It is purged, whatever the rules say: nobody else is a suspect.
+            causes.changes += 1;
+            causes.by_group += 1;
+        } else if same {
             // Of several, any one may have undone what another one did.
             if let (1, Some(only)) = (between.len(), between.first()) {
                 *cleared.entry(*only).or_default() += 1;
@@ -82,10 +93,21 @@ pub fn causes(reads: &[Visit<'_>], writes: &[TracedWrite]) -> Causes {
 }
 
 /// The templates of the writes that were under way between two steps.
-fn between(writes: &[TracedWrite], since: u64, until: u64) -> BTreeSet<usize> {
+fn between(writes: &[TracedWrite<'_>], span: (u64, u64)) -> BTreeSet<usize> {
+    under_way(writes, span).map(|write| write.template).collect()
+}
+
+/// Whether one of them has invalidated one of these groups.
+fn names_group(writes: &[TracedWrite<'_>], span: (u64, u64), groups: &[u64]) -> bool {
+    under_way(writes, span).any(|write| intersect(write.groups, groups))
+}
+
+fn under_way<'a, 'b>(
+    writes: &'a [TracedWrite<'b>],
+    (since, until): (u64, u64),
+) -> impl Iterator<Item = &'a TracedWrite<'b>> {
     let first = writes.partition_point(|write| write.ended <= since);
-    let all = writes[first..].iter().filter(|write| write.began < until);
-    all.map(|write| write.template).collect()
+    writes[first..].iter().filter(move |write| write.began < until)
 }
 
 #[cfg(test)]
@@ -97,31 +119,20 @@ mod tests {
         let events: Vec<TrailEvent> = reads
             .iter()
             .map(|&(at, digest)| {
-                let read = TrailRead {
-                    page: 1,
-                    caller: 0,
-                    headers: Box::default(),
-                    has_more_headers: false,
-                    digest,
-                    status: 200,
-                    is_storable: true,
-                    sets_cookie: false,
-                    says_private: false,
-                    lifetime: None,
-                };
-                TrailEvent { began: at, ended: at + 1, at, path: 0, kind: TrailKind::Read(read) }
+                let read = TrailRead::example(digest);
+                TrailEvent::example(at, TrailKind::Read(read))
             })
             .collect();
         let visits: Vec<Visit<'_>> = events
             .iter()
             .map(|event| match &event.kind {
                 TrailKind::Read(read) => Visit { event, read },
-                TrailKind::Write => panic!("a read"),
+                _ => panic!("a read"),
             })
             .collect();
         let mut writes: Vec<TracedWrite> = writes
             .iter()
-            .map(|&(at, template)| TracedWrite { began: at, ended: at + 1, template })
+            .map(|&(at, template)| TracedWrite { began: at, ended: at + 1, template, groups: &[] })
             .collect();
         writes.sort_unstable();
         causes(&visits, &writes)

@@ -106,7 +106,7 @@ facts! {
     streams,
     /// Those that set a cookie.
     set_cookie,
-    /// Those with a sign of a protected form.
+    /// Those with a sign of a protected form, unless the page was searched and has none.
     forms,
     /// `Cache-Control: no-store`.
     no_store,
@@ -122,6 +122,8 @@ facts! {
     credentials,
     /// Requests with cookies.
     cookies,
+    /// Requests with a JWT in `Authorization`.
+    jwts,
     /// Responses that were compared with what came before. These were looked at, each of them, and
     /// so were those below.
     compared,
@@ -204,7 +206,9 @@ impl Facts {
         add(&mut self.streams, response.is_stream);
         add(&mut self.set_cookie, response.sets_cookie);
         let guards = response.guards_forms || read.guards_forms;
-        add(&mut self.forms, guards && response.is_html);
+        // A page that sets such a cookie is made for its reader, whatever is in it.
+        let has_form = response.guards_forms || !response.has_no_form;
+        add(&mut self.forms, guards && response.is_html && has_form);
         add(&mut self.no_store, response.no_store);
         add(&mut self.no_cache, response.no_cache);
         add(&mut self.private, response.private);
@@ -212,6 +216,7 @@ impl Facts {
         add(&mut self.attachments, response.is_attachment);
         add(&mut self.credentials, read.has_credential);
         add(&mut self.cookies, read.has_cookies);
+        add(&mut self.jwts, read.has_jwt);
         for name in &read.parameters {
             self.parameters.add(&printable(name, MAX_PARAMETER), weight);
         }

@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::causes::{Causes, TracedWrite, causes};
 use super::rehearsal::{
-    PurgeState, Rehearsed, RuleTrial, Visit, WriteSpan, is_same, rehearse, shape, written,
+    PurgeState, PurgingWrites, Rehearsed, RuleTrial, Visit, WriteSpan, is_same, rehearse, shape,
 };
 
 /// The times that are tried, in seconds.
-const TTLS: [u64; 11] = [3600, 1800, 900, 600, 300, 120, 60, 30, 10, 5, 1];
+const TTLS: [u64; 13] = [3600, 1800, 900, 600, 300, 120, 60, 30, 10, 5, 3, 2, 1];
 /// The least number of reads that tell anything.
 const MIN_READS: usize = 10;
 /// The least number of hits for which a rule is worth its lines.
@@ -30,12 +30,18 @@ const MIN_OLD: u64 = 2;
 const UNCHECKED: u64 = 5;
 /// A header counts if one read in so many has it.
 const USUAL: u64 = 20;
+/// A header is withheld only if one read in so many has it.
+const COMMON: usize = 2;
 /// The most headers in a key.
 const MAX_FIELDS: usize = 8;
 /// How often a header must have told nothing apart before it is withheld, and its least number of
-/// values.
+/// values. The same for the marks of a query.
 const MIN_INDIFFERENT: u64 = 20;
 const MIN_VALUES: usize = 5;
+/// How many hits must have been right where the app asks to be asked each time, and of how many
+/// callers.
+const MIN_OVERRULING: u64 = 20;
+const MIN_OVERRULING_CALLERS: usize = 2;
 /// How many callers, and how often they must have got the same, before they share.
 const MIN_CALLERS: usize = 3;
 const MIN_SHARED: u64 = 5;
@@ -51,6 +57,8 @@ pub enum HeaderUse {
     Meaningful,
     /// In the key, unless it tells nothing apart.
     Unknown,
+    /// In the key without a field, because a trusted proxy sends it.
+    Forwarded,
     /// There is no place for it: requests with it pass.
     Left,
 }
@@ -62,6 +70,8 @@ pub struct LearningSubject<'a> {
     pub reads: Vec<Visit<'a>>,
     /// The templates of writes that are taken to change it, by their paths.
     pub related: BTreeSet<usize>,
+    /// The app asks to be asked each time, by `no-cache`.
+    pub says_no_cache: bool,
 }
 
 /// A rule, and what it is founded on.
@@ -74,12 +84,18 @@ pub struct LearnedRule {
     pub credentials: Vec<u16>,
     pub keyed: Vec<u16>,
     pub dropped: Vec<u16>,
+    /// The marks of a query are withheld.
+    pub drops_marks: bool,
+    /// What the app says of freshness does not count.
+    pub overrules: bool,
     /// The templates of writes that must purge it, besides the related ones.
     pub causes: BTreeSet<usize>,
     /// What would have become of the reads.
     pub played: Rehearsed,
-    /// How often the responses have changed after a write.
+    /// How often the responses have changed after a write, and how often of these the write said
+    /// so itself, by a cache group.
     pub changes: u64,
+    pub by_group: u64,
     pub callers: CallerCounts,
 }
 
@@ -98,7 +114,7 @@ pub struct CallerCounts {
 /// The rule, or why there is none.
 pub fn learn(
     subject: &LearningSubject<'_>,
-    writes: &[TracedWrite],
+    writes: &[TracedWrite<'_>],
     names: &dyn Fn(u16) -> HeaderUse,
 ) -> Result<LearnedRule, String> {
     let reads = &subject.reads;
@@ -110,30 +126,49 @@ pub fn learn(
     if found.unexplained > 0 {
         return Err(unexplained(&found));
     }
-    let spans: Vec<WriteSpan> = writes
-        .iter()
-        .filter(|write| {
-            subject.related.contains(&write.template) || found.writes.contains(&write.template)
-        })
-        .map(|write| WriteSpan { ended: write.ended, began: write.began })
-        .collect();
+    let purging = purging(subject, &found, writes);
+    let overrules = subject.says_no_cache;
     let mut headers = HeaderUses::new(reads, names);
-    let play = |headers: &HeaderUses, ttl: u64, is_shared: bool| {
+    let mut drops_marks = false;
+    let play = |headers: &HeaderUses, drops_marks: bool, ttl: u64, is_shared: bool| {
+        let keyed = headers.keyed.iter().chain(&headers.credentials).chain(&headers.forwarded);
         let rule = RuleTrial {
             ttl: ttl * 1000,
             is_shared,
-            keyed: headers.keyed.iter().chain(&headers.credentials).copied().collect(),
+            keyed: keyed.copied().collect(),
             dropped: headers.dropped.clone(),
+            drops_marks,
+            overrules,
         };
-        rehearse(reads, &spans, &rule)
+        rehearse(reads, &purging, &rule)
     };
-    headers.drop_indifferent(reads, &spans, names, &|headers| play(headers, TTLS[0], false).hits);
-    let callers = CallerCounts::new(reads, &spans);
+    headers.drop_indifferent(reads, &purging, names, &|headers| {
+        play(headers, false, TTLS[0], false).hits
+    });
+    if reads.iter().any(|visit| visit.read.marks != 0) {
+        let hits = |drops| play(&headers, drops, TTLS[0], false).hits;
+        drops_marks = hits(true) > hits(false) && are_marks_indifferent(reads, &purging);
+    }
+    let callers = CallerCounts::new(reads, &purging);
+    let rule = |ttl, is_shared, played| LearnedRule {
+        ttl,
+        is_shared,
+        credentials: headers.credentials.clone(),
+        keyed: headers.keyed.clone(),
+        dropped: headers.dropped.clone(),
+        drops_marks,
+        overrules,
+        causes: found.writes.clone(),
+        played,
+        changes: found.changes,
+        by_group: found.by_group,
+        callers,
+    };
     // The greatest age at which a response is known to have been the same.
-    let oldest = play(&headers, TTLS[0], false).oldest;
+    let oldest = play(&headers, drops_marks, TTLS[0], false).oldest;
     let mut refusal = None;
     for ttl in TTLS.into_iter().filter(|ttl| ttl * 1000 <= oldest) {
-        let private = play(&headers, ttl, false);
+        let private = play(&headers, drops_marks, ttl, false);
         if private.stale > 0 {
             refusal = Some(format!("{} answers would have been stale", private.stale));
             continue;
@@ -141,32 +176,61 @@ pub fn learn(
         if private.old < MIN_OLD {
             continue;
         }
-        let shared = play(&headers, ttl, true);
+        let shared = play(&headers, drops_marks, ttl, true);
         let is_shared =
             callers.may_share(reads) && shared.stale == 0 && 20 * shared.hits > 21 * private.hits;
         let played = Rehearsed { oldest, ..if is_shared { shared } else { private } };
-        if UNCHECKED * played.unchecked > played.hits {
-            return Err("most responses are too large to be compared, or came too fast".to_owned());
-        }
-        if played.hits < MIN_HITS || WORTHWHILE * played.hits < played.reads {
+        if !is_worth_a_rule(&played, &callers, overrules)? {
             break;
         }
-        return Ok(LearnedRule {
-            ttl,
-            is_shared,
-            credentials: headers.credentials,
-            keyed: headers.keyed,
-            dropped: headers.dropped,
-            causes: found.writes,
-            played,
-            changes: found.changes,
-            callers,
-        });
+        return Ok(rule(ttl, is_shared, played));
     }
     Err(refusal.unwrap_or_else(|| {
         "hardly any caller repeats a request while its response is known to stay the same"
             .to_owned()
     }))
+}
+
+/// The writes that purge what the rule stores.
+fn purging<'a>(
+    subject: &LearningSubject<'_>,
+    found: &Causes,
+    writes: &[TracedWrite<'a>],
+) -> PurgingWrites<'a> {
+    let span = |write: &TracedWrite<'_>| WriteSpan { ended: write.ended, began: write.began };
+    let is_cause = |write: &&TracedWrite<'_>| {
+        subject.related.contains(&write.template) || found.writes.contains(&write.template)
+    };
+    let grouped = writes.iter().filter(|write| !write.groups.is_empty());
+    PurgingWrites {
+        spans: writes.iter().filter(is_cause).map(span).collect(),
+        by_group: grouped.map(|write| (span(write), write.groups)).collect(),
+    }
+}
+
+/// Whether this is worth a rule; an error says what is missing.
+fn is_worth_a_rule(
+    played: &Rehearsed,
+    callers: &CallerCounts,
+    overrules: bool,
+) -> Result<bool, String> {
+    if UNCHECKED * played.unchecked > played.hits {
+        return Err("most responses are too large to be compared, or came too fast".to_owned());
+    }
+    if played.hits < MIN_HITS || WORTHWHILE * played.hits < played.reads {
+        return Ok(false);
+    }
+    if overrules && !may_overrule(played, callers) {
+        let why = "the app says `Cache-Control: no-cache`, and too little was seen to overrule it";
+        return Err(why.to_owned());
+    }
+    Ok(true)
+}
+
+/// Whether enough was seen to keep what the app asks to be asked for each time.
+fn may_overrule(played: &Rehearsed, callers: &CallerCounts) -> bool {
+    let all = callers.named + usize::from(callers.anonymous > 0);
+    played.hits - played.unchecked >= MIN_OVERRULING && all >= MIN_OVERRULING_CALLERS
 }
 
 fn unexplained(found: &Causes) -> String {
@@ -180,6 +244,7 @@ fn unexplained(found: &Causes) -> String {
 
 #[derive(Clone, Debug, Default)]
 struct HeaderUses {
+    forwarded: Vec<u16>,
     credentials: Vec<u16>,
     keyed: Vec<u16>,
     dropped: Vec<u16>,
@@ -196,6 +261,7 @@ impl HeaderUses {
             match names(name) {
                 HeaderUse::Noise => headers.dropped.push(name),
                 HeaderUse::Credential => headers.credentials.push(name),
+                HeaderUse::Forwarded => headers.forwarded.push(name),
                 HeaderUse::Meaningful | HeaderUse::Unknown if headers.keyed.len() < MAX_FIELDS => {
                     headers.keyed.push(name);
                 }
@@ -209,12 +275,20 @@ impl HeaderUses {
     fn drop_indifferent(
         &mut self,
         reads: &[Visit<'_>],
-        writes: &[WriteSpan],
+        writes: &PurgingWrites<'_>,
         names: &dyn Fn(u16) -> HeaderUse,
         hits: &dyn Fn(&Self) -> u64,
     ) {
-        let unknown: Vec<u16> = self.keyed.clone();
-        for name in unknown.into_iter().filter(|name| names(*name) == HeaderUse::Unknown) {
+        let has = |name: u16| {
+            let having = reads.iter().filter(|it| it.read.headers.iter().any(|one| one.0 == name));
+            having.count()
+        };
+        // SECURITY: what a few send may be there to show that it changes nothing, with values that
+        // the app does not know.
+        let is_unknown =
+            |name: &u16| names(*name) == HeaderUse::Unknown && COMMON * has(*name) >= reads.len();
+        let unknown: Vec<u16> = self.keyed.iter().copied().filter(is_unknown).collect();
+        for name in unknown {
             let mut without = self.clone();
             without.keyed.retain(|known| *known != name);
             without.dropped.push(name);
@@ -226,14 +300,33 @@ impl HeaderUses {
 }
 
 /// Whether the responses were the same whatever the value of this header was.
-fn is_indifferent(reads: &[Visit<'_>], writes: &[WriteSpan], name: u16) -> bool {
+fn is_indifferent(reads: &[Visit<'_>], writes: &PurgingWrites<'_>, name: u16) -> bool {
+    let is_it = |header: &&(u16, u64)| header.0 == name;
+    tells_nothing(reads, writes, &|visit| {
+        let value = visit.read.headers.iter().find(is_it).map_or(0, |header| header.1);
+        let others = visit.read.headers.iter().filter(|header| !is_it(header)).copied().collect();
+        (value, (visit.read.marks, others))
+    })
+}
+
+/// Whether the responses were the same whatever the marks of their queries were.
+fn are_marks_indifferent(reads: &[Visit<'_>], writes: &PurgingWrites<'_>) -> bool {
+    tells_nothing(reads, writes, &|visit| (visit.read.marks, (0, visit.read.headers.to_vec())))
+}
+
+/// All that tells two requests of one caller for a page apart, but for one value.
+type OtherValues = (u64, Vec<(u16, u64)>);
+
+/// Whether this value has told no two responses apart, often enough, with everything else alike.
+fn tells_nothing(
+    reads: &[Visit<'_>],
+    writes: &PurgingWrites<'_>,
+    split: &dyn Fn(&Visit<'_>) -> (u64, OtherValues),
+) -> bool {
     let (mut last, mut values) = (HashMap::new(), BTreeSet::new());
     let mut same = 0;
     for visit in reads {
-        let is_it = |header: &&(u16, u64)| header.0 == name;
-        let value = visit.read.headers.iter().find(is_it).map_or(0, |header| header.1);
-        let others: Vec<(u16, u64)> =
-            visit.read.headers.iter().filter(|header| !is_it(header)).copied().collect();
+        let (value, others) = split(visit);
         values.insert(value);
         let before = last.insert((visit.read.page, visit.read.caller, others), (visit, value));
         let Some((before, old)) = before else { continue };
@@ -249,9 +342,9 @@ fn is_indifferent(reads: &[Visit<'_>], writes: &[WriteSpan], name: u16) -> bool 
     same >= MIN_INDIFFERENT && values.len() >= MIN_VALUES
 }
 
-fn is_written(writes: &[WriteSpan], before: &Visit<'_>, after: &Visit<'_>) -> bool {
+fn is_written(writes: &PurgingWrites<'_>, before: &Visit<'_>, after: &Visit<'_>) -> bool {
     let span = (after.event.began, after.event.ended);
-    written(writes, before.event.began, span) != PurgeState::Not
+    writes.state(&before.event.groups, before.event.began, span) != PurgeState::Not
 }
 
 fn compared(one: &Visit<'_>, other: &Visit<'_>) -> Option<bool> {
@@ -259,7 +352,7 @@ fn compared(one: &Visit<'_>, other: &Visit<'_>) -> Option<bool> {
 }
 
 impl CallerCounts {
-    fn new(reads: &[Visit<'_>], writes: &[WriteSpan]) -> Self {
+    fn new(reads: &[Visit<'_>], writes: &PurgingWrites<'_>) -> Self {
         let (mut last, mut named) = (HashMap::new(), BTreeSet::new());
         let mut callers = Self::default();
         for visit in reads {
@@ -269,7 +362,7 @@ impl CallerCounts {
             } else {
                 named.insert(caller);
             }
-            let before = last.insert((page, &*visit.read.headers), visit);
+            let before = last.insert((page, visit.read.marks, &*visit.read.headers), visit);
             let Some(before) = before else { continue };
             if before.read.caller == caller || is_written(writes, before, visit) {
                 continue;
@@ -293,71 +386,4 @@ impl CallerCounts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::trail::{TrailEvent, TrailKind, TrailRead};
-    use super::*;
-
-    /// A read every ten seconds, of these digests, with a header of these values.
-    fn events(reads: impl IntoIterator<Item = (u64, u64)>) -> Vec<TrailEvent> {
-        let event = |(number, (digest, value)): (u64, (u64, u64))| {
-            let read = TrailRead {
-                page: 1,
-                caller: 0,
-                headers: [(0, value)].into(),
-                has_more_headers: false,
-                digest,
-                status: 200,
-                is_storable: true,
-                sets_cookie: false,
-                says_private: false,
-                lifetime: None,
-            };
-            let (began, at) = (10 * number + 1, 10_000 * number);
-            TrailEvent { began, ended: began + 1, at, path: 0, kind: TrailKind::Read(read) }
-        };
-        (0..).zip(reads).map(event).collect()
-    }
-
-    fn visit(event: &TrailEvent) -> Visit<'_> {
-        let TrailKind::Read(read) = &event.kind else { panic!("a read") };
-        Visit { event, read }
-    }
-
-    fn learned(events: &[TrailEvent], writes: &[TracedWrite]) -> Result<LearnedRule, String> {
-        let reads = events.iter().map(visit).collect();
-        let subject = LearningSubject { reads, related: BTreeSet::new() };
-        learn(&subject, writes, &|_| HeaderUse::Unknown)
-    }
-
-    #[test]
-    fn a_header_that_tells_nothing_apart_is_withheld() {
-        let rule = learned(&events((0..60).map(|value| (7, value))), &[]).expect("a rule");
-        assert_eq!((rule.dropped, rule.keyed), (vec![0], vec![]));
-        assert_eq!((rule.ttl, rule.played.hits, rule.played.stale), (300, 58, 0));
-        let few = learned(&events((0..60).map(|number| (7, number % 3))), &[]).expect("a rule");
-        assert_eq!((few.dropped, few.keyed), (vec![], vec![0]), "in the key it costs nothing");
-    }
-
-    #[test]
-    fn a_header_on_which_one_response_depended_stays_in_the_key() {
-        let reads = (0..60).map(|value| (if value == 50 { 8 } else { 7 }, value));
-        learned(&events(reads), &[]).expect_err("no value comes again");
-    }
-
-    #[test]
-    fn a_change_needs_a_write_that_explains_it() {
-        let reads =
-            || events((0..40).map(|number| (u64::from(number > 20), 0)).map(|(d, v)| (d + 1, v)));
-        let why = learned(&reads(), &[]).expect_err("nobody explains it");
-        assert!(why.contains("without a write") && why.contains("10 s"), "{why}");
-        let write = TracedWrite { began: 205, ended: 206, template: 3 };
-        let rule = learned(&reads(), &[write]).expect("a rule");
-        assert_eq!((rule.causes, rule.changes, rule.played.hits), ([3].into(), 1, 36));
-    }
-
-    #[test]
-    fn no_response_is_fresh_for_longer_than_one_was_seen_to_stay_the_same() {
-        let rule = learned(&events((0..12).map(|_| (7, 0))), &[]).expect("a rule");
-        assert_eq!((rule.played.oldest, rule.ttl), (110_000, 60));
-    }
-}
+mod tests;

@@ -50,6 +50,7 @@ pub enum RequestFacts {
 
 /// What is noted of a read.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one sign, and they are counted")]
 pub struct ReadFacts {
     /// A keyed hash of method, host, path and query.
     pub key: u64,
@@ -61,6 +62,8 @@ pub struct ReadFacts {
     pub has_credential: bool,
     /// It has cookies.
     pub has_cookies: bool,
+    /// It has a JWT in `Authorization`, by its looks.
+    pub has_jwt: bool,
     /// One of its cookies protects forms.
     pub guards_forms: bool,
     /// The names of its query parameters.
@@ -93,6 +96,8 @@ pub struct ResponseFacts {
     pub is_stream: bool,
     /// A download.
     pub is_attachment: bool,
+    /// The page was read to its end, and no form in it has a token.
+    pub has_no_form: bool,
 }
 
 impl ResponseFacts {
@@ -123,6 +128,7 @@ impl ResponseFacts {
             is_stream: is(&CONTENT_TYPE, "text/event-stream")
                 || is(&CONTENT_TYPE, "multipart/x-mixed-replace"),
             is_attachment: is(&CONTENT_DISPOSITION, "attachment"),
+            has_no_form: false,
         }
     }
 

@@ -22,6 +22,40 @@ pub struct WriteSpan {
     pub began: u64,
 }
 
+/// The writes that purge the responses of a rule.
+#[derive(Clone, Debug, Default)]
+pub struct PurgingWrites<'a> {
+    /// Those of its purge rules, sorted.
+    pub spans: Vec<WriteSpan>,
+    /// Those that name the cache groups that they invalidate, sorted: they purge what is in one of
+    /// them.
+    pub by_group: Vec<(WriteSpan, &'a [u64])>,
+}
+
+impl PurgingWrites<'_> {
+    /// What they have done to a response in these groups between its request, which began in this
+    /// step, and another one.
+    #[must_use]
+    pub fn state(&self, groups: &[u64], since: u64, (began, ended): (u64, u64)) -> PurgeState {
+        let by_rule = written(&self.spans, since, (began, ended));
+        if groups.is_empty() || by_rule == PurgeState::Before {
+            return by_rule;
+        }
+        let own = self.by_group.iter().filter(|(_, named)| intersect(named, groups));
+        let own: Vec<WriteSpan> = own.map(|(span, _)| *span).collect();
+        match written(&own, since, (began, ended)) {
+            PurgeState::Not => by_rule,
+            by_group => by_group,
+        }
+    }
+}
+
+/// Whether a group is in both.
+#[must_use]
+pub fn intersect(one: &[u64], other: &[u64]) -> bool {
+    one.iter().any(|group| other.contains(group))
+}
+
 /// A rule.
 #[derive(Clone, Debug, Default)]
 pub struct RuleTrial {
@@ -32,6 +66,10 @@ pub struct RuleTrial {
     /// The headers in the key, and those that are withheld, by their places.
     pub keyed: Vec<u16>,
     pub dropped: Vec<u16>,
+    /// The marks of a query are withheld.
+    pub drops_marks: bool,
+    /// What the app says of freshness does not count.
+    pub overrules: bool,
 }
 
 /// What would have become of the reads.
@@ -54,8 +92,8 @@ pub struct Rehearsed {
 /// How long an admission to a shared entry lasts, in milliseconds: the default of `admit_for`.
 const ADMIT_FOR: u64 = 60_000;
 
-/// A page, a caller, and the headers in the key.
-type TrialKey = (u64, u64, Vec<(u16, u64)>);
+/// A page with its marks, a caller, and the headers in the key.
+type TrialKey = ((u64, u64), u64, Vec<(u16, u64)>);
 
 /// What two responses are compared by: what is not a page has no digest.
 type Shape = (u16, u64);
@@ -98,8 +136,9 @@ fn key_headers(read: &TrailRead, rule: &RuleTrial) -> Option<Vec<(u16, u64)>> {
 }
 
 #[derive(Clone, Copy)]
-struct TrialEntry {
+struct TrialEntry<'a> {
     shape: Shape,
+    groups: &'a [u64],
     began: u64,
     at: u64,
     lifetime: u64,
@@ -129,20 +168,22 @@ pub fn written(writes: &[WriteSpan], since: u64, (began, ended): (u64, u64)) -> 
 
 /// Plays the reads, in the order of their beginnings, with the writes that purge, sorted.
 #[must_use]
-pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &RuleTrial) -> Rehearsed {
+pub fn rehearse(reads: &[Visit<'_>], writes: &PurgingWrites<'_>, rule: &RuleTrial) -> Rehearsed {
     let mut result = Rehearsed::default();
-    let mut stored: HashMap<TrialKey, TrialEntry> = HashMap::new();
+    let mut stored: HashMap<TrialKey, TrialEntry<'_>> = HashMap::new();
     let mut admitted: HashMap<TrialKey, (u64, Shape)> = HashMap::new();
     for Visit { event, read } in reads {
         result.reads += 1;
         let Some(headers) = key_headers(read, rule) else { continue };
-        let key = (read.page, if rule.is_shared { 0 } else { read.caller }, headers.clone());
-        let client = (read.page, read.caller, headers);
+        let page = (read.page, if rule.drops_marks { 0 } else { read.marks });
+        let key = (page, if rule.is_shared { 0 } else { read.caller }, headers.clone());
+        let client = (page, read.caller, headers);
         let new = shape(read);
         let old = stored.get(&key).copied();
-        let age = |old: &TrialEntry| event.at.saturating_sub(old.at);
+        let age = |old: &TrialEntry<'_>| event.at.saturating_sub(old.at);
         let fresh = old.filter(|old| age(old) < old.lifetime);
-        let state = fresh.map(|old| (old, written(writes, old.began, (event.began, event.ended))));
+        let span = (event.began, event.ended);
+        let state = fresh.map(|old| (old, writes.state(old.groups, old.began, span)));
         if let Some((_, PurgeState::Meanwhile)) = state {
             continue;
         }
@@ -170,13 +211,16 @@ pub fn rehearse(reads: &[Visit<'_>], writes: &[WriteSpan], rule: &RuleTrial) -> 
                 continue;
             }
         }
-        let Some(shape) = new.filter(|_| read.is_storable) else {
+        let is_storable = read.is_storable || (rule.overrules && read.may_overrule);
+        let Some(shape) = new.filter(|_| is_storable) else {
             stored.remove(&key);
             continue;
         };
-        let lifetime = read.lifetime.unwrap_or(rule.ttl);
-        admitted.insert(client, (event.at, shape));
-        stored.insert(key, TrialEntry { shape, began: event.began, at: event.at, lifetime });
+        let stated = read.lifetime.filter(|_| !rule.overrules);
+        let lifetime = stated.unwrap_or(rule.ttl);
+        let (began, at, groups) = (event.began, event.at, &*event.groups);
+        admitted.insert(client, (at, shape));
+        stored.insert(key, TrialEntry { shape, groups, began, at, lifetime });
     }
     result
 }
@@ -187,19 +231,8 @@ mod tests {
     use super::*;
 
     fn visit(at: u64, caller: u64, digest: u64) -> TrailEvent {
-        let read = TrailRead {
-            page: 1,
-            caller,
-            headers: Box::default(),
-            has_more_headers: false,
-            digest,
-            status: 200,
-            is_storable: true,
-            sets_cookie: false,
-            says_private: false,
-            lifetime: None,
-        };
-        TrailEvent { began: at, ended: at + 1, at, path: 0, kind: TrailKind::Read(read) }
+        let read = TrailRead { caller, ..TrailRead::example(digest) };
+        TrailEvent::example(at, TrailKind::Read(read))
     }
 
     fn play(events: &[TrailEvent], writes: &[(u64, u64)], rule: &RuleTrial) -> Rehearsed {
@@ -207,12 +240,13 @@ mod tests {
             .iter()
             .map(|event| match &event.kind {
                 TrailKind::Read(read) => Visit { event, read },
-                TrailKind::Write => panic!("a read"),
+                _ => panic!("a read"),
             })
             .collect();
         let mut writes: Vec<WriteSpan> =
             writes.iter().map(|&(began, ended)| WriteSpan { ended, began }).collect();
         writes.sort_unstable();
+        let writes = PurgingWrites { spans: writes, ..PurgingWrites::default() };
         rehearse(&reads, &writes, rule)
     }
 

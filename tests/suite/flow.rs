@@ -18,6 +18,7 @@ mod jwt;
 mod languages;
 mod learned;
 mod learned_headers;
+mod learned_rules;
 mod matches;
 mod memory;
 mod metrics;

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 from .browser import Browser
 
@@ -12,6 +13,8 @@ class Day:
     def __init__(self, clock, began):
         self.clock, self.began = clock, began
         self.steps = 0
+        # How long its users wait before each request, in seconds.
+        self.pause = 0
         self.exchanges = []
         self.browsers = []
         self._tell_the_time()
@@ -35,6 +38,7 @@ class Day:
     def next_step(self):
         """Each request has a second of the app's time of its own, the same one on both ways."""
         self.steps += 1
+        time.sleep(self.pause)
         self._tell_the_time()
         return self.steps
 

@@ -99,6 +99,27 @@ class Processes:
                 if not tries or "address in use" not in self.log("sidecar").lower():
                     raise
 
+    def start_at(self, program, text, ports, env):
+        """Starts a sidecar in front of the app at the first port, to listen at the others: without
+        a file if there is no text, or with exactly this one, which says the same."""
+        app, listen, admin = (f"127.0.0.1:{port}" for port in ports)
+        command = [program, "--upstream", f"http://{app}", "--listen", listen, "--admin", admin]
+        if text is not None:
+            file = self.folder / "proxy.toml"
+            file.write_text(text)
+            command = [program, "--config", file]
+        self.start("sidecar", command, env, r"\blistening\b")
+
+    def learned(self, program, admin):
+        """The proxy.toml that a sidecar without rules proposes."""
+        command = [str(program), "advise", "--file", "--admin", f"http://127.0.0.1:{admin}"]
+        done = subprocess.run(command, env=environment(), timeout=60, capture_output=True,
+                              text=True, check=False, cwd=self.folder)
+        if done.returncode != 0:
+            raise Failed(f"advise --file: exit code {done.returncode}: {done.stderr}")
+        (self.folder / "learned.toml").write_text(done.stdout)
+        return done.stdout
+
     def log(self, name):
         return (self.folder / f"{name}.log").read_text(errors="replace")
 

@@ -157,6 +157,7 @@ async def live(stream: fastapi.WebSocket, number: int):
 if __name__ == "__main__":
     # With its protocol named, asyncio sends small packets at once (TCP_NODELAY).
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", int(os.environ.get("PORT", 0))))
     listener.listen()
     print(f"listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)

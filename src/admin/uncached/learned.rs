@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::MAX_SHOWN;
 use super::proposal::{base_length, kept_out, tag};
-use super::verdict::unfit;
+use super::verdict::{says_no_cache, unfit};
 use crate::admin::state::AdminState;
 use crate::policy::known_headers::is_delivery;
 use crate::policy::names::{Meaning, meaning};
@@ -17,8 +17,10 @@ use crate::policy::plan::PolicyRules;
 use crate::policy::route::Pattern;
 use crate::policy::route::headers::FROM_TRUSTED;
 use crate::uncached::causes::TracedWrite;
+use crate::uncached::facts::Facts;
 use crate::uncached::fold::{PathPart, pattern, shown};
 use crate::uncached::learn::{HeaderUse, LearnedRule, LearningSubject, learn};
+use crate::uncached::marks::is_mark;
 use crate::uncached::rehearsal::Visit;
 use crate::uncached::trail::{MAX_EVENTS, TrailKind, TrailSnapshot};
 use crate::uncached::tree::PathTemplate;
@@ -32,15 +34,20 @@ pub fn report(state: &AdminState) -> Value {
     let config = proxy.active_config();
     let templates = proxy.uncached.snapshot().templates;
     let (trail, places) = proxy.uncached.trail();
-    let learned = Learning::new(&config.rules, &templates, &trail, &places).all();
+    let settings = state.reloader.settings_without_file();
+    // The settings of a file are the operator's.
+    let local_proxy = settings.is_some() && trail.senders.is_behind_local_proxy();
+    let is_vouched = local_proxy || trail.senders.is_behind_trusted();
+    let learned = Learning::new(&config.rules, &templates, &trail, &places, is_vouched).all();
     let at = || trail.events.iter().map(|event| event.at);
     let span = at().max().zip(at().min()).map_or(0, |(last, first)| last - first);
     json!({
         "routes": config.rules.routes.iter().count(),
-        "settings": state.reloader.settings_without_file(),
+        "settings": settings,
         "requests": trail.events.len(),
         "max_requests": MAX_EVENTS,
         "one_page_in": trail.one_in,
+        "local_proxy": local_proxy,
         "span_s": span / 1000,
         "rules": learned.0,
         "left_out": learned.1,
@@ -51,9 +58,13 @@ struct Learning<'a> {
     rules: &'a PolicyRules,
     templates: &'a [PathTemplate],
     trail: &'a TrailSnapshot,
+    /// A trusted proxy says how requests came to it.
+    is_vouched: bool,
     /// The reads of each template, and all writes, in their order.
     reads: Vec<Vec<Visit<'a>>>,
-    writes: Vec<TracedWrite>,
+    /// A purge by the operator counts as a write that has a template for each of its tags: those
+    /// after all templates.
+    writes: Vec<TracedWrite<'a>>,
 }
 
 impl<'a> Learning<'a> {
@@ -62,6 +73,7 @@ impl<'a> Learning<'a> {
         templates: &'a [PathTemplate],
         trail: &'a TrailSnapshot,
         places: &[Option<Vec<PathPart>>],
+        is_vouched: bool,
     ) -> Self {
         let of_segments: HashMap<&[PathPart], usize> =
             templates.iter().enumerate().map(|(at, one)| (&*one.segments, at)).collect();
@@ -80,11 +92,27 @@ impl<'a> Learning<'a> {
                     began: event.began,
                     ended: event.ended,
                     template: template.unwrap_or(templates.len()),
+                    groups: &event.groups,
                 }),
+                (TrailKind::Purge(tags), _) => {
+                    let first = templates.len() + 1;
+                    writes.extend(tags.iter().map(|tag| TracedWrite {
+                        began: event.began,
+                        ended: event.ended,
+                        template: first + usize::from(*tag),
+                        groups: &[],
+                    }));
+                }
             }
         }
         writes.sort_unstable();
-        Self { rules, templates, trail, reads, writes }
+        Self { rules, templates, trail, is_vouched, reads, writes }
+    }
+
+    /// The tag of the operator's purges that a cause stands for.
+    fn purged_tag(&self, cause: usize) -> Option<&str> {
+        let tag = self.trail.tags.get(cause.checked_sub(self.templates.len() + 1)?);
+        tag.map(|tag| &**tag)
     }
 
     /// The rules, those with the most hits first, and the paths without one.
@@ -148,10 +176,14 @@ impl<'a> Learning<'a> {
         let mut reads: Vec<Visit<'_>> =
             group.iter().flat_map(|at| self.reads[*at].iter().copied()).collect();
         reads.sort_unstable_by_key(|visit| visit.event.began);
-        let subject = LearningSubject { reads, related: self.related(group) };
+        let facts = || group.iter().map(|at| &self.templates[*at].facts);
+        // A rule that overrules `no-cache` would overrule `no-store`, too.
+        let says_no_cache = facts().any(says_no_cache) && facts().all(|facts| facts.no_store == 0);
+        let subject = LearningSubject { reads, related: self.related(group), says_no_cache };
         let learned = learn(&subject, &self.writes, &|place| self.header_use(self.name(place)))?;
         let is_known = |cause: &usize| {
-            self.templates.get(*cause).is_some_and(|one| pattern(&one.segments).is_some())
+            self.purged_tag(*cause).is_some()
+                || self.templates.get(*cause).is_some_and(|one| pattern(&one.segments).is_some())
         };
         if learned.causes.iter().all(is_known) {
             return Ok(learned);
@@ -180,16 +212,21 @@ impl<'a> Learning<'a> {
     ) -> Option<Value> {
         let base = pattern(self.base(group))?;
         let mut purges = vec![format!("{}/{{*rest}}", base.trim_end_matches('/'))];
-        for cause in learned.causes.difference(&self.related(group)) {
+        let related = self.related(group);
+        let causes = learned.causes.difference(&related);
+        for cause in causes.filter(|cause| self.purged_tag(**cause).is_none()) {
             purges.push(pattern(&self.templates.get(*cause)?.segments)?);
         }
+        let tags_by_hand: Vec<&str> =
+            learned.causes.iter().filter_map(|cause| self.purged_tag(*cause)).collect();
+        let marks: BTreeSet<&str> = parameters_of(group, self.templates)
+            .filter(|name| learned.drops_marks && is_mark(name))
+            .collect();
         let names = |places: &[u16]| -> Vec<&str> {
             places.iter().map(|place| self.name(*place)).collect()
         };
-        let parameters: BTreeSet<&str> = group
-            .iter()
-            .flat_map(|at| self.templates[*at].facts.parameters.frequent(1))
-            .map(|(name, _)| name)
+        let parameters: BTreeSet<&str> = parameters_of(group, self.templates)
+            .filter(|name| !marks.contains(name))
             .take(MAX_PARAMETERS)
             .collect();
         let (played, callers) = (&learned.played, &learned.callers);
@@ -200,21 +237,33 @@ impl<'a> Learning<'a> {
             "credential_headers": names(&learned.credentials),
             "key_headers": names(&learned.keyed),
             "drop_headers": names(&learned.dropped),
+            "jwt_callers": self.mostly(group, |facts| facts.jwts),
             "tag": tag(&base),
+            "purged_tags": tags_by_hand,
             "purges": purges,
             "kept_out": kept_out,
             "parameters": parameters,
+            "without_parameters": marks,
+            "overrules": learned.overrules,
             "requests": played.reads,
             "hits": played.hits,
             "stale": played.stale,
             "unchecked": played.unchecked,
             "oldest_s": played.oldest / 1000,
             "changes": learned.changes,
+            "changes_by_group": learned.by_group,
             "callers": callers.named,
             "anonymous": callers.anonymous,
             "same_for_others": callers.same,
             "other_for_others": callers.other,
         }))
+    }
+
+    /// Whether most reads of these templates are counted here.
+    fn mostly(&self, group: &[usize], count: fn(&Facts) -> u64) -> bool {
+        let facts = || group.iter().map(|at| &self.templates[*at].facts);
+        let all: u64 = facts().map(|facts| facts.requests).sum();
+        2 * facts().map(count).sum::<u64>() > all
     }
 
     fn name(&self, place: u16) -> &str {
@@ -233,12 +282,22 @@ impl<'a> Learning<'a> {
             // What is not a name in the file was cut, or escaped.
             _ if http::HeaderName::from_bytes(name.as_bytes()).is_err() => HeaderUse::Left,
             Some(Meaning::Credential) => HeaderUse::Credential,
+            _ if FROM_TRUSTED.contains(&name) && self.is_vouched => HeaderUse::Forwarded,
             _ if FROM_TRUSTED.contains(&name) => HeaderUse::Left,
             Some(Meaning::Address | Meaning::Cache | Meaning::Negotiated) => HeaderUse::Left,
             Some(Meaning::Caller | Meaning::Choice) => HeaderUse::Meaningful,
             None => HeaderUse::Unknown,
         }
     }
+}
+
+/// The names of the parameters of these templates.
+fn parameters_of<'a>(
+    group: &'a [usize],
+    templates: &'a [PathTemplate],
+) -> impl Iterator<Item = &'a str> {
+    let all = group.iter().flat_map(|at| templates[*at].facts.parameters.frequent(1));
+    all.map(|(name, _)| name)
 }
 
 /// The heaviest ones, without their weights.

@@ -55,7 +55,15 @@ fn useless(text: impl Into<String>) -> WhyNot {
 
 /// Why this template gets no route; `None` if it may get one.
 pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
-    unfit(template, credential).or_else(|| by_comparison(&template.facts))
+    let facts = &template.facts;
+    let no_cache = says_no_cache(facts)
+        .then(|| useless("the app says `Cache-Control: no-cache`: it wants to be asked each time"));
+    unfit(template, credential).or(no_cache).or_else(|| by_comparison(facts))
+}
+
+/// Whether the app wants to be asked each time.
+pub(super) const fn says_no_cache(facts: &Facts) -> bool {
+    2 * facts.no_cache > facts.requests
 }
 
 /// Why no rule is fit for it, whatever its responses are: by its name, and by what their heads say.
@@ -74,8 +82,16 @@ fn by_head(facts: &Facts) -> Option<WhyNot> {
         return Some(harmful("event streams: they have no end that could be stored"));
     }
     if some(facts.set_cookie) {
+        // A session that is signed anew each time; only its secret tells who has it.
+        let renewed = if most(facts.set_cookie) && most(facts.cookies) {
+            ". If it is a session that the app signs anew each time, a field with its format and \
+             secret makes it one caller's: see \"Signed sessions\" in the manual"
+        } else {
+            ""
+        };
         return Some(harmful(format!(
-            "{} of {all} responses set a cookie: they are made for one caller, and never stored",
+            "{} of {all} responses set a cookie: they are made for one caller, and never \
+             stored{renewed}",
             facts.set_cookie
         )));
     }
@@ -95,11 +111,6 @@ fn by_head(facts: &Facts) -> Option<WhyNot> {
         return Some(harmful(
             "the app says `Cache-Control: private` to callers without credentials: name the \
              headers by which it tells them apart in `[credential]` first",
-        ));
-    }
-    if most(facts.no_cache) {
-        return Some(useless(
-            "the app says `Cache-Control: no-cache`: it wants to be asked each time",
         ));
     }
     if !most(facts.found) {

@@ -93,7 +93,7 @@ pub(super) fn run(
 /// with, or those of its file.
 fn settings(path: &Path, learned: &ApiLearned) -> Result<String, CommandError> {
     if let Some(text) = &learned.settings {
-        return Ok(text.clone());
+        return Ok(if learned.local_proxy { with_local_proxy(text) } else { text.clone() });
     }
     let text = input_file::read_text(path, MAX_CONFIG_BYTES).map_err(|error| {
         CommandError::Usage(format!(
@@ -109,6 +109,20 @@ fn settings(path: &Path, learned: &ApiLearned) -> Result<String, CommandError> {
         )));
     }
     Ok(format!("{}\n\n", text.trim_end()))
+}
+
+/// These settings with a proxy on the same computer, which stands before the sidecar.
+fn with_local_proxy(text: &str) -> String {
+    const PROXY: &str = "127.0.0.1";
+    let Ok(mut document) = text.parse::<toml_edit::DocumentMut>() else { return text.to_owned() };
+    let listen = document.entry("listen").or_insert_with(toml_edit::table);
+    let Some(listen) = listen.as_table_like_mut() else { return text.to_owned() };
+    if listen.contains_key("trusted_proxies") {
+        return text.to_owned();
+    }
+    let list: toml_edit::Array = [PROXY].into_iter().collect();
+    listen.insert("trusted_proxies", toml_edit::value(list));
+    document.to_string()
 }
 
 fn nothing(learned: &ApiLearned) -> String {
@@ -137,6 +151,13 @@ fn heading(learned: &ApiLearned) -> Vec<String> {
             learned.one_page_in
         ));
     }
+    if learned.local_proxy {
+        lines.push(
+            "All requests came from 127.0.0.1 with X-Forwarded-For: a proxy on this computer \
+             stands in front, and its headers are trusted."
+                .to_owned(),
+        );
+    }
     lines
 }
 
@@ -162,7 +183,10 @@ fn rule(learned: &ApiLearnedRule) -> FileRule {
         key_headers: learned.key_headers.clone(),
         drop_headers: learned.drop_headers.clone(),
         query: None,
+        without_parameters: learned.without_parameters.clone(),
+        overrules: learned.overrules,
         tag: learned.tag.clone(),
+        more_tags: learned.purged_tags.clone(),
         purges: learned.purges.clone(),
         kept_out: learned.kept_out.clone(),
     }
@@ -187,7 +211,15 @@ fn reasons(learned: &ApiLearnedRule) -> Vec<String> {
     if learned.changes == 0 {
         text.push_str(", and none has changed.");
     } else {
-        let _ = write!(text, "; {} each followed a write.", counted(learned.changes, "change"));
+        let _ = write!(text, "; {} each followed a write", counted(learned.changes, "change"));
+        if learned.changes_by_group > 0 {
+            let _ = write!(
+                text,
+                ", {} named by its Cache-Group-Invalidation",
+                learned.changes_by_group
+            );
+        }
+        text.push('.');
     }
     if learned.callers == 0 {
         text.push_str(" Nobody sent a credential.");
@@ -201,6 +233,32 @@ fn reasons(learned: &ApiLearnedRule) -> Vec<String> {
         );
     }
     let mut all = vec![text];
+    if learned.overrules {
+        all.push(
+            "The app says `Cache-Control: no-cache` to what stays the same: the ttl counts instead."
+                .to_owned(),
+        );
+    }
+    if learned.jwt_callers && learned.scope == "private" {
+        all.push(
+            "Most callers have a JWT. If all of one tenant get the same, let them share, with the \
+             keys of whoever signs the tokens, which nobody can learn:"
+                .to_owned(),
+        );
+        all.push("    jwt = { jwks_url = \"https://...\", algorithms = [\"RS256\"] }".to_owned());
+        all.push("    fields.tenant = { jwt = \"/tenant\" }".to_owned());
+        all.push("and here scope = \"shared\", key = [\"tenant\"].".to_owned());
+    }
+    if !learned.purged_tags.is_empty() {
+        let tags = learned.purged_tags.join(", ");
+        all.push(format!("Changes came with purges of these tags by the operator: {tags}."));
+    }
+    if !learned.without_parameters.is_empty() {
+        let names = learned.without_parameters.join(", ");
+        all.push(format!(
+            "Parameters that follow a link, and changed nothing whatever their values: {names}."
+        ));
+    }
     if !learned.parameters.is_empty() {
         let names = learned.parameters.join(", ");
         all.push(format!("Parameters, all of them in the key: {names}."));

@@ -56,6 +56,50 @@ async fn a_sidecar_without_a_file_serves_at_once_and_caches_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_on_this_computer_is_trusted_if_all_comes_from_it() {
+    let origin = Origin::start(|request| Response::ok(format!("of {}", request.path)));
+    let (listen, admin) = (free_port(), free_port());
+    let (listen, admin) = (format!("127.0.0.1:{listen}"), format!("127.0.0.1:{admin}"));
+    let upstream = format!("http://{}", origin.address);
+    let arguments = ["--upstream", &upstream, "--listen", &listen, "--admin", &admin];
+    let folder = tempfile::TempDir::new().expect("a temporary directory can be made");
+    let running = Running::start_in(folder.path(), &arguments);
+    eventually("it says where it is", Duration::from_secs(30), async || {
+        running.out().contains("without --upstream")
+    })
+    .await;
+    let client = listen.parse().expect("an address");
+    let forwarded = [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "https")];
+    let read = async || -> Value {
+        Client::of_admin(admin.parse().expect("an address")).get("/learned", &[]).await.json()
+    };
+    let learned = async |requests: u64| {
+        eventually("all is counted", Duration::from_secs(30), async || {
+            read().await["requests"].as_u64() >= Some(requests)
+        })
+        .await;
+        read().await
+    };
+    // Something is the same after more than a second.
+    let sent = 40;
+    for _ in 0..sent {
+        Client::new(client).get("/a", &forwarded).await;
+        tokio::time::sleep(Duration::from_millis(70)).await;
+    }
+    assert_eq!(learned(sent).await["local_proxy"], true);
+    let line = CommandLine::new();
+    let advise = ["advise", "--file", "--admin", &admin];
+    let said = line.run(&advise).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("trusted_proxies = [\"127.0.0.1\"]"), "{}", said.out);
+    assert!(check(&said.out).status.success(), "{}", said.out);
+    // One request that says nothing of a client: whoever is on this computer can send more.
+    Client::new(client).get("/a", &[]).await;
+    let after = learned(sent + 1).await;
+    assert_eq!((&after["local_proxy"], &after["rules"]), (&false.into(), &serde_json::json!([])));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_line_that_says_two_things_is_refused() {
     let url = ["--upstream", "http://127.0.0.1:5000"];
     let with = |more: &[&'static str]| [&url[..], more].concat();
