@@ -89,6 +89,7 @@ pub mod response;
 mod serve;
 mod settings;
 mod shadow;
+pub mod shareable_head;
 mod store_decision;
 mod uncovered_writes;
 mod unknown_outcomes;

@@ -5,8 +5,8 @@
 //! request that the cache may answer, `identity` asks who its caller is, `canonical` the parts that
 //! the key is made of, `variant` its variants, `fill_request` what the origin receives on a fill,
 //! `mutation` what a write purges, and `write_methods` which methods it may have; `body_read` is
-//! about reads whose body is in the key, and `graphql` about those whose document says that they are
-//! reads.
+//! about reads whose body is in the key, and `graphql` about those whose document says that they
+//! are reads.
 
 use std::sync::Arc;
 

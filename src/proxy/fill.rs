@@ -30,7 +30,7 @@ use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
-use crate::proxy::response::ShareableHead;
+use crate::proxy::shareable_head::ShareableHead;
 use crate::proxy::store_decision::{StoreDecision, date_skew, decide_store};
 use crate::semantics::body::Body;
 use crate::semantics::cache_status;

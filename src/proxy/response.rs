@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{
     AGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderMap,
-    HeaderName, HeaderValue, LAST_MODIFIED, SET_COOKIE,
+    HeaderName, HeaderValue, LAST_MODIFIED,
 };
 use http::{Response, StatusCode};
 
@@ -249,26 +249,6 @@ pub(crate) fn tell_browser(routes: &Routes, answered: &mut ProxyResponse, clock:
     }
     if let (Some(end), Some(ttl)) = (end, ttl) {
         end.tell(headers, ttl > 0, &route.response_rules.targeted, clock.date());
-    }
-}
-
-/// The head of a response as others than its caller may get it: what is stored, and what the
-/// followers of a fill get. It has no cookies, which are the caller's.
-#[derive(Clone, Debug)]
-pub struct ShareableHead(HeaderMap);
-
-impl ShareableHead {
-    /// This head, without what is the caller's.
-    #[must_use]
-    pub fn new(mut headers: HeaderMap) -> Self {
-        headers.remove(SET_COOKIE);
-        Self(headers)
-    }
-
-    /// Its fields.
-    #[must_use]
-    pub const fn fields(&self) -> &HeaderMap {
-        &self.0
     }
 }
 

@@ -78,8 +78,8 @@ struct Expectation<'a> {
     rules: &'a PolicyRules,
 }
 
-/// SECURITY: what the rules make of a request may hold any part of it, hashed or not. Where a part of
-/// the request is the value of a variable, nothing of what they make is shown.
+/// SECURITY: what the rules make of a request may hold any part of it, hashed or not. Where a part
+/// of the request is the value of a variable, nothing of what they make is shown.
 const HIDDEN: &str = "another value (not shown: the request has values of variables)";
 
 /// What the rules make of a request.

@@ -43,8 +43,8 @@ pub fn purge_requests(
         let message = "a proxy on this machine may send everybody's PURGE from this address";
         let builder = DiagnosticBuilder::warning(text.span.clone(), message);
         context.report.push(builder.hint(
-            "add token = \"${PURGE_TOKEN}\", or name the proxy in listen.trusted_proxies and let it \
-             send X-Forwarded-For",
+            "add token = \"${PURGE_TOKEN}\", or name the proxy in listen.trusted_proxies and let \
+             it send X-Forwarded-For",
         ));
     }
     if let (None, Some(text)) = (&token, networks.iter().find(everybody)) {

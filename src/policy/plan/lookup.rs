@@ -96,7 +96,6 @@ impl PolicyRules {
         } else {
             CanonicalCookies::default()
         };
-
         let mut key = target_key(route, &host, &path, query.as_deref());
         if let Some(origin) = &self.origin {
             key.part(KeyPart::Origin, origin);

@@ -35,8 +35,8 @@ const COMPARED: [&str; 10] = [
 /// Parts of names of headers that may hold a token of one session.
 const TOKEN_PARTS: [&str; 4] = ["csrf", "xsrf", "token", "nonce"];
 
-/// Whether an answer to a guest with this head has to be proven: it sets cookies, or the origin says
-/// that it is for one user. So does a 304, whose head is stored with the body that it confirms.
+/// Whether an answer to a guest with this head has to be proven: it sets cookies, or the origin
+/// says that it is for one user. So does a 304, whose head is stored with the body it confirms.
 pub(super) fn is_needed(request: &FillRequest, response: &HeaderMap) -> bool {
     request.route.is_for_guests()
         && (response.contains_key(SET_COOKIE) || CacheControl::from_headers(response).private)

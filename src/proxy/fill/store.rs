@@ -23,7 +23,7 @@ use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::hit::named;
 use crate::proxy::identity;
 use crate::proxy::resources::Resources;
-use crate::proxy::response::ShareableHead;
+use crate::proxy::shareable_head::ShareableHead;
 use crate::proxy::store_decision::StoreDecision;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
