@@ -63,7 +63,7 @@ fn borrow_rules(config: &mut Config) -> PolicyRules {
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
         upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
         origin: None,
-        documents: std::sync::Arc::default(),
+        documents: Arc::default(),
         tokens: None,
         identities: None,
         purge_requests: config.purge_requests.clone(),
