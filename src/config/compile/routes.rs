@@ -309,8 +309,8 @@ fn key(
         .get()
         .map(|list| context.names(&list.0, |context, text| names.key_field(text, context)))
         .unwrap_or_default();
-    requires_body(file, (methods, &key), context);
     add_document(file, &mut key);
+    requires_body(file, (methods, &key), context);
     key
 }
 

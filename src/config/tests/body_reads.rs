@@ -128,7 +128,7 @@ fn a_purge_rule_names_root_fields_of_mutations() {
     for (mutations, what) in [
         ("[]", "never applies"),
         ("[\"createOrder(id)\"]", "is no name of a field"),
-        ("[\"\"]", "is no name of a field"),
+        ("[\"\"]", "this name is empty"),
         ("[\"a\", \"a\"]", "twice"),
         ("\"a\"", "list"),
     ] {
