@@ -91,6 +91,13 @@ impl Reason {
         }
     }
 
+    /// Whether a request may end with it. One that is given only while the body arrives comes too
+    /// late for that.
+    #[must_use]
+    pub const fn ends_requests(self) -> bool {
+        !matches!(self.steps(), [Step::Body])
+    }
+
     /// Whether the words are followed by a name: of the missing field, of the unkeyed header.
     #[must_use]
     pub const fn has_subject(self) -> bool {

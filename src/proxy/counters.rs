@@ -122,13 +122,14 @@ pub struct StoreAbortCounters {
     identity_unconfirmed: Arc<Counter>,
     too_many_tags: Arc<Counter>,
     tags_unread: Arc<Counter>,
+    graphql_answer: Arc<Counter>,
     tag_body_too_large: Arc<Counter>,
 }
 
 impl StoreAbortCounters {
     /// Each reason with its count.
     #[must_use]
-    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 12] {
+    pub fn counts(&self) -> [(Reason, &Arc<Counter>); 13] {
         [
             (Reason::Truncated, &self.truncated),
             (Reason::TooLarge, &self.too_large),
@@ -141,6 +142,7 @@ impl StoreAbortCounters {
             (Reason::IdentityUnconfirmed, &self.identity_unconfirmed),
             (Reason::TooManyTags, &self.too_many_tags),
             (Reason::TagsUnread, &self.tags_unread),
+            (Reason::GraphqlAnswer, &self.graphql_answer),
             (Reason::TagBodyTooLarge, &self.tag_body_too_large),
         ]
     }

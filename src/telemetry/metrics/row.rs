@@ -96,8 +96,20 @@ impl TimedAs {
 /// The classes of statuses, in order.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The columns of one disposition: without a reason, one for each class of statuses, so that a hit
-/// increments one number for both; then one for each reason.
-const REASONS: usize = CLASSES.len() + Reason::ALL.len();
+/// increments one number for both; then one for each reason with which a request may end.
+const REASONS: usize = CLASSES.len() + POSITIONS.1;
+/// The position of each reason among those with which a request may end, and how many these are.
+const POSITIONS: ([usize; Reason::ALL.len()], usize) = {
+    let (mut positions, mut at, mut count) = ([usize::MAX; Reason::ALL.len()], 0, 0);
+    while at < positions.len() {
+        if Reason::ALL[at].ends_requests() {
+            positions[at] = count;
+            count += 1;
+        }
+        at += 1;
+    }
+    (positions, count)
+};
 /// The first column of each kind of number. The numbers that a hit increments come first, so that
 /// they lie close together.
 /// The sums of the four histograms, in nanoseconds, are the first.
@@ -192,11 +204,11 @@ impl Row {
         let lane = self.lane(stripe);
         let (first, class) = (COUNTS + record.disposition as usize * REASONS, class(record.status));
         match record.reason {
-            None => add(lane, first + class, 1),
-            Some(reason) => {
-                add(lane, first + CLASSES.len() + reason as usize, 1);
+            Some(reason) if reason.ends_requests() => {
+                add(lane, first + CLASSES.len() + POSITIONS.0[reason as usize], 1);
                 add(lane, STATUSES + class, 1);
             }
+            _ => add(lane, first + class, 1),
         }
         self.time(stripe, TimedAs::from_disposition(record.disposition), record.duration);
         if let Some(saved) = record.saved {
@@ -249,7 +261,8 @@ impl Row {
                 let count = self.sum(first + class);
                 (*total, plain) = (total.wrapping_add(count), plain + count);
             }
-            let by_reason = Reason::ALL.iter().enumerate().map(|(at, reason)| {
+            let reasons = Reason::ALL.iter().filter(|reason| reason.ends_requests());
+            let by_reason = reasons.enumerate().map(|(at, reason)| {
                 (disposition, Some(*reason), self.sum(first + CLASSES.len() + at))
             });
             let all = std::iter::once((disposition, None, plain)).chain(by_reason);

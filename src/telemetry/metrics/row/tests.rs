@@ -23,7 +23,8 @@ fn discriminants_are_positions_in_all() {
 #[test]
 fn every_combination_has_a_column_of_its_own() {
     let row = row(2);
-    let reasons = || std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some));
+    let ending = || Reason::ALL.iter().copied().filter(|reason| reason.ends_requests());
+    let reasons = || std::iter::once(None).chain(ending().map(Some));
     let all: Vec<_> = Disposition::ALL
         .into_iter()
         .flat_map(|disposition| reasons().map(move |reason| (disposition, reason)))
@@ -42,6 +43,13 @@ fn every_combination_has_a_column_of_its_own() {
         (view.saved, view.bytes_from_cache, view.bytes_from_origin, view.origin.count()),
         (Duration::ZERO, 0, 0, 0)
     );
+}
+
+#[test]
+fn a_reason_that_ends_no_request_is_counted_as_none() {
+    let row = row(2);
+    row.request(&record(Disposition::Miss, Some(Reason::Truncated)));
+    assert_eq!(row.view().requests, [(Disposition::Miss, None, 1)]);
 }
 
 #[test]
