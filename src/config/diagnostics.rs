@@ -30,6 +30,8 @@ pub struct DiagnosticCollector {
     defaults: Vec<SourceSpan>,
     /// What has been reported of them, so that nothing is reported for each route.
     reported: Vec<(SourceSpan, String)>,
+    /// Whether the text has values of variables.
+    has_variables: bool,
 }
 
 impl DiagnosticCollector {
@@ -45,7 +47,19 @@ impl DiagnosticCollector {
             more: 0,
             defaults: Vec::new(),
             reported: Vec::new(),
+            has_variables: false,
         }
+    }
+
+    /// Notes that the text has the value of a variable.
+    pub const fn note_variable(&mut self) {
+        self.has_variables = true;
+    }
+
+    /// Whether the text has values of variables, which may be secret.
+    #[must_use]
+    pub const fn has_variables(&self) -> bool {
+        self.has_variables
     }
 
     /// Says where the values of `[defaults]` stand: of what is reported of them several times,

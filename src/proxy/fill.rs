@@ -111,7 +111,7 @@ pub(super) async fn respond_to_leader(
             cache_status::set_cache_status(&mut headers, &outcome);
             hit::add_debug_headers(context, &mut headers);
             let request = &context.parts.headers;
-            let response = response::conditional(request, status, headers, body);
+            let response = response::conditional_of_fetched(request, status, headers, body);
             let response = match stale {
                 // The whole is at hand; of a new response a range gets the whole, as it comes (RFC
                 // 9110 14.2).

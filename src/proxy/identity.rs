@@ -94,7 +94,8 @@ fn fault_of(error: &UpstreamError) -> IdentityFault {
 /// Reads who the caller is.
 async fn read_answer(table: &IdentityTable, response: Response<Body>) -> ProbeResult {
     let (status, headers) = (response.status(), response.headers());
-    if headers.contains_key(SET_COOKIE) {
+    // An answer that tells nobody anything ends the cookie of a session that is over already.
+    if status == StatusCode::OK && headers.contains_key(SET_COOKIE) {
         if table.switch_off() {
             tracing::warn!(
                 path = &*table.settings.path,
@@ -136,12 +137,14 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
     is_json && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity")
 }
 
-/// Asks the origin who the caller of a request is.
+/// Asks the origin who the caller of a request is. `waits`: for its answer. Otherwise a later
+/// request knows it, and this one is no slower than without the sidecar, as in shadow mode.
 pub(super) async fn identify(
     resources: &Resources,
     context: RequestContext<'_>,
     view: &RequestView<'_>,
     parts: &Parts,
+    waits: bool,
 ) -> RequestIdentity {
     let config = context.config;
     // Another process of this sidecar may carry out writes of which nothing is known here.
@@ -156,6 +159,12 @@ pub(super) async fn identify(
         return RequestIdentity::Fault(IdentityFault::Unasked);
     };
     let peer = context.requester(parts).peer;
+    if !waits {
+        if let ProbeRole::Ask(_, begun) = probes.role(&probe, false, resources.clock.wall()) {
+            send(&probes.table, resources, config, (&probe, peer), *begun);
+        }
+        return RequestIdentity::Fault(IdentityFault::Unasked);
+    }
     match ask(probes, resources, config, (&probe, peer), false).await {
         Ok(answer) => RequestIdentity::Known(answer),
         Err(fault) => RequestIdentity::Fault(fault),
@@ -200,6 +209,12 @@ impl CallerWrite {
         self.config.rules.end_identity(&self.headers);
         // A reload may have begun to ask meanwhile.
         self.live.load().rules.end_identity(&self.headers);
+    }
+
+    /// So is what it has said of whoever has a cookie that the response sets.
+    pub(super) fn answered(&self, response: &HeaderMap) {
+        self.config.rules.end_identity_by(&self.headers, response);
+        self.live.load().rules.end_identity_by(&self.headers, response);
     }
 }
 

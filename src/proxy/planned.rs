@@ -8,6 +8,7 @@ use http::request::Parts;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::keyed_body::SeenBody;
 use crate::policy::plan::{Plan, RequestView};
+use crate::policy::route::RouteMode;
 use crate::proxy::abandoned::PendingRequest;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, request_view};
@@ -44,8 +45,9 @@ pub(super) async fn answer(
     let view = RequestView { has_body, bypass, seen_body: seen.as_ref(), ..view };
     let identified;
     let plan = match rules.plan(&view) {
-        Plan::Identify(_) => {
-            identified = identity::identify(resources, context, &view, &parts).await;
+        Plan::Identify(route) => {
+            let waits = route.mode() != RouteMode::Shadow;
+            identified = identity::identify(resources, context, &view, &parts, waits).await;
             rules.plan(&RequestView { identity: Some(&identified), ..view })
         }
         plan => plan,

@@ -118,6 +118,23 @@ pub fn conditional(
     assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
 }
 
+/// The same for what the origin has just sent to this request: the 304 keeps all that is not about
+/// the content, above all the cookies.
+#[must_use]
+pub fn conditional_of_fetched(
+    request: &HeaderMap,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    let own = headers.clone();
+    let mut response = conditional(request, status, headers, body);
+    if response.status() == StatusCode::NOT_MODIFIED && status == StatusCode::OK {
+        *response.headers_mut() = conditional::without_content_headers(own);
+    }
+    response
+}
+
 /// The parts of a 200 that the request asks for. Any other response, a 304 too, is left as it is: a
 /// Range counts after the conditions, and where the response without it is a 200 (RFC 9110 13.2.2,
 /// 14.2). `whole` is its content.

@@ -5,8 +5,9 @@
 //! how the entry was found.
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, VARY,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE,
+    CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap,
+    HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, TRAILER, VARY,
 };
 
 use crate::semantics::freshness::parse_date;
@@ -151,9 +152,36 @@ pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     fields
 }
 
+/// What a 304 in place of this 200 keeps if the origin has sent it to the same client: all but what
+/// describes the content, which the client has (RFC 9110 15.4.5).
+#[must_use]
+pub fn without_content_headers(mut headers: HeaderMap) -> HeaderMap {
+    let about_content = [
+        CONTENT_TYPE,
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_RANGE,
+        CONTENT_DISPOSITION,
+        ACCEPT_RANGES,
+        TRAILER,
+        HeaderName::from_static("content-md5"),
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("repr-digest"),
+        HeaderName::from_static("digest"),
+    ];
+    for name in about_content {
+        headers.remove(name);
+    }
+    if headers.contains_key(ETAG) {
+        headers.remove(LAST_MODIFIED);
+    }
+    headers
+}
+
 #[cfg(test)]
 mod tests {
-    use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+    use http::header::AGE;
     use proptest::prelude::*;
 
     use http::header::{IF_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};

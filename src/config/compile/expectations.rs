@@ -78,9 +78,10 @@ struct Expectation<'a> {
     rules: &'a PolicyRules,
 }
 
-/// SECURITY: what the rules make of a request may hold any part of it, hashed or not. Where a part
-/// of the request is the value of a variable, nothing of what they make is shown.
-const HIDDEN: &str = "another value (not shown: the request has values of variables)";
+/// SECURITY: what the rules make of a request may hold any part of the request and of the file, and
+/// whoever may send a text to be checked chooses both. Where the value of a variable is anywhere in
+/// the file, nothing of what they make is shown.
+const HIDDEN: &str = "another value (not shown, since the file has values of variables)";
 
 /// What the rules make of a request.
 enum Found<'a> {
@@ -237,36 +238,8 @@ impl Expectation<'_> {
             .ok()
     }
 
-    /// What the rules make of the request, in quotes, if it may be shown.
-    fn shown(&self, got: &str) -> String {
-        if self.is_from_environment() { HIDDEN.to_owned() } else { format!("`{got}`") }
-    }
-
-    /// Whether a part of the request, or of the one that it is compared with, is of a variable.
-    fn is_from_environment(&self) -> bool {
-        let of_text =
-            |slot: &Setting<TomlString>| slot.get().is_some_and(TomlString::is_from_environment);
-        let of_table = |slot: &Setting<ValueTable>| {
-            let pairs = slot.get().map_or(&[][..], |table| &table.0);
-            pairs
-                .iter()
-                .any(|(_, form)| form.value.0.iter().any(|it| it.value.is_from_environment()))
-        };
-        let of_other = |slot: &Setting<OtherRequestSection>| {
-            slot.get().is_some_and(|other| {
-                of_text(&other.request) || of_table(&other.headers) || of_table(&other.cookies)
-            })
-        };
-        let file = self.file;
-        of_text(&file.request)
-            || of_text(&file.body)
-            || of_table(&file.headers)
-            || of_table(&file.cookies)
-            || of_other(&file.same_entry_as)
-            || of_other(&file.differs_from)
-    }
-
     fn fail(span: &SourceSpan, expected: &str, got: &str, context: &mut CompileContext) {
+        let got = if context.report.has_variables() { HIDDEN } else { got };
         let message = format!("expected {expected}, got {got}");
         let builder = DiagnosticBuilder::error(span.clone(), message);
         let hint = "correct the rules, or the expectation; `sidecache explain` shows each step";
@@ -327,7 +300,7 @@ impl Expectation<'_> {
                         let got = field.map_or("no such field", |(_, value)| value);
                         if !value.value.0.iter().any(|text| text.value.as_str() == got) {
                             let expected = format!("`{}` in the key as written", name.value);
-                            Self::fail(&value.span, &expected, &self.shown(got), context);
+                            Self::fail(&value.span, &expected, &format!("`{got}`"), context);
                         }
                     }
                 }
@@ -376,7 +349,7 @@ impl Expectation<'_> {
             let names = got.iter().filter(|tag| !tag.is_auxiliary()).map(Tag::as_str);
             let names: Vec<&str> = names.collect();
             let expected = format!("{what} `{}`", text.value.shown());
-            Self::fail(&text.span, &expected, &self.shown(&names.join("`, `")), context);
+            Self::fail(&text.span, &expected, &format!("`{}`", names.join("`, `")), context);
         }
     }
 

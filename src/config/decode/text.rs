@@ -55,10 +55,15 @@ impl FromToml for TomlString {
             return None;
         };
         match env::expand(raw, reader.env) {
-            Ok(expanded) => Some(Self {
-                raw: expanded.from_environment.then(|| raw.clone().into_owned()),
-                value: expanded.value,
-            }),
+            Ok(expanded) => {
+                if expanded.from_environment {
+                    reader.report.note_variable();
+                }
+                Some(Self {
+                    raw: expanded.from_environment.then(|| raw.clone().into_owned()),
+                    value: expanded.value,
+                })
+            }
             Err(errors) => {
                 for error in errors {
                     let span = reader.report.source().within(&value.span(), &error.needle());

@@ -13,10 +13,10 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, SET_COOKIE};
 use smallvec::SmallVec;
 
-use crate::policy::cookie_header::cookies;
+use crate::policy::cookie_header::{cookies, set_cookie};
 use crate::policy::credential::{Credential, CredentialRule};
 
 /// How many slots there are: half a mebibyte.
@@ -80,8 +80,7 @@ impl IdentityWrites {
         let parts = whole.into_iter().chain(authorization).chain(own).chain(counting);
         let mut slots: SmallVec<[u16; 4]> = SmallVec::new();
         for part in parts {
-            #[allow(clippy::cast_possible_truncation, reason = "a slot is 16 bits of the hash")]
-            let slot = self.hasher.hash_one(part) as u16;
+            let slot = self.slot(part);
             if !slots.contains(&slot) {
                 slots.push(slot);
             }
@@ -96,8 +95,27 @@ impl IdentityWrites {
     /// many parts, only the first count.
     pub fn record(&self, rule: &CredentialRule, whole: Option<&Credential>, headers: &HeaderMap) {
         for slot in self.slots(rule, whole, headers) {
-            self.slots[usize::from(slot)].fetch_add(1, Ordering::SeqCst);
+            self.move_slot(slot);
         }
+    }
+
+    /// Ends all answers about callers who have a cookie that this response sets.
+    pub fn record_set(&self, rule: &CredentialRule, response: &HeaderMap) {
+        let lines = response.get_all(SET_COOKIE).iter();
+        let set = lines.filter_map(|line| set_cookie(line.as_bytes()));
+        for part in set.filter(|(name, _)| !rule.ignored_cookies.ignores(name)).take(MAX_PARTS) {
+            self.move_slot(self.slot(part));
+        }
+    }
+
+    fn slot(&self, part: (&[u8], &[u8])) -> u16 {
+        #[allow(clippy::cast_possible_truncation, reason = "a slot is 16 bits of the hash")]
+        let slot = self.hasher.hash_one(part) as u16;
+        slot
+    }
+
+    fn move_slot(&self, slot: u16) {
+        self.slots[usize::from(slot)].fetch_add(1, Ordering::SeqCst);
     }
 
     /// How often each of these slots was moved.

@@ -19,7 +19,7 @@ use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
 use crate::policy::identity::{
     CallerSlots, IdentityAnswer, IdentityFault, IdentityField, IdentityKey, IdentityTable,
-    RequestIdentity,
+    ProbeStart, RequestIdentity,
 };
 use crate::policy::plan::Plan;
 use crate::policy::plan::canonical::counting_cookies;
@@ -28,7 +28,6 @@ use crate::policy::plan::fill_request::X_REQUEST_ID;
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::route::Route;
-use crate::policy::scope::Scope;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::{
@@ -58,14 +57,19 @@ pub struct IdentityCheck {
     pub probe: IdentityProbe,
     answer: Arc<IdentityAnswer>,
     pointers: Box<[Arc<str>]>,
+    table: Arc<IdentityTable>,
+    /// What the caller had written when the fill began.
+    start: ProbeStart,
 }
 
 impl IdentityCheck {
-    /// Whether the origin says the same of the caller by this answer.
+    /// Whether the origin says the same of the caller by this answer, and the caller has written
+    /// nothing since the fill began: whoever becomes another one and then the first again was another
+    /// one meanwhile.
     #[must_use]
     pub fn is_met_by(&self, answer: &IdentityAnswer) -> bool {
         let is_same = |pointer: &Arc<str>| self.answer.value(pointer) == answer.value(pointer);
-        self.pointers.iter().all(is_same)
+        self.pointers.iter().all(is_same) && self.table.is_current(&self.start)
     }
 }
 
@@ -189,6 +193,10 @@ impl PolicyRules {
             && caller::names_set_by(&self.credential, response, &self.hasher).is_some()
         {
             self.end_identity(request);
+            // The origin may give a session that it has given before, to somebody else by now.
+            if let Some(table) = table {
+                table.writes.record_set(&self.credential, response);
+            }
         }
     }
 
@@ -251,19 +259,18 @@ impl PolicyRules {
 }
 
 impl Lookup<'_> {
-    /// What has to hold still once a response is there, so that others may share it; `None` where
-    /// the key has no field of the caller's identity, or is the caller's own.
+    /// What has to hold still once a response is there, for it to be stored; `None` where the key has
+    /// no field of the caller's identity. Made before the fill is sent.
     ///
     /// SECURITY: whoever the caller was when the origin was asked, the origin answers a fill by who
     /// the caller is by then. Only if it is the same before and after is it the answer for the key.
     pub(crate) fn identity_check(&self) -> Option<IdentityCheck> {
-        if self.route.spec.scope != Scope::Shared {
-            return None;
-        }
         let RequestIdentity::Known(answer) = &self.identity else { return None };
-        let (probe, _) = self.rules.identity_probe(&self.request).ok()?;
+        let (probe, table) = self.rules.identity_probe(&self.request).ok()?;
+        let start = table.begin(probe.slots.clone(), self.request.now);
         let fields = self.route.fields.iter().filter_map(|field| field.identity());
         let pointers = fields.map(|IdentityField { pointer, .. }| Arc::clone(pointer)).collect();
-        Some(IdentityCheck { probe, answer: Arc::clone(answer), pointers })
+        let (answer, table) = (Arc::clone(answer), Arc::clone(table));
+        Some(IdentityCheck { probe, answer, pointers, table, start })
     }
 }

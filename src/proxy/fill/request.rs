@@ -251,11 +251,11 @@ impl FillRequest {
     /// Why the request of the guest who began a fill goes to the origin as it is, whatever becomes
     /// of the response to the fill; none where it need not.
     ///
-    /// SECURITY: a guest whose cookies the fill has withheld never gets those that its response
-    /// sets. They would replace the guest's session, and a form in the page would belong to
+    /// SECURITY: a client whose cookies the fill has withheld never gets those that its response
+    /// sets. They would replace the client's session, and a form in the page would belong to
     /// another one.
     pub(crate) fn own_request(&self, response: &HeaderMap) -> Option<Outcome> {
-        let name = self.withheld_credential.as_ref().filter(|_| self.route.is_for_guests())?;
+        let name = self.withheld_credential.as_ref()?;
         // Who is signed in by this answer has no further use for an earlier session.
         let keeps = response.contains_key(SET_COOKIE) && !self.signs_in(response);
         keeps.then(|| Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))

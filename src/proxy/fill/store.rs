@@ -94,8 +94,9 @@ pub(crate) async fn stream_and_store(
         };
         let_follow(leader, head, &shared_body, &decision)
     };
-    // What is to be proven first is shared afterwards.
-    let mut leader = if proof.is_some() { leader } else { leader.and_then(share) };
+    // What is to be proven first is shared afterwards; what is confirmed at the end, once stored.
+    let is_shared_later = proof.is_some() || request.identity.is_some();
+    let mut leader = if is_shared_later { leader } else { leader.and_then(share) };
     let route = Arc::clone(&request.route);
     let streamed = stream_body(resources, &mut body, &shared_body, leader.as_mut()).await;
     let mut tail = match streamed {

@@ -88,6 +88,7 @@ pub(super) async fn run_mutation(
     context.caller.record();
     let result = match sent {
         Ok(response) => {
+            context.caller.answered(response.headers());
             record_answer(resources, &context, &mutation, &response);
             if response.status().is_server_error() && sender.is_closed() {
                 let (context, repurge_after) = (&context, &*mutation.repurge_after);

@@ -396,11 +396,13 @@ async fn one_question_is_asked_for_all_requests_of_a_caller() {
         metric(scene.sidecar.admin, "sidecache_identity_joined_total").await == 19
     })
     .await;
+    assert_eq!(scene.count("/me"), 1);
     hold.release();
     for reply in asked {
         assert_cache(&reply.await.expect("no panic"), "MISS", "");
     }
-    assert_eq!(scene.count("/me"), 1);
+    at_rest(&scene).await;
+    assert_eq!(scene.count("/me"), 21, "and once more after each fill");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -547,7 +549,8 @@ async fn shadow_mode_asks_and_serves_nothing() {
         let reply = get(&scene, "/all/1", ANN).await;
         assert!(reply.is("BYPASS", &format!("acme {number}")), "{}", reply.cache_status());
     }
-    assert_eq!(scene.count("/me"), 1);
+    eventually("the app was asked", Duration::from_secs(10), async || scene.count("/me") == 1)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -606,4 +609,91 @@ async fn r1202_a_write_with_one_cookie_more_ends_the_answer() {
     let cookies = format!("csrftoken=0123456789abcdef; {ANN}");
     scene.send("POST", "/switch", &[("cookie", &cookies)], "").await;
     assert!(get(&scene, "/all/1", ANN).await.is("MISS", "globex 1"));
+}
+
+/// Two clicks in another tab: who becomes another one while a page is made, and the first again
+/// before it is whole, had the page of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1210_who_was_another_one_meanwhile_confirms_nothing() {
+    for (path, next) in [("/all/7", BOB), ("/own/7", ANN)] {
+        let (scene, users) = scene().await;
+        scene.answers(move |request| match &*request.path {
+            "/all/7" | "/own/7" => Response::ok("the page of globex"),
+            _ => users.answer(request),
+        });
+        get(&scene, "/all/1", BOB).await;
+        let hold = scene.hold("GET", path, Point::After);
+        let address = scene.sidecar.address;
+        let ann = tokio::spawn(async move {
+            Client::new(address).get(path, &[("cookie", ANN)]).await.text().to_owned()
+        });
+        hold.arrived().await;
+        for login in ["/login?globex+ann", "/login?acme+ann"] {
+            scene.send("POST", login, &[("cookie", ANN)], "").await;
+        }
+        hold.release();
+        assert_eq!(ann.await.expect("no panic"), "the page of globex");
+        at_rest(&scene).await;
+        assert_ne!(get(&scene, path, next).await.cache(), "HIT", "{path}");
+        let series = "sidecache_store_aborted_total{reason=\"identity_unconfirmed\"}";
+        assert_eq!(metric(scene.sidecar.admin, series).await, 1, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1211_a_private_page_of_who_has_moved_is_not_stored() {
+    let (scene, users) = scene().await;
+    assert!(get(&scene, "/own/1", ANN).await.is("MISS", "acme ann 0"));
+    users.sign_in("a1", "globex eve");
+    let moved = get(&scene, "/own/2", ANN).await;
+    assert!(moved.is("MISS", "globex eve 0"), "{}", moved.text());
+    scene.send("POST", "/login?acme+ann", &[("cookie", ANN)], "").await;
+    let back = get(&scene, "/own/2", ANN).await;
+    assert!(back.is("MISS", "acme ann 1"), "{} {}", back.cache_status(), back.text());
+}
+
+/// Django clears the cookie of a session that it does not know, so that the first stranger switched
+/// off the asking for everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1212_a_refusal_that_clears_a_cookie_is_about_its_caller_alone() {
+    let (scene, users) = scene().await;
+    scene.answers(move |request| {
+        let answer = users.answer(request);
+        let is_refused = request.path == "/me" && users.of(request).is_none();
+        if is_refused { answer.header("set-cookie", "sid=; Max-Age=0") } else { answer }
+    });
+    get(&scene, "/all/1", ANN).await;
+    assert_unknown(&get(&scene, "/all/1", "sid=nobody").await, "refused", "guest");
+    assert_eq!(metric(scene.sidecar.admin, "sidecache_identity_off").await, 0);
+    assert_cache(&get(&scene, "/all/1", ANN).await, "HIT", "she is known still");
+    assert_cache(&get(&scene, "/all/1", GUS).await, "MISS", "others are asked about");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1213_an_answer_that_gives_a_session_again_ends_what_was_said_of_it() {
+    for method in ["POST", "GET"] {
+        let (scene, users) = scene().await;
+        scene.answers(move |request| {
+            if request.path != "/resume" {
+                return users.answer(request);
+            }
+            users.sign_in("a1", "globex ann");
+            Response::ok("").header("set-cookie", "sid=a1; Path=/")
+        });
+        assert!(get(&scene, "/all/1", ANN).await.is("MISS", "acme 0"));
+        scene.send(method, "/resume", &[("cookie", "sid=other")], "").await;
+        assert!(get(&scene, "/all/1", ANN).await.is("MISS", "globex 1"), "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1214_shadow_mode_waits_for_no_answer() {
+    let users = Users::new();
+    let rules = RULES.replace("ttl   = \"1h\"", "ttl   = \"1h\"\nmode = \"shadow\"");
+    let scene = Scene::start(&rules, users.app()).await;
+    let hold = scene.hold("GET", "/me", Point::Before);
+    let reply = scene.ask("/all/1", &[("cookie", ANN)]).await;
+    assert!(reply.is("BYPASS", "acme 0"), "{}", reply.cache_status());
+    hold.arrived().await;
+    hold.release();
 }

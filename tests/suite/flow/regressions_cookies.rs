@@ -1,7 +1,7 @@
 //! Numbered regressions of cookies, and of what only a credential makes one's own.
 
 use crate::support::scene::assert_cache;
-use crate::support::{Request, Response, Scene};
+use crate::support::{Client, Origin, Request, Response, Scene, Sidecar};
 
 /// A route of each scope, `/public`, `/shared` and `/private`, after these tables.
 fn scopes(tables: &str, more: &str) -> String {
@@ -284,4 +284,50 @@ async fn r389_a_forms_token_comes_with_its_cookie() {
             assert_eq!(cookies.contains(&own.as_str()), expected == "MISS", "{case}: {cookies:?}");
         }
     }
+}
+
+/// 1215. The sidecar made a 304 of its own of what the origin had sent, and dropped the cookie of a
+///       rolling session, for ever: each visit of a browser is conditional.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1215_a_304_in_place_of_what_came_keeps_its_cookies() {
+    let app = Origin::start(|request| {
+        let cookie = format!("sid=roll{}; Path=/", request.number);
+        Response::ok("page")
+            .header("etag", "\"v1\"")
+            .header("x-new-token", "t")
+            .header("set-cookie", &cookie)
+    });
+    for keys in ["", "scope = \"public\"", "scope = \"public\"\nstrip_set_cookie = [\"other\"]"] {
+        let rules = format!("[[routes]]\npath = \"/p/{{x}}\"\nttl = \"5m\"\n{keys}\n");
+        let sidecar = Sidecar::start(app.address, &rules).await;
+        for _ in 0..2 {
+            let headers = [("if-none-match", "\"v1\"")];
+            let reply = Client::new(sidecar.address).get("/p/1", &headers).await;
+            assert_eq!((reply.status, reply.text()), (304, ""), "{keys}");
+            assert!(reply.header("set-cookie").starts_with("sid=roll"), "{keys}");
+            assert_eq!((reply.header("x-new-token"), reply.header("content-type")), ("t", ""));
+        }
+    }
+}
+
+/// 1216. In scope `public` with a list of cookies to take out, whoever had a session got that which
+///       the app had begun for the fill, which had none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1216_nobody_gets_the_session_that_a_fill_began() {
+    let app = Origin::start(|request| {
+        let cookies = request.header("cookie").unwrap_or_default();
+        let own = cookies.strip_prefix("session=").map(ToOwned::to_owned);
+        let session = own.unwrap_or_else(|| format!("new{}", request.number));
+        Response::ok("page").header("set-cookie", &format!("session={session}"))
+    });
+    let rules = "[[routes]]\npath = \"/p/{x}\"\nttl = \"5m\"\nscope = \"public\"\n\
+                 strip_set_cookie = [\"session\"]\n";
+    let sidecar = Sidecar::start(app.address, rules).await;
+    for (method, path) in [("GET", "/p/1"), ("HEAD", "/p/2"), ("GET", "/p/3")] {
+        let cookies = [("cookie", "session=mine")];
+        let reply = Client::new(sidecar.address).send(method, path, &cookies, "").await;
+        assert_eq!(reply.header("set-cookie"), "session=mine", "{method} {path}");
+    }
+    let stranger = Client::new(sidecar.address).get("/p/4", &[]).await;
+    assert!(stranger.header("set-cookie").starts_with("session=new"), "it gets the app's own");
 }
