@@ -39,9 +39,8 @@ pub(super) async fn answer(
 ) -> ProxyResponse {
     let PlannedBody { forward, has_body, read } = body;
     let (seen, reserved) = read.unzip();
-    let rules = &context.config.rules;
+    let (rules, bypass) = (&context.config.rules, context.connection.bypass());
     let view = request_view(&parts, &forward, context.peer, rules, context.now);
-    let bypass = context.connection.bypass();
     let view = RequestView { has_body, bypass, seen_body: seen.as_ref(), ..view };
     let identified;
     let plan = match rules.plan(&view) {

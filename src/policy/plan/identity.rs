@@ -64,8 +64,8 @@ pub struct IdentityCheck {
 
 impl IdentityCheck {
     /// Whether the origin says the same of the caller by this answer, and the caller has written
-    /// nothing since the fill began: whoever becomes another one and then the first again was another
-    /// one meanwhile.
+    /// nothing since the fill began: whoever becomes another one and then the first again was
+    /// another one meanwhile.
     #[must_use]
     pub fn is_met_by(&self, answer: &IdentityAnswer) -> bool {
         let is_same = |pointer: &Arc<str>| self.answer.value(pointer) == answer.value(pointer);
@@ -259,8 +259,8 @@ impl PolicyRules {
 }
 
 impl Lookup<'_> {
-    /// What has to hold still once a response is there, for it to be stored; `None` where the key has
-    /// no field of the caller's identity. Made before the fill is sent.
+    /// What has to hold still once a response is there, for it to be stored; `None` where the key
+    /// has no field of the caller's identity. Made before the fill is sent.
     ///
     /// SECURITY: whoever the caller was when the origin was asked, the origin answers a fill by who
     /// the caller is by then. Only if it is the same before and after is it the answer for the key.
