@@ -236,6 +236,20 @@ fn a_hash_stands_for_a_document_that_was_seen_and_reads() {
     }
 }
 
+/// A server that checks no hash runs the other document from then on.
+#[test]
+fn r1265_a_hash_that_comes_with_another_document_is_forgotten() {
+    let known = KnownDocuments::default();
+    known.remember(KnownDocument { hash: hash_of(LIST), is_single: true });
+    let persisted = json!({ "version": 1, "sha256Hash": hex(&hash_of(LIST)) });
+    let extensions = json!({ "persistedQuery": persisted });
+    let alone = json!({ "extensions": extensions }).to_string();
+    assert_eq!(posted(&alone, "", Some(&known)), "read");
+    let lie = json!({ "query": SET, "extensions": extensions }).to_string();
+    assert_eq!(posted(&lie, "", Some(&known)), "in doubt");
+    assert_eq!(posted(&alone, "", Some(&known)), "unknown");
+}
+
 #[test]
 fn what_is_known_is_bounded() {
     let known = KnownDocuments::default();
