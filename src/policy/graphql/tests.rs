@@ -29,7 +29,7 @@ fn shown(request: &GraphqlRequest) -> String {
         GraphqlRequest::UnknownDocument => "unknown".to_owned(),
         GraphqlRequest::Write(WrittenFields::Unknown) => "in doubt".to_owned(),
         GraphqlRequest::Write(WrittenFields::These(fields)) => {
-            format!("write {}", fields.iter().map(|it| &**it).collect::<Vec<_>>().join(","))
+            format!("write {}", fields.names.iter().map(|it| &**it).collect::<Vec<_>>().join(","))
         }
     }
 }
