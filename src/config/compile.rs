@@ -35,6 +35,7 @@ mod expectations;
 pub mod fields;
 pub mod freshness;
 pub mod fronts;
+mod graphql_tags;
 mod headers;
 pub mod identity;
 pub mod jwt;

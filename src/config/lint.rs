@@ -56,6 +56,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     times::check(&whole, context);
     slashes::check(&whole, context);
     body_reads::check(&whole, context);
+    body_reads::check_mutations(&whole, context);
     sections::check(&whole, parts, context);
     switch::check(&whole, context);
     memory::check(&whole, parts, context);

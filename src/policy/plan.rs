@@ -157,7 +157,7 @@ impl PolicyRules {
         }
         let path = route.keyed_path(path, &captures);
         let planned = if route.spec.graphql {
-            self.graphql_query(route, request).and_then(|document| {
+            self.graphql_query(request).and_then(|document| {
                 let mut lookup = self.lookup(route, captures, path, request, None)?;
                 lookup.document = document;
                 Ok(lookup)

@@ -8,6 +8,7 @@ use http::Method;
 
 use super::conditions::conditions;
 use super::fields::FieldTable;
+use super::graphql_tags;
 use super::rule_names::{BodyUse, PATH_FORM, RuleNames, pattern};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlList, TomlString};
@@ -94,6 +95,7 @@ fn purge(
             .report
             .push(builder.hint("remove the key: then the rule applies to every unsafe method"));
     }
+    graphql_tags::check_purge(file, &tags, context);
     let mutations = mutations(&file.mutations, context);
     let repurge_after = repurges(&file.repurge_after, context);
     let (guard, purge_on) = (file.guard.get()?.0, file.purge_on.get()?.0);

@@ -11,7 +11,7 @@ use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::read_methods::{add_document, read_methods, requires_body};
 use super::rule_names::{BodyUse, RuleNames, pattern};
-use super::{fronts, headers, identity, query, signed_in};
+use super::{fronts, graphql_tags, headers, identity, query, signed_in};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -136,6 +136,7 @@ fn route(
     let names = RuleNames::new(fields, &file.path, pattern.as_ref(), bodies);
     let key = key(file, &names, &methods, context);
     let tags = names.templates(&file.tags, context);
+    graphql_tags::check_route(file, &tags, context);
     let has_path = pattern.is_some();
     let timing = freshness_settings(file, shared.collapse, context);
     let revalidate_after = revalidate_after(&file.revalidate_after, context);

@@ -25,7 +25,8 @@ table! {
         r#match: MatchSection,
         /// The root fields of GraphQL mutations that it is for, where `*` stands for any text; the
         /// name of an operation does not count. A mutation of which rules name every root field
-        /// purges their tags alone, and any other one all that is stored of the endpoint.
+        /// purges their tags alone, and any other one all that is stored of the endpoint. A field
+        /// below `/variables/T` is exact where the only root field has the argument `T: $T`.
         #[schemars(extend("minItems" = 1, "examples" = [["createOrder", "update*"]]))]
         mutations: TomlList<TomlString>,
         /// What is purged: text with fields in braces. `{response:/id}` reads the JSON that the

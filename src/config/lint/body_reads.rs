@@ -4,6 +4,21 @@ use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::view::LintFile;
 
+/// Warns where a purge rule for mutations is not for POST.
+pub fn check_mutations(whole: &LintFile<'_>, context: &mut CompileContext) {
+    for purge in whole.purges.iter().filter(|purge| purge.rule.mutations.is_some()) {
+        let Some(given) = purge.file.methods.given() else { continue };
+        if purge.rule.methods.as_deref().is_none_or(|all| all.contains(&http::Method::POST)) {
+            continue;
+        }
+        let message = "mutations of GraphQL come by POST, for which this rule is not";
+        context.report.push(
+            DiagnosticBuilder::warning(given.span.clone(), message)
+                .hint("add \"POST\", or remove `methods`"),
+        );
+    }
+}
+
 /// Warns where a purge rule takes for a write what a route takes for a read.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
     for route in whole.cached() {

@@ -285,8 +285,11 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     let (Some(methods), Some(given)) = (&purge.rule.methods, purge.file.methods.given()) else {
         return;
     };
-    // A rule for GETs, or for requests with a certain parameter, is one of several.
-    if methods.iter().all(|method| *method == Method::GET) || !purge.rule.conditions.is_empty() {
+    // A rule for GETs, for mutations, or for requests with a certain parameter, is one of several.
+    if methods.iter().all(|method| *method == Method::GET)
+        || purge.rule.mutations.is_some()
+        || !purge.rule.conditions.is_empty()
+    {
         return;
     }
     let covers =

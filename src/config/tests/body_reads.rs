@@ -136,3 +136,33 @@ fn a_purge_rule_names_root_fields_of_mutations() {
         assert!(found.contains(what), "{mutations}: {found}");
     }
 }
+
+/// Clients choose the names of variables and the aliases of fields.
+#[test]
+fn r1263_tags_of_an_endpoint_read_neither_bodies_nor_answers() {
+    let fields = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[fields]\n\
+                  id = { body = \"/variables/id\" }\ntenant = { header = \"x-tenant\" }\n";
+    let with = |tags: &str| {
+        format!("{fields}[[routes]]\npath = \"/{{part}}/graphql\"\ngraphql = true\ntags = {tags}\n")
+    };
+    let fits = with("[\"orders:{tenant}:{part}\", \"all\"]");
+    parse(&fits).unwrap_or_else(|problems| panic!("{problems}"));
+    for tags in ["[\"all\", \"order:{id}\"]", "[\"order:{id?}\"]"] {
+        let found = diagnostics(&with(tags)).to_string();
+        assert!(found.contains("`id` comes from the body of a GraphQL request"), "{found}");
+        assert!(found.contains("header, cookie, token or path"), "{found}");
+    }
+    let found = diagnostics(&with("[\"order:{response:/data/orders/*/id}\"]")).to_string();
+    assert!(found.contains("comes from the answer of a GraphQL server"), "{found}");
+}
+
+#[test]
+fn r1264_a_rule_with_mutations_reads_no_answer() {
+    let text = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[[routes]]\npath = \"/a\"\n\
+                graphql = true\ntags = [\"x\"]\n[[purges]]\npath = \"/a\"\n\
+                tags = [\"x\", \"o:{response:/data/setOrder/id}\"]\nmutations = [\"setOrder\"]\n";
+    let found = diagnostics(text).to_string();
+    assert!(found.contains("comes from the answer of a GraphQL server"), "{found}");
+    assert!(found.contains("/variables/"), "{found}");
+    assert!(parse(&text.replace("mutations = [\"setOrder\"]\n", "")).is_ok());
+}

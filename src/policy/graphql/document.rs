@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use apollo_parser::Parser;
 use apollo_parser::cst::{self, CstNode as _, Definition, Selection};
 
-use crate::policy::graphql::fields::WrittenFields;
+use crate::policy::graphql::fields::{RootFields, WrittenFields};
 
 /// The longest document, in tokens; spaces and comments count.
 pub const MAX_TOKENS: usize = 16_384;
@@ -192,21 +192,26 @@ fn kind_of(operation: &cst::OperationDefinition) -> Option<OperationKind> {
     }
 }
 
-/// The names of the fields that these selections have at their root, through fragments. Each
-/// fragment is followed once.
+/// The fields that these selections have at their root, through fragments. Each fragment is
+/// followed once.
 fn root_fields(
     mut left: Vec<cst::SelectionSet>,
     fragments: &BTreeMap<String, Vec<cst::SelectionSet>>,
 ) -> WrittenFields {
-    let (mut fields, mut followed) = (BTreeSet::new(), HashSet::new());
+    let (mut names, mut followed) = (BTreeSet::new(), HashSet::new());
+    let (mut count, mut arguments) = (0_usize, BTreeSet::new());
     while let Some(selections) = left.pop() {
         for selection in selections.selections() {
             match selection {
                 Selection::Field(field) => {
                     let Some(name) = field.name() else { return WrittenFields::Unknown };
-                    fields.insert(Box::from(name.text().as_str()));
-                    if fields.len() > MAX_FIELDS {
+                    names.insert(Box::from(name.text().as_str()));
+                    if names.len() > MAX_FIELDS {
                         return WrittenFields::Unknown;
+                    }
+                    count += 1;
+                    if count == 1 {
+                        arguments = own_variables(&field);
                     }
                 }
                 Selection::InlineFragment(fragment) => match fragment.selection_set() {
@@ -221,10 +226,38 @@ fn root_fields(
                     let Some(found) = fragments.get(&name) else { return WrittenFields::Unknown };
                     if followed.insert(name) {
                         left.extend(found.iter().cloned());
+                    } else {
+                        count += 1;
                     }
                 }
             }
         }
     }
-    if fields.is_empty() { WrittenFields::Unknown } else { WrittenFields::These(fields) }
+    if count > 1 {
+        arguments.clear();
+    }
+    if names.is_empty() {
+        WrittenFields::Unknown
+    } else {
+        WrittenFields::These(RootFields { names, arguments })
+    }
+}
+
+/// The arguments of a field whose value is the variable of the same name, and nothing else.
+fn own_variables(field: &cst::Field) -> BTreeSet<Box<str>> {
+    let mut found: BTreeMap<Box<str>, bool> = BTreeMap::new();
+    for argument in field.arguments().into_iter().flat_map(|all| all.arguments()) {
+        let Some(name) = argument.name().map(|name| Box::from(name.text().as_str())) else {
+            return BTreeSet::new();
+        };
+        let is_own = match argument.value() {
+            Some(cst::Value::Variable(variable)) => {
+                variable.name().is_some_and(|own| own.text().as_str() == &*name)
+            }
+            _ => false,
+        };
+        // SECURITY: of an argument that is there twice, a server may take either.
+        found.entry(name).and_modify(|is_own| *is_own = false).or_insert(is_own);
+    }
+    found.into_iter().filter(|(_, is_own)| *is_own).map(|(name, _)| name).collect()
 }

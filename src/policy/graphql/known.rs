@@ -55,6 +55,11 @@ impl KnownDocuments {
         self.known.insert(document.hash, document.is_single);
     }
 
+    /// Forgets the document with this hash.
+    pub fn forget(&self, hash: &DocumentHash) {
+        self.known.remove(hash);
+    }
+
     /// How many are remembered.
     #[must_use]
     pub fn len(&self) -> usize {

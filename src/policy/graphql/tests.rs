@@ -29,7 +29,7 @@ fn shown(request: &GraphqlRequest) -> String {
         GraphqlRequest::UnknownDocument => "unknown".to_owned(),
         GraphqlRequest::Write(WrittenFields::Unknown) => "in doubt".to_owned(),
         GraphqlRequest::Write(WrittenFields::These(fields)) => {
-            format!("write {}", fields.iter().map(|it| &**it).collect::<Vec<_>>().join(","))
+            format!("write {}", fields.names.iter().map(|it| &**it).collect::<Vec<_>>().join(","))
         }
     }
 }
@@ -234,6 +234,20 @@ fn a_hash_stands_for_a_document_that_was_seen_and_reads() {
         let sent = json!({ "query": LIST, "extensions": extensions }).to_string();
         assert_eq!(posted(&sent, "", Some(&known)), "in doubt", "{sent}");
     }
+}
+
+/// A server that checks no hash runs the other document from then on.
+#[test]
+fn r1265_a_hash_that_comes_with_another_document_is_forgotten() {
+    let known = KnownDocuments::default();
+    known.remember(KnownDocument { hash: hash_of(LIST), is_single: true });
+    let persisted = json!({ "version": 1, "sha256Hash": hex(&hash_of(LIST)) });
+    let extensions = json!({ "persistedQuery": persisted });
+    let alone = json!({ "extensions": extensions }).to_string();
+    assert_eq!(posted(&alone, "", Some(&known)), "read");
+    let lie = json!({ "query": SET, "extensions": extensions }).to_string();
+    assert_eq!(posted(&lie, "", Some(&known)), "in doubt");
+    assert_eq!(posted(&alone, "", Some(&known)), "unknown");
 }
 
 #[test]

@@ -84,26 +84,18 @@ impl PolicyRules {
     /// The document of a GET, if it is a query; or why the request passes.
     pub(super) fn graphql_query(
         &self,
-        route: &Route,
         request: &RequestView<'_>,
     ) -> Result<Option<KnownDocument>, Outcome> {
         let query = request.uri.query().unwrap_or_default();
         let refused = |cause: &'static str| Outcome::bypass_with(Reason::Graphql, cause);
-        let document = match read_get(query, request.has_body, Some(&self.documents)) {
-            GraphqlRequest::Read(document) => document,
-            GraphqlRequest::Pass(cause) => return Err(refused(cause)),
+        match read_get(query, request.has_body, Some(&self.documents)) {
+            GraphqlRequest::Read(document) => Ok(document),
+            GraphqlRequest::Pass(cause) => Err(refused(cause)),
             GraphqlRequest::UnknownDocument => {
                 self.documents.unknown.inc();
-                return Err(refused("(unknown document)"));
+                Err(refused("(unknown document)"))
             }
-            GraphqlRequest::Write(_) => return Err(refused("(mutation)")),
-        };
-        // What a tag reads of a body stands in the URL here, where no field finds it.
-        match route.body_pointers().find(|(_, pointer)| !pointer.is_empty()) {
-            Some((field, _)) => {
-                Err(Outcome::bypass_with(Reason::MissingField, Arc::clone(&field.name)))
-            }
-            None => Ok(document),
+            GraphqlRequest::Write(_) => Err(refused("(mutation)")),
         }
     }
 

@@ -10,7 +10,8 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 use crate::outcome::Reason;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
-use crate::policy::field::{AnsweredBody, FieldView};
+use crate::policy::field::{AnsweredBody, FieldSource, FieldView};
+use crate::policy::graphql::WrittenFields;
 use crate::policy::identity::RequestIdentity;
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
@@ -259,8 +260,9 @@ impl PolicyRules {
             matched.retain(may_be_for);
             let named = matched.iter().filter_map(|(rule, _)| rule.mutations.as_deref());
             let of_endpoint = self.endpoint_tags(&path.path, &path.hosts);
+            let is_endpoint = !of_endpoint.is_empty();
             // What rules name is what it changes; what no rule names may change the whole endpoint.
-            if of_endpoint.is_empty() || !written.are_all_named_by(named) {
+            if !is_endpoint || !written.are_all_named_by(named) {
                 mutation.add_own(uri_tags(&path.hosts, &path.path).chain(of_endpoint));
             }
             mutation.excluded_by.extend(excluding.iter().map(|rule| rule.place.clone()));
@@ -275,7 +277,7 @@ impl PolicyRules {
                 }
                 let places = token_places(rule.fields());
                 let tokens = self.tokens_in(&places, request.headers);
-                let view = FieldView {
+                let mut view = FieldView {
                     headers: request.headers,
                     host: &host,
                     query: request.uri.query().unwrap_or_default(),
@@ -291,6 +293,9 @@ impl PolicyRules {
                     tokens: &tokens,
                     identity: &RequestIdentity::UNREAD,
                 };
+                if is_endpoint || rule.mutations.is_some() {
+                    view = view_of_mutation(view, rule, &written);
+                }
                 mutation.add(rule, &view, |template| self.families(template));
             }
         }
@@ -339,6 +344,26 @@ impl PolicyRules {
         tags.dedup();
         tags
     }
+}
+
+/// What a rule may read of a write that may run mutations: of its body what these fields are given,
+/// and nothing of its answer.
+///
+/// SECURITY: clients choose variables and aliases, and servers ignore the variables that a document
+/// does not use. So whatever else is there is read as nothing that can be told.
+fn view_of_mutation<'a>(
+    view: FieldView<'a>,
+    rule: &PurgeRule,
+    written: &WrittenFields,
+) -> FieldView<'a> {
+    let is_told = |body: &BodyFields| {
+        rule.fields().all(|field| match &field.source {
+            FieldSource::Body(pointer) => written.are_told_at(pointer, body),
+            _ => true,
+        })
+    };
+    let body = view.body.filter(|body| is_told(body));
+    FieldView { body, has_body: true, response: AnsweredBody::Unread, ..view }
 }
 
 /// The tags of a path by any reading of it, under each of these hosts.

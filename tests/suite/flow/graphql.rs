@@ -311,3 +311,139 @@ async fn shadow_mode_stores_no_answer_with_errors_either() {
     }
     assert_eq!(flow.route("/graphql").would_hit, 1);
 }
+
+const ORDERS: &str = r#"
+[fields]
+order = { body = "/variables/input/id" }
+
+[[routes]]
+path    = "/graphql"
+ttl     = "5m"
+scope   = "public"
+graphql = true
+tags    = ["orders"]
+
+[[routes]]
+path  = "/api/orders/{id}"
+ttl   = "5m"
+scope = "public"
+tags  = ["order:{id}"]
+"#;
+
+/// What of the orders 7 and 8 is still answered from the cache after a write.
+async fn orders_left(scene: &Scene, method: &str, target: &str, body: String) -> (bool, bool) {
+    for path in ["/api/orders/7", "/api/orders/8"] {
+        scene.get(path).await;
+        assert_cache(&scene.get(path).await, "HIT", path);
+    }
+    assert_cache(&scene.send(method, target, &[JSON], body.clone()).await, "BYPASS", &body);
+    let seven = scene.get("/api/orders/7").await.cache() == "HIT";
+    (seven, scene.get("/api/orders/8").await.cache() == "HIT")
+}
+
+/// Names of variables and aliases are the client's choice, so a variable says what is written only
+/// where it is the argument of its name of the only root field.
+#[tokio::test]
+async fn r1260_a_variable_counts_as_the_argument_of_its_name_alone() {
+    let named = "[[purges]]\npath = \"/graphql\"\nmutations = [\"updateOrder\", \"cancel*\"]\n\
+                 tags = [\"orders\", \"order:{order}\"]\n";
+    let unnamed = "[[purges]]\npath = \"/graphql\"\ntags = [\"order:{order}\"]\n";
+    let seven = json!({ "input": { "id": 7 } });
+    let both = json!({ "input": { "id": 7 }, "b": { "id": 8 } });
+    let one = "mutation M($input: OI) { a: updateOrder(input: $input, note: \"x\") { n } }";
+    let spread = "mutation M($input: OI) { ... on M { ...F } } \
+                  fragment F on M { updateOrder(input: $input) @include(if: true) { n } }";
+    let inexact = [
+        (
+            "mutation($input: OI) { updateOrder(input: $input) { n } cancelOrder(id: 8) { n } }",
+            &seven,
+        ),
+        (
+            "mutation($input: OI, $b: OI) { a: updateOrder(input: $input) { n } \
+             b: updateOrder(input: $b) { n } }",
+            &both,
+        ),
+        ("mutation { updateOrder(id: 8) { n } }", &seven),
+        ("mutation($b: OI = { id: 8 }) { updateOrder(input: $b) { n } }", &seven),
+        ("mutation($input: ID) { updateOrder(input: { id: 8, of: $input }) { n } }", &seven),
+        ("mutation($input: OI) { updateOrder(input: [$input, { id: 8 }]) { n } }", &seven),
+        ("mutation($input: OI) { updateOrder(input: $input, input: { id: 8 }) { n } }", &seven),
+        ("mutation($input: OI) { updateOrder(Input: $input) { n } }", &seven),
+        (
+            "mutation($input: OI) { ...F ...F } fragment F on M { updateOrder(input: $input) { n } }",
+            &seven,
+        ),
+        (
+            "mutation($input: OI) { updateOrder(input: $input) @skip(if: true) { n } \
+             cancelOrder(id: 8) { n } }",
+            &seven,
+        ),
+        (
+            "mutation A($input: OI) { updateOrder(input: $input) { n } } \
+             mutation B { cancelOrder(id: 8) { n } }",
+            &seven,
+        ),
+    ];
+    let odd = [
+        json!({ "Input": { "id": 7 } }),
+        json!({}),
+        json!("{\"input\":{\"id\":7}}"),
+        json!([{ "input": { "id": 7 } }]),
+        json!({ "input": null }),
+    ];
+    for rule in [named, unnamed] {
+        let scene = Scene::start(&format!("{ORDERS}{rule}"), server).await;
+        for document in [one, spread] {
+            let sent = json!({ "query": document, "variables": seven }).to_string();
+            let left = orders_left(&scene, "POST", "/graphql", sent).await;
+            assert_eq!(left, (false, true), "{document}");
+        }
+        let inexact = inexact.iter().map(|(document, variables)| (*document, *variables));
+        for (document, variables) in inexact.chain(odd.iter().map(|odd| (one, odd))) {
+            let sent = json!({ "query": document, "variables": variables }).to_string();
+            let left = orders_left(&scene, "POST", "/graphql", sent.clone()).await;
+            assert_eq!(left, (false, false), "{rule} {sent}");
+        }
+    }
+}
+
+/// What a write has that is no mutation, or elsewhere in its body, says nothing either.
+#[tokio::test]
+async fn r1261_other_members_and_other_writes_purge_the_family() {
+    let rules = "[[purges]]\npath = \"/graphql\"\ntags = [\"order:{order}\"]\n";
+    let scene = Scene::start(&format!("{ORDERS}{rules}"), server).await;
+    let seven = json!({ "variables": { "input": { "id": 7 } } }).to_string();
+    let by_url = "/graphql?query=mutation(%24input:OI)%7BupdateOrder(input:%24input)%7Bn%7D%7D";
+    for (method, target, body) in
+        [("PUT", "/graphql", &*seven), ("POST", "/GraphQL/", &*seven), ("GET", by_url, "")]
+    {
+        let left = orders_left(&scene, method, target, body.to_owned()).await;
+        assert_eq!(left, (false, false), "{method} {target}");
+    }
+    let elsewhere = ORDERS.replace("/variables/input/id", "/operationName");
+    let rules = "[[purges]]\npath = \"/graphql\"\ntags = [\"order:{order?}\"]\n";
+    let optional = format!("{ORDERS}{}", rules);
+    let named = json!({ "query": "mutation { updateOrder(id: 8) { n } }" });
+    for rules in [format!("{elsewhere}{}", rules.replace('?', "")), optional] {
+        let scene = Scene::start(&rules, server).await;
+        let mut sent = named.clone();
+        sent["operationName"] = json!("7");
+        let left = orders_left(&scene, "POST", "/graphql", sent.to_string()).await;
+        assert_eq!(left, (false, false), "{rules}");
+    }
+}
+
+/// Aliases name the members of an answer, so that an answer does not say what was written.
+#[tokio::test]
+async fn r1262_the_answer_to_a_mutation_names_no_tags() {
+    let rule =
+        "[[purges]]\npath = \"/graphql\"\ntags = [\"order:{response:/data/updateOrder/id}\"]\n";
+    let answers = |_: &Request| {
+        let answer = json!({ "data": { "updateOrder": { "id": 7 }, "b": { "id": 8 } } });
+        Response::ok(answer.to_string()).header("content-type", "application/json")
+    };
+    let scene = Scene::start(&format!("{ORDERS}{rule}"), answers).await;
+    let document = "mutation { updateOrder: touch(id: 7) { id } b: updateOrder(id: 8) { id } }";
+    let sent = json!({ "query": document }).to_string();
+    assert_eq!(orders_left(&scene, "POST", "/graphql", sent).await, (false, false));
+}

@@ -17,3 +17,17 @@ fn a_purge_rule_takes_for_a_write_what_a_route_takes_for_a_read() {
     one(&with(both), "[\"POST\"]", "names POST", "`except`");
     silent(&with(&format!("{both}\nexcept = [\"/search\"]")));
 }
+
+#[test]
+fn r1266_a_rule_for_mutations_is_for_post() {
+    let with = |methods: &str| {
+        format!(
+            "[[routes]]\npath = \"/graphql\"\nttl = \"5m\"\nscope = \"public\"\n\
+             graphql = true\ntags = [\"x\"]\n\
+             [[purges]]\npath = \"/graphql\"\ntags = [\"x\"]\nmutations = [\"a\"]\n{methods}\n"
+        )
+    };
+    silent(&with(""));
+    silent(&with("methods = [\"PUT\", \"POST\"]"));
+    one(&with("methods = [\"PUT\"]"), "[\"PUT\"]", "come by POST", "\"POST\"");
+}

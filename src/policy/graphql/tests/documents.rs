@@ -257,7 +257,7 @@ proptest! {
                 prop_assert!(may_write);
                 for (_, _, own) in made.iter().filter(|(kind, ..)| *kind == "mutation") {
                     for field in own {
-                        prop_assert!(fields.contains(&**field), "{} of {}", field, text);
+                        prop_assert!(fields.names.contains(&**field), "{} of {}", field, text);
                     }
                 }
             }
