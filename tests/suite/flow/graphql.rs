@@ -422,7 +422,7 @@ async fn r1261_other_members_and_other_writes_purge_the_family() {
     }
     let elsewhere = ORDERS.replace("/variables/input/id", "/operationName");
     let rules = "[[purges]]\npath = \"/graphql\"\ntags = [\"order:{order?}\"]\n";
-    let optional = format!("{ORDERS}{}", rules);
+    let optional = format!("{ORDERS}{rules}");
     let named = json!({ "query": "mutation { updateOrder(id: 8) { n } }" });
     for rules in [format!("{elsewhere}{}", rules.replace('?', "")), optional] {
         let scene = Scene::start(&rules, server).await;
