@@ -98,7 +98,8 @@ fn row(family: &Description) -> [String; 5] {
 fn label(name: &str, values: &BTreeSet<String>) -> String {
     // List a few reasons; refer to the page for all of them.
     let is_open = OPEN_LABELS.iter().any(|(open, _)| *open == name);
-    if is_open && (name != "reason" || values.len() == Reason::ALL.len() + 1) {
+    let ending = Reason::ALL.iter().filter(|reason| reason.ends_requests()).count();
+    if is_open && (name != "reason" || values.len() == ending + 1) {
         return code(name);
     }
     format!("{}: {}", code(name), codes(values.iter().map(String::as_str)))
