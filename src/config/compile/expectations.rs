@@ -310,7 +310,7 @@ impl Expectation<'_> {
             counted += 1;
             match found.entry() {
                 Err(why) => Self::fail(&given.span, "tags", &why, context),
-                Ok(lookup) => self.check_tags("the tag", &given.value.0, &lookup.tags(), context),
+                Ok(lookup) => Self::check_tags("the tag", &given.value.0, &lookup.tags(), context),
             }
         }
         counted
@@ -325,7 +325,7 @@ impl Expectation<'_> {
                 }
             }
             Found::Mutation(mutation) => {
-                self.check_tags("a purge of", &given.value.0, &mutation.tags, context);
+                Self::check_tags("a purge of", &given.value.0, &mutation.tags, context);
             }
             Found::Lookup(_) => Self::fail(&given.span, "a write", "a read", context),
             Found::Pass(_, reason) => {
@@ -336,7 +336,6 @@ impl Expectation<'_> {
     }
 
     fn check_tags(
-        &self,
         what: &str,
         expected: &[Located<TomlString>],
         got: &[Tag],
