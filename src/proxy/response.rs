@@ -103,19 +103,9 @@ pub fn conditional(
     headers: HeaderMap,
     body: Body,
 ) -> Response<Body> {
-    if status != StatusCode::OK
-        || !conditional::has_conditions(request)
-        || !not_modified(&headers, request)
-    {
-        return assemble(status, headers, body);
-    }
-    let mut slim = conditional::not_modified_headers(&headers);
-    for name in [AGE, X_CACHE, CACHE_STATUS] {
-        if let Some(value) = headers.get(&name) {
-            slim.insert(name, value.clone());
-        }
-    }
-    assemble(StatusCode::NOT_MODIFIED, slim, Body::empty())
+    conditional_with(request, (status, headers, body), |headers| {
+        conditional::not_modified_headers(&headers, [AGE, X_CACHE, CACHE_STATUS])
+    })
 }
 
 /// The same for what the origin has just sent to this request: the 304 keeps all that is not about
@@ -127,12 +117,22 @@ pub fn conditional_of_fetched(
     headers: HeaderMap,
     body: Body,
 ) -> Response<Body> {
-    let own = headers.clone();
-    let mut response = conditional(request, status, headers, body);
-    if response.status() == StatusCode::NOT_MODIFIED && status == StatusCode::OK {
-        *response.headers_mut() = conditional::without_content_headers(own);
+    conditional_with(request, (status, headers, body), conditional::without_content_headers)
+}
+
+/// A response, or the 304 in its place with what `slim` leaves of its head.
+fn conditional_with(
+    request: &HeaderMap,
+    (status, headers, body): (StatusCode, HeaderMap, Body),
+    slim: impl FnOnce(HeaderMap) -> HeaderMap,
+) -> Response<Body> {
+    if status != StatusCode::OK
+        || !conditional::has_conditions(request)
+        || !not_modified(&headers, request)
+    {
+        return assemble(status, headers, body);
     }
-    response
+    assemble(StatusCode::NOT_MODIFIED, slim(headers), Body::empty())
 }
 
 /// The parts of a 200 that the request asks for. Any other response, a 304 too, is left as it is: a

@@ -138,13 +138,13 @@ fn skip(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
     &text[start..]
 }
 
-/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in order. The
-/// caller adds `Age` and the sidecar's own fields.
+/// The fields of a stored 200 that its 304 carries (RFC 9110 15.4.5), repeated ones in order, and
+/// those of `own`: `Age` and the sidecar's.
 #[must_use]
-pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
+pub fn not_modified_headers<const N: usize>(stored: &HeaderMap, own: [HeaderName; N]) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len() + 4);
     let last_modified = (!stored.contains_key(ETAG)).then_some(LAST_MODIFIED);
-    for name in NOT_MODIFIED_FIELDS.into_iter().chain(last_modified) {
+    for name in NOT_MODIFIED_FIELDS.into_iter().chain(last_modified).chain(own) {
         for value in stored.get_all(&name) {
             fields.append(name.clone(), value.clone());
         }
@@ -375,12 +375,12 @@ mod tests {
         let mut stored = headers(&common);
         let mut expected = headers(&common[..6]);
         expected.append(LAST_MODIFIED, value(OLD));
-        assert_eq!(not_modified_headers(&stored), expected);
+        assert_eq!(not_modified_headers(&stored, []), expected);
 
         stored.insert(ETAG, value("\"abc\""));
         expected.remove(LAST_MODIFIED);
         expected.insert(ETAG, value("\"abc\""));
-        assert_eq!(not_modified_headers(&stored), expected);
+        assert_eq!(not_modified_headers(&stored, []), expected);
     }
 
     proptest! {

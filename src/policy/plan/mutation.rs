@@ -1,5 +1,6 @@
 //! What a mutation purges, by the purge rules.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -251,7 +252,8 @@ impl PolicyRules {
         let paths = write_paths(request, &self.host(request.uri, request.headers));
         let host = self.host(request.uri, request.headers);
         let mut mutation = Mutation::new(Vec::new());
-        let written = Self::written_fields(request, &methods, body);
+        // Read only where a rule or an endpoint asks for it.
+        let written = LazyCell::new(|| Self::written_fields(request, &methods, body));
         for path in &paths {
             let PathRules { mut matched, excluding } = self.matching(request, &methods, &path.path);
             let may_be_for = |(rule, _): &(&PurgeRule, Captures)| {
