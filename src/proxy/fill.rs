@@ -282,14 +282,20 @@ fn decide(
     leads: bool,
     sender: &mut oneshot::Sender<FillResult>,
 ) -> Result<(StoreDecision, Option<GuestProof>), Reason> {
-    if let Some(outcome) = request.own_request(origin.response.headers()) {
+    let OriginResponse { response, requested, received, revalidated } = origin;
+    let times = (*requested, *received);
+    let decision = decide_store(&resources.store, request, response, times, revalidated.clone());
+    if let Some(outcome) = request.own_request(response.headers()) {
+        let is_fresh = |decision: &StoreDecision| decision.policy.times.is_fresh(*received);
+        if !decision.as_ref().is_ok_and(is_fresh) {
+            // Each request of such a client would be sent twice.
+            resources.fills.refuse(request.refusal_key, *received);
+        }
         // The fill goes on for the others.
         let nobody = oneshot::channel().0;
         let _ = std::mem::replace(sender, nobody).send(FillResult::Refused(outcome));
     }
-    let OriginResponse { response, requested, received, revalidated } = origin;
-    let times = (*requested, *received);
-    let decision = decide_store(&resources.store, request, response, times, revalidated.clone())?;
+    let decision = decision?;
     let proof = GuestProof::for_response(resources, request, response.headers(), leads)?;
     Ok((decision, proof))
 }

@@ -79,7 +79,12 @@ fn passed_name(
         "`{shown}` {what}, but reaches the origin without being in the key: one response would be \
          served for all its values"
     );
-    let field = name.as_str().trim_start_matches("x-").replace('-', "_");
+    // SECURITY: a name that holds the value of a variable is not repeated.
+    let field = if shown.contains("${") {
+        "field".to_owned()
+    } else {
+        name.as_str().trim_start_matches("x-").replace('-', "_")
+    };
     let in_key = format!(
         "add it to the key: {field} = {{ header = \"{shown}\" }} in [fields] and \"{field}\" in \
          `key`"

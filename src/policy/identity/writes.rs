@@ -6,14 +6,17 @@
 //!   is known; so that an answer of the origin, which was asked for before and holds the slots of
 //!   its own parts, is known to be old.
 //! - One part in common is enough: the cookies of a login form and of a page need not be the same.
+//!   Nor need they be spelled alike: parts count as apps read them.
 //! - Who has no part of a credential cannot end the answers about it, but by chance: one of
 //!   [`SLOTS`] for each part, of which at most [`MAX_PARTS`] of a request count.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{AUTHORIZATION, HeaderMap, SET_COOKIE};
+use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
 use crate::policy::cookie_header::{cookies, set_cookie};
@@ -66,21 +69,23 @@ impl IdentityWrites {
         headers: &HeaderMap,
     ) -> SmallVec<[u16; 4]> {
         let authorization = headers.get_all(AUTHORIZATION).iter();
-        let authorization = authorization.map(|value| (&b"authorization"[..], value.as_bytes()));
+        let authorization = authorization
+            .map(|value| (&b"authorization"[..], authorization_as_read(value.as_bytes())));
         let own = rule.headers.iter().flat_map(|name| {
             let values = headers.get_all(name).iter();
-            values.map(move |value| (name.as_str().as_bytes(), value.as_bytes()))
+            values.map(move |value| (name.as_str().as_bytes(), Cow::from(value.as_bytes())))
         });
-        let counting = cookies(headers).filter(|(name, value)| {
+        let read = cookies(headers).map(|(name, value)| (name, cookie_as_read(value)));
+        let counting = read.filter(|(name, value)| {
             !rule.ignored_cookies.ignores(name)
                 && (value.len() >= MIN_SECRET || rule.is_identifying_cookie(name, value))
         });
-        let whole = whole.map(|whole| (&b"\0whole"[..], &whole.0[..]));
+        let whole = whole.map(|whole| (&b"\0whole"[..], Cow::from(&whole.0[..])));
         // What surely identifies comes first, since the rest of a long list does not count.
         let parts = whole.into_iter().chain(authorization).chain(own).chain(counting);
         let mut slots: SmallVec<[u16; 4]> = SmallVec::new();
         for part in parts {
-            let slot = self.slot(part);
+            let slot = self.slot((part.0, &part.1));
             if !slots.contains(&slot) {
                 slots.push(slot);
             }
@@ -104,7 +109,7 @@ impl IdentityWrites {
         let lines = response.get_all(SET_COOKIE).iter();
         let set = lines.filter_map(|line| set_cookie(line.as_bytes()));
         for part in set.filter(|(name, _)| !rule.ignored_cookies.ignores(name)).take(MAX_PARTS) {
-            self.move_slot(self.slot(part));
+            self.move_slot(self.slot((part.0, &cookie_as_read(part.1))));
         }
     }
 
@@ -124,6 +129,22 @@ impl IdentityWrites {
         let count = |slot: &u16| self.slots[usize::from(*slot)].load(Ordering::SeqCst);
         slots.0.iter().map(count).collect()
     }
+}
+
+/// The value of a cookie as apps read it: many take one session by its value with quotes, without
+/// them, and escaped.
+fn cookie_as_read(value: &[u8]) -> Cow<'_, [u8]> {
+    let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    percent_decode(bare.unwrap_or(value)).into()
+}
+
+/// Credentials as apps read them: the scheme in any case, and any number of spaces behind it (RFC
+/// 9110 11.4).
+fn authorization_as_read(value: &[u8]) -> Cow<'_, [u8]> {
+    let value = value.trim_ascii();
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    [&scheme.to_ascii_lowercase()[..], b" ", rest.trim_ascii()].concat().into()
 }
 
 impl fmt::Debug for IdentityWrites {

@@ -690,10 +690,46 @@ async fn r1213_an_answer_that_gives_a_session_again_ends_what_was_said_of_it() {
 async fn r1214_shadow_mode_waits_for_no_answer() {
     let users = Users::new();
     let rules = RULES.replace("ttl   = \"1h\"", "ttl   = \"1h\"\nmode = \"shadow\"");
+    let rules = rules.replace("path = \"/me\"", "path = \"/me\"\ntimeout = \"30s\"");
     let scene = Scene::start(&rules, users.app()).await;
     let hold = scene.hold("GET", "/me", Point::Before);
-    let reply = scene.ask("/all/1", &[("cookie", ANN)]).await;
+    let cookies = [("cookie", ANN)];
+    let asked = tokio::time::timeout(Duration::from_secs(15), scene.ask("/all/1", &cookies));
+    let reply = asked.await.expect("it waits for no answer");
     assert!(reply.is("BYPASS", "acme 0"), "{}", reply.cache_status());
     hold.arrived().await;
     hold.release();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1217_a_write_counts_whichever_way_its_credential_is_spelled() {
+    for (own, others) in [
+        (("cookie", ANN), [("cookie", "sid=\"a1\""), ("cookie", "sid=%611")]),
+        (
+            ("authorization", "Bearer token-of-a1"),
+            [("authorization", "bearer token-of-a1"), ("authorization", "Bearer  token-of-a1")],
+        ),
+    ] {
+        for other in others {
+            let users = Users::new();
+            let app = users.clone();
+            // The app takes either for one session.
+            let scene = Scene::start(RULES, move |request| {
+                if request.path == "/switch" {
+                    app.sign_in("a1", "globex ann");
+                    return Response::ok("");
+                }
+                let mut request = request.clone();
+                request.headers.insert("cookie", ANN.parse().expect("a value"));
+                app.answer(&request)
+            })
+            .await;
+            let page = async || scene.ask("/all/1", &[own]).await;
+            assert!(page().await.is("MISS", "acme 0"), "{own:?}");
+            at_rest(&scene).await;
+            assert!(page().await.is("HIT", "acme 0"), "{own:?}");
+            scene.send("POST", "/switch", &[other], "").await;
+            assert!(page().await.is("MISS", "globex 1"), "{other:?}");
+        }
+    }
 }

@@ -331,3 +331,22 @@ async fn r1216_nobody_gets_the_session_that_a_fill_began() {
     let stranger = Client::new(sidecar.address).get("/p/4", &[]).await;
     assert!(stranger.header("set-cookie").starts_with("session=new"), "it gets the app's own");
 }
+
+/// 1218. What cannot be stored was fetched twice for each request of a client with cookies, for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1218_what_is_not_stored_is_not_fetched_twice_each_time() {
+    for control in ["no-store", "private", "no-cache", "max-age=0"] {
+        let app = Origin::start(move |_| {
+            let response = Response::ok("page").header("set-cookie", "_ga=1");
+            response.header("cache-control", control).header("etag", "\"1\"")
+        });
+        let rules = "[[routes]]\npath = \"/p/{x}\"\nttl = \"5m\"\nscope = \"public\"\n\
+                     strip_set_cookie = [\"_ga\"]\n";
+        let sidecar = Sidecar::start(app.address, rules).await;
+        for _ in 0..8 {
+            Client::new(sidecar.address).get("/p/1", &[("cookie", "sessionid=1")]).await;
+        }
+        let asked = app.requests().len();
+        assert!(asked <= 10, "{control}: {asked} requests for 8");
+    }
+}

@@ -96,3 +96,11 @@ fn a_parameter_that_a_tag_reads_is_in_the_key_whatever_the_query_list_says() {
     let route = found.first().expect("the route");
     assert_eq!(route.spec.query, crate::policy::route::QueryRule::Only(["tenant".into()].into()));
 }
+
+#[test]
+fn r1219_a_hint_does_not_repeat_the_value_of_a_variable() {
+    let text = "[[routes]]\npath = \"/a\"\nttl = \"5m\"\npass_headers = [\"x-${SECRET}\"]\n";
+    let shown: String = warnings(text).iter().map(ToString::to_string).collect();
+    assert!(shown.contains("x-${SECRET}"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
