@@ -415,11 +415,13 @@ impl Readiness for AppReadiness {
         if draining {
             degraded.push("draining".to_owned());
         }
-        degraded.extend(self.proxy.active_config().origin.health().status().degraded_reason());
-        if let Some(tokens) = &self.proxy.active_config().rules.tokens {
+        let config = self.proxy.active_config();
+        let origins = config.origins.iter();
+        degraded.extend(origins.filter_map(|origin| origin.health().status().degraded_reason()));
+        if let Some(tokens) = &config.rules.tokens {
             degraded.extend(tokens.keys().status(self.proxy.clock.wall()).degraded_reason());
         }
-        if let Some(table) = &self.proxy.active_config().rules.identities {
+        if let Some(table) = &config.rules.identities {
             degraded.extend(table.degraded_reason());
         }
         if self.proxy.overlap.awaits_predecessor() {

@@ -33,7 +33,7 @@ mod tests;
 
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
 use self::include::IncludeSource;
-pub use self::model::{Config, ConfigLimits, JwtSettings};
+pub use self::model::{AppSettings, Config, ConfigLimits, JwtSettings, fill_constants};
 pub use self::schema::{json_schema, key_order};
 use crate::input_file::{self, MAX_CONFIG_BYTES};
 use crate::units::show_size;

@@ -1,6 +1,7 @@
 //! The rules of `proxy.toml`, applied to a request: its route, its fields, key, tags and scope, and
 //! what a mutation purges.
 
+pub mod apps;
 pub mod authorized_clients;
 pub mod body_fields;
 pub mod cache_groups;
@@ -14,6 +15,7 @@ pub mod credential;
 pub mod edit;
 pub mod explain;
 pub mod field;
+pub mod fill_constants;
 pub mod fold;
 pub mod folder;
 pub mod fronts;

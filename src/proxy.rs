@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::apps::AppId;
 use crate::policy::known_callers::CallerParts;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::scope::Scope;
@@ -42,7 +43,7 @@ pub(crate) use crate::proxy::guest_proofs::GuestProofs;
 pub(crate) use crate::proxy::identity_probes::IdentityProbes;
 pub(crate) use crate::proxy::late_keys::LateKeys;
 pub(crate) use crate::proxy::late_purges::LatePurges;
-pub(crate) use crate::proxy::origin::OriginClient;
+pub(crate) use crate::proxy::origin::{AppOrigins, OriginClient};
 pub use crate::proxy::overlap::Overlap;
 pub use crate::proxy::range_budget::RangeBudget;
 pub use crate::proxy::resources::Resources;
@@ -198,9 +199,10 @@ impl Proxy {
         };
         let (peer, now) = (client.peer(config), self.clock.wall());
         let is_bare = body.is_empty();
-        let connection = &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
+        let (app, connection) =
+            &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
         let departure = &client.departure;
-        let context = RequestContext { config, peer, departure, connection, now };
+        let context = RequestContext { config, app: *app, peer, departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = config.rules.plan(&view);
@@ -313,31 +315,34 @@ impl Proxy {
     }
 }
 
-/// What a request asks of its connection. It gets a `Host` if it has none.
+/// The app that a request is for, and what it asks of its connection. It gets a `Host` if it has
+/// none.
 fn connection_demand(
     (config, client): (&Arc<ActiveConfig>, &ClientConnection),
     parts: &mut Parts,
     wants_upgrade: bool,
     is_bare: bool,
-) -> ConnectionDemand {
+) -> (AppId, ConnectionDemand) {
     let (version, headers) = (parts.version, &mut parts.headers);
-    let fallback = || config.origin.authority();
+    let fallback = || config.origins.first().authority();
     let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
+    let app = config.rules.apps.of(&parts.uri, headers);
     let upgrade = if wants_upgrade {
         forward::take_upgrade(headers, version, &config.rules.upgrades)
     } else {
         None
     };
     let peer = client.peer(config);
-    let choice = client.choose_connection(&config.origin, peer, headers, version);
-    ConnectionDemand { choice, upgrade: upgrade.filter(|_| is_bare), lacks_host }
+    let choice = client.choose_connection(config.origins.of(app), peer, headers, version);
+    (app, ConnectionDemand { choice, upgrade: upgrade.filter(|_| is_bare), lacks_host })
 }
 
 /// What a request carries of a credential, where callers are remembered. A login page is for
 /// strangers as well, so that its answer says nothing.
 fn caller_of(config: &ActiveConfig, request: &Request<Body>) -> Option<CallerParts> {
     let (known, rule) = (config.known_callers.as_ref()?, &config.rules.credential);
-    let caller = known.parts(rule, request.headers(), &config.rules.hasher);
+    let app = config.rules.apps.of(request.uri(), request.headers());
+    let caller = known.parts(app, rule, request.headers(), &config.rules.hasher);
     let counts = !caller.is_empty() && !rule.is_login_path(request.uri().path().as_bytes());
     counts.then_some(caller)
 }

@@ -42,7 +42,7 @@ use self::resolver::{NameLookup, Resolver, SystemLookup};
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
-pub use self::health::OriginHealth;
+pub use self::health::{OriginHealth, OriginStatus};
 pub use self::jwks::{JwksClient, JwksSource};
 pub use self::pinned::PinSlot;
 pub use self::settings::{

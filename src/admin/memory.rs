@@ -17,6 +17,7 @@ use crate::cache::store::scan::{
     ScanResult,
 };
 use crate::clock::Wall;
+use crate::policy::apps::Apps;
 use crate::policy::glob::Glob;
 use crate::policy::key::view::KeyView;
 use crate::policy::key::{KeyHash, primary_hash, route_of};
@@ -245,8 +246,10 @@ fn names(all: &[&str]) -> Vec<String> {
 fn url_of(view: &KeyView<'_>, tags: &[&Tag]) -> Option<String> {
     let url = format!("http://{}{}", view.host, view.path.replace('*', "%2A"));
     let is_whole = url.len() <= MAX_SHOWN && text(&url) == url;
-    let purges =
-        || tags_of_url(&url, None).is_ok_and(|own| own.iter().any(|tag| tags.contains(&tag)));
+    let purges = || {
+        tags_of_url(&url, &Apps::default())
+            .is_ok_and(|own| own.iter().any(|tag| tags.contains(&tag)))
+    };
     (is_whole && purges()).then_some(url)
 }
 

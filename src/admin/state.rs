@@ -17,6 +17,7 @@ use super::response::ApiError;
 use super::under;
 use crate::clock::Wall;
 use crate::coherence::{PurgeKind, Released};
+use crate::policy::apps::Apps;
 use crate::policy::edit::EditTrial;
 use crate::policy::explain;
 use crate::policy::explain::{ExplainLine, ExplainRequest};
@@ -162,7 +163,7 @@ impl AdminState {
     /// Purges, and returns when no sidecar serves the purged entries any more, or it is pending.
     pub(super) async fn purge(&self, order: &PurgeRequest) -> Result<PurgeSummary, ApiError> {
         let live = self.proxy.active_config();
-        let mut tags = requested_tags(order, live.rules.host_key.as_deref())?;
+        let mut tags = requested_tags(order, &live.rules.apps)?;
         for url in &order.under {
             tags.extend(under::tags_of_folder(url, &live.rules)?);
         }
@@ -228,7 +229,7 @@ impl AdminState {
         };
         let is_unused_url = |url: &&String| {
             is_alone
-                && tags_of_url(url, live.rules.host_key.as_deref())
+                && tags_of_url(url, &live.rules.apps)
                     .is_ok_and(|tags| !tags.iter().any(|tag| coherence.is_held(tag)))
         };
         let tags = order.tags.iter().filter(is_unused_tag);
@@ -276,7 +277,7 @@ fn key_advice(route: &Route, remedy: Remedy) -> Advice {
 }
 
 /// The tags that a request names, including those of its URLs.
-fn requested_tags(order: &PurgeRequest, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
+fn requested_tags(order: &PurgeRequest, apps: &Apps) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "{\"tags\":[\"campaigns:acme\"]}, {\"urls\":[\"http://host/path\"]}, \
                         {\"under\":[\"http://host/folder/\"]} or \
                         {\"everything\":true}; with \"soft\":true entries are \
@@ -302,16 +303,16 @@ fn requested_tags(order: &PurgeRequest, host_key: Option<&str>) -> Result<Vec<Ta
     }
     let mut tags: Vec<Tag> = order.tags.iter().map(|tag| Tag::new(tag)).collect();
     for url in &order.urls {
-        tags.extend(tags_of_url(url, host_key)?);
+        tags.extend(tags_of_url(url, apps)?);
     }
     tags.sort();
     tags.dedup();
     Ok(tags)
 }
 
-/// The tags of a URL, one for each spelling of its host and path that clients may use. `host_key`
-/// is the host that all requests count for, if there is one.
-pub(super) fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>, ApiError> {
+/// The tags of a URL, one for each spelling of its host and path that clients may use, and for the
+/// host that all requests of its app count for, if there is one.
+pub(super) fn tags_of_url(text: &str, apps: &Apps) -> Result<Vec<Tag>, ApiError> {
     const FORM: &str = "write it with the host that clients use, as in \
                         http://app.example.com/api/v1/forms; the query does not matter";
     let refused =
@@ -322,7 +323,7 @@ pub(super) fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>
     let url = Url::parse(text).map_err(|_| refused())?;
     let host =
         url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or_else(refused)?;
-    let hosts = under::hosts_of_url(&url, host, host_key);
+    let hosts = under::hosts_of_url(&url, host, apps);
     let paths = request_target::readings(url.path());
     Ok(hosts
         .iter()
@@ -333,16 +334,19 @@ pub(super) fn tags_of_url(text: &str, host_key: Option<&str>) -> Result<Vec<Tag>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::apps::AppRules;
 
     fn order(json: &str) -> Result<Vec<String>, ApiError> {
         let order: PurgeRequest = serde_json::from_str(json).expect("an order");
-        requested_tags(&order, None)
+        requested_tags(&order, &Apps::default())
             .map(|tags| tags.iter().map(|tag| tag.as_str().to_owned()).collect())
     }
 
     #[test]
     fn a_url_is_purged_under_the_host_that_stands_for_all() {
-        let tags = tags_of_url("http://localhost:8081/a", Some("app.test")).expect("a URL");
+        let first = AppRules { host_key: Some("app.test".into()), ..AppRules::default() };
+        let apps = Apps::single(first);
+        let tags = tags_of_url("http://localhost:8081/a", &apps).expect("a URL");
         assert!(tags.contains(&Tag::for_uri("app.test", "/a")), "{tags:?}");
         assert!(tags.contains(&Tag::for_uri("localhost:8081", "/a")), "{tags:?}");
     }

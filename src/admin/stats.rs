@@ -25,6 +25,7 @@ use crate::telemetry::history::{MAX_HISTORY_BYTES, MAX_MARKS};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
 use crate::telemetry::version::BUILD;
+use crate::upstream::OriginStatus;
 
 /// How many tags are reported.
 const MAX_TAGS: usize = 20;
@@ -79,6 +80,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
         "history": history(state),
         "redis": redis(state),
         "app": app(state),
+        "apps": apps(state),
         "jwt": jwt(state),
         "identity": identity(state),
         "ready": { "status": ready.status(), "reasons": ready.degraded },
@@ -110,9 +112,24 @@ fn history(state: &AdminState) -> Value {
     })
 }
 
-/// Whether the origin answers.
+/// Whether the origin of `[upstream]` answers.
 fn app(state: &AdminState) -> Value {
-    let status = state.proxy.active_config().origin.health().status();
+    origin(&state.proxy.active_config().origins.first().health().status())
+}
+
+/// The same of each app of `[[apps]]`, with its name.
+fn apps(state: &AdminState) -> Vec<Value> {
+    let config = state.proxy.active_config();
+    let all = config.rules.apps.iter().zip(config.origins.iter());
+    all.filter_map(|(app, client)| {
+        let mut shown = origin(&client.health().status());
+        shown["name"] = app.name.as_deref()?.into();
+        Some(shown)
+    })
+    .collect()
+}
+
+fn origin(status: &OriginStatus) -> Value {
     let outage = status.outage.as_ref();
     json!({
         "address": status.address,

@@ -15,6 +15,7 @@ use self::proposal::propose;
 use self::verdict::{WhyNot, why_not};
 use super::reload::{ReloadHandle, first_that_passes};
 use super::state::AdminState;
+use crate::policy::apps::AppId;
 use crate::policy::edit::EditTrial;
 use crate::policy::plan::PolicyRules;
 use crate::uncached::fold::{example, shown};
@@ -55,7 +56,7 @@ fn uncached(snapshot: UncachedSnapshot, rules: &PolicyRules, file: &dyn ReloadHa
     let UncachedSnapshot { mut templates, totals } = snapshot;
     let held = templates.len();
     // What has got a route since is none of this any more.
-    templates.retain(|one| !rules.routes.have_path(&example(&one.segments)));
+    templates.retain(|one| !rules.routes.have_path(AppId::FIRST, &example(&one.segments)));
     templates.sort_by_key(|one| {
         let facts = &one.facts;
         Reverse((facts.micros, facts.requests, Reverse(shown(&one.segments))))

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::response::ApiError;
+use crate::policy::apps::Apps;
 use crate::policy::folder::Folder;
 use crate::policy::plan::PolicyRules;
 use crate::policy::tag::Tag;
@@ -25,18 +26,19 @@ pub(super) fn tags_of_folder(text: &str, rules: &PolicyRules) -> Result<Vec<Tag>
                     stored from then on carry it; until then purge by tag, by URL, or everything";
         return Err(ApiError::bad_request(what, hint));
     }
-    let hosts = hosts_of_url(&url, host, rules.host_key.as_deref());
+    let hosts = hosts_of_url(&url, host, &rules.apps);
     Ok(hosts.iter().map(|host| folder.tag(host)).collect())
 }
 
 /// Each spelling of the host of a URL that entries may be stored under.
-pub(super) fn hosts_of_url(url: &Url, host: &str, host_key: Option<&str>) -> Vec<String> {
+pub(super) fn hosts_of_url(url: &Url, host: &str, apps: &Apps) -> Vec<String> {
     let mut hosts =
         vec![url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))];
     if url.port().is_none() {
         // Some clients send the default port.
         hosts.extend(url.port_or_known_default().map(|port| format!("{host}:{port}")));
     }
-    hosts.extend(host_key.map(str::to_owned));
+    let app = apps.get(apps.of_host(host));
+    hosts.extend(app.host_key.as_deref().map(str::to_owned));
     hosts
 }

@@ -44,7 +44,9 @@ pub fn fit(config: &mut Config) {
     descriptors::reserve(limit, reserved);
     let (clients, origin) =
         (&mut config.server.max_connections, &mut config.upstream.max_connections);
-    let wanted = ConnectionLimits { clients: *clients as u64, origin: *origin as u64 };
+    // Each app has as many.
+    let apps = config.apps.len() as u64 + 1;
+    let wanted = ConnectionLimits { clients: *clients as u64, origin: *origin as u64 * apps };
     let within = wanted.within(limit - reserved);
     if within == wanted {
         return;
@@ -54,15 +56,19 @@ pub fn fit(config: &mut Config) {
         wanted = wanted.descriptors() + reserved,
         "the process may have {limit} files and sockets open, and the limits of the file add up to \
          {}: listen.max_connections {clients} (and clients that wait), upstream.max_connections \
-         {origin}, and {reserved} for the admin listener, Redis and the rest. {} clients and {} \
-         connections to the origin may be open at once. Raise the limit (LimitNOFILE= of systemd, \
+         {origin} for each of {apps} apps, and {reserved} for the admin listener, Redis and the \
+         rest. {} clients and {} connections to origins may be open at once. Raise the limit (LimitNOFILE= of systemd, \
          ulimits of Docker and Compose, ulimit -Hn), or lower these keys",
         wanted.descriptors() + reserved,
         within.clients,
         within.origin,
     );
     *clients = usize::try_from(within.clients).unwrap_or(usize::MAX);
-    *origin = usize::try_from(within.origin).unwrap_or(usize::MAX);
+    let each = (within.origin / apps).max(1);
+    *origin = usize::try_from(each).unwrap_or(usize::MAX);
+    for app in &mut config.apps {
+        app.upstream.max_connections = *origin;
+    }
 }
 
 #[cfg(test)]

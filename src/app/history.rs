@@ -166,12 +166,14 @@ impl HistoryRecorder {
     }
 
     fn mark_app(&mut self) {
-        let status = self.proxy.active_config().origin.health().status();
-        let is_down = status.outage.is_some();
+        let config = self.proxy.active_config();
+        let why =
+            config.origins.iter().find_map(|origin| origin.health().status().degraded_reason());
+        let is_down = why.is_some();
         if is_down != self.is_app_down {
             self.is_app_down = is_down;
             let kind = if is_down { MarkKind::AppDown } else { MarkKind::AppBack };
-            self.mark(kind, &status.degraded_reason().unwrap_or_default());
+            self.mark(kind, &why.unwrap_or_default());
         }
     }
 

@@ -362,9 +362,12 @@ fn register_state(proxy: &Arc<Proxy>) {
     );
     gauge(
         "sidecache_upstream_up",
-        "0 while the origin does not answer; 1 while it does, and before the first request",
+        "0 while the origin of an app does not answer; 1 while they do, and before the first \
+         request",
         |proxy| {
-            f64::from(u8::from(proxy.active_config().origin.health().status().outage.is_none()))
+            let config = proxy.active_config();
+            let is_up = config.origins.iter().all(|app| app.health().status().outage.is_none());
+            f64::from(u8::from(is_up))
         },
     );
     gauge("sidecache_redis_up", "1 while Redis is in use", |proxy| {

@@ -35,7 +35,7 @@ use crate::telemetry::events::EventKind;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Counter;
 
-use self::origins::NextOrigin;
+use self::origins::NextOrigins;
 pub(crate) use self::origins::Origins;
 pub use self::report::{ReloadNotice, ReloadReport};
 pub use self::startup::StartupSettings;
@@ -190,8 +190,8 @@ impl Reloader {
 
     fn accept(&self, current: &mut ConfigSnapshot, mut config: Config) -> ReloadReport {
         super::descriptors::fit(&mut config);
-        let origin = match self.origins.next(&config) {
-            Ok(origin) => origin,
+        let origins = match self.origins.next(&config) {
+            Ok(origins) => origins,
             Err(error) => return self.refuse(&unusable(&config, &error)),
         };
         let (report, snapshot) = self.compare(current, &config);
@@ -202,7 +202,7 @@ impl Reloader {
         *self.watch.lock() = config.watch;
         self.trials.replace(config.texts());
         let mode = config.mode;
-        self.activate(&mut config, origin);
+        self.activate(&mut config, origins);
         if !report.changes.is_empty() {
             // Findings about the old rules do not apply to the new ones.
             self.proxy.shadow.reset();
@@ -255,26 +255,27 @@ impl Reloader {
     }
 
     /// Puts a valid file in force.
-    fn activate(&self, config: &mut Config, next: NextOrigin) {
+    fn activate(&self, config: &mut Config, next: NextOrigins) {
         if let Err(error) = log::reconfigure(&config.log) {
             tracing::warn!(%error, "the log stays as it is");
         }
-        let NextOrigin { origin, retired, is_another } = next;
+        let NextOrigins { origins, retired, is_another } = next;
         let before = self.proxy.active_config();
         let networks = config.server.trusted_proxies.networks();
         let is_trust_the_same = *self.startup.trusted_proxies.networks() == *networks;
         let trust_version = before.trust_version + u64::from(!is_trust_the_same);
-        let active = self.startup.active_config(config, &self.proxy.metrics, &origin);
+        let active = self.startup.active_config(config, &self.proxy.metrics, &origins);
         self.proxy.activate(ActiveConfig { trust_version, ..active });
         self.startup.trusted_proxies.replace(&networks);
-        self.origins.adopt(origin);
-        if let Some(retired) = retired {
-            let origin = &config.upstream.target.authority;
+        self.origins.adopt(origins);
+        for client in retired {
+            let origin = client.health().status().address;
             tracing::info!(
                 %origin,
-                "[upstream] has changed: connections of before end with their requests"
+                "[upstream] or [[apps]] has changed: connections to this origin end with their \
+                 requests"
             );
-            retired.retire();
+            client.retire();
         }
         if is_another {
             // Their keys are others from now on. Sidecars that are started later with the new

@@ -118,7 +118,7 @@ impl SnapshotKeeper {
     pub(super) async fn save(self: &Arc<Self>) {
         let Some(settings) = self.settings.clone() else { return };
         // The key of the snapshot names the origin of the start.
-        if self.proxy.active_config().rules.origin.is_some() {
+        if self.proxy.active_config().rules.apps.iter().any(|app| app.origin.is_some()) {
             self.forgo("a reload has put another origin in force");
         }
         if let Some(why) = self.forgone.get() {

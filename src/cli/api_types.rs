@@ -105,6 +105,7 @@ api_types! {
         memory: ApiMemory,
         redis: Option<ApiRedis>,
         app: ApiApp,
+        apps: Vec<ApiApp>,
         ready: ApiReady,
         config: ApiConfig,
         shadow: ApiShadow,
@@ -157,7 +158,13 @@ api_types! {
     ApiTag { tag: String, stored: u64, hits: u64, purged: u64, }
     ApiMemory { entries: u64, bytes: u64, limit_bytes: u64, evictions: u64, }
     ApiRedis { state: String, lease: bool, peers: u64, journal: u64, why: Option<String>, }
-    ApiApp { why: Option<String>, advice: Option<String>, since_ms: Option<u64>, failures: u64, }
+    ApiApp {
+        name: String,
+        why: Option<String>,
+        advice: Option<String>,
+        since_ms: Option<u64>,
+        failures: u64,
+    }
     /// `GET /ready`.
     ApiReady { status: String, reasons: Vec<String>, }
     ApiConfig {

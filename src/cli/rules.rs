@@ -13,12 +13,11 @@ use crate::semantics::forward::Upgrades;
 /// The rules of a file, without starting any part of the sidecar.
 pub(super) fn rules_from(config: Config) -> PolicyRules {
     let secret = config.redis.as_ref().and_then(|redis| redis.secret.as_ref());
-    let fill = config.fill_constants();
+    let apps = config.app_rules();
     let trusted = config.server.trusted_proxies.networks();
     let tokens = verifier(&config);
     PolicyRules {
-        fill,
-        host_key: config.host_key,
+        apps,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         hasher: secret
             .map_or_else(Hasher::default, |secret| Hasher::new(secret.expose().as_bytes())),
@@ -26,7 +25,6 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
         purges: config.purges,
         credential: Arc::clone(&config.credential),
         upgrades: Upgrades::new(config.upstream.upgrades),
-        origin: None,
         documents: Arc::default(),
         tokens,
         identities: None,

@@ -222,7 +222,7 @@ fn traffic(stats: &ApiStats, add: &mut dyn FnMut(&str, &str)) {
         seconds(totals.time_saved_s)
     );
     add("origin", &format!("{}, {saved} of waiting", counted(totals.app_requests, "request")));
-    if let Some(why) = app(&stats.app, stats.now_ms) {
+    if let Some(why) = apps(stats) {
         add("app", &why);
     }
     let own = match totals.bytes_from_sidecar {
@@ -255,14 +255,22 @@ pub(super) fn memory(memory: &ApiMemory) -> String {
     format!("{entries}, {bytes} of {limit}, {}", counted(memory.evictions, "eviction"))
 }
 
-/// How the app fails, if it does.
-pub(super) fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
+/// How the apps fail, if one does.
+pub(super) fn apps(stats: &ApiStats) -> Option<String> {
+    let all = std::iter::once(&stats.app).chain(&stats.apps);
+    let failing: Vec<String> = all.filter_map(|one| app(one, stats.now_ms)).collect();
+    (!failing.is_empty()).then(|| failing.join("; "))
+}
+
+fn app(app: &ApiApp, now_ms: u64) -> Option<String> {
     let why = app.why.as_ref()?;
     let since = app.since_ms.unwrap_or(now_ms);
     let ago = seconds(Duration::from_millis(now_ms.saturating_sub(since)).as_secs_f64());
     let failures = counted(app.failures, "request");
     let advice = app.advice.as_deref().map(|advice| format!("; {advice}")).unwrap_or_default();
-    Some(format!("FAILS for {ago}, {failures} failed: {why}{advice}"))
+    // That of [upstream] has no name.
+    let name = if app.name.is_empty() { String::new() } else { format!("{} ", app.name) };
+    Some(format!("{name}FAILS for {ago}, {failures} failed: {why}{advice}"))
 }
 
 pub(super) fn redis(redis: &ApiRedis) -> String {

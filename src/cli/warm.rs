@@ -262,6 +262,7 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
     let mut headers = headers.clone();
     headers.insert(HOST, job.host.clone());
     let question = Question {
+        app: selection.rules.apps.of(&uri, &headers),
         method: &Method::GET,
         uri: &uri,
         version: Version::HTTP_11,

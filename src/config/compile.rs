@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::apps::AppTable;
 use self::fields::FieldTable;
 use self::read::ReadFile;
 use super::context::CompileContext;
@@ -16,7 +17,7 @@ use super::diagnostics::source_text::SourceText;
 use super::file::{ConfigFile, RedisSection};
 use super::include::IncludeSource;
 use super::lint;
-use super::model::{Config, ConfigLimits, JwtSettings};
+use super::model::{AppSettings, Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
 use crate::policy::folder::FolderTags;
 use crate::policy::identity::IdentitySettings;
@@ -29,6 +30,7 @@ use crate::telemetry::trace::TraceSettings;
 use crate::units::{show_duration, show_size};
 use crate::upstream::UpstreamAddress;
 
+pub mod apps;
 pub mod conditions;
 pub mod credential;
 mod expectations;
@@ -98,18 +100,21 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let response_rules = response_rules(file, context);
     let (fields, CallerSettings { credential, jwt, identity }) = fields(file, context);
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
+    let apps = AppTable::compile(file, upstream.as_ref(), context);
     let route_context = routes::RouteContext {
         fields: &fields,
         credential: &credential,
         collapse: collapse(file, context),
         mode,
         fronts: fronts::fronts(&file.fronts, context),
-        joins_hosts: joins_hosts(file),
+        apps: &apps,
     };
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
-    let purges = purges::purges(file.purges.get(), &fields, context);
-    addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
+    let purges = purges::purges(file.purges.get(), (&fields, &apps), context);
+    let listed = apps.settings.as_deref().unwrap_or_default();
+    let origins = (upstream.as_ref(), listed);
+    addresses(file, server.as_ref(), admin.as_ref(), origins, context);
     tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
@@ -124,6 +129,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         };
         lint::warn(file, &parts, context);
         fields.warn_unused(context);
+        apps.warn_unused(context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
     let response_rules = with_folders(response_rules?, file, &purges)?;
@@ -133,6 +139,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         server: server?,
         upstream: upstream?,
         host_key: upstream::host_key(&file.upstream.get()?.host_key, context),
+        apps: apps.settings?.into(),
+        app_hosts: apps.hosts,
         admin: admin?,
         memory: memory?,
         snapshot,
@@ -159,11 +167,6 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
-}
-
-/// Whether one host stands for all.
-fn joins_hosts(file: &ConfigFile) -> bool {
-    file.upstream.get().is_some_and(|upstream| upstream.host_key.given().is_some())
 }
 
 /// What tells who a caller is.
@@ -297,7 +300,7 @@ fn addresses(
     file: &ConfigFile,
     server: Option<&crate::server::ServerSettings>,
     admin: Option<&crate::admin::AdminSettings>,
-    upstream: Option<&crate::upstream::UpstreamSettings>,
+    (upstream, apps): (Option<&crate::upstream::UpstreamSettings>, &[AppSettings]),
     context: &mut CompileContext,
 ) {
     let (Some(listen), Some(server)) = (file.listen.get(), server) else { return };
@@ -332,9 +335,9 @@ fn addresses(
             matches!(&server.address, ListenAddress::Unix { path, .. } if path == app)
         }
     };
-    if let (Some(section), Some(upstream)) = (file.upstream.given(), upstream)
-        && own(upstream)
-        && let Some(url) = section.value.url.given()
+    let first = file.upstream.given().and_then(|section| section.value.url.given());
+    let listed = apps::urls(&file.apps).zip(apps.iter().map(|app| &app.upstream));
+    for (url, _) in first.zip(upstream).into_iter().chain(listed).filter(|(_, origin)| own(origin))
     {
         let builder = DiagnosticBuilder::error(
             url.span.clone(),

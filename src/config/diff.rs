@@ -136,8 +136,12 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
                 changes.extend(routes(before.as_ref(), after.as_ref(), old, new));
             }
             "purges" => {
-                changes.extend(listed("purge rule", before, after).map(|(_, change)| change));
+                changes.extend(
+                    listed("purge rule", rule_name::in_file, before, after)
+                        .map(|(_, change)| change),
+                );
             }
+            "apps" => changes.extend(apps(before, after)),
             // SECURITY: their requests may hold credentials.
             "expect" if before != after => changes.push(ConfigChange {
                 what: name.clone(),
@@ -210,6 +214,20 @@ fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<
     })
 }
 
+/// Apps, paired by their names. Whatever becomes of one that was there, no entry of it is found.
+fn apps(before: Option<&Value>, after: Option<&Value>) -> impl Iterator<Item = ConfigChange> {
+    let name = |app: &Table| app.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    listed("app", name, before, after).map(|(_, change)| {
+        let hosts_alone = change.keys.iter().all(|key| key.key == "hosts");
+        let effect = match change.change {
+            ChangeKind::Added => None,
+            ChangeKind::Changed if hosts_alone => Some(Effect::Stay),
+            ChangeKind::Changed | ChangeKind::Removed => Some(Effect::LeftBehind),
+        };
+        ConfigChange { effect, ..change }
+    })
+}
+
 /// The routes of a file with what they take over from `[defaults]`.
 fn effective_routes(tree: &Table) -> Option<Value> {
     let mut routes = tree.get("routes")?.clone();
@@ -232,7 +250,7 @@ fn routes(
 ) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
     let mut seen = Vec::new();
-    for (path, mut change) in listed("route", before, after) {
+    for (path, mut change) in listed("route", rule_name::in_file, before, after) {
         change.effect = match (old.policies.get(&path), new.policies.get(&path)) {
             (Some(one), Some(two)) if one == two => Some(Effect::Stay),
             (Some(_), _) => Some(Effect::LeftBehind),
@@ -254,13 +272,14 @@ fn routes(
     changes
 }
 
-/// Pairs the tables of two lists by path; several of one path in their order.
+/// Pairs the tables of two lists by name; several of one name in their order.
 fn listed(
     what: &'static str,
+    name: fn(&Table) -> String,
     before: Option<&Value>,
     after: Option<&Value>,
 ) -> impl Iterator<Item = (String, ConfigChange)> {
-    let (before, after) = (by_path(before), by_path(after));
+    let (before, after) = (by_name(name, before), by_name(name, after));
     let mut paths: Vec<(String, usize)> = before.keys().chain(after.keys()).cloned().collect();
     paths.sort();
     paths.dedup();
@@ -282,10 +301,10 @@ fn listed(
     })
 }
 
-fn by_path(list: Option<&Value>) -> BTreeMap<(String, usize), Table> {
+fn by_name(name: fn(&Table) -> String, list: Option<&Value>) -> BTreeMap<(String, usize), Table> {
     let mut found = BTreeMap::new();
     for table in list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table) {
-        let path = rule_name::in_file(table);
+        let path = name(table);
         let nth = found.keys().filter(|(known, _): &&(String, usize)| *known == path).count();
         found.insert((path, nth), table.clone());
     }

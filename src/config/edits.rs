@@ -9,7 +9,7 @@ use toml_edit::{
 };
 
 use super::diagnostics::SUPPRESSION;
-use super::rule_name;
+use super::rule_name::{self, NameDefaults};
 use crate::policy::edit::{Edit, EditValue};
 
 /// The texts of a file and of those that it includes, with these changes, and the lines that they
@@ -209,9 +209,9 @@ pub fn with_modes(texts: &[&str], others: &[&str]) -> Option<Vec<String>> {
     let mut is_changed = copy(other.get("mode"), documents.first_mut()?.as_table_mut(), None);
     let routes =
         others.iter().filter_map(|other| other.get("routes").and_then(Item::as_array_of_tables));
-    let other_match = default_of(other, "match");
+    let other_names = NameDefaults::of(other);
     for theirs in routes.flatten() {
-        let name = rule_name::in_document(theirs, other_match.as_ref());
+        let name = rule_name::in_document(theirs, &other_names);
         if let Some(ours) = name.and_then(|name| route(&mut documents, &name)) {
             let mode = theirs.get("mode").or(other_default.as_ref());
             is_changed |= copy(mode, ours, own_default.as_ref());
@@ -222,13 +222,13 @@ pub fn with_modes(texts: &[&str], others: &[&str]) -> Option<Vec<String>> {
 
 /// The table of the route with this name: its path, and its conditions if it has some.
 fn route<'a>(documents: &'a mut [DocumentMut], name: &str) -> Option<&'a mut Table> {
-    let default = default_of(documents.first()?, "match");
+    let defaults = NameDefaults::of(documents.first()?);
     let routes = documents
         .iter_mut()
         .filter_map(|document| document.get_mut("routes").and_then(Item::as_array_of_tables_mut));
     routes
         .flat_map(ArrayOfTables::iter_mut)
-        .find(|route| rule_name::in_document(route, default.as_ref()).as_deref() == Some(name))
+        .find(|route| rule_name::in_document(route, &defaults).as_deref() == Some(name))
 }
 
 /// The table of a section, which is added if it is missing.

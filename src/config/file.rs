@@ -14,6 +14,7 @@ use super::keywords::{
 };
 
 pub use self::admin::AdminSection;
+pub use self::apps::AppSection;
 pub use self::defaults::DefaultsSection;
 pub use self::expect::{ExpectSection, OtherRequestSection};
 pub use self::fields::FieldForm;
@@ -31,6 +32,7 @@ pub use self::trace::TraceSection;
 pub use self::upstream::UpstreamSection;
 
 mod admin;
+mod apps;
 mod defaults;
 mod expect;
 mod fields;
@@ -58,9 +60,9 @@ table! {
         /// How often to look for changes of this file, 100ms to 1 hour. With "0s" only SIGHUP and
         /// the admin API reload it.
         watch: Period = "1s",
-        /// Other files, whose `[fields]`, `[[routes]]`, `[[purges]]` and `[[expect]]` are joined
-        /// with those of this one, in the order of the patterns and then of the names; relative to
-        /// the folder of this file. `*` stands for any text within a name. They include no others.
+        /// Other files, whose `[fields]`, `[[apps]]`, `[[routes]]`, `[[purges]]` and `[[expect]]`
+        /// are joined with those of this one, in the order of the patterns and then of the names;
+        /// relative to the folder of this file. `*` stands for any text within a name. They include no others.
         /// At most 64 files, which together with this one have at most 256KiB.
         #[schemars(extend("uniqueItems" = true, "examples" = [["conf.d/*.toml"]]))]
         include: TomlList<TomlString> = [],
@@ -75,6 +77,9 @@ table! {
         listen: ListenSection = {},
         /// The origin: the app behind the sidecar.
         upstream: UpstreamSection,
+        /// Further apps, each with hosts of its own.
+        #[schemars(extend("maxItems" = 32))]
+        apps: TomlList<AppSection> = [],
         /// Health, metrics and administration.
         admin: AdminSection = {},
         /// The tier in this process's memory.
@@ -291,6 +296,10 @@ table! {
             "examples" = ["/api/v1/campaigns/{id}", "/reports/{id}.json"]
         ))]
         path: TomlString,
+        /// The app whose requests it is for: the `name` of one in `[[apps]]`, or "upstream". Without
+        /// it, the app of `[upstream]`.
+        #[schemars(extend("examples" = ["shop"]))]
+        app: TomlString,
         /// What a request must have besides, to be for this route: query parameters, a host,
         /// headers. They are part of the key in any case. A request that does not have it goes to
         /// the next route that has its path.

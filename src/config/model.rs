@@ -12,12 +12,13 @@ use super::include::{FileTexts, IncludedFile};
 use crate::admin;
 use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
+use crate::policy::apps::{AppHosts, AppRules, Apps};
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::FieldSource;
+use crate::policy::fill_constants::FillConstants;
 use crate::policy::fronts::Fronts;
 use crate::policy::identity::IdentitySettings;
 use crate::policy::jwt::{TokenRules, VerifyKey};
-use crate::policy::plan::FillConstants;
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::{PurgeRule, PurgeRules};
 use crate::policy::route;
@@ -36,6 +37,10 @@ pub struct Config {
     pub upstream: upstream::UpstreamSettings,
     /// The host that all requests count for, if one is named.
     pub host_key: Option<Box<str>>,
+    /// The apps beside that of the origin, by their places.
+    pub apps: Box<[AppSettings]>,
+    /// Which hosts are of which app.
+    pub app_hosts: Arc<AppHosts>,
     /// The admin listener.
     pub admin: admin::AdminSettings,
     /// The memory tier.
@@ -133,18 +138,51 @@ impl Config {
         pointers.into()
     }
 
-    /// What the requests of all fills have in common.
+    /// The apps, as the rules know them.
     #[must_use]
-    pub fn fill_constants(&self) -> FillConstants {
-        let host = match self.upstream.host {
-            upstream::HostHeader::Preserve => None,
-            upstream::HostHeader::Upstream => {
-                HeaderValue::from_str(&self.upstream.target.authority).ok()
-            }
-        };
-        let upstream = &self.upstream;
-        FillConstants { user_agent: upstream.user_agent.clone(), host, via: upstream.via }
+    pub fn app_rules(&self) -> Apps {
+        self.app_rules_with(|_| None)
     }
+
+    /// The same; `origin` says, by the name of an app, which origin has come in the place of its
+    /// first one.
+    #[must_use]
+    pub fn app_rules_with(&self, origin: impl Fn(Option<&str>) -> Option<[u8; 8]>) -> Apps {
+        let first = AppRules {
+            name: None,
+            fill: fill_constants(&self.upstream),
+            host_key: self.host_key.clone(),
+            origin: origin(None),
+        };
+        let listed = self.apps.iter().map(|app| AppRules {
+            name: Some(Arc::clone(&app.name)),
+            fill: fill_constants(&app.upstream),
+            host_key: app.host_key.clone(),
+            origin: origin(Some(&app.name)),
+        });
+        Apps::new(Arc::clone(&self.app_hosts), first, listed.collect())
+    }
+}
+
+/// What the requests of all fills of an app have in common.
+#[must_use]
+pub fn fill_constants(upstream: &upstream::UpstreamSettings) -> FillConstants {
+    let host = match upstream.host {
+        upstream::HostHeader::Preserve => None,
+        upstream::HostHeader::Upstream => HeaderValue::from_str(&upstream.target.authority).ok(),
+    };
+    FillConstants { user_agent: upstream.user_agent.clone(), host, via: upstream.via }
+}
+
+/// An app of `[[apps]]`.
+#[derive(Clone, Debug)]
+pub struct AppSettings {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its origin.
+    pub upstream: upstream::UpstreamSettings,
+    /// The host that all its requests count for, if one is named.
+    pub host_key: Option<Box<str>>,
 }
 
 /// `[jwt]`, compiled.

@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 use toml_edit::{Item, TableLike};
 
+use super::compile::apps::FIRST;
 use crate::policy::request_match::{labelled, match_label};
 
 /// The path of a rule, and its conditions if it has some: for a route, its name.
@@ -22,12 +23,30 @@ pub fn in_file(rule: &Table) -> String {
             None => conditions.push((kind.clone(), texts(value))),
         }
     }
+    conditions.extend(app(rule.get("app").and_then(Value::as_str)));
     labelled(path, &label(&conditions))
 }
 
-/// The same of a route in a text that is edited. `default`: `match` in `[defaults]`.
+/// What a route in a text that is edited takes over from `[defaults]` for its name.
+#[derive(Clone, Debug, Default)]
+pub struct NameDefaults {
+    conditions: Option<Item>,
+    app: Option<Item>,
+}
+
+impl NameDefaults {
+    /// Those of this text.
+    #[must_use]
+    pub fn of(document: &toml_edit::DocumentMut) -> Self {
+        let defaults = document.get("defaults").and_then(Item::as_table_like);
+        let of = |key| defaults.and_then(|table| table.get(key)).cloned();
+        Self { conditions: of("match"), app: of("app") }
+    }
+}
+
+/// The same of a route in a text that is edited.
 #[must_use]
-pub fn in_document(route: &toml_edit::Table, default: Option<&Item>) -> Option<String> {
+pub fn in_document(route: &toml_edit::Table, defaults: &NameDefaults) -> Option<String> {
     let path = route.get("path").and_then(Item::as_str)?;
     let texts = |item: &Item| -> Vec<String> {
         match item.as_array() {
@@ -36,7 +55,7 @@ pub fn in_document(route: &toml_edit::Table, default: Option<&Item>) -> Option<S
         }
     };
     let mut conditions = Vec::new();
-    let given = route.get("match").or(default).and_then(Item::as_table_like);
+    let given = route.get("match").or(defaults.conditions.as_ref()).and_then(Item::as_table_like);
     for (kind, item) in given.into_iter().flat_map(TableLike::iter) {
         match item.as_table_like() {
             Some(table) => conditions
@@ -44,7 +63,14 @@ pub fn in_document(route: &toml_edit::Table, default: Option<&Item>) -> Option<S
             None => conditions.push((kind.to_owned(), texts(item))),
         }
     }
+    conditions.extend(app(route.get("app").or(defaults.app.as_ref()).and_then(Item::as_str)));
     Some(labelled(path, &label(&conditions)))
+}
+
+/// The app of a rule, as it stands in the name.
+fn app(name: Option<&str>) -> Option<(String, Vec<String>)> {
+    let name = name.filter(|name| *name != FIRST)?;
+    Some(("app".to_owned(), vec![name.to_owned()]))
 }
 
 fn label(conditions: &[(String, Vec<String>)]) -> String {
@@ -66,7 +92,9 @@ mod tests {
             [[routes]]\npath = \"/a\"\nttl = \"1m\"\nmatch = { query.a = [\"b,\", \"a\"], \
             header.x-y = \"1\", host = \"h.test\" }\n\
             [[routes]]\npath = \"/b\"\nttl = \"1m\"\n[[routes]]\npath = \"/c\"\nttl = \"1m\"\n\
-            match = { query.a = \"${A}\" }\n";
+            match = { query.a = \"${A}\" }\n\
+            [[routes]]\npath = \"/a\"\nttl = \"1m\"\napp = \"shop\"\nmatch = { query.a = \"1\" }\n\
+            [[apps]]\nname = \"shop\"\nhosts = [\"shop.test\"]\nurl = \"http://127.0.0.1:2\"\n";
         let env = |_: &str| Some("secret".to_owned());
         let config =
             Config::parse(text, "proxy.toml", &env).unwrap_or_else(|problems| panic!("{problems}"));
@@ -75,13 +103,14 @@ mod tests {
             "/a [header.x-y=1, host=h.test, query.a=a|b%2C]",
             "/b [host=A.test]",
             "/c [query.a=${A}]",
+            "/a [app=shop, query.a=1]",
         ];
         assert_eq!(names, expected);
         let document: toml_edit::DocumentMut = text.parse().expect("TOML");
-        let default = &document["defaults"]["match"];
+        let defaults = NameDefaults::of(&document);
         let routes = document["routes"].as_array_of_tables().expect("routes");
         let read: Vec<_> =
-            routes.iter().filter_map(|route| in_document(route, Some(default))).collect();
+            routes.iter().filter_map(|route| in_document(route, &defaults)).collect();
         assert_eq!(read, expected);
         let mut table: Table = text.parse().expect("TOML");
         let default = table["defaults"]["match"].clone();

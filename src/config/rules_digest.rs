@@ -38,7 +38,7 @@ pub(super) fn rules_digest(file: &Table) -> String {
         add_text(&mut hash, name);
         match (name.as_str(), &file[name.as_str()]) {
             // Their order does not matter.
-            ("routes" | "purges", Value::Array(rules)) => {
+            ("routes" | "purges" | "apps", Value::Array(rules)) => {
                 let mut digests: Vec<[u8; 32]> = rules.iter().map(digest).collect();
                 digests.sort_unstable();
                 for one in &digests {

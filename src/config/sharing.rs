@@ -31,6 +31,7 @@ use super::diagnostics::DiagnosticCollector;
 use super::diagnostics::diagnostic::{DiagnosticBuilder, Diagnostics};
 use super::diagnostics::source_text::SourceText;
 use super::model::Config;
+use crate::policy::apps::{AppHosts, AppId};
 use crate::policy::cookie_purpose::may_name_session;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Auth, ClientPrefix, FieldSource};
@@ -52,8 +53,10 @@ pub struct SharingRules {
     table: Routes,
     /// In the order of the table.
     routes: Vec<RouteSharing>,
-    /// Whether all hosts share their entries.
-    joins_hosts: bool,
+    /// Whether all hosts of each app share their entries.
+    joins_hosts: Vec<bool>,
+    /// Which hosts are of which app.
+    hosts: Arc<AppHosts>,
     /// What stands in front: what it says of callers keeps a request from the cache.
     fronts: Fronts,
 }
@@ -98,7 +101,8 @@ impl SharingRules {
                 .iter()
                 .map(|route| RouteSharing::of(route, &config.credential))
                 .collect(),
-            joins_hosts: config.host_key.is_some(),
+            joins_hosts: config.app_rules().iter().map(|app| app.host_key.is_some()).collect(),
+            hosts: Arc::clone(&config.app_hosts),
             fronts: config.fronts,
         }
     }
@@ -108,11 +112,7 @@ impl SharingRules {
     #[must_use]
     pub fn widened_from(&self, before: &Self) -> Vec<Widening> {
         let mut found = Vec::new();
-        if self.joins_hosts
-            && !before.joins_hosts
-            && !self.table.is_empty()
-            && !before.table.is_empty()
-        {
+        if self.joins_more_hosts_than(before) {
             let what = "gives all hosts the same entries".to_owned();
             found.push(Widening { route: None, key: "host_key", what });
         }
@@ -152,11 +152,31 @@ impl SharingRules {
         found
     }
 
-    /// Whether `now` has paths that `old` had.
+    /// Whether all hosts of an app count for one that did not.
+    fn joins_more_hosts_than(&self, before: &Self) -> bool {
+        let joining = self.joins_hosts.iter().enumerate().filter(|(_, joins)| **joins);
+        !self.table.is_empty()
+            && !before.table.is_empty()
+            && joining.into_iter().any(|(now, _)| {
+                let apart = before.joins_hosts.iter().enumerate().filter(|(_, joins)| !**joins);
+                apart.into_iter().any(|(then, _)| {
+                    self.hosts.meets(AppId::at(now), &before.hosts, AppId::at(then))
+                })
+            })
+    }
+
+    /// Whether `now` has paths that `old` had, of hosts that it had.
     fn follows(&self, now: &Route, before: &Self, old: &Route) -> bool {
+        let (app, former) = (now.spec.app.id, old.spec.app.id);
+        if !self.hosts.meets(app, &before.hosts, former) {
+            return false;
+        }
         let (one, two) = (&now.spec.pattern, &old.spec.pattern);
         let meets = |path: &str| {
-            takes_alike((&self.table.candidates(path), now), (&before.table.candidates(path), old))
+            takes_alike(
+                (&self.table.candidates(app, path), now),
+                (&before.table.candidates(former, path), old),
+            )
         };
         let mut paths = one.meeting_paths(two).into_iter().chain(two.meeting_paths(one));
         // A route whose case does not count has paths that its pattern does not show.

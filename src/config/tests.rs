@@ -9,6 +9,7 @@ use crate::redis::RedisAddress;
 use crate::upstream::UpstreamAddress;
 
 mod addresses;
+mod apps;
 mod body_reads;
 mod bounds;
 mod callers;

@@ -167,6 +167,7 @@ impl ParsedRequest {
             upgrade.filter(|_| !has_body).map(|_| Reason::Upgrade)
         };
         RequestView {
+            app: rules.apps.of(&self.uri, &self.headers),
             bypass,
             client: rules.client_address.address(&self.headers, &peer),
             method: &self.method,
@@ -187,6 +188,10 @@ impl ParsedRequest {
 pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Explanation {
     let view = request.view(rules, now);
     let mut lines = ExplainLines::default();
+    if rules.apps.are_several() {
+        let name = rules.apps.get(view.app).name.as_deref();
+        lines.line("app", name.unwrap_or("that of [upstream]"));
+    }
     if let Err(bad) = forward::check_request(view.method, view.uri, Version::HTTP_11, view.headers)
     {
         lines.line("refused", format!("{} {}", bad.status(), bad.as_str()));
@@ -369,11 +374,13 @@ fn explain_host(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &HeaderM
     let requested = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     lines.line("host", host);
     if lookup.has_host_key() {
-        let note = format!("by host_key of [upstream], for all hosts; the request has {requested}");
+        let section = if lookup.app().name.is_some() { "its app" } else { "[upstream]" };
+        let note =
+            format!("by host_key of {section}, for all its hosts; the request has {requested}");
         lines.line("host", note);
     } else if host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
         let note = "with its port: sidecars that clients reach on other ports share nothing, \
-                    unless host_key of [upstream] names one host for all";
+                    unless `host_key` names one host for all";
         lines.line("host", note);
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::clock::Wall;
+use crate::policy::apps::AppId;
 use crate::policy::cookie_header::cookies;
 use crate::policy::credential::CredentialRule;
 use crate::policy::glob::any_matches;
@@ -63,15 +64,17 @@ impl KnownCallers {
         Self { hasher: RandomState::new(), remember_for, state: Mutex::default() }
     }
 
-    /// What these headers carry of a credential.
+    /// What these headers carry of a credential, for this app: what one app accepts says nothing
+    /// of another one.
     #[must_use]
     pub fn parts(
         &self,
+        app: AppId,
         rule: &CredentialRule,
         headers: &HeaderMap,
         hasher: &Hasher,
     ) -> CallerParts {
-        let hash = |name: &[u8], value: &[u8]| self.hasher.hash_one((name, value));
+        let hash = |name: &[u8], value: &[u8]| self.hasher.hash_one((app, name, value));
         let lines = [&AUTHORIZATION].into_iter().chain(&rule.headers).flat_map(|name| {
             headers
                 .get_all(name)
@@ -84,10 +87,10 @@ impl KnownCallers {
         };
         let cookies = cookies(headers)
             .filter(|(name, value)| !value.is_empty() && counts(name))
-            .map(|(name, value)| self.hasher.hash_one((0_u8, name, value)));
+            .map(|(name, value)| self.hasher.hash_one((app, 0_u8, name, value)));
         let sessions = rule.sessions.0.iter().filter_map(|session| {
             let read = session.read(headers, hasher).ok()?;
-            Some(self.hasher.hash_one((1_u8, &*session.settings.cookie, read.kept)))
+            Some(self.hasher.hash_one((app, 1_u8, &*session.settings.cookie, read.kept)))
         });
         CallerParts(sessions.chain(lines).chain(cookies).take(MAX_PARTS).collect())
     }
@@ -160,7 +163,7 @@ mod tests {
     fn cookie(known: &KnownCallers, line: &str) -> CallerParts {
         let headers =
             HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(line).expect("a value"))]);
-        known.parts(&CredentialRule::default(), &headers, &Hasher::default())
+        known.parts(AppId::FIRST, &CredentialRule::default(), &headers, &Hasher::default())
     }
 
     /// One that has been asked for longer than it remembers.

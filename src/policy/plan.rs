@@ -14,6 +14,7 @@ use http::Method;
 use http::header::HeaderName;
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::apps::AppId;
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::write_methods::{ReadOverride, read_override};
 use crate::policy::purge_rule;
@@ -21,18 +22,18 @@ use crate::policy::request_match::MatchVerdict;
 use crate::policy::request_target;
 use crate::policy::route::{ChosenRoute, EncodedSlash, Route, RouteMode};
 
-pub use crate::policy::plan::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT, FillConstants};
+pub use crate::policy::apps::authority;
+pub use crate::policy::fill_constants::{FILL_ADDRESS, FILL_USER_AGENT};
 pub use crate::policy::plan::fill_request::FillHead;
 pub(crate) use crate::policy::plan::fill_request::X_REQUEST_ID;
 pub use crate::policy::plan::identity::{IdentityCheck, IdentityProbe};
 pub use crate::policy::plan::key_parts::{KeyParts, MAX_NAME_BYTES, PartKind, VaryingPart};
 pub use crate::policy::plan::lookup::Lookup;
 pub use crate::policy::plan::mutation::Mutation;
-pub use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
+pub use crate::policy::plan::rules::{PolicyRules, RequestView};
 
 mod body_read;
 mod canonical;
-mod fill_constants;
 mod fill_request;
 mod graphql;
 mod guests;
@@ -124,13 +125,13 @@ impl PolicyRules {
         }
         let raw = request.uri.path();
         let Some(normal) = request_target::kept_path(raw) else {
-            return Plan::Pass(None, Outcome::bypass(self.doubt(raw)));
+            return Plan::Pass(None, Outcome::bypass(self.doubt(request.app, raw)));
         };
         let path = normal.path;
         let (route, captures) = match self.choose(&path, request) {
             ChosenRoute::Taken(route, captures) => (route, captures),
             ChosenRoute::NoPath if normal.has_escaped_slash => {
-                return Plan::Pass(None, Outcome::bypass(self.doubt(raw)));
+                return Plan::Pass(None, Outcome::bypass(self.doubt(request.app, raw)));
             }
             ChosenRoute::NoPath => return Plan::Pass(None, Outcome::bypass(Reason::NoRoute)),
             ChosenRoute::Unmet => return Plan::Pass(None, Outcome::bypass(Reason::UnmetMatch)),
@@ -173,7 +174,7 @@ impl PolicyRules {
 
     /// The route that takes a request for this path.
     fn choose<'a>(&'a self, path: &str, request: &RequestView<'_>) -> ChosenRoute<'a> {
-        self.routes.choose(path, |conditions| {
+        self.routes.choose(request.app, path, |conditions| {
             let host = authority(request.uri, request.headers);
             conditions.verdict(&host, request.uri.query().unwrap_or_default(), request.headers)
         })
@@ -187,7 +188,8 @@ impl PolicyRules {
         request: &RequestView<'_>,
     ) -> Vec<(&'a Arc<Route>, MatchVerdict<'a>)> {
         let path = request_target::kept_path(request.uri.path()).map(|normal| normal.path);
-        let candidates = path.map(|path| self.routes.candidates(&path)).unwrap_or_default();
+        let candidates = path.map(|path| self.routes.candidates(request.app, &path));
+        let candidates = candidates.unwrap_or_default();
         let host = authority(request.uri, request.headers);
         let query = request.uri.query().unwrap_or_default();
         let judged = candidates
@@ -198,9 +200,9 @@ impl PolicyRules {
 
     /// Why a path without one reading passes. `AmbiguousPath` is reported only if a reading of it
     /// belongs to a route; the request passes untouched either way.
-    fn doubt(&self, raw: &str) -> Reason {
+    fn doubt(&self, app: AppId, raw: &str) -> Reason {
         let readings = request_target::readings(raw);
-        let near = readings.iter().any(|path| self.routes.have_path(path));
+        let near = readings.iter().any(|path| self.routes.have_path(app, path));
         if near { Reason::AmbiguousPath } else { Reason::NoRoute }
     }
 
@@ -211,7 +213,8 @@ impl PolicyRules {
         let is_stricter = |other: &Arc<Route>| {
             other.mode() == RouteMode::Off || other.spec.scope.is_narrower(route.widest_scope())
         };
-        let others = || self.routes.candidates(&request_target::permissive_path(raw));
+        let path = request_target::permissive_path(raw);
+        let others = || self.routes.candidates(route.spec.app.id, &path);
         route.spec.encoded_slash == EncodedSlash::Keep && !others().into_iter().any(is_stricter)
     }
 

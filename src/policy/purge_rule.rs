@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::policy::apps::RuleApp;
 use crate::policy::field::{Field, FieldSource, FieldView};
 use crate::policy::folder::Folder;
 use crate::policy::glob::Glob;
@@ -89,6 +90,8 @@ impl PurgeOn {
 pub struct PurgeRule {
     /// Where it stands.
     pub place: RulePlace,
+    /// The app whose mutations it is for.
+    pub app: RuleApp,
     /// The paths it applies to, as written.
     pub pattern: Pattern,
     /// The paths it does not apply to.

@@ -176,7 +176,7 @@ fn is_host(host: &str, wanted: &str) -> bool {
 }
 
 /// A host's name without its final dot, and its port.
-fn split_port(host: &str) -> (&str, Option<&str>) {
+pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
     let name = split_name(host);
     let port = host[name.len()..].strip_prefix(':').filter(|port| !port.is_empty());
     (name.strip_suffix('.').unwrap_or(name), port)

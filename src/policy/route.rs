@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, HeaderName};
 
+use crate::policy::apps::RuleApp;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::folder::FolderTags;
@@ -99,6 +100,8 @@ pub struct RouteSpec {
     pub place: RulePlace,
     /// The keys whose values come from `[defaults]`, with their lines there.
     pub defaults: Box<[(Box<str>, usize)]>,
+    /// The app whose requests it is for.
+    pub app: RuleApp,
     /// The paths it matches.
     pub pattern: Pattern,
     /// What a request must have besides.
@@ -176,13 +179,14 @@ impl RouteSpec {
         self.ties_by_path(other) && self.conditions.ties(&other.conditions)
     }
 
-    /// Whether both match the same paths, and neither is more specific.
+    /// Whether both match the same paths of one app, and neither is more specific.
     #[must_use]
     pub fn ties_by_path(&self, other: &Self) -> bool {
-        match (self.case, other.case) {
-            (PathCase::Exact, PathCase::Exact) => self.pattern.ties(&other.pattern),
-            (one, two) => self.pattern.ties_in_any_case(&other.pattern, one == two),
-        }
+        self.app.id == other.app.id
+            && match (self.case, other.case) {
+                (PathCase::Exact, PathCase::Exact) => self.pattern.ties(&other.pattern),
+                (one, two) => self.pattern.ties_in_any_case(&other.pattern, one == two),
+            }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::policy::rolling_cookies::RollingCookies;
 use crate::policy::varying_keys::VaryingKeys;
 use crate::proxy::cookie_use::CookieUse;
 use crate::proxy::identity_probes::IdentityProbes;
-use crate::proxy::origin::OriginClient;
+use crate::proxy::origin::AppOrigins;
 use crate::proxy::settings::ProxySettings;
 use crate::telemetry::metrics::RouteTable;
 
@@ -28,9 +28,9 @@ use crate::telemetry::metrics::RouteTable;
 pub struct ActiveConfig {
     /// The rules.
     pub rules: Arc<PolicyRules>,
-    /// The client of the origin. A request goes to the origin of its own configuration, and the
-    /// connections to a former one end with the last of its requests.
-    pub(crate) origin: Arc<OriginClient>,
+    /// The client of the origin of each app. A request goes to the origin of its own configuration,
+    /// and the connections to a former one end with the last of its requests.
+    pub(crate) origins: AppOrigins,
     /// Which list of trusted proxies holds: a connection that began under another one is judged
     /// anew.
     pub trust_version: u64,

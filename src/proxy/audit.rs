@@ -183,7 +183,7 @@ async fn fetch_whole(
     request: &FillRequest,
     headers: &HeaderMap,
 ) -> Option<AuditResponse> {
-    let origin = &request.config.origin;
+    let origin = request.origin();
     let sent = request.to_request(headers.clone());
     let table = &request.config.table;
     let mut response =

@@ -8,6 +8,7 @@ use http::request::Parts;
 
 use crate::cache::fills::FillKey;
 use crate::clock::Wall;
+use crate::policy::apps::AppId;
 use crate::policy::authorized_clients::{
     AuthorizationId, AuthorizationState, AuthorizedClients, SharedClient,
 };
@@ -17,6 +18,7 @@ use crate::policy::request_directives::RequestDirectives;
 use crate::policy::scope::Scope;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::ConnectionDemand;
+use crate::proxy::origin::OriginClient;
 use crate::proxy::resources::Resources;
 use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
@@ -30,6 +32,8 @@ use crate::shares::{Departure, PauseWatch, Requester};
 pub(crate) struct RequestContext<'a> {
     /// The configuration that it was planned by.
     pub(super) config: &'a Arc<ActiveConfig>,
+    /// The app that it is for.
+    pub(super) app: AppId,
     pub(super) peer: ClientPeer,
     /// Whether its client has left.
     pub(super) departure: &'a Arc<Departure>,
@@ -39,7 +43,12 @@ pub(crate) struct RequestContext<'a> {
     pub(super) now: Wall,
 }
 
-impl RequestContext<'_> {
+impl<'a> RequestContext<'a> {
+    /// The origin that answers for its app.
+    pub(super) fn origin(&self) -> &'a Arc<OriginClient> {
+        self.config.origins.of(self.app)
+    }
+
     /// Whose share the request counts for, what its body waits for, and whether its client has
     /// left.
     pub(super) fn requester(&self, parts: &Parts) -> Requester {
@@ -201,6 +210,7 @@ pub(super) fn request_view<'a>(
     now: Wall,
 ) -> RequestView<'a> {
     RequestView {
+        app: rules.apps.of(&parts.uri, &parts.headers),
         method: &parts.method,
         uri: &parts.uri,
         version: parts.version,

@@ -28,7 +28,7 @@ pub(super) async fn pass_head(
     let stale = reason.stale.clone();
     let request = FillRequest::from_context(context, reason);
     let requested = resources.clock.wall();
-    let origin = &context.request.config.origin;
+    let origin = context.request.origin();
     let mut sent = request.to_request(request.sent.clone());
     *sent.method_mut() = Method::HEAD;
     let route = Some(context.route());

@@ -63,12 +63,13 @@ fn send(
     begun: BegunProbe,
 ) {
     let (config, table) = (Arc::clone(config), Arc::clone(table));
-    let (clock, key) = (resources.clock.clone(), probe.key);
+    let (clock, key, app) = (resources.clock.clone(), probe.key, probe.app);
     let request = probe.to_request(new_request_id());
     resources.tasks.spawn(async move {
         let BegunProbe { sender, start, permit, guard } = begun;
         let asking = async {
-            let sent = config.origin.send((peer, None), request, &config.table, None).await;
+            let sent =
+                config.origins.of(app).send((peer, None), request, &config.table, None).await;
             let response = sent.map_err(|error| fault_of(&error))?;
             read_answer(&table, response).await
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::outcome::OriginCall;
+use crate::policy::apps::AppId;
 use crate::policy::plan;
 use crate::policy::plan::X_REQUEST_ID;
 use crate::semantics::body::Body;
@@ -17,6 +18,42 @@ use crate::semantics::forward::ClientPeer;
 use crate::shares::{Departure, Requester, ShareOwner};
 use crate::telemetry::metrics::RouteTable;
 use crate::upstream::{ConnectionChoice, OriginHealth, PinSlot, SendOnce, Upstream, UpstreamError};
+
+/// The client of the origin of each app.
+#[derive(Debug)]
+pub(crate) struct AppOrigins {
+    first: Arc<OriginClient>,
+    listed: Box<[Arc<OriginClient>]>,
+}
+
+impl AppOrigins {
+    /// Those of `[upstream]` and of `[[apps]]`.
+    pub(crate) fn new(first: Arc<OriginClient>, listed: Box<[Arc<OriginClient>]>) -> Self {
+        Self { first, listed }
+    }
+
+    /// That of an app.
+    pub(crate) fn of(&self, app: AppId) -> &Arc<OriginClient> {
+        let listed = app.index().checked_sub(1).and_then(|place| self.listed.get(place));
+        listed.unwrap_or(&self.first)
+    }
+
+    /// That of `[upstream]`.
+    pub(crate) fn first(&self) -> &Arc<OriginClient> {
+        &self.first
+    }
+
+    /// Whether all of them answer; none while nothing is known of the first one.
+    pub(crate) fn answer(&self) -> Option<bool> {
+        let fails = |client: &Arc<OriginClient>| client.health().status().answers == Some(false);
+        if self.iter().any(fails) { Some(false) } else { self.first.health().status().answers }
+    }
+
+    /// All of them, that of `[upstream]` first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<OriginClient>> {
+        std::iter::once(&self.first).chain(&self.listed)
+    }
+}
 
 /// The client of the origin.
 #[derive(Debug)]

@@ -51,9 +51,9 @@ async fn pass_and(
     let cookies = key_watch::cookies_of(&parts.headers);
     let rules = &context.config.rules;
     let sent = rules.identities.as_ref().map(|_| parts.headers.clone());
-    let request = context.config.origin.request(parts, body, context.peer, upgrade);
+    let request = context.origin().request(parts, body, context.peer, upgrade);
     let (choice, table) = (&context.connection.choice, &context.config.table);
-    match context.config.origin.send_on(choice, &requester, request, table, route).await {
+    match context.origin().send_on(choice, &requester, request, table, route).await {
         Ok(response) => {
             // SECURITY: a protocol that was not offered is none that may be tunnelled.
             let accepted = |offered| forward::accepts_upgrade(offered, response.headers());

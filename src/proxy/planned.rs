@@ -59,7 +59,7 @@ pub(super) async fn answer(
         context.departure.set_expendable();
     }
     // Of a GraphQL endpoint, what is in doubt is counted where it is found.
-    if matches!(plan, Plan::Mutate(_)) && !rules.is_endpoint(parts.uri.path()) {
+    if matches!(plan, Plan::Mutate(_)) && !rules.is_endpoint(context.app, parts.uri.path()) {
         resources.counters.reads_as_writes.inc();
     }
     if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {

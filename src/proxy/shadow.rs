@@ -209,7 +209,7 @@ pub(super) async fn pass_in_shadow(
     let (Some(route_shadow), Some(mut watch)) = (route_shadow, watch) else {
         return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
     };
-    let (origin, table) = (&context.config.origin, &context.config.table);
+    let (origin, table) = (context.origin(), &context.config.table);
     let from = context.requester(&parts);
     let cookies = key_watch::cookies_of(&parts.headers);
     let request = origin.request(parts, body, context.peer, None);

@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::apps::AppId;
 use crate::policy::cache_groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS};
 use crate::policy::plan;
 use crate::proxy::active_config::LiveConfig;
@@ -96,7 +97,8 @@ enum Comparison {
     None,
 }
 
-/// Forwards a request as it is, and notes it if it is a read that no route matches.
+/// Forwards a request as it is, and notes it if it is a read of the app of `[upstream]` that no
+/// route matches. What is noted has no place for the name of another app.
 pub(super) async fn pass(
     resources: &Arc<Resources>,
     context: RequestContext<'_>,
@@ -105,7 +107,7 @@ pub(super) async fn pass(
     outcome: Outcome,
     route: Option<usize>,
 ) -> ProxyResponse {
-    if outcome.reason != Some(Reason::NoRoute) {
+    if outcome.reason != Some(Reason::NoRoute) || context.app != AppId::FIRST {
         return pass::pass(resources, context, parts, body, outcome, route).await;
     }
     let Some(request) = UnroutedRequest::read(&resources.uncached, &context, &parts) else {
@@ -116,7 +118,7 @@ pub(super) async fn pass(
     passed
 }
 
-/// Forwards a write, and notes it, whatever its path. A purge request is answered here.
+/// Forwards a write, and notes it if it is of the app of `[upstream]`, whatever its path. A purge request is answered here.
 pub(super) async fn mutate(
     resources: &Arc<Resources>,
     live: &Arc<LiveConfig>,
@@ -127,6 +129,9 @@ pub(super) async fn mutate(
 ) -> ProxyResponse {
     if let Some(rule) = purge_request::rule_for(&context, &parts.method) {
         return purge_request::answer(resources, context, rule, &parts).await;
+    }
+    if context.app != AppId::FIRST {
+        return mutation::mutate(resources, live, context, parts, body, method).await;
     }
     let mut write = UnroutedRequest::new(&parts, RequestFacts::Write(method.clone()));
     write.trail = trail::of_write(&resources.uncached, &context, &parts);

@@ -1,6 +1,7 @@
 //! What happens to a request: hits, fills, passes, writes, and what is counted of them.
 
 mod abuse;
+mod apps;
 mod body_reads;
 mod callers;
 mod coalescing;

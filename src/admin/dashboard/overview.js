@@ -72,10 +72,18 @@ export function showTiles (stats) {
   if (idle) put($('curl'), `curl -i http://${clean(stats.listen ?? '127.0.0.1:8080')}${samplePath(stats)}`)
 }
 
+// Where there are several apps, each but that of [upstream] has a name.
+function appState (app) {
+  const name = app.name ? `${clean(app.name)}: ` : ''
+  if (app.why) return `${name}Fails since ${moment(app.since_ms)}, ${plural(app.failures, 'request')} failed: ${clean(app.why)}. What to do: ${clean(app.advice)}`
+  return `${name}${app.answers ? 'Answers' : 'Not asked yet,'} at ${clean(app.address)}`
+}
+
 export function showState (stats) {
-  const { redis, app, memory, totals, config } = stats
+  const { redis, memory, totals, config } = stats
   const { audited, stale } = findingsOf(stats)
-  put($('app-state'), app.why ? `Fails since ${moment(app.since_ms)}, ${plural(app.failures, 'request')} failed: ${clean(app.why)}. What to do: ${clean(app.advice)}` : app.answers ? `Answers at ${clean(app.address)}` : `Not asked yet, at ${clean(app.address)}`)
+  const apps = [stats.app, ...stats.apps]
+  put($('app-state'), apps.map(appState).join('. '))
   put($('redis-state'), redis === null ? 'None: entries are in memory only' : redis.state === 'shared' ? 'Shared' : `Degraded${redis.why ? `: ${clean(redis.why)}` : ''}`)
   for (const node of document.querySelectorAll('.redis-only')) node.hidden = redis === null
   if (redis) {

@@ -39,7 +39,7 @@ pub(super) fn summary(state: &AdminState, name: &str) -> PeerSummary {
         evictions: memory.evicted.get(),
         lease: proxy.coherence.records().is_some() && proxy.coherence.has_lease(),
         peers: number(proxy.coherence.status().peers),
-        origin_answers: proxy.active_config().origin.health().status().answers,
+        origin_answers: proxy.active_config().origins.answer(),
         rules: status.rules_digest,
         rules_age_s: now.since(status.loaded).as_secs_f64(),
         ..PeerSummary::default()

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use super::verdict::USUAL;
 use crate::admin::remedies::is_of_proxy;
+use crate::policy::apps::AppId;
 use crate::policy::edit::{Edit, EditValue};
 use crate::policy::known_headers::is_delivery;
 use crate::policy::names::{Meaning, meaning};
@@ -164,7 +165,10 @@ pub(super) fn kept_out(
 /// need.
 fn known_tags(template: &PathTemplate, rules: &PolicyRules) -> Option<Vec<String>> {
     let path = example(&template.segments);
-    let covers = rules.purges.iter().find(|rule| rule.captures_of(&path).is_some())?;
+    let covers = rules
+        .purges
+        .iter()
+        .find(|rule| rule.app.id == AppId::FIRST && rule.captures_of(&path).is_some())?;
     let plain = covers.tags.iter().filter(|tag| tag.fields().next().is_none());
     let tags: Vec<String> = plain.map(TagTemplate::as_str).map(str::to_owned).collect();
     (!tags.is_empty()).then_some(tags)

@@ -1,32 +1,48 @@
-//! The client of the origin, which a reload replaces where `[upstream]` has changed.
+//! The clients of the origins, one for each app, which a reload replaces where `[upstream]` or an
+//! app of `[[apps]]` has changed.
 //!
 //! Invariant: what one origin has answered is never served for another. The key of an entry holds
-//! the origin, except for the one that the process was started with: sidecars that share a Redis
-//! may know it by different addresses.
+//! the name of the app, and its origin, except for the one that the app had first in this process:
+//! sidecars that share a Redis may know it by different addresses.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, fill_constants};
 use crate::error::SetupError;
-use crate::proxy::OriginClient;
+use crate::policy::apps::{AppHosts, Apps};
+use crate::proxy::{AppOrigins, OriginClient};
 use crate::upstream::{Upstream, UpstreamCounters, UpstreamLimits, UpstreamSettings};
-
-/// The origin in force.
-#[derive(Clone, Debug)]
-pub(crate) struct CurrentOrigin {
-    pub(crate) client: Arc<OriginClient>,
-    settings: UpstreamSettings,
-    identity: OriginIdentity,
-    /// Its part of the key.
-    pub(super) key: Option<[u8; 8]>,
-}
 
 /// What decides which app answers, and as whom it takes the sidecar.
 type OriginIdentity = [u8; 8];
+
+/// The name of an app; none for that of `[upstream]`.
+type AppName = Option<Arc<str>>;
+
+/// The origin of one app.
+#[derive(Clone, Debug)]
+struct CurrentOrigin {
+    name: AppName,
+    client: Arc<OriginClient>,
+    settings: UpstreamSettings,
+    identity: OriginIdentity,
+    /// Its part of the key.
+    key: Option<OriginIdentity>,
+}
+
+/// The origins in force.
+#[derive(Clone, Debug)]
+pub(crate) struct CurrentOrigins {
+    first: CurrentOrigin,
+    /// Those of `[[apps]]`, by their places.
+    listed: Vec<CurrentOrigin>,
+    hosts: Arc<AppHosts>,
+}
 
 /// Makes the clients of origins.
 #[derive(Debug)]
@@ -34,63 +50,146 @@ pub(crate) struct Origins {
     limits: UpstreamLimits,
     clock: Clock,
     counters: UpstreamCounters,
-    started: CurrentOrigin,
-    current: Mutex<CurrentOrigin>,
+    /// By what all writes wait in a queue that is made at the start.
+    started: UpstreamSettings,
+    state: Mutex<OriginsState>,
 }
 
-/// What a reload makes of the origin.
-pub(super) struct NextOrigin {
-    pub(super) origin: CurrentOrigin,
-    /// The client that it replaces, if it does.
-    pub(super) retired: Option<Arc<OriginClient>>,
-    /// Whether another app answers now.
+#[derive(Debug)]
+struct OriginsState {
+    current: CurrentOrigins,
+    /// The origin that each app had first.
+    first: HashMap<AppName, OriginIdentity>,
+}
+
+/// What a reload makes of the origins.
+pub(super) struct NextOrigins {
+    pub(super) origins: CurrentOrigins,
+    /// The clients that are in use no more.
+    pub(super) retired: Vec<Arc<OriginClient>>,
+    /// Whether another app answers now where one has answered before.
     pub(super) is_another: bool,
 }
 
+impl CurrentOrigins {
+    /// The clients.
+    pub(crate) fn clients(&self) -> AppOrigins {
+        let listed = self.listed.iter().map(|origin| Arc::clone(&origin.client));
+        AppOrigins::new(Arc::clone(&self.first.client), listed.collect())
+    }
+
+    /// The apps of a file, with what stands in their keys for their origins.
+    pub(crate) fn apps(&self, config: &Config) -> Apps {
+        config.app_rules_with(|name| self.named(name).and_then(|origin| origin.key))
+    }
+
+    fn named(&self, name: Option<&str>) -> Option<&CurrentOrigin> {
+        self.iter().find(|origin| origin.name.as_deref() == name)
+    }
+
+    /// All of them, that of `[upstream]` first.
+    fn iter(&self) -> impl Iterator<Item = &CurrentOrigin> {
+        std::iter::once(&self.first).chain(&self.listed)
+    }
+
+    /// The name of the app of a host.
+    fn name_of(&self, host: &str) -> Option<&str> {
+        self.iter().nth(self.hosts.of(host).index()).and_then(|origin| origin.name.as_deref())
+    }
+
+    /// Whether an app has a host by these origins that another one had by `before`, and was there
+    /// before itself: it may have stored something under that host earlier.
+    fn returns_a_host(&self, before: &Self) -> bool {
+        self.hosts.samples().chain(before.hosts.samples()).any(|host| {
+            let now = self.name_of(&host);
+            now != before.name_of(&host) && before.named(now).is_some()
+        })
+    }
+}
+
 impl Origins {
-    /// The origin of the file at startup.
+    /// The origins of the file at startup.
     pub(crate) fn new(
         config: &Config,
         clock: Clock,
         counters: UpstreamCounters,
     ) -> Result<Self, SetupError> {
         let limits = UpstreamLimits { pinned: config.limits.pinned, stall: config.limits.stall };
-        let settings = config.upstream.clone();
-        let client = client(&settings, limits, &clock, &counters)?;
-        let started = CurrentOrigin { client, identity: identity(config), settings, key: None };
-        let current = Mutex::new(started.clone());
-        Ok(Self { limits, clock, counters, started, current })
+        let origin = |name, settings: &UpstreamSettings| -> Result<CurrentOrigin, SetupError> {
+            let client = client(settings, limits, &clock, &counters)?;
+            let (settings, identity) = (settings.clone(), identity(settings));
+            Ok(CurrentOrigin { name, client, settings, identity, key: None })
+        };
+        let listed =
+            config.apps.iter().map(|app| origin(Some(Arc::clone(&app.name)), &app.upstream));
+        let current = CurrentOrigins {
+            first: origin(None, &config.upstream)?,
+            listed: listed.collect::<Result<_, _>>()?,
+            hosts: Arc::clone(&config.app_hosts),
+        };
+        let first = current.iter().map(|origin| (origin.name.clone(), origin.identity)).collect();
+        let state = Mutex::new(OriginsState { current, first });
+        Ok(Self { limits, clock, counters, started: config.upstream.clone(), state })
     }
 
-    /// The origin in force.
-    pub(crate) fn current(&self) -> CurrentOrigin {
-        self.current.lock().clone()
+    /// The origins in force.
+    pub(crate) fn current(&self) -> CurrentOrigins {
+        self.state.lock().current.clone()
     }
 
-    /// The origin of a changed file. It is in force once [`Self::adopt`] has been called.
-    pub(super) fn next(&self, config: &Config) -> Result<NextOrigin, SetupError> {
+    /// The origins of a changed file. They are in force once [`Self::adopt`] has been called.
+    pub(super) fn next(&self, config: &Config) -> Result<NextOrigins, SetupError> {
+        let before = self.current();
+        let listed = config.apps.iter().map(|app| {
+            self.next_of(before.named(Some(&app.name)), Some(Arc::clone(&app.name)), &app.upstream)
+        });
+        let origins = CurrentOrigins {
+            first: self.next_of(Some(&before.first), None, &config.upstream)?,
+            listed: listed.collect::<Result<_, _>>()?,
+            hosts: Arc::clone(&config.app_hosts),
+        };
+        let is_kept = |client: &Arc<OriginClient>| {
+            origins.iter().any(|origin| Arc::ptr_eq(&origin.client, client))
+        };
+        let retired = before.iter().map(|origin| &origin.client);
+        let retired = retired.filter(|client| !is_kept(client)).cloned().collect();
+        let is_moved = |origin: &CurrentOrigin| {
+            let known = before.named(origin.name.as_deref());
+            known.is_some_and(|known| known.identity != origin.identity)
+        };
+        let is_another = origins.iter().any(is_moved) || origins.returns_a_host(&before);
+        Ok(NextOrigins { origins, retired, is_another })
+    }
+
+    /// The origin of an app of a changed file; `known`: the one in force.
+    fn next_of(
+        &self,
+        known: Option<&CurrentOrigin>,
+        name: AppName,
+        settings: &UpstreamSettings,
+    ) -> Result<CurrentOrigin, SetupError> {
         let settings = UpstreamSettings {
-            // Writes wait by these as well, in a queue that is made at startup.
-            max_waiting: self.started.settings.max_waiting,
-            wait_timeout: self.started.settings.wait_timeout,
-            ..config.upstream.clone()
+            max_waiting: self.started.max_waiting,
+            wait_timeout: self.started.wait_timeout,
+            ..settings.clone()
         };
-        let (current, identity) = (self.current(), identity(config));
-        let is_another = identity != current.identity;
-        let (client, retired) = if settings == current.settings {
-            (current.client, None)
-        } else {
-            let client = client(&settings, self.limits, &self.clock, &self.counters)?;
-            (client, Some(current.client))
+        let identity = identity(&settings);
+        let client = match known.filter(|known| known.settings == settings) {
+            Some(known) => Arc::clone(&known.client),
+            None => client(&settings, self.limits, &self.clock, &self.counters)?,
         };
-        let key = (identity != self.started.identity).then_some(identity);
-        let origin = CurrentOrigin { client, settings, identity, key };
-        Ok(NextOrigin { origin, retired, is_another })
+        let first = self.state.lock().first.get(&name).copied();
+        let key = first.filter(|first| *first != identity).map(|_| identity);
+        Ok(CurrentOrigin { name, client, settings, identity, key })
     }
 
-    /// Puts an origin in force.
-    pub(super) fn adopt(&self, origin: CurrentOrigin) {
-        *self.current.lock() = origin;
+    /// Puts origins in force.
+    pub(super) fn adopt(&self, origins: CurrentOrigins) {
+        let mut state = self.state.lock();
+        for origin in origins.iter() {
+            state.first.entry(origin.name.clone()).or_insert(origin.identity);
+        }
+        state.current = origins;
     }
 }
 
@@ -102,14 +201,14 @@ fn client(
 ) -> Result<Arc<OriginClient>, SetupError> {
     let upstream = Upstream::new(settings.clone(), limits, clock.clone(), counters.clone())
         .map_err(|error| SetupError {
-            what: "the client of the origin".to_owned(),
+            what: format!("the client of the origin {}", settings.target),
             why: error.to_string(),
         })?;
     Ok(Arc::new(OriginClient::new(upstream, clock.clone())))
 }
 
-fn identity(config: &Config) -> OriginIdentity {
-    let text = format!("{:?}", (&config.upstream.target, config.fill_constants()));
+fn identity(settings: &UpstreamSettings) -> OriginIdentity {
+    let text = format!("{:?}", (&settings.target, fill_constants(settings)));
     let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
     std::array::from_fn(|at| digest[at])
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::origins::CurrentOrigin;
+use super::origins::CurrentOrigins;
 use crate::app::identities::IdentityKeeper;
 use crate::app::tokens::TokenKeeper;
 use crate::config::Config;
@@ -69,7 +69,7 @@ impl StartupSettings {
         &self,
         config: &mut Config,
         metrics: &Metrics,
-        origin: &CurrentOrigin,
+        origins: &CurrentOrigins,
     ) -> ActiveConfig {
         let limits = &config.limits;
         let settings = proxy::ProxySettings {
@@ -104,13 +104,11 @@ impl StartupSettings {
             max_read_body: limits.read_body,
             max_key: usize::try_from(limits.key).unwrap_or(usize::MAX),
             upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
-            fill: config.fill_constants(),
-            origin: origin.key,
+            apps: origins.apps(config),
             documents: Arc::clone(&self.documents),
             tokens,
             identities,
             purge_requests: config.purge_requests.clone(),
-            host_key: config.host_key.clone(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);
@@ -118,7 +116,7 @@ impl StartupSettings {
         let known_callers = known_callers(&rules);
         ActiveConfig {
             rules: Arc::new(rules),
-            origin: Arc::clone(&origin.client),
+            origins: origins.clients(),
             trust_version: 0,
             settings,
             table,

@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 23] = [
+const TABLES: [(&str, &str, &str); 24] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -19,6 +19,13 @@ const TABLES: [(&str, &str, &str); 23] = [
         "UpstreamSection",
         "[upstream]",
         "[upstream]\nurl = \"http://127.0.0.1:8000\"\nmax_connections = 128",
+    ),
+    (
+        "AppSection",
+        "[[apps]]",
+        "[[apps]]\nname  = \"shop\"\nhosts = [\"shop.example.com\", \"*.shop.example.com\"]\n\
+         url   = \"http://127.0.0.1:8001\"\n\n\
+         [[routes]]\napp  = \"shop\"\npath = \"/products/{id}\"\nttl  = \"5m\"",
     ),
     (
         "AdminSection",

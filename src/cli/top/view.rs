@@ -5,7 +5,7 @@ use super::frame::{Frame, RouteFrame};
 use crate::cli::api_types::{ApiTag, ApiTimes};
 use crate::cli::format::sum;
 use crate::cli::format::{clean, millis, percent, seconds};
-use crate::cli::stats::{app, memory, readiness, redis};
+use crate::cli::stats::{apps, memory, readiness, redis};
 use crate::cli::terminal::{cut, width};
 
 /// The columns between two columns.
@@ -137,7 +137,7 @@ fn summary(frame: &Frame<'_>) -> Vec<String> {
     let totals = &stats.totals;
     let all = totals.hit_ratio_all.map(|ratio| format!(", {} of all", percent(Some(ratio))));
     let redis = stats.redis.as_ref().map_or_else(|| "none".to_owned(), redis);
-    let app = app(&stats.app, stats.now_ms).unwrap_or_else(|| "no failures".to_owned());
+    let app = apps(stats).unwrap_or_else(|| "no failures".to_owned());
     let lines = [
         format!(
             "sidecache {}, up for {}, mode {}, {}",

@@ -8,6 +8,7 @@ use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TextsForm, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::{self, MatchSection, QueryForm};
+use crate::policy::apps::RuleApp;
 use crate::policy::credential::CredentialRule;
 use crate::policy::fronts::{FrontClass, Fronts};
 use crate::policy::request_match::{MatchValues, RequestMatch, match_label};
@@ -19,9 +20,15 @@ pub const MAX_CONDITIONS: usize = 16;
 /// The most values of one condition.
 pub const MAX_VALUES: usize = 64;
 
-/// The conditions of a rule; none without `match`.
-pub fn conditions(slot: &Setting<MatchSection>, context: &mut CompileContext) -> RequestMatch {
-    let Some(given) = slot.given() else { return RequestMatch::default() };
+/// The conditions of a rule for this app; none without `match`.
+pub fn conditions(
+    slot: &Setting<MatchSection>,
+    app: &RuleApp,
+    context: &mut CompileContext,
+) -> RequestMatch {
+    let Some(given) = slot.given() else {
+        return RequestMatch { label: label(None, app).into(), ..RequestMatch::default() };
+    };
     let MatchSection { query, header, host, unknown } = &given.value;
     let is_bad = matches!(query, Setting::Bad) || matches!(header, Setting::Bad);
     let query = query.get().map_or(&[][..], |table| &table.0);
@@ -41,7 +48,7 @@ pub fn conditions(slot: &Setting<MatchSection>, context: &mut CompileContext) ->
                 .hint("keep those that tell its requests from all others"),
         );
     }
-    let label = label(&given.value);
+    let label = label(Some(&given.value), app);
     let query = query.iter().filter_map(|(name, value)| {
         if name.value.is_empty() {
             let builder = DiagnosticBuilder::error(name.span.clone(), "a parameter has no name");
@@ -57,9 +64,9 @@ pub fn conditions(slot: &Setting<MatchSection>, context: &mut CompileContext) ->
     RequestMatch { query, headers, hosts, label: label.into() }
 }
 
-/// The conditions for people. SECURITY: variables by their names, since it is shown to callers of
-/// the admin API and in metrics.
-fn label(section: &MatchSection) -> String {
+/// The conditions and the app for people. SECURITY: variables by their names, since it is shown to
+/// callers of the admin API and in metrics.
+fn label(section: Option<&MatchSection>, app: &RuleApp) -> String {
     let shown = |form: &'_ TextsForm| -> Vec<String> {
         form.0.iter().map(|text| text.value.shown().to_owned()).collect()
     };
@@ -71,12 +78,13 @@ fn label(section: &MatchSection) -> String {
             .map(|(name, form)| (format!("{kind}.{}", name.value), shown(&form.value)))
             .collect()
     };
-    let host = section.host.get().map(|form| ("host".to_owned(), shown(form)));
-    let all: Vec<_> = table("query", &section.query)
-        .into_iter()
-        .chain(table("header", &section.header))
-        .chain(host)
-        .collect();
+    let mut all: Vec<(String, Vec<String>)> = Vec::new();
+    if let Some(section) = section {
+        all.extend(table("query", &section.query));
+        all.extend(table("header", &section.header));
+        all.extend(section.host.get().map(|form| ("host".to_owned(), shown(form))));
+    }
+    all.extend(app.name.iter().map(|name| ("app".to_owned(), vec![name.to_string()])));
     match_label(
         all.iter()
             .map(|(name, values)| (name.clone(), values.iter().map(String::as_str).collect())),

@@ -55,20 +55,18 @@ fn borrow_rules(config: &mut Config) -> PolicyRules {
     let trusted = config.server.trusted_proxies.networks();
     PolicyRules {
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
-        fill: config.fill_constants(),
+        apps: config.app_rules(),
         routes: std::mem::take(&mut config.routes),
         purges: std::mem::take(&mut config.purges),
         credential: Arc::clone(&config.credential),
         hasher: Hasher::default(),
         max_key: usize::try_from(config.limits.key).unwrap_or(usize::MAX),
         upgrades: Upgrades::new(config.upstream.upgrades.iter().cloned()),
-        origin: None,
         documents: Arc::default(),
         tokens: None,
         identities: None,
         purge_requests: config.purge_requests.clone(),
         max_read_body: config.limits.read_body,
-        host_key: config.host_key.clone(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::apps::AppTable;
 use super::conditions::conditions;
 use super::fields::FieldTable;
 use super::graphql_tags;
@@ -34,18 +35,18 @@ pub struct CompiledPurge {
 /// Compiles the purge rules.
 pub fn purges(
     list: Option<&TomlList<file::PurgeSection>>,
-    fields: &FieldTable,
+    (fields, apps): (&FieldTable, &AppTable),
     context: &mut CompileContext,
 ) -> Vec<CompiledPurge> {
     list.map_or(&[][..], |list| &list.0)
         .iter()
-        .filter_map(|located| purge(located, fields, context))
+        .filter_map(|located| purge(located, (fields, apps), context))
         .collect()
 }
 
 fn purge(
     located: &Located<file::PurgeSection>,
-    fields: &FieldTable,
+    (fields, apps): (&FieldTable, &AppTable),
     context: &mut CompileContext,
 ) -> Option<CompiledPurge> {
     let file = &located.value;
@@ -77,7 +78,8 @@ fn purge(
     }
     let tags = names.templates(&file.tags, context);
     let except = except(&file.except, context);
-    let conditions = conditions(&file.r#match, context);
+    let app = apps.of_rule(&file.app, context);
+    let conditions = conditions(&file.r#match, &app, context);
     let methods = match &file.methods {
         Setting::Absent => None,
         slot => {
@@ -105,6 +107,7 @@ fn purge(
     Some(CompiledPurge {
         rule: PurgeRule {
             place,
+            app,
             pattern,
             except,
             methods,

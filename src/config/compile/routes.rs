@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header;
 
+use super::apps::AppTable;
 use super::conditions::{self, MatchContext};
 use super::credential::cookie_glob;
 use super::fields::FieldTable;
@@ -52,8 +53,8 @@ pub struct RouteContext<'a> {
     pub mode: RouteMode,
     /// `fronts`.
     pub fronts: Fronts,
-    /// Whether one host stands for all, by `host_key`.
-    pub joins_hosts: bool,
+    /// The apps.
+    pub apps: &'a AppTable,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -144,13 +145,15 @@ fn route(
     let admit_for =
         context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
     let query = query::query(file.query.get()?, context);
-    let conditions = conditions::conditions(&file.r#match, context);
+    let app = shared.apps.of_rule(&file.app, context);
+    let conditions = conditions::conditions(&file.r#match, &app, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
     let signed_in = signed_in::signed_in(file, fields, context);
     let spec = RouteSpec {
         place: context.report.source().rule_place(located.span.start),
         defaults: defaults(&located.span, context),
+        app,
         methods,
         graphql: file.graphql.get().is_some_and(|is| *is),
         mode: file.mode.get().map_or(RouteMode::On, |word| word.0).and(shared.mode),
@@ -191,7 +194,8 @@ fn route(
     };
     headers::contradictions(file, &spec, context);
     query::contradictions(file, &spec, context);
-    let RouteContext { credential, fronts, joins_hosts, .. } = *shared;
+    let RouteContext { credential, fronts, apps, .. } = *shared;
+    let joins_hosts = apps.joins_hosts(spec.app.id);
     let match_context = MatchContext { credential, fronts, joins_hosts };
     conditions::for_route(file, &match_context, context);
     fronts::guard_identity(file, shared.fronts, shared.credential, context);

@@ -77,7 +77,11 @@ pub fn upstream(
     Some(settings)
 }
 
-fn target(text: &Located<TomlString>, context: &mut CompileContext) -> Option<upstream::Target> {
+/// Where an origin is.
+pub fn target(
+    text: &Located<TomlString>,
+    context: &mut CompileContext,
+) -> Option<upstream::Target> {
     const FORM: &str = "http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH";
     let value = text.value.as_str();
     if socket_path::is_socket(value) {

@@ -11,9 +11,9 @@ use super::{TomlReader, nearest};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 
 /// The lists of rules that an included file may have.
-const RULES: [&str; 3] = ["routes", "purges", "expect"];
+const RULES: [&str; 4] = ["apps", "routes", "purges", "expect"];
 /// What an included file may have.
-const INCLUDABLE: [&str; 4] = ["fields", "routes", "purges", "expect"];
+const INCLUDABLE: [&str; 5] = ["fields", "apps", "routes", "purges", "expect"];
 
 /// Adds what an included file has to the tables of the main file, or reports why that cannot be.
 /// `keys` are those of the main file.

@@ -13,6 +13,9 @@ table! {
         /// The paths of the writes, as in a route.
         #[schemars(extend("pattern" = "^[/$]", "examples" = ["/api/v1/campaigns/{*rest}"]))]
         path: TomlString,
+        /// The app whose writes it is for, as in a route. Its tags are those of all apps.
+        #[schemars(extend("examples" = ["shop"]))]
+        app: TomlString,
         /// Paths that the rule does not apply to, as in a route. A path that can be read in more
         /// than one way is never excluded.
         #[schemars(extend("examples" = [["/wp-admin/admin-ajax.php"]]))]

@@ -33,7 +33,7 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                     && purge.rule.mutations.is_none()
                     && purge.rule.conditions.is_empty()
                     && purge.rule.except.is_empty()
-                    && purge.rule.may_cover(&route.spec.pattern)
+                    && purge.may_cover(route)
             });
             let Some(rule) = rule else { continue };
             let place = context.report.source().line_for(rule.path, given);

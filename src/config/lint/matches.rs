@@ -33,7 +33,7 @@ pub(super) fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
                 && !purge.rule.conditions.is_empty()
                 && purge.rule.except.is_empty()
                 && conditions.implies(&purge.rule.conditions)
-                && purge.rule.for_writes.contains(&route.spec.pattern.for_writes())
+                && purge.contains(route)
         });
         if let Some(purge) = swallows {
             let place = context.report.source().line_for(purge.path, &given.span);

@@ -58,7 +58,7 @@ fn empty_folder(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut Compi
 
 /// The purge rule that covers writes at or below a route's path.
 fn covering<'a>(route: &LintRoute<'_>, whole: &'a LintFile<'a>) -> Option<&'a LintPurge<'a>> {
-    whole.purges.iter().find(|purge| purge.rule.may_cover(&route.spec.pattern))
+    whole.purges.iter().find(|purge| purge.may_cover(route))
 }
 
 /// Whether entries of a route may have a tag of a purge template.
@@ -292,15 +292,13 @@ fn forgotten_methods(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut 
     {
         return;
     }
-    let covers =
-        |route: &&LintRoute<'_>| purge.rule.may_cover(&route.spec.pattern) && reaches(purge, route);
+    let covers = |route: &&LintRoute<'_>| purge.may_cover(route) && reaches(purge, route);
     let routes: Vec<_> = whole.cached().filter(covers).collect();
     if routes.is_empty() {
         return;
     }
     let is_read = |method: &Method| routes.iter().all(|route| route.spec.keys_body_of(method));
-    let beside: Vec<_> =
-        whole.purges.iter().filter(|other| other.rule.may_cover(&purge.rule.pattern)).collect();
+    let beside: Vec<_> = whole.purges.iter().filter(|other| other.is_beside(purge)).collect();
     let taken = |method: &Method| {
         beside
             .iter()
@@ -324,9 +322,7 @@ fn forever_missed(purge: &LintPurge<'_>, whole: &LintFile<'_>, context: &mut Com
     if !purge.rule.is_for_reads() || !purge.rule.conditions.is_empty() {
         return;
     }
-    let swallowed = whole
-        .cached()
-        .find(|route| purge.rule.for_writes.contains(&route.spec.pattern.for_writes()));
+    let swallowed = whole.cached().find(|route| purge.contains(route));
     let Some(route) = swallowed else { return };
     let place = context.report.source().line_for(route.path, purge.path);
     let message =

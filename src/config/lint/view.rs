@@ -30,6 +30,24 @@ pub(super) struct LintPurge<'a> {
     pub(super) path: &'a SourceSpan,
 }
 
+impl LintPurge<'_> {
+    /// Whether it is for some write to a path of this route.
+    pub(super) fn may_cover(&self, route: &LintRoute<'_>) -> bool {
+        self.rule.app.id == route.spec.app.id && self.rule.may_cover(&route.spec.pattern)
+    }
+
+    /// Whether it is for the writes to all paths of this route.
+    pub(super) fn contains(&self, route: &LintRoute<'_>) -> bool {
+        self.rule.app.id == route.spec.app.id
+            && self.rule.for_writes.contains(&route.spec.pattern.for_writes())
+    }
+
+    /// Whether both are for some write.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.rule.app.id == other.rule.app.id && self.rule.may_cover(&other.rule.pattern)
+    }
+}
+
 /// The compiled parts of a file that has no errors.
 pub struct CompiledParts<'a> {
     /// The routes, in the order of the file.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::parse;
 use crate::config::Config;
 use crate::policy::field::{ClientPrefix, FieldSource};
-use crate::policy::plan::FillConstants;
+use crate::policy::fill_constants::FillConstants;
 use crate::policy::route::{AdmitRule, RouteSpec, StripSetCookie, VaryCookie};
 use crate::policy::template::Template;
 

@@ -8,7 +8,7 @@ pub(super) fn purged_names(
     rules: &PolicyRules,
     view: &RequestView<'_>,
 ) -> Result<Vec<String>, String> {
-    let host = rules.host(view.uri, view.headers);
+    let host = rules.host(view.app, view.uri, view.headers);
     match purge_target(view.headers, &host, view.uri.path()) {
         Ok(PurgeTarget::Everything) => Ok(vec!["everything".to_owned()]),
         Ok(PurgeTarget::Path(tags) | PurgeTarget::Tags(tags)) => {

@@ -3,7 +3,6 @@
 use super::*;
 use crate::config::Config;
 use crate::policy::client_address::ClientAddressRule;
-use crate::policy::plan::FillConstants;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
 
@@ -11,8 +10,9 @@ use crate::semantics::forward::Upgrades;
 fn rules_of(text: &str) -> PolicyRules {
     let config = Config::parse(text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
+    let apps = config.app_rules();
     PolicyRules {
-        origin: None,
+        apps,
         documents: std::sync::Arc::default(),
         routes: config.routes,
         purges: config.purges,
@@ -22,11 +22,9 @@ fn rules_of(text: &str) -> PolicyRules {
         max_key: 4096,
         max_read_body: 4096,
         upgrades: Upgrades::default(),
-        fill: FillConstants::default(),
         tokens: None,
         identities: None,
         purge_requests: config.purge_requests,
-        host_key: config.host_key,
     }
 }
 

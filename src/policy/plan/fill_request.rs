@@ -12,8 +12,8 @@ use http::header::{
     USER_AGENT, VIA,
 };
 
+use crate::policy::fill_constants::{FILL_ADDRESS, FillConstants};
 use crate::policy::plan::canonical::{CanonicalRequest, FillUserAgent};
-use crate::policy::plan::fill_constants::{FILL_ADDRESS, FillConstants};
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::route::Route;
 use crate::semantics::forward::{
@@ -37,7 +37,7 @@ impl Lookup<'_> {
     /// The request of a fill. `id` identifies it for the origin's log.
     #[must_use]
     pub fn fill_request(&self, id: HeaderValue) -> FillHead {
-        fill_head(&self.canonical(), self.route, &self.rules.fill, id)
+        fill_head(&self.canonical(), self.route, &self.app().fill, id)
     }
 }
 

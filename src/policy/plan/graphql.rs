@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::apps::AppId;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::graphql::{
     GraphqlRequest, KnownDocument, WrittenFields, read_get, read_post, written_by,
@@ -102,7 +103,7 @@ impl PolicyRules {
     /// Whether a request with another safe method has a body for an endpoint: a server that looks
     /// at no method runs what is in it.
     pub(super) fn may_carry_mutation(&self, request: &RequestView<'_>) -> bool {
-        request.has_body && self.is_endpoint(request.uri.path())
+        request.has_body && self.is_endpoint(request.app, request.uri.path())
     }
 
     /// Whether a GET or HEAD of an endpoint may be a mutation: some servers run it.
@@ -110,7 +111,7 @@ impl PolicyRules {
         if !self.routes.have_graphql() || (request.uri.query().is_none() && !request.has_body) {
             return false;
         }
-        if !self.is_endpoint(request.uri.path()) {
+        if !self.is_endpoint(request.app, request.uri.path()) {
             return false;
         }
         let query = request.uri.query().unwrap_or_default();
@@ -136,30 +137,31 @@ impl PolicyRules {
         }
     }
 
-    /// Whether this is the path of an endpoint, by any reading of it.
+    /// Whether this is the path of an endpoint of an app, by any reading of it.
     #[must_use]
-    pub fn is_endpoint(&self, path: &str) -> bool {
-        self.endpoints(path).next().is_some()
+    pub fn is_endpoint(&self, app: AppId, path: &str) -> bool {
+        self.endpoints(app, path).next().is_some()
     }
 
-    /// The endpoints that have this path by any reading of it.
-    fn endpoints(&self, path: &str) -> impl Iterator<Item = &Arc<Route>> {
+    /// The endpoints of an app that have this path by any reading of it.
+    fn endpoints(&self, app: AppId, path: &str) -> impl Iterator<Item = &Arc<Route>> {
         let is_there = self.routes.have_graphql();
         let readings = if is_there { request_target::write_readings(path) } else { Vec::new() };
-        let endpoints = self.routes.iter().filter(|route| route.spec.graphql);
+        let endpoints =
+            self.routes.iter().filter(move |route| route.spec.graphql && route.spec.app.id == app);
         endpoints.filter(move |route| {
             let pattern = route.spec.pattern.for_writes();
             readings.iter().any(|reading| pattern.captures_of(reading).is_some())
         })
     }
 
-    /// The tags of all entries of the endpoints that a write has the path of.
-    pub(super) fn endpoint_tags(&self, path: &str, hosts: &[String]) -> Vec<Tag> {
+    /// The tags of all entries of the endpoints of an app that a write has the path of.
+    pub(super) fn endpoint_tags(&self, app: AppId, path: &str, hosts: &[String]) -> Vec<Tag> {
         let of = |route: &Arc<Route>| {
             let tags = hosts.iter().map(|host| endpoint_tag(host, route));
             tags.collect::<Vec<_>>()
         };
-        self.endpoints(path).flat_map(of).collect()
+        self.endpoints(app, path).flat_map(of).collect()
     }
 
     /// The root fields of the mutation in a write.

@@ -15,15 +15,16 @@ use http::header::{
 use http::{Request, Uri};
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::apps::AppId;
 use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
+use crate::policy::fill_constants::FILL_ADDRESS;
 use crate::policy::identity::{
     CallerSlots, IdentityAnswer, IdentityFault, IdentityField, IdentityKey, IdentityTable,
     ProbeStart, RequestIdentity,
 };
 use crate::policy::plan::Plan;
 use crate::policy::plan::canonical::counting_cookies;
-use crate::policy::plan::fill_constants::FILL_ADDRESS;
 use crate::policy::plan::fill_request::X_REQUEST_ID;
 use crate::policy::plan::lookup::Lookup;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
@@ -41,6 +42,8 @@ const STATED: [HeaderName; 3] = [X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDE
 /// A question to the origin: who holds this credential.
 #[derive(Clone, Debug)]
 pub struct IdentityProbe {
+    /// The app whose origin is asked.
+    pub app: AppId,
     /// What its answer is kept by.
     pub key: IdentityKey,
     /// By which writes its answer ends.
@@ -149,7 +152,8 @@ impl PolicyRules {
             mac.update(bytes);
         };
         part(&caller.0);
-        part(self.host(request.uri, request.headers).as_bytes());
+        part(&[u8::try_from(request.app.index()).unwrap_or(u8::MAX)]);
+        part(self.host_of(request).as_bytes());
         if request.peer_is_trusted {
             for name in &STATED {
                 part(&joined(request.headers, name, b", ").unwrap_or_default());
@@ -174,7 +178,16 @@ impl PolicyRules {
         let slots = table.writes.slots_of(&self.credential, &caller, request.headers);
         let Some(slots) = slots else { return Err(unasked) };
         let Ok(target) = Uri::try_from(&*table.settings.path) else { return Err(unasked) };
-        Ok((IdentityProbe { key, slots, target, headers: self.probe_headers(request) }, table))
+        Ok((
+            IdentityProbe {
+                app: request.app,
+                key,
+                slots,
+                target,
+                headers: self.probe_headers(request),
+            },
+            table,
+        ))
     }
 
     /// Ends what the origin has said of the caller of a request with these headers.
@@ -203,9 +216,9 @@ impl PolicyRules {
     fn probe_headers(&self, request: &RequestView<'_>) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(16);
         let sent = request.headers;
-        let host = self.host(request.uri, sent);
+        let (host, fill) = (self.host_of(request), &self.app_of(request).fill);
         let host = HeaderValue::from_str(&host).ok();
-        if let Some(host) = self.fill.host.as_ref().or(host.as_ref()) {
+        if let Some(host) = fill.host.as_ref().or(host.as_ref()) {
             headers.insert(HOST, host.clone());
         }
         for name in [&AUTHORIZATION].into_iter().chain(&self.credential.headers) {
@@ -218,7 +231,7 @@ impl PolicyRules {
             headers.insert(COOKIE, cookies);
         }
         // An app may end a session that comes from another browser.
-        let agent = sent.get(USER_AGENT).unwrap_or(&self.fill.user_agent);
+        let agent = sent.get(USER_AGENT).unwrap_or(&fill.user_agent);
         headers.insert(USER_AGENT, agent.clone());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -251,7 +264,7 @@ impl PolicyRules {
                 headers.insert(name, value);
             }
         }
-        if self.fill.via {
+        if fill.via {
             headers.insert(VIA, HeaderValue::from_static("1.1 sidecache"));
         }
         headers

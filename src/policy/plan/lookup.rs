@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 use crate::outcome::{Outcome, Reason};
+use crate::policy::apps::AppRules;
 use crate::policy::authorized_clients::AuthorizationId;
 use crate::policy::credential::Credential;
 use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
@@ -83,7 +84,7 @@ impl PolicyRules {
         refuse_unkeyable(route, request, body.is_some())?;
         let sessions = route.sessions(request.headers, &self.hasher, request.now);
         self.refuse_outside_share(route, request, &sessions)?;
-        let host = self.host(request.uri, request.headers);
+        let host = self.host_of(request);
         let query = route.spec.query.keyed(request.uri.query());
         let query = query.map_err(|AmbiguousQuery| Outcome::bypass(Reason::AmbiguousQuery))?;
         let roles = route.headers.context(request.peer_is_trusted);
@@ -97,7 +98,7 @@ impl PolicyRules {
             CanonicalCookies::default()
         };
         let mut key = target_key(route, &host, &path, query.as_deref());
-        if let Some(origin) = &self.origin {
+        if let Some(origin) = &self.apps.get(route.spec.app.id).origin {
             key.part(KeyPart::Origin, origin);
         }
         if body.is_some() {
@@ -231,7 +232,7 @@ impl PolicyRules {
     ) -> AuthorizationId {
         let mut digest = Sha256::new();
         digest.update(route.fingerprint);
-        if let Some(origin) = &self.origin {
+        if let Some(origin) = &self.apps.get(route.spec.app.id).origin {
             digest.update(origin);
         }
         digest.update((host.len() as u64).to_be_bytes());
@@ -265,8 +266,14 @@ impl Lookup<'_> {
 
     /// Whether one host stands for all.
     #[must_use]
-    pub const fn has_host_key(&self) -> bool {
-        self.rules.host_key.is_some()
+    pub fn has_host_key(&self) -> bool {
+        self.app().host_key.is_some()
+    }
+
+    /// What is known of the app that the request is for.
+    #[must_use]
+    pub fn app(&self) -> &AppRules {
+        self.rules.app_of(&self.request)
     }
 
     /// The headers of the request.

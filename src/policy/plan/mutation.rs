@@ -9,13 +9,14 @@ use http::Method;
 use http::header::{COOKIE, HeaderMap, HeaderName};
 
 use crate::outcome::Reason;
+use crate::policy::apps::authority;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::caller;
 use crate::policy::field::{AnsweredBody, FieldSource, FieldView};
 use crate::policy::graphql::WrittenFields;
 use crate::policy::identity::RequestIdentity;
 use crate::policy::plan::request_headers::ambiguous_header;
-use crate::policy::plan::rules::{PolicyRules, RequestView, authority};
+use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::plan::write_methods::WriteMethods;
 use crate::policy::plan::write_paths::write_paths;
 use crate::policy::purge_rule;
@@ -168,15 +169,17 @@ impl Mutation {
 }
 
 impl PolicyRules {
-    /// Whether a request has what a rule asks for besides its path and method.
+    /// Whether a request is for the app of a rule, and has what that asks for besides its path and
+    /// method.
     pub(super) fn meets(rule: &PurgeRule, request: &RequestView<'_>) -> bool {
         let query = request.uri.query().unwrap_or_default();
-        rule.conditions.is_empty()
-            || rule.conditions.is_met(
-                &authority(request.uri, request.headers),
-                query,
-                request.headers,
-            )
+        rule.app.id == request.app
+            && (rule.conditions.is_empty()
+                || rule.conditions.is_met(
+                    &authority(request.uri, request.headers),
+                    query,
+                    request.headers,
+                ))
     }
 
     /// The rules that match a mutation by any reading of a path, so that an escaped or padded path
@@ -214,7 +217,7 @@ impl PolicyRules {
         if !may_name_method && !self.purges.iter().any(PurgeRule::reads_body) {
             return false;
         }
-        let paths = write_paths(request, &self.host(request.uri, request.headers));
+        let paths = write_paths(request, &self.host_of(request));
         let matching = |methods: &WriteMethods| -> Vec<&PurgeRule> {
             let all = paths.iter().map(|path| self.matching(request, methods, &path.path));
             all.flat_map(|rules| rules.matched).map(|(rule, _)| rule).collect()
@@ -249,8 +252,8 @@ impl PolicyRules {
         response: AnsweredBody<'_>,
     ) -> Result<Mutation, HeaderName> {
         let methods = WriteMethods::new(request, effective, body, self.purges.method_override);
-        let paths = write_paths(request, &self.host(request.uri, request.headers));
-        let host = self.host(request.uri, request.headers);
+        let paths = write_paths(request, &self.host_of(request));
+        let host = self.host_of(request);
         let mut mutation = Mutation::new(Vec::new());
         // Read only where a rule or an endpoint asks for it.
         let written = LazyCell::new(|| Self::written_fields(request, &methods, body));
@@ -261,7 +264,7 @@ impl PolicyRules {
             };
             matched.retain(may_be_for);
             let named = matched.iter().filter_map(|(rule, _)| rule.mutations.as_deref());
-            let of_endpoint = self.endpoint_tags(&path.path, &path.hosts);
+            let of_endpoint = self.endpoint_tags(request.app, &path.path, &path.hosts);
             let is_endpoint = !of_endpoint.is_empty();
             // What rules name is what it changes; what no rule names may change the whole endpoint.
             if !is_endpoint || !written.are_all_named_by(named) {
@@ -305,7 +308,7 @@ impl PolicyRules {
             && mutation.excluded_by.is_empty()
             && request_target::readings(request.uri.path())
                 .iter()
-                .any(|path| self.routes.have_path(path));
+                .any(|path| self.routes.have_path(request.app, path));
         mutation.tags.sort();
         mutation.tags.dedup();
         mutation.add_until_response();

@@ -4,23 +4,22 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{HOST, HeaderMap};
+use http::header::HeaderMap;
 use http::{Method, Uri, Version};
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
+use crate::policy::apps::{AppId, AppRules, Apps, authority};
 use crate::policy::client_address::ClientAddressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::graphql::KnownDocuments;
 use crate::policy::identity::{IdentityTable, RequestIdentity};
 use crate::policy::jwt::{RequestTokens, TokenPlace, TokenVerifier};
 use crate::policy::keyed_body::SeenBody;
-use crate::policy::plan::fill_constants::FillConstants;
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::Routes;
 use crate::secret::Hasher;
-use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
 
 /// The rules of one `proxy.toml`.
@@ -42,13 +41,8 @@ pub struct PolicyRules {
     pub max_read_body: u64,
     /// The protocols that a connection may change to.
     pub upgrades: Upgrades,
-    /// What the requests of all fills have in common.
-    pub fill: FillConstants,
-    /// Which origin answers, if a reload has put another one in the place of the first. It is part
-    /// of the key, so that what one has answered is never served for another.
-    pub origin: Option<[u8; 8]>,
-    /// The host that all requests count for, lower-case. None: each for its own.
-    pub host_key: Option<Box<str>>,
+    /// The apps, and which of them a request is for.
+    pub apps: Apps,
     /// Who may send `PURGE` and `BAN`; none where the origin gets them.
     pub purge_requests: Option<PurgeRequestRule>,
     /// The documents of GraphQL that only read.
@@ -66,11 +60,21 @@ impl PolicyRules {
     /// SECURITY: fills are for this host, too. An origin that writes the `Host` into its pages
     /// would otherwise show one client's to all others.
     #[must_use]
-    pub fn host<'a>(&'a self, uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
-        match &self.host_key {
+    pub fn host<'a>(&'a self, app: AppId, uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
+        match &self.apps.get(app).host_key {
             Some(host) => Cow::Borrowed(host),
             None => authority(uri, headers),
         }
+    }
+
+    /// The same for a request in the form that the rules read.
+    pub(super) fn host_of<'a>(&'a self, request: &RequestView<'a>) -> Cow<'a, str> {
+        self.host(request.app, request.uri, request.headers)
+    }
+
+    /// What is known of the app that a request is for.
+    pub(super) fn app_of(&self, request: &RequestView<'_>) -> &AppRules {
+        self.apps.get(request.app)
     }
 
     /// What is found of the tokens in these places.
@@ -90,6 +94,8 @@ impl PolicyRules {
 /// The parts of a request's head that the rules read.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
+    /// The app that it is for ([`Apps::of`]).
+    pub app: AppId,
     /// The method.
     pub method: &'a Method,
     /// The target.
@@ -112,20 +118,4 @@ pub struct RequestView<'a> {
     pub client: Option<IpAddr>,
     /// When it arrived. Signatures are judged by it.
     pub now: Wall,
-}
-
-/// The authority that the request was sent to, lower-case and without the default port.
-#[must_use]
-pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
-    let host = uri
-        .authority()
-        .map(http::uri::Authority::as_str)
-        .or_else(|| headers.get(HOST)?.to_str().ok())
-        .unwrap_or_default();
-    let host = forward::without_default_port(host, uri);
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    }
 }

@@ -35,8 +35,9 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
         .unwrap_or_else(|problems| panic!("{problems}"));
     let max_key = usize::try_from(config.limits.key).expect("a small number");
     let trusted = config.server.trusted_proxies.networks();
+    let apps = config.app_rules();
     PolicyRules {
-        origin: None,
+        apps,
         documents: Arc::default(),
         tokens: None,
         identities: None,
@@ -49,8 +50,6 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
         max_key,
         max_read_body: config.limits.read_body,
         upgrades: Upgrades::default(),
-        fill: FillConstants::default(),
-        host_key: config.host_key,
     }
 }
 
@@ -94,6 +93,7 @@ impl SentRequest {
 
     fn view(&self) -> RequestView<'_> {
         RequestView {
+            app: AppId::FIRST,
             method: &self.method,
             uri: &self.uri,
             version: Version::HTTP_11,

@@ -229,7 +229,7 @@ impl Lookup<'_> {
             HeaderRole::Harmless | HeaderRole::Implicit
                 if *name == USER_AGENT && !headers.contains_key(name) =>
             {
-                Some(self.rules.fill.user_agent.as_bytes().to_vec())
+                Some(self.app().fill.user_agent.as_bytes().to_vec())
             }
             _ => joined_lines(headers, name),
         };

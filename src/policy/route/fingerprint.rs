@@ -22,6 +22,7 @@ impl RouteSpec {
         // Destructured exhaustively, so that a new setting cannot be forgotten here.
         let Self {
             place: _,
+            app,
             defaults: _,
             pattern,
             methods,
@@ -83,6 +84,7 @@ impl RouteSpec {
             (expires_at.is_some(), format!("{expires_at:?}")),
             (!conditions.is_empty(), format!("{:?}", conditions.conditions().collect::<Vec<_>>())),
             (*graphql, "graphql".to_owned()),
+            (app.name.is_some(), format!("app {:?}", app.name)),
             (signed_in.is_some() || guest_of.is_some(), format!("{:?}", (signed_in, guest_of))),
         ] {
             if is_there {

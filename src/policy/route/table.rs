@@ -12,6 +12,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::policy::apps::AppId;
 use crate::policy::credential::CredentialRule;
 use crate::policy::fronts::Fronts;
 use crate::policy::request_match::{Condition, MatchVerdict, RequestMatch};
@@ -48,19 +49,39 @@ pub enum ChosenRoute<'a> {
     Taken(&'a Arc<Route>, Captures),
 }
 
-/// All routes, looked up by path.
+/// All routes, looked up by app and path.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     list: Vec<Arc<Route>>,
-    /// Those whose case counts.
-    tree: Tree,
-    /// Those whose case does not, by their patterns in lower case.
-    in_any_case: Option<Tree>,
+    /// Those of each app, by its place.
+    trees: Vec<AppTrees>,
     /// For each route that the trees find: those that are tried in its place, itself among them,
     /// in the order of precedence. Empty where no route has conditions.
     chains: Vec<Option<Box<[usize]>>>,
     /// Whether one of them is a GraphQL endpoint.
     has_graphql: bool,
+}
+
+/// The routes of one app. No request of another one gets to them.
+#[derive(Clone, Debug, Default)]
+struct AppTrees {
+    /// Those whose case counts.
+    exact: Tree,
+    /// Those whose case does not, by their patterns in lower case.
+    in_any_case: Option<Tree>,
+}
+
+impl AppTrees {
+    /// Adds a route. Returns the one that has its path already.
+    fn insert(&mut self, spec: &RouteSpec, id: usize) -> Option<usize> {
+        match spec.case {
+            PathCase::Exact => self.exact.insert(&spec.pattern, id),
+            PathCase::Ignore => self
+                .in_any_case
+                .get_or_insert_with(Tree::default)
+                .insert(&spec.pattern.in_lower_case(), id),
+        }
+    }
 }
 
 impl Routes {
@@ -71,19 +92,15 @@ impl Routes {
         fronts: Fronts,
         response_rules: &Arc<ResponseRules>,
     ) -> Result<Self, Tie> {
-        let (mut tree, mut in_any_case) = (Tree::default(), None);
+        let apps = specs.iter().map(|spec| spec.app.id.index() + 1).max().unwrap_or(0);
+        let mut trees = vec![AppTrees::default(); apps];
         let mut is_lead: Vec<bool> = Vec::with_capacity(specs.len());
         for (id, spec) in specs.iter().enumerate() {
             if let Some(first) = specs[..id].iter().position(|earlier| earlier.ties(spec)) {
                 return Err(Tie { first, second: id });
             }
             // Of those that differ by their conditions alone, the trees have the first.
-            let known = match spec.case {
-                PathCase::Exact => tree.insert(&spec.pattern, id),
-                PathCase::Ignore => in_any_case
-                    .get_or_insert_with(Tree::default)
-                    .insert(&spec.pattern.in_lower_case(), id),
-            };
+            let known = trees[spec.app.id.index()].insert(spec, id);
             is_lead.push(known.is_none());
         }
         let conditional: Vec<&RouteSpec> =
@@ -109,7 +126,7 @@ impl Routes {
                 Arc::new(Route::new(id, spec, credential, fronts, response_rules, told_apart))
             })
             .collect();
-        Ok(Self { list, tree, in_any_case, chains, has_graphql })
+        Ok(Self { list, trees, chains, has_graphql })
     }
 
     /// Whether one of them is a GraphQL endpoint.
@@ -118,14 +135,16 @@ impl Routes {
         self.has_graphql
     }
 
-    /// The route that takes a request for a path in normal form, by what it says of conditions.
+    /// The route of an app that takes a request for a path in normal form, by what it says of
+    /// conditions.
     #[must_use]
     pub fn choose<'a>(
         &'a self,
+        app: AppId,
         path: &str,
         verdict: impl Fn(&'a RequestMatch) -> MatchVerdict<'a>,
     ) -> ChosenRoute<'a> {
-        let Some(lead) = self.lead(path) else { return ChosenRoute::NoPath };
+        let Some(lead) = self.lead(app, path) else { return ChosenRoute::NoPath };
         let Some(chain) = self.chains.get(lead).and_then(Option::as_deref) else {
             let taken = self.captures(lead, path);
             return taken.map_or(ChosenRoute::NoPath, |captures| {
@@ -149,18 +168,18 @@ impl Routes {
         ChosenRoute::Unmet
     }
 
-    /// Whether a route has this path in normal form, whatever its conditions. Which one takes a
-    /// request is for [`Routes::choose`] alone.
+    /// Whether a route of an app has this path in normal form, whatever its conditions. Which one
+    /// takes a request is for [`Routes::choose`] alone.
     #[must_use]
-    pub fn have_path(&self, path: &str) -> bool {
-        self.lead(path).is_some_and(|lead| self.captures(lead, path).is_some())
+    pub fn have_path(&self, app: AppId, path: &str) -> bool {
+        self.lead(app, path).is_some_and(|lead| self.captures(lead, path).is_some())
     }
 
-    /// All routes that may take a request for a path in normal form, in the order in which they are
-    /// tried, up to the first that has no conditions.
+    /// All routes of an app that may take a request for a path in normal form, in the order in
+    /// which they are tried, up to the first that has no conditions.
     #[must_use]
-    pub fn candidates(&self, path: &str) -> Vec<&Arc<Route>> {
-        let Some(lead) = self.lead(path) else { return Vec::new() };
+    pub fn candidates(&self, app: AppId, path: &str) -> Vec<&Arc<Route>> {
+        let Some(lead) = self.lead(app, path) else { return Vec::new() };
         let alone = [lead];
         let chain = self.chains.get(lead).and_then(Option::as_deref).unwrap_or(&alone);
         let mut found = Vec::new();
@@ -173,10 +192,11 @@ impl Routes {
         found
     }
 
-    /// The most specific route for a path; of several with equal paths, one.
-    fn lead(&self, path: &str) -> Option<usize> {
-        let exact = self.tree.find(path);
-        match &self.in_any_case {
+    /// The most specific route of an app for a path; of several with equal paths, one.
+    fn lead(&self, app: AppId, path: &str) -> Option<usize> {
+        let trees = self.trees.get(app.index())?;
+        let exact = trees.exact.find(path);
+        match &trees.in_any_case {
             None => exact,
             Some(tree) => {
                 let other = tree.find(&path.to_ascii_lowercase());
@@ -226,7 +246,8 @@ impl Routes {
 
 /// Whether a path of `other` may fall to `spec`, because conditions are not met.
 fn may_follow(spec: &RouteSpec, other: &RouteSpec) -> bool {
-    !spec.pattern.is_more_specific(&other.pattern)
+    spec.app.id == other.app.id
+        && !spec.pattern.is_more_specific(&other.pattern)
         && spec.pattern.may_meet_in_any_case(&other.pattern)
 }
 

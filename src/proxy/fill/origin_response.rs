@@ -88,11 +88,8 @@ pub(super) async fn send(
     let requested = resources.clock.wall();
     let sent = request.to_request(headers);
     let asker = (request.peer, request.departure.clone());
-    let response = request
-        .config
-        .origin
-        .send(asker, sent, &request.config.table, Some(request.route.id))
-        .await?;
+    let response =
+        request.origin().send(asker, sent, &request.config.table, Some(request.route.id)).await?;
     let received = resources.clock.wall();
     Ok(OriginResponse { response, requested, received, revalidated: None })
 }

@@ -24,6 +24,7 @@ use crate::policy::tag::Tag;
 use crate::policy::template::FilledTemplate;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
+use crate::proxy::origin::OriginClient;
 use crate::semantics::body::Body;
 use crate::semantics::vary::VarySpec;
 use crate::shares::{Departure, ShareOwner};
@@ -151,6 +152,11 @@ impl Withheld {
 }
 
 impl FillRequest {
+    /// The origin that answers for the app of its route.
+    pub(crate) fn origin(&self) -> &Arc<OriginClient> {
+        self.config.origins.of(self.route.spec.app.id)
+    }
+
     pub(crate) fn new(
         context: RequestContext<'_>,
         lookup: &Lookup<'_>,

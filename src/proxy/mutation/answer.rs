@@ -49,8 +49,10 @@ impl MutationContext {
             let is_refusal = self.config.known_callers.as_ref().is_some_and(|known| {
                 let rules = &self.config.rules;
                 let (credential, hasher) = (&rules.credential, &rules.hasher);
-                headers.get(LOCATION).is_some_and(|to| credential.refuses_writes(to))
-                    && !known.is_known(&known.parts(credential, &self.parts.headers, hasher), now)
+                headers.get(LOCATION).is_some_and(|to| credential.refuses_writes(to)) && {
+                    let headers = &self.parts.headers;
+                    !known.is_known(&known.parts(self.app, credential, headers, hasher), now)
+                }
             });
             if is_refusal { MutationAnswer::Refusal } else { MutationAnswer::Redirect }
         } else {

@@ -12,6 +12,7 @@ use http::{Method, Request};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::Wall;
+use crate::policy::apps::AppId;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::field::AnsweredBody;
 use crate::policy::plan::{Mutation, PolicyRules, RequestView};
@@ -27,6 +28,8 @@ use crate::shares::Departure;
 pub(super) struct MutationContext {
     /// The configuration that it began under.
     pub(super) config: Arc<ActiveConfig>,
+    /// The app that it is for by that.
+    pub(super) app: AppId,
     live: Arc<LiveConfig>,
     pub(super) parts: Parts,
     peer: ClientPeer,
@@ -61,6 +64,7 @@ impl MutationContext {
     ) -> Self {
         Self {
             config: Arc::clone(context.config),
+            app: context.app,
             live: Arc::clone(live),
             parts: head_of(parts),
             peer: context.peer,

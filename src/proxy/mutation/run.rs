@@ -82,7 +82,8 @@ pub(super) async fn run_mutation(
         return;
     };
     let (begun, since) = (clock.wall(), clock.now());
-    let sending = context.config.origin.send_once(&via, request, &context.config.table);
+    let sending =
+        context.config.origins.of(context.app).send_once(&via, request, &context.config.table);
     let sent = renew_while(resources, &context, sending, &mut pending, &mut late).await;
     // Before anybody learns of the answer.
     context.caller.record();
@@ -252,7 +253,8 @@ fn named_by(
     if answer == MutationAnswer::Refusal {
         return Vec::new();
     }
-    let stored_under = context.config.rules.host_key.as_deref().unwrap_or(host);
+    let stored_under =
+        context.config.rules.apps.get(context.app).host_key.as_deref().unwrap_or(host);
     let mut named = named_targets(headers, host, stored_under, &context.parts.uri);
     named.extend(named_groups(headers, stored_under));
     named.extend(context.config.rules.caller_purges(&context.parts.headers, Some(headers)));

@@ -77,6 +77,11 @@ impl Client {
         Self { http2: true, ..Self::new(address) }
     }
 
+    /// The same, of a site with this host.
+    pub fn at_host(self, host: &str) -> Self {
+        Self { host: host.to_owned(), ..self }
+    }
+
     /// A client of an admin listener, which answers under its own name alone.
     pub fn of_admin(address: SocketAddr) -> Self {
         Self { host: address.to_string(), ..Self::new(address) }

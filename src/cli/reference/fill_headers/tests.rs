@@ -6,8 +6,9 @@ use http::{Method, Uri, Version};
 use super::*;
 use crate::config::Config;
 use crate::outcome::Reason;
+use crate::policy::apps::{AppId, Apps};
 use crate::policy::client_address::ClientAddressRule;
-use crate::policy::plan::{FillConstants, FillHead, Plan, PolicyRules, RequestView};
+use crate::policy::plan::{FillHead, Plan, PolicyRules, RequestView};
 use crate::secret::Hasher;
 use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
@@ -24,7 +25,7 @@ fn rules(route: &str) -> PolicyRules {
     let config = Config::parse(&text, "proxy.toml", &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}"));
     PolicyRules {
-        origin: None,
+        apps: Apps::default(),
         documents: std::sync::Arc::default(),
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &[].into()),
         routes: config.routes,
@@ -34,11 +35,9 @@ fn rules(route: &str) -> PolicyRules {
         max_key: 16 * 1024,
         max_read_body: 0,
         upgrades: Upgrades::default(),
-        host_key: None,
         tokens: None,
         identities: None,
         purge_requests: None,
-        fill: FillConstants::default(),
     }
 }
 
@@ -67,6 +66,7 @@ fn treatment(rules: &PolicyRules, headers: &[(&str, &str)], peer_is_trusted: boo
         map.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
     }
     let plan = rules.plan(&RequestView {
+        app: AppId::FIRST,
         method: &Method::GET,
         uri: &uri,
         version: Version::HTTP_11,

@@ -92,7 +92,7 @@ fn a_parameter_that_a_tag_reads_is_in_the_key_whatever_the_query_list_says() {
     silent(&text);
     let config = Config::parse(&format!("{HEAD}{text}"), "proxy.toml", &|_| None)
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    let found = config.routes.candidates("/api/items");
+    let found = config.routes.candidates(crate::policy::apps::AppId::FIRST, "/api/items");
     let route = found.first().expect("the route");
     assert_eq!(route.spec.query, crate::policy::route::QueryRule::Only(["tenant".into()].into()));
 }
