@@ -32,6 +32,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "ConfigFile" => ConfigFile::KEYS,
         "ListenSection" => file::ListenSection::KEYS,
         "UpstreamSection" => file::UpstreamSection::KEYS,
+        "AppSection" => file::AppSection::KEYS,
         "AdminSection" => file::AdminSection::KEYS,
         "MemorySection" => file::MemorySection::KEYS,
         "RedisSection" => file::RedisSection::KEYS,

@@ -6,7 +6,7 @@ use super::upstream;
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlList, TomlString, nearest};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
-use crate::config::file::{self, AppSection};
+use crate::config::file::{self, AppSection, MatchSection};
 use crate::config::model::AppSettings;
 use crate::policy::apps::{AppHosts, AppId, MAX_APPS, MAX_HOSTS, RuleApp};
 use crate::semantics::forward;
@@ -124,6 +124,30 @@ impl AppTable {
         }
     }
 
+    /// Warns about hosts in `match` of a rule that are of another app than the rule.
+    pub fn check_hosts(
+        &self,
+        app: &RuleApp,
+        conditions: &Setting<MatchSection>,
+        context: &mut CompileContext,
+    ) {
+        let hosts = conditions.get().and_then(|section| section.host.get());
+        for text in hosts.map_or(&[][..], |form| &form.0) {
+            let of = self.hosts.of(&text.value.as_str().to_ascii_lowercase());
+            if of == app.id {
+                continue;
+            }
+            let name = self.names.iter().find(|known| known.id == of);
+            let name = name.map_or(FIRST, |known| &*known.name);
+            let message = format!(
+                "this rule gets no request for `{}`, which is a host of the app `{name}`",
+                text.value.shown()
+            );
+            let hint = format!("write app = \"{name}\", or another host");
+            context.report.push(DiagnosticBuilder::warning(text.span.clone(), message).hint(hint));
+        }
+    }
+
     /// Notes each app that no rule is for.
     pub fn warn_unused(&self, context: &mut CompileContext) {
         for app in self.names.iter().filter(|app| !app.is_used.get()) {
@@ -138,7 +162,7 @@ impl AppTable {
 /// Whether a name stands in the file itself: names are shown in metrics and logs, where no value of
 /// a variable may be.
 fn written_out(given: &Located<TomlString>, context: &mut CompileContext) -> bool {
-    let is_written = !given.value.is_from_environment();
+    let is_written = !context.report.source().shown(&given.span).contains("${");
     if !is_written {
         let message = "the name of an app is shown to operators, so it cannot be a variable";
         let hint = "write it out, as in \"shop\"";

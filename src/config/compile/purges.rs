@@ -80,6 +80,7 @@ fn purge(
     let except = except(&file.except, context);
     let app = apps.of_rule(&file.app, context);
     let conditions = conditions(&file.r#match, &app, context);
+    apps.check_hosts(&app, &file.r#match, context);
     let methods = match &file.methods {
         Setting::Absent => None,
         slot => {

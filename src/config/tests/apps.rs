@@ -101,6 +101,19 @@ fn a_rule_names_an_app_that_is_there() {
     assert_eq!(valid(&twice).routes.len(), 2);
     let tied = diagnostics(&format!("{twice}app = \"shop\"\n")).to_string();
     assert!(tied.contains("the same path"), "{tied}");
+    // A host of another app in `match`.
+    for (keys, name) in [
+        ("match.host = \"shop.test:81\"", "app `shop`"),
+        ("app = \"shop\"\nmatch.host = \"else.test\"", "app `upstream`"),
+    ] {
+        let config = valid(&route(keys));
+        let told = |warning: &&crate::config::Diagnostic| warning.message.contains(name);
+        assert!(config.warnings.iter().any(|it| told(&it)), "{keys}: {:?}", config.warnings);
+    }
+    for fits in ["match.host = \"else.test\"", "app = \"shop\"\nmatch.host = \"a.shop.test\""] {
+        let config = valid(&route(fits));
+        assert!(!config.warnings.iter().any(|it| it.message.contains("gets no request")), "{fits}");
+    }
     // An app without a rule is noted.
     let config = valid(&route(""));
     assert!(config.warnings.iter().any(|note| note.message.contains("no route is for the app")));
