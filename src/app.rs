@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -381,6 +382,10 @@ impl Service for Proxy {
 
     fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> ClientConnection {
         ClientConnection::watched(peer, Arc::clone(departure), &self.active_config())
+    }
+
+    fn call_at_once(&self, parts: &mut Parts, client: &ClientConnection) -> Option<Response<Body>> {
+        self.answer_at_once(parts, client)
     }
 
     async fn call(

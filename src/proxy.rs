@@ -1,5 +1,6 @@
 //! The flow: what happens to a request, from its head to its response. It reads from the top down.
 //!
+//! - A hit from memory: `at_once`, by the same steps as below.
 //! - A GET or HEAD on a route: `lookup` (with `serve`, the decision), `hit`, `miss`, `fill`;
 //!   `cluster` where all sidecars share a fill, `refresh` in the background, `head` for HEAD.
 //! - Another method on a route that has its body in the key: `body_read`, then as a GET.
@@ -10,10 +11,10 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use crate::outcome::{Outcome, Reason};
 use crate::policy::apps::AppId;
@@ -23,6 +24,7 @@ use crate::policy::scope::Scope;
 use crate::proxy::abandoned::PendingRequest;
 use crate::proxy::access_log::AccessRecord;
 use crate::proxy::active_config::LiveConfig;
+use crate::proxy::at_once::Planned;
 use crate::proxy::client::ConnectionDemand;
 use crate::proxy::context::{LookupContext, RequestContext, request_view};
 use crate::proxy::inspect::Inspected;
@@ -55,6 +57,7 @@ pub(crate) use crate::proxy::upload_budget::UploadBudget;
 mod abandoned;
 mod access_log;
 mod active_config;
+mod at_once;
 mod audit;
 mod body_read;
 mod client;
@@ -150,30 +153,72 @@ impl Proxy {
         let config = self.live.load();
         let logged = config.settings.access_log;
         let peer = client.peer(&config);
-        let record = AccessRecord::begin(&request, peer, logged, &self.resources);
-        let caller = caller_of(&config, &request);
+        let head = (request.method(), request.uri(), request.headers());
+        let record = AccessRecord::begin(head, peer, logged, &self.resources);
+        let caller = caller_of(&config, request.uri(), request.headers());
         let mut pending =
             PendingRequest::new(&self.resources, &config, &client.departure, record, since);
-        let mut answered = match flaw {
+        let answered = match flaw {
             None => self.respond(&config, client, request, &pending).await,
             Some(bad) => self.refuse_request(bad),
         };
         let record = pending.answer();
+        // SECURITY: the origin has not seen what a guest sends.
+        let caller = caller.filter(|_| !pending.is_guest());
+        self.conclude(&config, answered, record, caller.as_ref(), (since, is_head))
+    }
+
+    /// Counts and logs what was done with a request that began at this time, and hands the response
+    /// over.
+    fn conclude(
+        &self,
+        config: &ActiveConfig,
+        mut answered: ProxyResponse,
+        record: Option<AccessRecord>,
+        caller: Option<&CallerParts>,
+        (since, is_head): (Instant, bool),
+    ) -> Response<Body> {
         let duration = self.clock.now().duration_since(since);
         count(&config.table, &mut answered, duration, is_head);
         response::tell_browser(&config.rules.routes, &mut answered, &self.clock);
         if config.settings.debug.server_timing {
             server_timing::add(answered.response.headers_mut(), &answered.outcome, duration);
         }
-        self.record_subject(&config, &answered);
-        // SECURITY: the origin has not seen what a guest sends.
-        if let Some(caller) = caller.filter(|_| !pending.is_guest()) {
-            self.record_caller(&config, &caller, &answered);
+        self.record_subject(config, &answered);
+        if let Some(caller) = caller {
+            self.record_caller(config, caller, &answered);
         }
         if let Some(record) = record {
             record.write(&answered, &config.rules, duration, &self.resources);
         }
         answered.response
+    }
+
+    /// Answers a request without a body at once, if it is a hit from memory: the same answer as
+    /// that of [`Self::handle`]. `None`: it is for that, with what was found of it.
+    pub fn answer_at_once(
+        &self,
+        parts: &mut Parts,
+        client: &ClientConnection,
+    ) -> Option<Response<Body>> {
+        let since = self.clock.now();
+        let config = self.live.load();
+        let (answered, is_guest) = match at_once::find(&self.resources, &config, client, parts) {
+            Ok(found) => found,
+            Err(planned) => {
+                if let Some(planned) = planned {
+                    parts.extensions.insert(planned);
+                }
+                return None;
+            }
+        };
+        let (peer, logged) = (client.peer(&config), config.settings.access_log);
+        let head = (&parts.method, &parts.uri, &parts.headers);
+        let record = AccessRecord::begin(head, peer, logged, &self.resources);
+        // SECURITY: the origin has not seen what a guest sends.
+        let caller = if is_guest { None } else { caller_of(&config, &parts.uri, &parts.headers) };
+        let is_head = parts.method == Method::HEAD;
+        Some(self.conclude(&config, answered, record, caller.as_ref(), (since, is_head)))
     }
 
     /// What is stored for a request, and how it would be answered. None where nothing is stored.
@@ -190,6 +235,7 @@ impl Proxy {
     ) -> ProxyResponse {
         let (resources, live) = (&self.resources, &self.live);
         let (mut parts, body) = request.into_parts();
+        let planned = Planned::take(&mut parts);
         forward::complete_target(&mut parts.uri);
         let checked =
             forward::check_request(&parts.method, &parts.uri, parts.version, &parts.headers);
@@ -197,15 +243,14 @@ impl Proxy {
             Ok(options) => options,
             Err(bad) => return self.refuse_request(bad),
         };
-        let (peer, now) = (client.peer(config), self.clock.wall());
-        let is_bare = body.is_empty();
+        let (peer, now, is_bare) = (client.peer(config), self.clock.wall(), body.is_empty());
         let (app, connection) =
             &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
         let departure = &client.departure;
         let context = RequestContext { config, app: *app, peer, departure, connection, now };
         let view = request_view(&parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
-        let plan = config.rules.plan(&view);
+        let plan = Planned::plan(planned.as_ref(), config, &view);
         pending.set_guest(plan.route());
         // A write that only passes counts, too: another process may cache what it changes.
         let _write = (!parts.method.is_safe()).then(|| resources.overlap.write());
@@ -235,7 +280,7 @@ impl Proxy {
                     let outcome = Outcome::bypass(Reason::Handover);
                     return Box::pin(pass::pass_lookup(resources, &context, outcome)).await;
                 }
-                match lookup::fast_hit(resources, &context) {
+                match Planned::fast_hit(planned.as_ref(), resources, &context) {
                     Ok(answered) => answered,
                     Err(attempts) => {
                         observe();
@@ -339,11 +384,11 @@ fn connection_demand(
 
 /// What a request carries of a credential, where callers are remembered. A login page is for
 /// strangers as well, so that its answer says nothing.
-fn caller_of(config: &ActiveConfig, request: &Request<Body>) -> Option<CallerParts> {
+fn caller_of(config: &ActiveConfig, uri: &Uri, headers: &HeaderMap) -> Option<CallerParts> {
     let (known, rule) = (config.known_callers.as_ref()?, &config.rules.credential);
-    let app = config.rules.apps.of(request.uri(), request.headers());
-    let caller = known.parts(app, rule, request.headers(), &config.rules.hasher);
-    let counts = !caller.is_empty() && !rule.is_login_path(request.uri().path().as_bytes());
+    let app = config.rules.apps.of(uri, headers);
+    let caller = known.parts(app, rule, headers, &config.rules.hasher);
+    let counts = !caller.is_empty() && !rule.is_login_path(uri.path().as_bytes());
     counts.then_some(caller)
 }
 

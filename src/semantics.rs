@@ -15,6 +15,7 @@ pub mod freshness;
 pub mod media_type;
 pub mod negotiation;
 pub mod range;
+pub(crate) mod recent_values;
 pub mod revalidation;
 pub mod server_timing;
 pub mod storability;

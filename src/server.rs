@@ -12,6 +12,7 @@ mod connection_end;
 mod connection_state;
 mod counters;
 mod drain;
+mod finish;
 mod framing;
 mod listener;
 mod overload;

@@ -34,7 +34,7 @@ use languages::{LanguageFinding, LanguageSample};
 use mutations::{Mutations, Steps, TrackedMutation};
 use parking_lot::{Mutex, MutexGuard};
 use report::{RouteReport, ShadowReport};
-use table::{ShadowTable, index, is_same, lock};
+use table::{ShadowTable, is_same, lock};
 
 pub use observed::{AuditOutcome, ObservedResponse, RefusedResponse};
 pub use table::{FoundSample, ShadowEntry, ShadowSample};
@@ -210,7 +210,7 @@ impl Shadow {
         let mut notices = Vec::new();
         let mut findings = route.findings();
         if verdict.turned_volatile {
-            findings.turn_volatile(index(response.key), state.explained, state.scope);
+            findings.turn_volatile(response.key.half(), state.explained, state.scope);
             (state.explained, state.scope, state.blame) = (0, 0, None);
         }
         if let (Some(stale), Some(served)) = (verdict.stale, response.served) {
@@ -232,7 +232,7 @@ impl Shadow {
                     let age = now.since(served.times.received);
                     let change = StaleChange {
                         id: 0,
-                        key: index(response.key),
+                        key: response.key.half(),
                         path,
                         at: now,
                         age,
@@ -286,7 +286,7 @@ impl Shadow {
     ) {
         route.counters.scope.inc();
         let path = path::remembered(path);
-        let sighting = Sighting { key: index(key), path: path.clone(), evidence, at: now };
+        let sighting = Sighting { key: key.half(), path: path.clone(), evidence, at: now };
         route.findings().record_scope(sighting);
         let text = match evidence {
             ScopeEvidence::Bodies => {

@@ -8,8 +8,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use once_cell::race::OnceBox;
 
 use crate::clock::Wall;
+use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
 use crate::semantics::digest::{self, Digest, Digester};
@@ -38,10 +40,18 @@ pub struct Entry {
     pub fetch_duration: Duration,
     /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
-    /// The digest of status and body, once somebody has asked for it.
+    /// What somebody has asked for.
+    hashes: OnceBox<EntryHashes>,
+}
+
+/// Hashes of an entry, each made at its first use. Most entries need none.
+#[derive(Clone, Debug, Default)]
+struct EntryHashes {
+    key: OnceLock<KeyHash>,
+    /// The digest of status and body.
     content: OnceLock<Digest>,
-    /// The digest of status, body and head, once somebody has asked for it.
-    digest: OnceLock<Digest>,
+    /// The digest of status, body and head.
+    whole: OnceLock<Digest>,
 }
 
 /// The metadata of a response besides its head and body.
@@ -93,7 +103,10 @@ impl Entry {
         let key = whole.split_to(key.len());
         let headers = own_headers(&mut whole, headers, self.body.len());
         let again = Self::new(key, self.status, headers, self.body.clone(), metadata);
-        Self { content: self.content.clone(), ..again }
+        if let Some(content) = self.hashes.get().and_then(|hashes| hashes.content.get()) {
+            let _ = again.hashes().content.set(*content);
+        }
+        again
     }
 
     fn new(
@@ -104,7 +117,6 @@ impl Entry {
         metadata: EntryMetadata,
     ) -> Self {
         let EntryMetadata { times, leeway, fetch_duration, response_tags } = metadata;
-        let (content, digest) = (OnceLock::new(), OnceLock::new());
         Self {
             key,
             status,
@@ -114,9 +126,18 @@ impl Entry {
             leeway,
             fetch_duration,
             response_tags,
-            content,
-            digest,
+            hashes: OnceBox::new(),
         }
+    }
+
+    fn hashes(&self) -> &EntryHashes {
+        self.hashes.get_or_init(Box::default)
+    }
+
+    /// The hashes of its key. Computed at the first call, and kept.
+    #[must_use]
+    pub fn key_hash(&self) -> KeyHash {
+        *self.hashes().key.get_or_init(|| KeyHash::from_canonical(&self.key))
     }
 
     /// The digest of all that a client is given of it: what clients are authorized for, in scope
@@ -126,7 +147,7 @@ impl Entry {
     /// a hit costs no hash. In other scopes nobody calls this.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| self.digest_with(&self.headers))
+        *self.hashes().whole.get_or_init(|| self.digest_with(&self.headers))
     }
 
     /// The digest of the same response with another head.
@@ -138,7 +159,7 @@ impl Entry {
     /// The digest of its status and its body alone.
     #[must_use]
     pub fn content_digest(&self) -> Digest {
-        *self.content.get_or_init(|| {
+        *self.hashes().content.get_or_init(|| {
             let mut digester = Digester::for_response(self.status, &self.headers);
             digester.update(&self.body);
             digester.finish()
@@ -291,6 +312,8 @@ mod tests {
         );
         assert_eq!(again.content_digest(), entry.content_digest());
         assert_ne!(again.digest(), entry.digest(), "of the head, too");
+        assert_eq!(again.key_hash(), KeyHash::from_canonical(b"key 2"), "of its own key");
+        assert_ne!(again.key_hash(), entry.key_hash());
         assert_eq!(again.digest(), entry.digest_with(&headers), "as it was before it was stored");
         assert_eq!(
             (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),

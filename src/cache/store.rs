@@ -188,16 +188,16 @@ impl Store {
         }
     }
 
-    /// An entry in memory that can be served without asking Redis, and the hash of its key: the
-    /// fast path of a hit.
+    /// An entry in memory that can be served without asking Redis: the fast path of a hit.
     #[must_use]
-    pub fn lookup_memory(
-        &self,
-        lookup: &Lookup<'_>,
-        now: Wall,
-    ) -> Option<(KeyHash, Arc<CachedEntry>)> {
-        let (key, cached, _) = find_in_memory(&self.memory, lookup);
-        let cached = cached?;
+    pub fn lookup_memory(&self, lookup: &Lookup<'_>, now: Wall) -> Option<Arc<CachedEntry>> {
+        let cached = match self.memory.get(&lookup.key)? {
+            MemorySlot::Entry(cached) => cached,
+            MemorySlot::Vary(mark) => match self.memory.get(&lookup.variant(&mark.spec))? {
+                MemorySlot::Entry(cached) => cached,
+                MemorySlot::Vary(_) => return None,
+            },
+        };
         let current = match (&cached.proof, self.coherence.mode()) {
             (Proof::Local(proof), CoherenceMode::Local | CoherenceMode::Degraded) => {
                 self.coherence.validate_local(proof).is_ok()
@@ -207,7 +207,7 @@ impl Store {
             }
             _ => false,
         };
-        (current && cached.entry.times.is_fresh(now)).then(|| (key.hash(), cached))
+        (current && cached.entry.times.is_fresh(now)).then_some(cached)
     }
 
     fn lookup_local(&self, request: &impl LookupKey, now: Wall) -> LookupResult {

@@ -49,7 +49,7 @@ impl SharedClient {
 
     fn authorized_for(self, key: KeyHash) -> AuthorizedFor {
         let entry = match self.rule {
-            AdmitRule::Entry => half(key),
+            AdmitRule::Entry => key.half(),
             AdmitRule::Route => WHOLE_ROUTE,
         };
         AuthorizedFor { client: self.id, entry }
@@ -217,19 +217,14 @@ impl AuthorizedClients {
     }
 }
 
-fn half(key: KeyHash) -> u128 {
-    let (half, _) = key.0.split_at(16);
-    half.try_into().map_or(0, u128::from_be_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
     const NOW: Wall = Wall(1_000);
-    const KEY: KeyHash = KeyHash([1; 32]);
-    const OTHER: KeyHash = KeyHash([2; 32]);
+    const KEY: KeyHash = KeyHash::of_byte(1);
+    const OTHER: KeyHash = KeyHash::of_byte(2);
     const BODY: Digest = [3; 16];
 
     const fn client(id: u128, rule: AdmitRule) -> SharedClient {

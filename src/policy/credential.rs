@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use hmac::Mac as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
@@ -129,28 +128,33 @@ impl CredentialRule {
         if !headers.contains_key(AUTHORIZATION) && cookies.is_none() && is_bare {
             return None;
         }
-        let mut mac = hasher.mac("credential");
-        let mut any = false;
-        let mut part = |kind: u8, name: &[u8], value: &[u8]| {
-            any = true;
-            mac.update(&[kind]);
-            for bytes in [name, value] {
-                mac.update(&(bytes.len() as u64).to_be_bytes());
-                mac.update(bytes);
-            }
+        let others = || self.headers.iter().chain(further);
+        let any = cookies.is_some()
+            || headers.contains_key(AUTHORIZATION)
+            || others().any(|name| headers.contains_key(name));
+        let digest = || {
+            hasher.digest_of("credential", |write| {
+                let mut part = |kind: u8, name: &[u8], value: &[u8]| {
+                    write(&[kind]);
+                    for bytes in [name, value] {
+                        write(&(bytes.len() as u64).to_be_bytes());
+                        write(bytes);
+                    }
+                };
+                for value in headers.get_all(AUTHORIZATION) {
+                    part(b'A', b"", value.as_bytes());
+                }
+                for name in others() {
+                    for value in headers.get_all(name) {
+                        part(b'H', name.as_str().as_bytes(), value.as_bytes());
+                    }
+                }
+                if let Some(cookies) = cookies {
+                    part(b'C', b"", cookies);
+                }
+            })
         };
-        for value in headers.get_all(AUTHORIZATION) {
-            part(b'A', b"", value.as_bytes());
-        }
-        for name in self.headers.iter().chain(further) {
-            for value in headers.get_all(name) {
-                part(b'H', name.as_str().as_bytes(), value.as_bytes());
-            }
-        }
-        if let Some(cookies) = cookies {
-            part(b'C', b"", cookies);
-        }
-        any.then(|| Credential(mac.finalize().into_bytes().into()))
+        any.then(|| Credential(digest()))
     }
 
     /// Whether a request has something that its sender alone knows: `Authorization`, a header of

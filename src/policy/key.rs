@@ -1,13 +1,21 @@
 //! Keys: a typed, length-prefixed encoding of everything that decides whether two requests may
-//! share a response, and its SHA-256.
+//! share a response, and its hashes.
 //!
-//! Invariant: the encoding is injective. Every part consists of a kind, a length and the bytes, so
-//! no value can imitate another part.
+//! Invariants:
+//! - The encoding is injective. Every part consists of a kind, a length and the bytes, so no value
+//!   can imitate another part.
+//! - There are two hashes. The slot is where this process's memory has the entry: it costs little,
+//!   is keyed with what nobody knows, and whoever finds something there compares the encoding. The
+//!   digest (SHA-256) is the name among sidecars, and what is not compared goes by it. A hit from
+//!   memory needs no digest.
 
 use std::fmt;
+use std::hash::Hasher as _;
+use std::sync::{LazyLock, OnceLock};
 
 use http::header::{ACCEPT_LANGUAGE, HeaderName};
 use sha2::{Digest as _, Sha256};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use smallvec::SmallVec;
 
 use crate::units::hex;
@@ -62,35 +70,113 @@ pub enum KeyPart {
     Body = 21,
 }
 
-/// The digest that an entry is stored under.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyHash(pub [u8; 32]);
+/// Where the memory of this process has what belongs to a key. Another process has it elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotIndex(pub u128);
 
-impl KeyHash {
-    /// The hash of a canonical encoding.
+/// What a hash of this process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HashPurpose {
+    /// Where an entry is in memory.
+    Slot = 1,
+    /// Who is asking, in scope `shared`.
+    Caller = 2,
+}
+
+/// A hash of 128 bits that is keyed with what nobody outside of this process knows, and that costs
+/// a fraction of SHA-256. It is never stored or shown.
+#[derive(Debug)]
+pub struct ProcessHasher(SipHasher13);
+
+/// SECURITY: without it, who finds two inputs with one hash could make one of them pass for the
+/// other.
+static PROCESS_SECRET: LazyLock<[u8; 16]> = LazyLock::new(rand::random);
+
+impl ProcessHasher {
+    /// A hash of bytes that are still to come.
     #[must_use]
-    pub fn from_canonical(canonical: &[u8]) -> Self {
-        Self(Sha256::digest(canonical).into())
+    pub fn new(purpose: HashPurpose) -> Self {
+        let mut hasher = SipHasher13::new_with_key(&PROCESS_SECRET);
+        hasher.write_u8(purpose as u8);
+        Self(hasher)
     }
 
-    /// All 64 hexadecimal digits.
+    /// Adds bytes. Where one piece ends and the next begins does not count.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The hash.
+    #[must_use]
+    pub fn finish(self) -> u128 {
+        self.0.finish128().as_u128()
+    }
+}
+
+impl SlotIndex {
+    /// The slot of a canonical encoding.
+    #[must_use]
+    pub fn from_canonical(canonical: &[u8]) -> Self {
+        let mut hasher = ProcessHasher::new(HashPurpose::Slot);
+        hasher.write(canonical);
+        Self(hasher.finish())
+    }
+}
+
+/// The hashes of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash {
+    /// SHA-256: the name that an entry is stored under in Redis.
+    pub digest: [u8; 32],
+    /// Where it is in memory.
+    pub slot: SlotIndex,
+}
+
+impl KeyHash {
+    /// The hashes of a canonical encoding.
+    #[must_use]
+    pub fn from_canonical(canonical: &[u8]) -> Self {
+        Self::with_slot(canonical, SlotIndex::from_canonical(canonical))
+    }
+
+    fn with_slot(canonical: &[u8], slot: SlotIndex) -> Self {
+        Self { digest: Sha256::digest(canonical).into(), slot }
+    }
+
+    /// The first half of the digest.
+    #[must_use]
+    pub fn half(self) -> u128 {
+        let (half, _) = self.digest.split_at(16);
+        half.try_into().map_or(0, u128::from_be_bytes)
+    }
+
+    /// All 64 hexadecimal digits of the digest.
     #[must_use]
     pub fn to_hex(self) -> String {
-        hex(&self.0)
+        hex(&self.digest)
+    }
+
+    /// Hashes of no key.
+    #[cfg(test)]
+    pub const fn of_byte(byte: u8) -> Self {
+        Self { digest: [byte; 32], slot: SlotIndex(byte as u128) }
     }
 }
 
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyHash({})", crate::units::short_hex(&self.0))
+        write!(f, "KeyHash({})", crate::units::short_hex(&self.digest))
     }
 }
 
-/// A key: its canonical encoding, and the hash of that.
+/// A key: its canonical encoding, and the hashes of that.
 #[derive(Clone, Debug)]
 pub struct Key {
     canonical: Canonical,
-    hash: KeyHash,
+    slot: SlotIndex,
+    /// Once somebody has asked for it.
+    hash: OnceLock<KeyHash>,
 }
 
 /// Sized so that ordinary keys need no allocation.
@@ -103,10 +189,16 @@ impl Key {
         &self.canonical
     }
 
-    /// The hash of the encoding.
+    /// Where memory has what belongs to the key.
     #[must_use]
-    pub const fn hash(&self) -> KeyHash {
-        self.hash
+    pub const fn slot(&self) -> SlotIndex {
+        self.slot
+    }
+
+    /// The hashes of the encoding. The first call costs a SHA-256.
+    #[must_use]
+    pub fn hash(&self) -> KeyHash {
+        *self.hash.get_or_init(|| KeyHash::with_slot(&self.canonical, self.slot))
     }
 
     /// This key, narrowed to the variant that these header values select.
@@ -226,8 +318,8 @@ impl KeyWriter {
     /// Finishes the key.
     #[must_use]
     pub fn finish(self) -> Key {
-        let hash = KeyHash::from_canonical(&self.0);
-        Key { canonical: self.0, hash }
+        let slot = SlotIndex::from_canonical(&self.0);
+        Key { canonical: self.0, slot, hash: OnceLock::new() }
     }
 }
 
@@ -301,6 +393,9 @@ mod tests {
             let (a, b) = (written(&one), written(&two));
             prop_assert_eq!(one == two, a.canonical() == b.canonical());
             prop_assert_eq!(one == two, a.hash() == b.hash());
+            prop_assert_eq!(one == two, a.slot() == b.slot());
+            let whole = KeyHash::from_canonical(a.canonical());
+            prop_assert!(a.hash() == whole && a.slot() == whole.slot);
         }
 
         #[test]

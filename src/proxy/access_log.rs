@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Uri};
 
 use crate::policy::plan::PolicyRules;
 use crate::policy::request_target;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
-use crate::semantics::body::Body;
 use crate::semantics::forward::{ClientPeer, UnreadHead};
 use crate::telemetry::log;
 use crate::telemetry::log::AccessLine;
@@ -33,36 +32,34 @@ impl AccessRecord {
     /// Of a request that is logged, gets a span, or somebody listens to the live tail; none of
     /// another one. Without a listener the tail costs one relaxed load.
     pub(super) fn begin(
-        request: &Request<Body>,
+        head: (&Method, &Uri, &HeaderMap),
         peer: ClientPeer,
         is_logged: bool,
         resources: &Resources,
     ) -> Option<Self> {
         let tracer = resources.tracer.as_ref();
-        let span = tracer
-            .and_then(|tracer| tracer.begin(request.headers(), peer.trusted, &resources.clock));
+        let span = tracer.and_then(|tracer| tracer.begin(head.2, peer.trusted, &resources.clock));
         let is_tailed = resources.tail.is_heard();
         (is_logged || is_tailed || span.is_some()).then(|| Self {
             is_logged,
             is_tailed,
             span,
-            ..Self::from_request(request, peer)
+            ..Self::from_request(head, peer)
         })
     }
 
-    fn from_request(request: &Request<Body>, peer: ClientPeer) -> Self {
-        let text = |name: &str| {
-            request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
+    fn from_request((method, uri, headers): (&Method, &Uri, &HeaderMap), peer: ClientPeer) -> Self {
+        let text =
+            |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
             is_logged: false,
             is_tailed: false,
             span: None,
-            method: request.method().clone(),
-            path: request_target::escaped_path(request.uri().path()).into_owned(),
-            host: request.uri().authority().map(ToString::to_string).or_else(|| text("host")),
+            method: method.clone(),
+            path: request_target::escaped_path(uri.path()).into_owned(),
+            host: uri.authority().map(ToString::to_string).or_else(|| text("host")),
             request_id: text("x-request-id"),
-            trace: TraceParent::from_headers(request.headers()),
+            trace: TraceParent::from_headers(headers),
             peer,
         }
     }

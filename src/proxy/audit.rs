@@ -18,7 +18,7 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::{Wall, millis};
 use crate::coherence::CoherenceMode;
 use crate::outcome::Reason;
-use crate::policy::key::{self, KeyHash};
+use crate::policy::key;
 use crate::policy::refusal::Refusal;
 use crate::policy::scope::Scope;
 use crate::policy::tag::Tag;
@@ -38,23 +38,17 @@ use crate::shadow::{AuditOutcome, SETTLE_DELAY, is_telling};
 pub(super) fn audit(
     resources: &Arc<Resources>,
     context: &LookupContext<'_>,
-    key: KeyHash,
     cached: &Arc<CachedEntry>,
 ) {
     let share = context.lookup.route.spec.audit;
     if share > 0.0 && rand::random::<f64>() < share {
-        begin(resources, context, key, cached);
+        begin(resources, context, cached);
     }
 }
 
 #[cold]
-fn begin(
-    resources: &Arc<Resources>,
-    context: &LookupContext<'_>,
-    key: KeyHash,
-    cached: &Arc<CachedEntry>,
-) {
-    let lookup = context.lookup;
+fn begin(resources: &Arc<Resources>, context: &LookupContext<'_>, cached: &Arc<CachedEntry>) {
+    let (lookup, key) = (context.lookup, cached.entry.key_hash());
     let Some(route_shadow) = resources.shadow.route(lookup.route.name()) else { return };
     let Ok(permit) = Arc::clone(&resources.refresh_permits).try_acquire_owned() else {
         resources.counters.refreshes_rejected.inc();

@@ -102,6 +102,17 @@ pub(crate) struct ConnectionDemand {
 }
 
 impl ConnectionDemand {
+    /// What a request asks that names its host and offers no other protocol; `None` where its
+    /// connection to the origin has to be chosen.
+    pub(super) fn plain(client: &ClientConnection, headers: &HeaderMap) -> Option<Self> {
+        let is_pooled = client.pin.get().is_none() && !forward::logs_in_connection(headers);
+        is_pooled.then_some(Self {
+            choice: ConnectionChoice::Pooled,
+            upgrade: None,
+            lacks_host: false,
+        })
+    }
+
     /// Why the cache takes no part in the request.
     ///
     /// SECURITY: the origin may know the caller from the connection, which no key has seen.

@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn a_key_counts_as_differing_for_a_while() {
-        let (proofs, key) = (GuestProofs::default(), KeyHash([1; 32]));
+        let (proofs, key) = (GuestProofs::default(), KeyHash::of_byte(1));
         let now = Wall(1_000);
         assert!(!proofs.differ(key, now));
         proofs.mark_differing(key, now);
-        assert!(proofs.differ(key, now) && !proofs.differ(KeyHash([2; 32]), now));
+        assert!(proofs.differ(key, now) && !proofs.differ(KeyHash::of_byte(2), now));
         assert!(!proofs.differ(key, now.after(DIFFERING_TTL)));
     }
 }

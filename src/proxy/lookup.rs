@@ -34,6 +34,16 @@ pub(super) struct LookupAttempts {
 }
 
 impl LookupAttempts {
+    /// Before the first one, for what is due for an early refresh.
+    pub(super) const fn refresh_due() -> Self {
+        Self { first: None, refresh_due: true, retries: 0 }
+    }
+
+    /// Whether what is found is due for an early refresh.
+    pub(super) const fn is_refresh_due(&self) -> bool {
+        self.refresh_due
+    }
+
     const fn may_retry(&self) -> bool {
         self.retries < MAX_RETRIES
     }
@@ -53,7 +63,7 @@ pub(super) fn fast_hit(
     if !lookup.unknown.is_empty() {
         return Err(LookupAttempts::default());
     }
-    let Some((key, cached)) = resources.store.lookup_memory(lookup, now) else {
+    let Some(cached) = resources.store.lookup_memory(lookup, now) else {
         return Err(LookupAttempts::default());
     };
     let stored = StoredState {
@@ -62,19 +72,22 @@ pub(super) fn fast_hit(
         proof: ProofState::Current,
         is_confirmed: is_confirmed(lookup, &cached.entry.times, now),
     };
-    let authorization = context.authorization(key, Some(|| cached.entry.digest()), now);
-    let authorized = authorization == AuthorizationState::Authorized;
+    // SECURITY: the entry's key is that of the request, which was compared.
+    let authorized = lookup.authorization.is_none() || {
+        let (key, digest) = (cached.entry.key_hash(), Some(|| cached.entry.digest()));
+        context.authorization(key, digest, now) == AuthorizationState::Authorized
+    };
     if may_serve(&stored, &context.directives, authorized, now) != Ok(Serve::Fresh) {
         return Err(LookupAttempts::default());
     }
     if refresh::is_due(resources, context, &cached) {
         if matches!(cached.proof, Proof::Shared(_)) {
             // The refresh is judged by the tag records from before it, which the lookup reads.
-            return Err(LookupAttempts { refresh_due: true, ..LookupAttempts::default() });
+            return Err(LookupAttempts::refresh_due());
         }
-        refresh::refresh_memory_hit(resources, context, key, &cached);
+        refresh::refresh_memory_hit(resources, context, cached.entry.key_hash(), &cached);
     }
-    audit::audit(resources, context, key, &cached);
+    audit::audit(resources, context, &cached);
     Ok(hit::hit(resources, context, &cached, Tier::Memory, now))
 }
 
@@ -137,7 +150,7 @@ async fn lookup_once(
             if let Some(reason) = attempts.first {
                 return Some(hit::serve_cluster_fill(resources, context, cached, reason));
             }
-            audit::audit(resources, context, key, cached);
+            audit::audit(resources, context, cached);
             let response = hit::hit(resources, context, cached, stored.candidate.tier, now);
             if attempts.refresh_due || refresh::is_due(resources, context, cached) {
                 refresh::refresh_early(resources, context, fill_key, snapshot, stored);

@@ -145,10 +145,10 @@ impl OriginClient {
         peer: ClientPeer,
         upgrade: Option<&HeaderValue>,
     ) -> Request<Body> {
-        let host = HeaderValue::from_str(&plan::authority(&parts.uri, &parts.headers)).ok();
+        let authority = || HeaderValue::from_str(&plan::authority(&parts.uri, &parts.headers)).ok();
+        let host = parts.headers.get(HOST).cloned().or_else(authority);
+        let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
         let mut headers = parts.headers;
-        let host =
-            headers.get(HOST).cloned().or(host).unwrap_or_else(|| HeaderValue::from_static(""));
         let via = self.upstream.via();
         forward::prepare_request(&mut headers, parts.version, &host, &peer, upgrade, via);
         if let Some(host) = self.upstream.host() {

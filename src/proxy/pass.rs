@@ -25,15 +25,16 @@ use crate::upstream;
 const MAX_COUNTED: usize = 15;
 
 /// Forwards a request as it is.
-pub(super) async fn pass(
+// Not `async`: a future around another one is moved with it.
+pub(super) fn pass(
     resources: &Arc<Resources>,
     context: RequestContext<'_>,
     parts: Parts,
     body: Body,
     outcome: Outcome,
     route: Option<usize>,
-) -> ProxyResponse {
-    pass_and(resources, context, (parts, body), outcome, route, |_, _| {}).await
+) -> impl Future<Output = ProxyResponse> {
+    pass_and(resources, context, (parts, body), outcome, route, |_, _| {})
 }
 
 /// Forwards a request as it is. `settle` sees the head of the response before the outcome is told.

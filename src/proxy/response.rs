@@ -83,8 +83,7 @@ pub fn hit(
     ranges: Option<usize>,
 ) -> Response<Body> {
     let mut headers = entry.headers.clone();
-    let age = entry.times.age(now).as_secs();
-    headers.insert(AGE, number(age));
+    headers.insert(AGE, cache_status::age(entry.times.age(now).as_secs()));
     cache_status::fill_in(&mut headers, entry.headers.get(CACHE_STATUS), outcome);
     let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
     let response = conditional(request, entry.status, headers, body);

@@ -107,14 +107,14 @@ pub(super) async fn pass(
     outcome: Outcome,
     route: Option<usize>,
 ) -> ProxyResponse {
-    if outcome.reason != Some(Reason::NoRoute) || context.app != AppId::FIRST {
-        return pass::pass(resources, context, parts, body, outcome, route).await;
-    }
-    let Some(request) = UnroutedRequest::read(&resources.uncached, &context, &parts) else {
-        return pass::pass(resources, context, parts, body, outcome, route).await;
-    };
+    let is_noted = outcome.reason == Some(Reason::NoRoute) && context.app == AppId::FIRST;
+    let request =
+        if is_noted { UnroutedRequest::read(&resources.uncached, &context, &parts) } else { None };
+    // Awaited in one place, so that there is one future of it in this one.
     let mut passed = pass::pass(resources, context, parts, body, outcome, route).await;
-    request.note(resources, &mut passed);
+    if let Some(request) = request {
+        request.note(resources, &mut passed);
+    }
     passed
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Owns both lines, and which fields of a stored head are filled in for each hit.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::outcome::{Disposition, Outcome, Reason};
+use crate::outcome::{Disposition, Outcome, Reason, Tier};
+use crate::semantics::recent_values::RecentValues;
 
 /// `X-Cache`: one word that says what happened.
 pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -35,7 +37,7 @@ pub(crate) fn fill_in(headers: &mut HeaderMap, upstream: Option<&HeaderValue>, o
 /// Marks a response of the origin. What the origin, or another cache before it, says in
 /// `Cache-Status` stays in front.
 pub fn set_cache_status(headers: &mut HeaderMap, outcome: &Outcome) {
-    let status = appended_status(None, outcome);
+    let status = bypass_status(outcome).unwrap_or_else(|| appended_status(None, outcome));
     headers.append(CACHE_STATUS, status);
     headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
 }
@@ -69,13 +71,62 @@ fn hit_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue 
     let (Some(tier), Some(ttl), None) = (outcome.tier, outcome.ttl, upstream) else {
         return appended_status(upstream, outcome);
     };
-    let mut digits = itoa::Buffer::new();
-    let mut line = Vec::with_capacity(64);
-    line.extend_from_slice(b"sidecache; hit; ttl=");
-    line.extend_from_slice(digits.format(ttl).as_bytes());
-    line.extend_from_slice(b"; detail=");
-    line.extend_from_slice(tier.as_str().as_bytes());
-    value(Bytes::from(line))
+    HIT_LINES.with_borrow_mut(|lines| {
+        lines.get(ttl, (ttl, Some(tier)), || {
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(ttl).as_bytes();
+            let (start, middle) = (b"sidecache; hit; ttl=", b"; detail=");
+            let line = [&start[..], digits, middle, tier.as_str().as_bytes()].concat();
+            value(Bytes::from(line))
+        })
+    })
+}
+
+/// The value of `Age`.
+pub(crate) fn age(seconds: u64) -> HeaderValue {
+    let Ok(known_by) = i64::try_from(seconds) else { return HeaderValue::from(seconds) };
+    AGES.with_borrow_mut(|ages| ages.get(known_by, (known_by, None), || HeaderValue::from(seconds)))
+}
+
+/// The line of a request that passes for a reason without a subject.
+fn bypass_status(outcome: &Outcome) -> Option<HeaderValue> {
+    let &Outcome { reason: Some(reason), fwd_status: Some(status), .. } = outcome else {
+        return None;
+    };
+    // Every field of it is named, so that none can be added that the line shows and this forgets.
+    let Outcome {
+        disposition: Disposition::Bypass,
+        reason: _,
+        subject: None,
+        tier: None,
+        ttl: None,
+        fwd_status: _,
+        fwd_reason: _,
+        forwarded: _,
+        stored: false,
+        collapsed: false,
+        date_skew: 0,
+        saved: _,
+        origin: _,
+    } = outcome
+    else {
+        return None;
+    };
+    let number = i64::from(reason as u8) << 16 | i64::from(status);
+    Some(BYPASS_LINES.with_borrow_mut(|lines| {
+        lines.get(number, (number, None), || appended_status(None, outcome))
+    }))
+}
+
+/// The number in a value, and the tier where the value names it.
+type ValueKey = (i64, Option<Tier>);
+
+type Lines = RefCell<RecentValues<ValueKey>>;
+
+thread_local! {
+    static BYPASS_LINES: Lines = const { RefCell::new(RecentValues::new()) };
+    static HIT_LINES: Lines = const { RefCell::new(RecentValues::new()) };
+    static AGES: Lines = const { RefCell::new(RecentValues::new()) };
 }
 
 fn appended_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
@@ -182,5 +233,33 @@ mod tests {
             status(&Outcome::bypass_with(Reason::MissingField, "a\"\n\\b")),
             "sidecache; fwd=bypass; detail=\"missing field a???b\""
         );
+    }
+
+    #[test]
+    fn r1331_what_a_thread_has_written_before_is_what_it_would_write() {
+        let hit = |tier, ttl| {
+            let outcome =
+                Outcome { tier: Some(tier), ttl: Some(ttl), ..Outcome::new(Disposition::Hit) };
+            hit_status(None, &outcome).to_str().expect("ascii").to_owned()
+        };
+        // Those that share a place take it from each other, again and again.
+        for _ in 0..3 {
+            for ttl in [0, 7, 7 + 64, 7 - 64, -1, 63, i64::MAX, i64::MIN, 7] {
+                for tier in [Tier::Memory, Tier::Redis] {
+                    let expected = format!("sidecache; hit; ttl={ttl}; detail={}", tier.as_str());
+                    assert_eq!(hit(tier, ttl), expected);
+                }
+            }
+            for seconds in [0, 5, 5 + 64, u64::MAX, 5] {
+                assert_eq!(age(seconds), seconds.to_string());
+            }
+            for reason in Reason::ALL {
+                for status in [200, 264, 404] {
+                    let passed = Outcome { fwd_status: Some(status), ..Outcome::bypass(*reason) };
+                    let line = bypass_status(&passed).expect("it has no subject");
+                    assert_eq!(line, appended_status(None, &passed));
+                }
+            }
+        }
     }
 }

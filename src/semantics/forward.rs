@@ -13,6 +13,9 @@ mod target;
 mod unread;
 mod upgrade;
 
+use std::cell::RefCell;
+use std::net::IpAddr;
+
 use http::header::{
     CONNECTION, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
@@ -21,6 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
 use crate::peer_address::PeerAddress;
+use crate::semantics::recent_values::RecentValues;
 
 pub use check::{BadRequest, check_request, complete_target};
 pub use client::client_address;
@@ -113,14 +117,53 @@ const NEVER_CONNECTION_OPTIONS: [&str; 11] = [
 /// older senders do not list (RFC 9110 7.6.1). `TE` is reduced to `trailers`; `Trailer` stays,
 /// since hyper sends only the trailers that it announces.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    strip_found(headers, RemovedFields::in_head(headers));
+}
+
+fn strip_found(headers: &mut HeaderMap, found: RemovedFields) {
+    if found.connection {
         strip_connection(headers);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    if found.hop_by_hop {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
-    if headers.contains_key(TE) && !te_trailers(headers) {
+    // `Connection` may have brought it.
+    if (found.te || found.connection) && headers.contains_key(TE) && !te_trailers(headers) {
         headers.remove(TE);
+    }
+}
+
+/// Which of the fields that are removed a head has. Most have none of them, and one look at all
+/// names costs less than a search for each.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one field")]
+struct RemovedFields {
+    connection: bool,
+    te: bool,
+    /// One of [`HOP_BY_HOP`].
+    hop_by_hop: bool,
+    expect: bool,
+    /// `Forwarded` or `X-Real-IP`.
+    address: bool,
+}
+
+impl RemovedFields {
+    fn in_head(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            // Their lengths tell nearly all others apart.
+            match name.as_str().len() {
+                2 => found.te |= *name == TE,
+                6 => found.expect |= *name == EXPECT,
+                9 => found.address |= *name == FORWARDED || *name == X_REAL_IP,
+                10 if *name == CONNECTION => found.connection = true,
+                7 | 10 | 14 | 16..=19 => found.hop_by_hop |= HOP_BY_HOP.contains(name),
+                _ => {}
+            }
+        }
+        found
     }
 }
 
@@ -170,9 +213,13 @@ pub fn prepare_request(
     keep_upgrade: Option<&HeaderValue>,
     names_itself: bool,
 ) {
-    strip_hop_by_hop(headers);
-    // The sidecar itself sends `100 Continue`, when it starts to read the body (RFC 9110 10.1.1).
-    headers.remove(EXPECT);
+    let found = RemovedFields::in_head(headers);
+    strip_found(headers, found);
+    if found.expect {
+        // The sidecar itself sends `100 Continue`, when it starts to read the body (RFC 9110
+        // 10.1.1).
+        headers.remove(EXPECT);
+    }
     if version == Version::HTTP_2 {
         join_cookies(headers);
     }
@@ -182,7 +229,7 @@ pub fn prepare_request(
     if names_itself {
         headers.append(VIA, via(version));
     }
-    set_forwarded(headers, host, peer);
+    set_forwarded(headers, host, peer, found.address);
     if let Some(protocol) = keep_upgrade {
         set_upgrade(headers, protocol);
     }
@@ -251,26 +298,31 @@ const fn via(version: Version) -> HeaderValue {
     })
 }
 
-fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer) {
-    if !peer.trusted {
+fn set_forwarded(
+    headers: &mut HeaderMap,
+    host: &HeaderValue,
+    peer: &ClientPeer,
+    has_address: bool,
+) {
+    if !peer.trusted && has_address {
         // SECURITY: what an untrusted peer claims about the client's address, host and protocol is
         // removed here.
         headers.remove(FORWARDED);
         headers.remove(X_REAL_IP);
     }
-    let own = peer.addr.ip().map(|addr| addr.to_string());
+    let own = peer.addr.ip();
     let before = if peer.trusted { joined(headers, &X_FORWARDED_FOR, b", ") } else { None };
     let chain = match (before, own) {
         (Some(mut chain), Some(own)) => {
             chain.extend_from_slice(b", ");
-            chain.extend_from_slice(own.as_bytes());
+            chain.extend_from_slice(own.to_string().as_bytes());
             HeaderValue::from_maybe_shared(bytes::Bytes::from(chain))
         }
         // The peers of a Unix socket have no address to add.
         (Some(chain), None) if !chain.trim_ascii().is_empty() => {
             HeaderValue::from_maybe_shared(bytes::Bytes::from(chain))
         }
-        (None, Some(own)) => HeaderValue::from_maybe_shared(bytes::Bytes::from(own)),
+        (None, Some(own)) => Ok(shown_address(own)),
         // SECURITY: without the header the origin would take the sidecar's own address, which it
         // may trust, for the client's.
         (_, None) => Ok(HeaderValue::from_static(NOBODYS_ADDRESS)),
@@ -287,6 +339,26 @@ fn set_forwarded(headers: &mut HeaderMap, host: &HeaderValue, peer: &ClientPeer)
     if !peer.trusted || !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
+}
+
+/// An address as the value of a field.
+fn shown_address(address: IpAddr) -> HeaderValue {
+    thread_local! {
+        static ADDRESSES: RefCell<RecentValues<IpAddr>> =
+            const { RefCell::new(RecentValues::new()) };
+    }
+    let spread = match address {
+        IpAddr::V4(address) => i64::from(address.to_bits()),
+        IpAddr::V6(address) => {
+            i64::from(address.segments()[3]) << 16 | i64::from(address.segments()[7])
+        }
+    };
+    // An address is the text of a header.
+    let write = || {
+        HeaderValue::from_str(&address.to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static(NOBODYS_ADDRESS))
+    };
+    ADDRESSES.with_borrow_mut(|known| known.get(spread, address, write))
 }
 
 /// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one, joined by `; ` (RFC 9113

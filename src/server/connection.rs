@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use futures_util::future::Either;
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -26,10 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody, StreamEnd};
+use super::bodies::{BodyLimits, RequestBody, RequestEnd, ResponseBody};
 use super::connection_end::{ConnectionEnd, record_end};
 use super::connection_state::{Arrival, BusyGuard, ConnectionState};
 use super::counters::ServerCounters;
+use super::finish::{ResponseContext, ResponseEnd, finish};
 use super::listener::ClientStream;
 use super::service::Service;
 use super::settings::ServerSettings;
@@ -130,6 +132,11 @@ impl<S: Service> ServerContext<S> {
 }
 
 impl<S> ServerContext<S> {
+    const fn for_responses(&self) -> ResponseContext<'_> {
+        let Self { leaving, streams, clock, counters, .. } = self;
+        ResponseContext { leaving, streams, clock, counters }
+    }
+
     /// Whether what connects from there is one of the trusted proxies.
     fn trusts(&self, addr: PeerAddress) -> bool {
         self.settings.trusted_proxies.includes(addr)
@@ -258,13 +265,7 @@ async fn serve_requests<S: Service>(
     let (server, state) = (Arc::clone(&context.server), Arc::clone(&context.state));
     let context = Arc::clone(context);
     let io = TokioIo::new(socket);
-    // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (arrival, version) = (context.state.begin(), request.version());
-        let is_head = request.method() == Method::HEAD;
-        let checked = check_request(&context.server, &context.state, &arrival, request);
-        respond(Arc::clone(&context), arrival.busy, checked, (version, is_head))
-    });
+    let service = service_fn(move |request: Request<Incoming>| begin(&context, request));
     let mut connection = pin!(server.builder.serve_connection_with_upgrades(io, service));
 
     let mut timer = ConnectionTimer::new(limits(&server.settings), server.clock.clone(), &state);
@@ -337,7 +338,7 @@ fn end_for_others<S>(server: &ServerContext<S>, state: &ConnectionState) -> Opti
 
 /// A request for the service, or the reason to reject it.
 enum RequestCheck {
-    Admitted(Request<Body>),
+    Admitted(Parts, Body),
     /// The service refuses it, so that it is logged as others are.
     Flawed(Request<Body>, BadRequest),
 }
@@ -373,23 +374,56 @@ fn check_request<S>(
         state.add_upload(&upload);
         request.extensions_mut().insert(upload);
     }
-    RequestCheck::Admitted(request)
+    let (parts, body) = request.into_parts();
+    RequestCheck::Admitted(parts, body)
+}
+
+/// The response to a request, or what brings it.
+fn begin<S: Service>(
+    context: &Arc<ConnectionContext<S>>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + use<S> {
+    // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
+    let (arrival, version) = (context.state.begin(), request.version());
+    let about = (version, request.method() == Method::HEAD);
+    let mut checked = check_request(&context.server, &context.state, &arrival, request);
+    if let Some(response) = respond_at_once(context, &mut checked) {
+        let (server, end) = (context.server.for_responses(), ResponseEnd::default());
+        let response = finish(server, response, arrival.busy, end, about);
+        return Either::Left(ready(Ok(response)));
+    }
+    Either::Right(Box::pin(respond(Arc::clone(context), arrival.busy, checked, about)))
+}
+
+/// The response to a request for which there is nothing to wait for, without a future that would be
+/// moved more often than it is worth.
+fn respond_at_once<S: Service>(
+    context: &ConnectionContext<S>,
+    checked: &mut RequestCheck,
+) -> Option<Response<Body>> {
+    let RequestCheck::Admitted(parts, body) = checked else { return None };
+    if !body.is_empty() {
+        return None;
+    }
+    let answer = || context.server.service.call_at_once(parts, &context.client);
+    let answered = std::panic::catch_unwind(AssertUnwindSafe(answer));
+    answered.unwrap_or_else(|panic| Some(panicked(&context.server, &*panic)))
 }
 
 async fn respond<S: Service>(
     context: Arc<ConnectionContext<S>>,
     busy: BusyGuard,
     checked: RequestCheck,
-    (version, is_head): (Version, bool),
+    about: (Version, bool),
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (service, cut) = (&context.server.service, &context.server.counters.cut_responses);
     let (request, flaw) = match checked {
-        RequestCheck::Admitted(request) => (request, None),
+        RequestCheck::Admitted(parts, body) => (Request::from_parts(parts, body), None),
         RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
     };
     let is_connect = request.method() == Method::CONNECT;
+    let service = &context.server.service;
     let call = service.call(request, &context.client, flaw);
-    let mut response = match AssertUnwindSafe(call).catch_unwind().await {
+    let response = match AssertUnwindSafe(call).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => panicked(&context.server, &*panic),
     };
@@ -398,40 +432,8 @@ async fn respond<S: Service>(
     if opens_tunnel {
         context.state.set_upgrading();
     }
-    // HTTP/2 has no such field (RFC 9113 section 8.2.2).
-    if version >= Version::HTTP_2 {
-        if flaw.is_some() {
-            response.headers_mut().remove(CONNECTION);
-        }
-    } else if flaw.is_some() || !opens_tunnel && context.server.leaving.load(Ordering::Relaxed) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if version < Version::HTTP_11 {
-        end_without_length(&mut response);
-    }
-    let server = &context.server;
-    let stream =
-        StreamEnd::of(&response, (&server.streams, &server.clock, &server.counters.streams_ended));
-    let (head, body) = response.into_parts();
-    let body = ResponseBody::new(&head.headers, body_for(is_head, body), busy, cut);
-    Ok(Response::from_parts(head, body.ending(stream)))
-}
-
-/// A body without a length ends with its connection in HTTP/1.0. hyper would promise to keep it
-/// open, and overwrite the header that says otherwise, unless the response is HTTP/1.0 as well.
-fn end_without_length(response: &mut Response<Body>) {
-    let has_length = response.body().size_hint().exact().is_some()
-        || response.headers().contains_key(CONTENT_LENGTH);
-    if !has_length || response.headers().contains_key(CONNECTION) {
-        *response.version_mut() = Version::HTTP_10;
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// The body that goes out: none for a HEAD (RFC 9110 9.3.2), whatever the response is made with.
-/// Over HTTP/2 hyper would send it. What comes from the origin is a stream, and empty.
-fn body_for(is_head: bool, body: Body) -> Body {
-    if is_head && body.buffered_len().is_some() { Body::empty() } else { body }
+    let end = ResponseEnd { closes: flaw.is_some(), opens_tunnel };
+    Ok(finish(context.server.for_responses(), response, busy, end, about))
 }
 
 #[cold]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use crate::semantics::body::Body;
@@ -17,6 +18,12 @@ pub trait Service: Send + Sync + 'static {
     /// A client has connected. The service says there which of its requests may be given up when
     /// it leaves, each while the request is handled.
     fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> Self::Client;
+
+    /// Answers a request without a body and without a flaw at once, if that needs nothing to wait
+    /// for. `None`: it is for [`Self::call`], and may have got extensions.
+    fn call_at_once(&self, _: &mut Parts, _: &Self::Client) -> Option<Response<Body>> {
+        None
+    }
 
     /// Handles a request. One with a flaw has no body and must be refused.
     ///

@@ -14,7 +14,6 @@ use crate::semantics::times::Times;
 use crate::shadow::findings::RouteShadow;
 use crate::shadow::history::StepSpan;
 use crate::shadow::languages::{LanguageFinding, LanguageSample, PageHistory};
-use crate::shadow::table::index;
 use crate::telemetry::metrics::Counter;
 
 /// The history of a page; none once it is evicted.
@@ -97,14 +96,14 @@ impl LanguagePages {
     }
 
     fn history(&self, route: &Arc<RouteShadow>, page: KeyHash) -> PageSlot {
-        if let Some(known) = self.0.get(&index(page)) {
+        if let Some(known) = self.0.get(&page.half()) {
             return known.history;
         }
         // If two threads come here at once, the page of the second one stays. The only cost is a
         // lost observation.
         let history: PageSlot = Arc::new(Mutex::new(Some(PageHistory::default())));
         let new = LanguagePage { route: Arc::clone(route), history: Arc::clone(&history) };
-        self.0.insert(index(page), new);
+        self.0.insert(page.half(), new);
         history
     }
 }

@@ -128,10 +128,10 @@ impl ShadowTable {
         primary: KeyHash,
         variant: impl Fn(&VarySpec) -> KeyHash,
     ) -> (KeyHash, Option<FoundSample>) {
-        match self.0.get(&index(primary)) {
+        match self.0.get(&primary.half()) {
             Some(ShadowSlot::Vary(spec)) => {
                 let key = variant(&spec);
-                let entry = match self.0.get(&index(key)) {
+                let entry = match self.0.get(&key.half()) {
                     Some(ShadowSlot::Key(state)) => lock(&state).found(),
                     _ => None,
                 };
@@ -144,7 +144,7 @@ impl ShadowTable {
 
     /// Whether the response that would have been served differs from the origin's.
     pub(super) fn differs(&self, key: KeyHash, served: &Arc<ShadowEntry>, digest: Digest) -> bool {
-        let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) else { return false };
+        let Some(ShadowSlot::Key(state)) = self.0.get(&key.half()) else { return false };
         let state = lock(&state);
         let stored = state.history.stored().and_then(|stored| stored.digest);
         is_same(state.entry.as_ref(), Some(served)) && stored.is_some_and(|stored| stored != digest)
@@ -153,9 +153,9 @@ impl ShadowTable {
     /// Replaces what would be stored under a key by a new response.
     pub(super) fn store(&self, sample: ShadowSample) {
         let ShadowSample { primary, vary, key, caller, digest, span, entry } = sample;
-        let known = || self.0.get(&index(primary));
+        let known = || self.0.get(&primary.half());
         if !vary.is_empty() && !matches!(known(), Some(ShadowSlot::Vary(known)) if *known == vary) {
-            self.0.insert(index(primary), ShadowSlot::Vary(Arc::new(vary)));
+            self.0.insert(primary.half(), ShadowSlot::Vary(Arc::new(vary)));
         }
         let state = self.state(key);
         let mut state = lock(&state);
@@ -167,7 +167,7 @@ impl ShadowTable {
     /// Forgets what would be stored under a key: the origin's response has changed, and the new one
     /// may not be stored.
     pub(super) fn forget(&self, key: KeyHash) {
-        if let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) {
+        if let Some(ShadowSlot::Key(state)) = self.0.get(&key.half()) {
             let mut state = lock(&state);
             state.history.store(None);
             (state.entry, state.blame) = (None, None);
@@ -175,13 +175,13 @@ impl ShadowTable {
     }
 
     pub(super) fn state(&self, key: KeyHash) -> Arc<Mutex<KeyState>> {
-        if let Some(ShadowSlot::Key(state)) = self.0.get(&index(key)) {
+        if let Some(ShadowSlot::Key(state)) = self.0.get(&key.half()) {
             return state;
         }
         // If two threads come here at once, the state of the second one stays. The only cost is a
         // lost observation.
         let state = Arc::<Mutex<KeyState>>::default();
-        self.0.insert(index(key), ShadowSlot::Key(Arc::clone(&state)));
+        self.0.insert(key.half(), ShadowSlot::Key(Arc::clone(&state)));
         state
     }
 }
@@ -194,9 +194,4 @@ pub(super) fn lock(state: &Mutex<KeyState>) -> MutexGuard<'_, KeyState> {
     // Later observations correct a state that a panic left incomplete, and nothing is served from
     // it.
     state.lock()
-}
-
-pub(super) fn index(key: KeyHash) -> u128 {
-    let (half, _) = key.0.split_at(16);
-    half.try_into().map_or(0, u128::from_be_bytes)
 }

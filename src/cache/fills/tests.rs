@@ -6,11 +6,11 @@ use crate::coherence::Coherence;
 use crate::policy::tag::Tag;
 
 fn key() -> FillKey {
-    FillKey { hash: KeyHash([7; 32]), caller: None }
+    FillKey { hash: KeyHash::of_byte(7), caller: None }
 }
 
 fn head(more_tags: bool) -> SharedHead {
-    let (vary, variant) = (VarySpec::default(), KeyHash([7; 32]));
+    let (vary, variant) = (VarySpec::default(), KeyHash::of_byte(7));
     SharedHead {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
@@ -24,7 +24,7 @@ fn head(more_tags: bool) -> SharedHead {
 }
 
 fn same(_: &VarySpec) -> KeyHash {
-    KeyHash([7; 32])
+    KeyHash::of_byte(7)
 }
 
 fn all(_: &SharedHead) -> bool {
@@ -73,7 +73,7 @@ async fn a_follower_of_another_variant_does_not_get_the_leaders_response() {
     let follow = follow(fills.role(key(), &snapshot, Wall(0)));
     lead.share(head(false), SharedBody::new(1000, 100, &Budget::new(u64::MAX)));
     assert!(matches!(
-        follow.join(&snapshot, |_| KeyHash([8; 32]), all).await,
+        follow.join(&snapshot, |_| KeyHash::of_byte(8), all).await,
         JoinOutcome::OtherVariant(_)
     ));
 }

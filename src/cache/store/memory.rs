@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of freshness or purges: the caller validates what it returns.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::available_parallelism;
@@ -14,6 +15,8 @@ use crate::cache::entry::{Entry, VaryMark};
 use crate::coherence::Proof;
 use crate::policy::key::{Key, KeyHash};
 use crate::telemetry::metrics::Counter;
+
+pub use crate::policy::key::SlotIndex;
 
 /// How large the tier may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +69,6 @@ pub enum MemorySlot {
     Vary(Arc<VaryMark>),
 }
 
-/// Where a slot is: half of the hash of its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SlotIndex(pub u128);
-
 #[derive(Clone, Debug)]
 struct ByteWeighter;
 
@@ -118,8 +117,29 @@ impl Lifecycle<u128, MemorySlot> for EvictionCounter {
     }
 }
 
+/// A slot is a keyed hash already, and is not hashed once more.
+#[derive(Clone, Copy, Debug, Default)]
+struct SlotHasher(u64);
+
+impl Hasher for SlotHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "half of it is as good a hash")]
+    fn write_u128(&mut self, slot: u128) {
+        self.0 = slot as u64;
+    }
+}
+
 type MemoryCache =
-    Cache<u128, MemorySlot, ByteWeighter, quick_cache::DefaultHashBuilder, EvictionCounter>;
+    Cache<u128, MemorySlot, ByteWeighter, BuildHasherDefault<SlotHasher>, EvictionCounter>;
 
 /// The tier.
 #[derive(Debug)]
@@ -156,7 +176,7 @@ impl Memory {
             .shards(shards)
             .build();
         let (hasher, lifecycle) = (
-            quick_cache::DefaultHashBuilder::default(),
+            BuildHasherDefault::default(),
             EvictionCounter { evicted: Arc::clone(&evicted), usual: DefaultLifecycle::default() },
         );
         let cache = match options {
@@ -190,19 +210,19 @@ impl Memory {
     /// The value under exactly this key: the canonical key is compared.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<MemorySlot> {
-        let slot = self.cache.as_ref()?.get(&index(key.hash()))?;
+        let slot = self.cache.as_ref()?.get(&key.slot().0)?;
         let stored = match &slot {
             MemorySlot::Entry(cached) => &cached.entry.key,
             MemorySlot::Vary(mark) => &mark.key,
         };
-        // SECURITY: two keys with one hash never share an entry.
+        // SECURITY: two keys with one slot never share an entry.
         (stored[..] == *key.canonical()).then_some(slot)
     }
 
     /// The value under this hash, whatever its key.
     #[must_use]
     pub fn peek(&self, hash: KeyHash) -> Option<MemorySlot> {
-        self.cache.as_ref()?.peek(&index(hash))
+        self.cache.as_ref()?.peek(&hash.slot.0)
     }
 
     /// Stores an entry; returns whether it was accepted. Refused entries are counted.
@@ -211,10 +231,10 @@ impl Memory {
         let slot = MemorySlot::Entry(cached);
         if ByteWeighter.weight(&0, &slot) > self.largest {
             self.refused.inc();
-            cache.remove(&index(hash));
+            cache.remove(&hash.slot.0);
             return false;
         }
-        cache.insert(index(hash), slot);
+        cache.insert(hash.slot.0, slot);
         true
     }
 
@@ -226,7 +246,7 @@ impl Memory {
             self.refused.inc();
             return false;
         }
-        match cache.get_value_or_guard(&index(hash), Some(Duration::ZERO)) {
+        match cache.get_value_or_guard(&hash.slot.0, Some(Duration::ZERO)) {
             GuardResult::Guard(guard) => guard.insert(slot).is_ok(),
             GuardResult::Value(_) | GuardResult::Timeout => false,
         }
@@ -257,14 +277,14 @@ impl Memory {
     /// Stores a vary mark.
     pub fn insert_vary(&self, hash: KeyHash, mark: Arc<VaryMark>) {
         if let Some(cache) = &self.cache {
-            cache.insert(index(hash), MemorySlot::Vary(mark));
+            cache.insert(hash.slot.0, MemorySlot::Vary(mark));
         }
     }
 
     /// Removes the value under a key.
     pub fn remove(&self, hash: KeyHash) {
         if let Some(cache) = &self.cache {
-            cache.remove(&index(hash));
+            cache.remove(&hash.slot.0);
         }
     }
 
@@ -287,7 +307,60 @@ impl Memory {
     }
 }
 
-/// Half of a SHA-256 suffices as an index, since the canonical key is compared.
-fn index(hash: KeyHash) -> u128 {
-    hash.0.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte))
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::cache::entry::EntryMetadata;
+    use crate::clock::Wall;
+    use crate::coherence::SharedProof;
+    use crate::coherence::stamp::{Nonce, Stamp};
+    use crate::policy::key::{KeyPart, KeyWriter};
+    use crate::semantics::times::{Leeway, Times};
+    use crate::semantics::vary::VarySpec;
+
+    fn key(path: &[u8]) -> Key {
+        let mut writer = KeyWriter::default();
+        writer.part(KeyPart::Path, path);
+        writer.finish()
+    }
+
+    fn cached(key: &Key) -> Arc<CachedEntry> {
+        let times = Times {
+            received: Wall(0),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(1),
+        };
+        let metadata = EntryMetadata {
+            times,
+            leeway: Leeway::default(),
+            fetch_duration: Duration::ZERO,
+            response_tags: Box::default(),
+        };
+        let (headers, body) = (HeaderMap::new(), [bytes::Bytes::new()]);
+        let entry = Entry::compact(key.canonical(), StatusCode::OK, &headers, &body, metadata);
+        let stamp = Stamp { generation: Nonce([0; 16]), tags: Box::default() };
+        Arc::new(CachedEntry::new(entry, Proof::Shared(SharedProof::new(stamp, None))))
+    }
+
+    #[test]
+    fn r1330_two_keys_with_one_slot_never_share_an_entry() {
+        let memory = Memory::new(MemorySettings { size: 1 << 20, max_object: 1 << 16 });
+        let (mine, other) = (key(b"/mine"), key(b"/other"));
+        // As if the two had one slot.
+        let at_other = KeyHash { slot: other.slot(), ..mine.hash() };
+        assert!(memory.insert(at_other, cached(&mine)));
+        assert!(memory.get(&other).is_none(), "an entry of another key was served");
+        assert!(memory.peek(at_other).is_some(), "it is there");
+        let (mark, spec) = (bytes::Bytes::copy_from_slice(mine.canonical()), VarySpec::default());
+        memory.insert_vary(at_other, Arc::new(VaryMark { key: mark, spec }));
+        assert!(memory.get(&other).is_none(), "a mark of another key was taken");
+        assert!(memory.insert(other.hash(), cached(&other)));
+        assert!(matches!(
+            memory.get(&other),
+            Some(MemorySlot::Entry(found)) if found.entry.key[..] == *other.canonical()
+        ));
+        assert!(memory.get(&mine).is_none());
+    }
 }

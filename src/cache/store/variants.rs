@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     const fn hash(number: u8) -> KeyHash {
-        KeyHash([number; 32])
+        KeyHash::of_byte(number)
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
-use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 use crate::outcome::{Outcome, Reason};
@@ -16,7 +15,7 @@ use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
 use crate::policy::graphql::KnownDocument;
 use crate::policy::identity::RequestIdentity;
 use crate::policy::jwt::RequestTokens;
-use crate::policy::key::{Key, KeyPart, KeyWriter};
+use crate::policy::key::{HashPurpose, Key, KeyPart, KeyWriter, ProcessHasher};
 use crate::policy::keyed_body::{KeyedBody, SeenBody};
 use crate::policy::plan::canonical::{
     CanonicalCookies, CanonicalHeaders, CanonicalRequest, KeyedHeaders,
@@ -230,17 +229,17 @@ impl PolicyRules {
         fields: &[u8],
         credential: Option<Credential>,
     ) -> AuthorizationId {
-        let mut digest = Sha256::new();
-        digest.update(route.fingerprint);
-        if let Some(origin) = &self.apps.get(route.spec.app.id).origin {
-            digest.update(origin);
-        }
-        digest.update((host.len() as u64).to_be_bytes());
-        digest.update(host);
-        digest.update(fields);
-        digest.update(credential.map_or([0; 32], |credential| credential.0));
-        let digest: [u8; 32] = digest.finalize().into();
-        AuthorizationId(digest.iter().take(16).fold(0, |sum, &byte| sum << 8 | u128::from(byte)))
+        // SECURITY: two callers with one id would be given what the origin gave to one of them.
+        // What stands before the host and behind the fields has a fixed length.
+        let mut id = ProcessHasher::new(HashPurpose::Caller);
+        id.write(&route.fingerprint);
+        let origin = &self.apps.get(route.spec.app.id).origin;
+        id.write(origin.as_ref().map_or(&[], |origin| &origin[..]));
+        id.write(&(host.len() as u64).to_be_bytes());
+        id.write(host.as_bytes());
+        id.write(fields);
+        id.write(&credential.map_or([0; 32], |credential| credential.0));
+        AuthorizationId(id.finish())
     }
 }
 

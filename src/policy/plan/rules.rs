@@ -77,6 +77,15 @@ impl PolicyRules {
         self.apps.get(request.app)
     }
 
+    /// Whether planning a request twice counts nothing twice: no rule verifies anything.
+    #[must_use]
+    pub fn may_plan_twice(&self) -> bool {
+        self.tokens.is_none()
+            && self.identities.is_none()
+            && self.credential.sessions.0.is_empty()
+            && !self.routes.have_graphql()
+    }
+
     /// What is found of the tokens in these places.
     pub(super) fn tokens_in(&self, places: &[TokenPlace], headers: &HeaderMap) -> RequestTokens {
         if places.is_empty() {

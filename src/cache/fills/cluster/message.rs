@@ -23,7 +23,7 @@ impl FillName {
             digest.update((bytes.len() as u64).to_be_bytes());
             digest.update(bytes);
         };
-        part(&hash.0);
+        part(&hash.digest);
         part(&reading.generation.0);
         part(reading.fence.as_bytes());
         for (tag, _) in &reading.records {

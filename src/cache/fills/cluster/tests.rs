@@ -43,7 +43,7 @@ fn reading(records: &[(&str, Option<TagRecord>)], seq: Option<u64>) -> RecordSna
 }
 
 fn name(hash: u8, reading: RecordSnapshot) -> Option<FillName> {
-    FillName::from_snapshot(KeyHash([hash; 32]), &TagSnapshot::Shared(0, reading))
+    FillName::from_snapshot(KeyHash::of_byte(hash), &TagSnapshot::Shared(0, reading))
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_fill_of_a_tag_without_a_record_is_named_by_the_purge_sequence() {
     assert_eq!(unknown(Some(5)), unknown(Some(5)));
     assert_ne!(unknown(Some(5)), unknown(Some(6)), "the purge may have been of this tag");
     assert_eq!(unknown(None), None);
-    assert_eq!(FillName::from_snapshot(KeyHash([1; 32]), &TagSnapshot::Unverifiable), None);
+    assert_eq!(FillName::from_snapshot(KeyHash::of_byte(1), &TagSnapshot::Unverifiable), None);
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! A hit that is answered at once, before its request has a future: a future carries the state of
+//! all that may follow, and is moved several times, which costs more than the hit does.
+//!
+//! Invariant: the answer is the one that the flow would give. A request that gets none here is as
+//! it was, and nothing was noted of it but what its plan has shown.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Version};
+
+use crate::outcome::{Outcome, Reason};
+use crate::policy::plan::{Plan, RequestView};
+use crate::policy::route::RouteMode;
+use crate::proxy::active_config::ActiveConfig;
+use crate::proxy::client::{ClientConnection, ConnectionDemand};
+use crate::proxy::context::{LookupContext, RequestContext, request_view};
+use crate::proxy::lookup;
+use crate::proxy::lookup::LookupAttempts;
+use crate::proxy::resources::Resources;
+use crate::proxy::response::ProxyResponse;
+use crate::semantics::body::Body;
+use crate::semantics::forward;
+
+/// What was found of a request that was not answered at once, in its extensions.
+#[derive(Clone, Debug)]
+pub(super) enum Planned {
+    /// No route of this configuration matches.
+    NoRoute(Arc<ActiveConfig>),
+    /// What is stored is due for an early refresh: decided once for each request.
+    RefreshDue,
+}
+
+impl Planned {
+    /// Takes what was found of a request.
+    pub(super) fn take(parts: &mut Parts) -> Option<Self> {
+        if parts.extensions.is_empty() { None } else { parts.extensions.remove() }
+    }
+
+    /// The plan of a request.
+    pub(super) fn plan<'a>(
+        planned: Option<&Self>,
+        config: &'a Arc<ActiveConfig>,
+        request: &RequestView<'a>,
+    ) -> Plan<'a> {
+        match planned {
+            Some(Self::NoRoute(own)) if Arc::ptr_eq(own, config) => {
+                Plan::Pass(None, Outcome::bypass(Reason::NoRoute))
+            }
+            _ => config.rules.plan(request),
+        }
+    }
+
+    /// A hit, unless it is known that there is none.
+    pub(super) fn fast_hit(
+        planned: Option<&Self>,
+        resources: &Arc<Resources>,
+        context: &LookupContext<'_>,
+    ) -> Result<ProxyResponse, LookupAttempts> {
+        match planned {
+            Some(Self::RefreshDue) => Err(LookupAttempts::refresh_due()),
+            _ => lookup::fast_hit(resources, context),
+        }
+    }
+}
+
+/// The hit, and whether it goes by the policy for guests. `Err`: the request goes the whole way,
+/// with what was found of it.
+pub(super) fn find(
+    resources: &Arc<Resources>,
+    config: &Arc<ActiveConfig>,
+    client: &ClientConnection,
+    parts: &Parts,
+) -> Result<(ProxyResponse, bool), Option<Planned>> {
+    let rules = &config.rules;
+    // What verifies counts what it verifies, and would count it again.
+    if !is_plain(parts) || resources.overlap.passes() || !rules.may_plan_twice() {
+        return Err(None);
+    }
+    let checked = forward::check_request(&parts.method, &parts.uri, parts.version, &parts.headers);
+    if !checked.is_ok_and(|options| !options.upgrade) {
+        return Err(None);
+    }
+    let connection = &ConnectionDemand::plain(client, &parts.headers).ok_or(None)?;
+    let (peer, now) = (client.peer(config), resources.clock.wall());
+    let (app, departure) = (rules.apps.of(&parts.uri, &parts.headers), &client.departure);
+    let context = RequestContext { config, app, peer, departure, connection, now };
+    match rules.plan(&request_view(parts, &Body::empty(), peer, rules, now)) {
+        Plan::Lookup(lookup) if lookup.route.mode() == RouteMode::On => {
+            let clients = &resources.authorized_clients;
+            let context = LookupContext::new(context, parts, &lookup, clients);
+            match lookup::fast_hit(resources, &context) {
+                Ok(answered) => Ok((answered, lookup.route.is_for_guests())),
+                Err(attempts) => Err(attempts.is_refresh_due().then_some(Planned::RefreshDue)),
+            }
+        }
+        Plan::Pass(None, outcome) if outcome.reason == Some(Reason::NoRoute) => {
+            Err(Some(Planned::NoRoute(Arc::clone(config))))
+        }
+        _ => Err(None),
+    }
+}
+
+/// Whether nothing of a request has to be settled before it is planned.
+fn is_plain(parts: &Parts) -> bool {
+    matches!(parts.method, Method::GET | Method::HEAD)
+        && matches!(parts.version, Version::HTTP_11 | Version::HTTP_2)
+        && (parts.version == Version::HTTP_2 || parts.uri.authority().is_none())
+        && parts.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
+}
