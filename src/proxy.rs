@@ -248,7 +248,7 @@ impl Proxy {
             &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
         let departure = &client.departure;
         let context = RequestContext { config, app: *app, peer, departure, connection, now };
-        let view = request_view(&parts, &body, peer, &config.rules, now);
+        let view = request_view(*app, &parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = Planned::plan(planned.as_ref(), config, &view);
         pending.set_guest(plan.route());
@@ -371,7 +371,8 @@ fn connection_demand(
     let (version, headers) = (parts.version, &mut parts.headers);
     let fallback = || config.origins.first().authority();
     let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
-    let app = config.rules.apps.of(&parts.uri, headers);
+    // SECURITY: the host that it got is that of [upstream], whoever has that name otherwise.
+    let app = if lacks_host { AppId::FIRST } else { config.rules.apps.of(&parts.uri, headers) };
     let upgrade = if wants_upgrade {
         forward::take_upgrade(headers, version, &config.rules.upgrades)
     } else {

@@ -259,7 +259,10 @@ impl Reloader {
         if let Err(error) = log::reconfigure(&config.log) {
             tracing::warn!(%error, "the log stays as it is");
         }
-        let NextOrigins { origins, retired, is_another } = next;
+        let NextOrigins { origins, retired, is_another, gives_back } = next;
+        if gives_back {
+            self.purge_before();
+        }
         let before = self.proxy.active_config();
         let networks = config.server.trusted_proxies.networks();
         let is_trust_the_same = *self.startup.trusted_proxies.networks() == *networks;
@@ -277,7 +280,7 @@ impl Reloader {
             );
             client.retire();
         }
-        if is_another {
+        if is_another || gives_back {
             // Their keys are others from now on. Sidecars that are started later with the new
             // origin have the keys of before, so nothing may be left under them.
             let coherence = Arc::clone(&self.proxy.coherence);
@@ -286,6 +289,16 @@ impl Reloader {
                 tracing::info!("purged everything, because another origin answers now");
             });
         }
+    }
+
+    /// Purges everything, and returns when no sidecar serves it any more, or it is pending: an app
+    /// has a host again under whose keys it has stored something before.
+    fn purge_before(&self) {
+        let coherence = Arc::clone(&self.proxy.coherence);
+        // Reloads run on a thread that may block.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.block_on(coherence.purge_everything(PurgeKind::Hard));
+        tracing::info!("purged everything, because an app has a host again that it had before");
     }
 
     fn refuse(&self, problems: &Diagnostics) -> ReloadReport {

@@ -3,6 +3,7 @@
 //! Disks may hang, so both are done on a thread of their own, which nobody waits for longer than
 //! `memory.snapshot_time` and a little.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -38,13 +39,17 @@ impl SnapshotKeeper {
     /// For the sidecar with this configuration, whose secret is in the hasher.
     pub(super) fn new(config: &Config, hasher: &Hasher, proxy: Arc<Proxy>) -> Self {
         let (upstream, redis) = (&config.upstream, config.redis.as_ref());
-        let configuration = format!(
+        let mut configuration = format!(
             "{:?}",
             (
                 (&upstream.target, &upstream.host, &upstream.user_agent),
                 redis.map(|redis| (&redis.address, redis.database, &redis.namespace)),
             )
         );
+        for app in &config.apps {
+            let origin = &app.upstream;
+            let _ = write!(configuration, "{:?}", (&app.name, &origin.target, &origin.host));
+        }
         Self {
             settings: config.snapshot.clone(),
             key: SnapshotKey::new(hasher, &configuration),

@@ -19,7 +19,7 @@ mod value_table;
 mod values;
 
 pub use self::browser::BrowserForm;
-pub use self::defaults::{DefaultValues, OWN_KEY, give_defaults};
+pub use self::defaults::{DefaultValues, OWN_KEYS, give_defaults};
 pub use self::join::join;
 pub(crate) use self::macros::{table, words};
 pub use self::one_or_more::{NamesForm, SecretsForm, TextsForm};

@@ -214,17 +214,13 @@ fn section(name: &str, before: Option<&Value>, after: Option<&Value>) -> Option<
     })
 }
 
-/// Apps, paired by their names. Whatever becomes of one that was there, no entry of it is found.
+/// Apps, paired by their names. No entry of a host is found once another app has that host, nor any
+/// entry of an app with another address.
 fn apps(before: Option<&Value>, after: Option<&Value>) -> impl Iterator<Item = ConfigChange> {
     let name = |app: &Table| app.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     listed("app", name, before, after).map(|(_, change)| {
-        let hosts_alone = change.keys.iter().all(|key| key.key == "hosts");
-        let effect = match change.change {
-            ChangeKind::Added => None,
-            ChangeKind::Changed if hosts_alone => Some(Effect::Stay),
-            ChangeKind::Changed | ChangeKind::Removed => Some(Effect::LeftBehind),
-        };
-        ConfigChange { effect, ..change }
+        // Of a host that another app had, too.
+        ConfigChange { effect: Some(Effect::LeftBehind), ..change }
     })
 }
 

@@ -31,7 +31,6 @@ pub fn in_file(rule: &Table) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct NameDefaults {
     conditions: Option<Item>,
-    app: Option<Item>,
 }
 
 impl NameDefaults {
@@ -39,8 +38,7 @@ impl NameDefaults {
     #[must_use]
     pub fn of(document: &toml_edit::DocumentMut) -> Self {
         let defaults = document.get("defaults").and_then(Item::as_table_like);
-        let of = |key| defaults.and_then(|table| table.get(key)).cloned();
-        Self { conditions: of("match"), app: of("app") }
+        Self { conditions: defaults.and_then(|table| table.get("match")).cloned() }
     }
 }
 
@@ -63,7 +61,7 @@ pub fn in_document(route: &toml_edit::Table, defaults: &NameDefaults) -> Option<
             None => conditions.push((kind.to_owned(), texts(item))),
         }
     }
-    conditions.extend(app(route.get("app").or(defaults.app.as_ref()).and_then(Item::as_str)));
+    conditions.extend(app(route.get("app").and_then(Item::as_str)));
     Some(labelled(path, &label(&conditions)))
 }
 

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, NamesForm, OWN_KEY, Period, SecretsForm, Setting,
+    BrowserForm, Count, Fraction, NamedTable, NamesForm, OWN_KEYS, Period, SecretsForm, Setting,
     Size, StripForm, TextsForm, TomlList, TomlString, TtlForm, ValueTable,
 };
 use super::file::{self, ConfigFile, QueryForm};
@@ -234,7 +234,7 @@ impl JsonSchema for file::DefaultsSection {
         // Each key is that of a route.
         let route = generator.subschema_for::<file::RouteSection>();
         let route = route.get("$ref").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let keys = file::RouteSection::KEYS.iter().filter(|key| **key != OWN_KEY);
+        let keys = file::RouteSection::KEYS.iter().filter(|key| !OWN_KEYS.contains(key));
         let properties: serde_json::Map<String, serde_json::Value> = keys
             .map(|key| {
                 let place = format!("{route}/properties/{key}");

@@ -47,6 +47,14 @@ use crate::semantics::storability::OriginRule;
 
 mod beside_key;
 
+/// The name of an app; none for that of `[upstream]`.
+type AppName = Option<Arc<str>>;
+
+fn joins_hosts(config: &Config) -> Vec<(AppName, bool)> {
+    let apps = config.app_rules();
+    apps.iter().map(|app| (app.name.clone(), app.host_key.is_some())).collect()
+}
+
 /// Who shares the entries of each route of a file.
 #[derive(Clone, Debug, Default)]
 pub struct SharingRules {
@@ -54,7 +62,7 @@ pub struct SharingRules {
     /// In the order of the table.
     routes: Vec<RouteSharing>,
     /// Whether all hosts of each app share their entries.
-    joins_hosts: Vec<bool>,
+    joins_hosts: Vec<(AppName, bool)>,
     /// Which hosts are of which app.
     hosts: Arc<AppHosts>,
     /// What stands in front: what it says of callers keeps a request from the cache.
@@ -84,10 +92,19 @@ struct RouteSharing {
 pub struct Widening {
     /// The place of the route among those of the file; `None` for what counts for all of them.
     route: Option<usize>,
+    /// The app whose hosts it is about, where it is about no route.
+    app: AppId,
     /// The key: of the route, of `[upstream]`, or of the top of the file.
     pub key: &'static str,
     /// What it does now, and where, to follow "this".
     pub what: String,
+}
+
+impl Widening {
+    /// Of what counts for all routes.
+    const fn of_all(key: &'static str, what: String) -> Self {
+        Self { route: None, app: AppId::FIRST, key, what }
+    }
 }
 
 impl SharingRules {
@@ -101,7 +118,7 @@ impl SharingRules {
                 .iter()
                 .map(|route| RouteSharing::of(route, &config.credential))
                 .collect(),
-            joins_hosts: config.app_rules().iter().map(|app| app.host_key.is_some()).collect(),
+            joins_hosts: joins_hosts(config),
             hosts: Arc::clone(&config.app_hosts),
             fronts: config.fronts,
         }
@@ -112,9 +129,9 @@ impl SharingRules {
     #[must_use]
     pub fn widened_from(&self, before: &Self) -> Vec<Widening> {
         let mut found = Vec::new();
-        if self.joins_more_hosts_than(before) {
+        for app in self.joining_more_hosts_than(before) {
             let what = "gives all hosts the same entries".to_owned();
-            found.push(Widening { route: None, key: "host_key", what });
+            found.push(Widening { app, ..Widening::of_all("host_key", what) });
         }
         // Where every header passes, those that a front's name has kept back pass, too.
         let guarded: Vec<&str> = before.fronts.of_class(FrontClass::Identity).collect();
@@ -125,7 +142,7 @@ impl SharingRules {
             lost.filter(|_| self.routes.iter().any(|route| route.beside_key.passes_unknown))
         {
             let what = format!("passes `{name}`, which says who asks, without a place in the key");
-            found.push(Widening { route: None, key: "fronts", what });
+            found.push(Widening::of_all("fronts", what));
         }
         for (now, sharing) in self.table.iter().zip(&self.routes) {
             for (old, old_sharing) in before.table.iter().zip(&before.routes) {
@@ -144,7 +161,8 @@ impl SharingRules {
                     };
                     if !found.iter().any(is_known) {
                         let what = format!("{what} {place}");
-                        found.push(Widening { route: Some(now.id), key, what });
+                        let route = Some(now.id);
+                        found.push(Widening { route, ..Widening::of_all(key, what) });
                     }
                 }
             }
@@ -152,17 +170,16 @@ impl SharingRules {
         found
     }
 
-    /// Whether all hosts of an app count for one that did not.
-    fn joins_more_hosts_than(&self, before: &Self) -> bool {
-        let joining = self.joins_hosts.iter().enumerate().filter(|(_, joins)| **joins);
-        !self.table.is_empty()
-            && !before.table.is_empty()
-            && joining.into_iter().any(|(now, _)| {
-                let apart = before.joins_hosts.iter().enumerate().filter(|(_, joins)| !**joins);
-                apart.into_iter().any(|(then, _)| {
-                    self.hosts.meets(AppId::at(now), &before.hosts, AppId::at(then))
-                })
-            })
+    /// The apps of which all hosts count for one that did not. What an app that is new does with its
+    /// hosts changes nothing for those who shared before.
+    fn joining_more_hosts_than(&self, before: &Self) -> impl Iterator<Item = AppId> {
+        let counts = !self.table.is_empty() && !before.table.is_empty();
+        let joined_before =
+            |name: &AppName| before.joins_hosts.iter().find(|(known, _)| known == name);
+        let joining = self.joins_hosts.iter().enumerate().filter(move |(_, (name, joins))| {
+            counts && *joins && joined_before(name).is_some_and(|(_, joined)| !joined)
+        });
+        joining.map(|(place, _)| AppId::at(place))
     }
 
     /// Whether `now` has paths that `old` had, of hosts that it had.
@@ -458,32 +475,46 @@ fn place(
     widening: &Widening,
 ) -> Option<(Option<Range<usize>>, Range<usize>)> {
     let main = documents.first()?.1.as_ref()?.as_item();
-    let Some(mut id) = widening.route else {
+    let Some(id) = widening.route else {
         if widening.key == "fronts" {
             return Some((main.get(widening.key).and_then(Item::span), 0..0));
         }
-        let section = main.get("upstream")?;
-        return Some((section.get(widening.key).and_then(Item::span), section.span()?));
+        let Some(listed) = widening.app.index().checked_sub(1) else {
+            let section = main.get("upstream")?;
+            return Some((section.get(widening.key).and_then(Item::span), section.span()?));
+        };
+        return in_list(documents, "apps", listed, widening.key);
     };
+    let (key, whole) = in_list(documents, "routes", id, widening.key)?;
+    let default = || main.get("defaults")?.get(widening.key)?.span();
+    Some((key.or_else(default), whole))
+}
+
+/// The same for a table of a list that several files may have, by its number among all.
+fn in_list(
+    documents: &[PlacedDocument],
+    list: &str,
+    mut id: usize,
+    key: &str,
+) -> Option<(Option<Range<usize>>, Range<usize>)> {
     for (start, document) in documents {
-        let Some(routes) = document.as_ref()?.get("routes") else { continue };
-        let count = routes
+        let Some(tables) = document.as_ref()?.get(list) else { continue };
+        let count = tables
             .as_array_of_tables()
-            .map_or_else(|| routes.as_array().map_or(0, Array::len), ArrayOfTables::len);
+            .map_or_else(|| tables.as_array().map_or(0, Array::len), ArrayOfTables::len);
         if id >= count {
             id -= count;
             continue;
         }
-        let (key, whole) = in_routes(routes, id, widening.key)?;
+        let (key, whole) = in_table(tables, id, key)?;
         let moved = |span: Range<usize>| start + span.start..start + span.end;
-        let default = || main.get("defaults")?.get(widening.key)?.span();
-        return Some((key.map(moved).or_else(default), moved(whole)));
+        return Some((key.map(moved), moved(whole)));
     }
     None
 }
 
-/// The same for a route of a list, by its number.
-fn in_routes(routes: &Item, id: usize, key: &str) -> Option<(Option<Range<usize>>, Range<usize>)> {
+/// The same for a table of a list of one file.
+fn in_table(routes: &Item, id: usize, key: &str) -> Option<(Option<Range<usize>>, Range<usize>)> {
     // Without brackets of its own, a route stands in a list of the key `routes`.
     let route = routes.as_array_of_tables().and_then(|routes| {
         let route = routes.get(id)?;

@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use http::header::HOST;
@@ -91,10 +92,10 @@ impl AppHosts {
     /// for every host below that. Returns the app that has it already.
     pub fn insert(&mut self, host: &str, app: AppId) -> Option<AppId> {
         let (list, host) = match host.strip_prefix("*.") {
-            Some(parent) => (&mut self.below, parent),
-            None => (&mut self.exact, host),
+            Some(parent) => (&mut self.below, Cow::Borrowed(parent)),
+            None => (&mut self.exact, one_spelling(host)),
         };
-        if let Some(known) = list.get(host) {
+        if let Some(known) = list.get(&*host) {
             return Some(*known);
         }
         list.insert(host.into(), app);
@@ -109,7 +110,7 @@ impl AppHosts {
             return AppId::FIRST;
         }
         let (name, _) = split_port(host);
-        if let Some(app) = self.exact.get(name) {
+        if let Some(app) = self.exact.get(&*one_spelling(name)) {
             return *app;
         }
         let mut rest = name;
@@ -137,6 +138,15 @@ impl AppHosts {
                 .samples()
                 .chain(others.samples())
                 .any(|host| self.of(&host) == now && others.of(&host) == then)
+    }
+}
+
+/// A host in the one spelling that it has here: addresses of IPv6 have many.
+fn one_spelling(host: &str) -> Cow<'_, str> {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match address.and_then(|address| address.parse::<Ipv6Addr>().ok()) {
+        Some(address) => Cow::Owned(format!("[{address}]")),
+        None => Cow::Borrowed(host),
     }
 }
 
@@ -233,7 +243,7 @@ mod tests {
             ("*.shop.test", 1),
             ("old.shop.test", 0),
             ("*.eu.shop.test", 2),
-            ("[::1]", 2),
+            ("[0:0::1]", 2),
         ]);
         for (host, place) in [
             ("shop.test", Some(0)),
@@ -246,6 +256,8 @@ mod tests {
             ("eu.shop.test", Some(1)),
             ("a.eu.shop.test", Some(2)),
             ("[::1]:80", Some(2)),
+            ("[0:0:0:0:0:0:0:1]", Some(2)),
+            ("[::2]", None),
             ("", None),
             ("test", None),
             ("xshop.test", None),

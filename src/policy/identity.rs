@@ -20,6 +20,7 @@
 //! 7. *Asking changes nothing.* An answer that sets a cookie ends all asking until the next reload,
 //!    since asking would consume what the cookie replaces.
 
+use crate::policy::apps::AppId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -205,4 +206,9 @@ impl RequestIdentity {
 
 /// A keyed hash of a credential, and of what else the origin was sent with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct IdentityKey(pub [u8; 32]);
+pub struct IdentityKey {
+    /// The app that is asked.
+    pub app: AppId,
+    /// A keyed digest of the rest.
+    pub digest: [u8; 32],
+}

@@ -85,7 +85,7 @@ pub(super) fn find(
     let (peer, now) = (client.peer(config), resources.clock.wall());
     let (app, departure) = (rules.apps.of(&parts.uri, &parts.headers), &client.departure);
     let context = RequestContext { config, app, peer, departure, connection, now };
-    match rules.plan(&request_view(parts, &Body::empty(), peer, rules, now)) {
+    match rules.plan(&request_view(app, parts, &Body::empty(), peer, rules, now)) {
         Plan::Lookup(lookup) if lookup.route.mode() == RouteMode::On => {
             let clients = &resources.authorized_clients;
             let context = LookupContext::new(context, parts, &lookup, clients);

@@ -201,8 +201,9 @@ pub(super) fn shared_client(lookup: &Lookup<'_>) -> Option<SharedClient> {
     lookup.authorization.map(|id| SharedClient { id, rule: lookup.route.spec.admit })
 }
 
-/// The head of a request, as far as the rules read it.
+/// The head of a request for this app, as far as the rules read it.
 pub(super) fn request_view<'a>(
+    app: AppId,
     parts: &'a Parts,
     body: &Body,
     peer: ClientPeer,
@@ -210,7 +211,7 @@ pub(super) fn request_view<'a>(
     now: Wall,
 ) -> RequestView<'a> {
     RequestView {
-        app: rules.apps.of(&parts.uri, &parts.headers),
+        app,
         method: &parts.method,
         uri: &parts.uri,
         version: parts.version,

@@ -17,6 +17,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use crate::outcome::Reason;
+use crate::policy::apps::AppId;
 use crate::policy::identity::{
     IdentityAnswer, IdentityFault, IdentityTable, MAX_IDENTITY_BYTES, RequestIdentity,
 };
@@ -63,15 +64,15 @@ fn send(
     begun: BegunProbe,
 ) {
     let (config, table) = (Arc::clone(config), Arc::clone(table));
-    let (clock, key, app) = (resources.clock.clone(), probe.key, probe.app);
+    let (clock, key) = (resources.clock.clone(), probe.key);
     let request = probe.to_request(new_request_id());
     resources.tasks.spawn(async move {
         let BegunProbe { sender, start, permit, guard } = begun;
         let asking = async {
             let sent =
-                config.origins.of(app).send((peer, None), request, &config.table, None).await;
+                config.origins.of(key.app).send((peer, None), request, &config.table, None).await;
             let response = sent.map_err(|error| fault_of(&error))?;
-            read_answer(&table, response).await
+            read_answer(&table, key.app, response).await
         };
         let result = match tokio::time::timeout(table.settings.timeout, asking).await {
             Ok(result) => result,
@@ -93,11 +94,11 @@ fn fault_of(error: &UpstreamError) -> IdentityFault {
 }
 
 /// Reads who the caller is.
-async fn read_answer(table: &IdentityTable, response: Response<Body>) -> ProbeResult {
+async fn read_answer(table: &IdentityTable, app: AppId, response: Response<Body>) -> ProbeResult {
     let (status, headers) = (response.status(), response.headers());
     // An answer that tells nobody anything ends the cookie of a session that is over already.
     if status == StatusCode::OK && headers.contains_key(SET_COOKIE) {
-        if table.switch_off() {
+        if table.switch_off(app) {
             tracing::warn!(
                 path = &*table.settings.path,
                 "the answer of [identity] sets a cookie: asking would consume what the cookie \

@@ -100,7 +100,7 @@ impl IdentityProbes {
     /// earlier question is none.
     pub(super) fn role(&self, probe: &IdentityProbe, is_anew: bool, now: Wall) -> ProbeRole {
         let table = &self.table;
-        if let Some(fault) = table.barred(now) {
+        if let Some(fault) = table.barred(probe.key.app, now) {
             return ProbeRole::Settled(Err(fault));
         }
         let mut pending = self.pending.lock();

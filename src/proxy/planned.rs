@@ -40,7 +40,7 @@ pub(super) async fn answer(
     let PlannedBody { forward, has_body, read } = body;
     let (seen, reserved) = read.unzip();
     let (rules, bypass) = (&context.config.rules, context.connection.bypass());
-    let view = request_view(&parts, &forward, context.peer, rules, context.now);
+    let view = request_view(context.app, &parts, &forward, context.peer, rules, context.now);
     let view = RequestView { has_body, bypass, seen_body: seen.as_ref(), ..view };
     let identified;
     let plan = match rules.plan(&view) {

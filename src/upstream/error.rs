@@ -228,14 +228,14 @@ impl ConnectFailure {
 
     const fn advice(self) -> &'static str {
         match self {
-            Self::Refused | Self::NoSocketFile => "start the app, or correct `url` in [upstream]",
+            Self::Refused | Self::NoSocketFile => "start the app, or correct its `url`",
             Self::Forbidden => "let the sidecar's user read and write the app's socket",
-            Self::Lookup => "correct the name in `url` of [upstream], or the DNS",
+            Self::Lookup => "correct the name in its `url`, or the DNS",
             Self::Tls => {
                 "name the app's authority with `ca_file` in [upstream], or write http:// in `url` \
                  if the app speaks no TLS"
             }
-            Self::Other => "see whether the app runs, and correct `url` in [upstream]",
+            Self::Other => "see whether the app runs, and correct its `url`",
         }
     }
 }

@@ -133,7 +133,7 @@ async function troubleIsPlain (chromium) {
     assert.match(await text(page, '#alert-notes'), /None of 532 requests with cookies has carried sessoin/)
     assert.equal(await text(page, '#redis-state'), 'Degraded: redis is lost: the connection broke')
     assert.match(await text(page, '#alert-ready'), /the app at 127\.0\.0\.1:8000 does not accept connections/)
-    assert.match(await text(page, '#app-state'), /^Fails since .*, 51 requests failed: the app at 127\.0\.0\.1:8000 does not accept connections: the connection was refused\. What to do: start the app, or correct `url` in \[upstream\]$/)
+    assert.match(await text(page, '#app-state'), /^Fails since .*, 51 requests failed: the app at 127\.0\.0\.1:8000 does not accept connections: the connection was refused\. What to do: start the app, or correct its `url`$/)
     assert.equal(await text(page, '#redis-lease'), 'Not held: each hit asks Redis')
     assert.equal(await text(page, '#redis-journal'), '3 purges not in Redis yet')
     await inspect(opened, 'degraded')

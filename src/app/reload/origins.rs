@@ -44,6 +44,42 @@ pub(crate) struct CurrentOrigins {
     hosts: Arc<AppHosts>,
 }
 
+/// Which hosts were of which app, by one file.
+#[derive(Clone, Debug)]
+struct HostDivision {
+    hosts: Arc<AppHosts>,
+    /// By the places of the apps.
+    names: Box<[AppName]>,
+}
+
+impl HostDivision {
+    /// The name of the app of a host.
+    fn name_of(&self, host: &str) -> Option<&str> {
+        self.names.get(self.hosts.of(host).index())?.as_deref()
+    }
+
+    /// Whether it gives every host to the app that the other one gives it to.
+    fn is_as(&self, other: &Self) -> bool {
+        let mut hosts = self.hosts.samples().chain(other.hosts.samples());
+        hosts.all(|host| self.name_of(&host) == other.name_of(&host))
+    }
+
+    /// Whether it gives a host back to an app that had it by one of `past`, of which the last one
+    /// is in force: the app may have stored something under that host, and writes may have gone to
+    /// another one since.
+    fn gives_back(&self, past: &[Self]) -> bool {
+        let Some(current) = past.last() else { return false };
+        let samples = past.iter().flat_map(|one| one.hosts.samples());
+        samples.chain(self.hosts.samples()).any(|host| {
+            let now = self.name_of(&host);
+            now != current.name_of(&host) && past.iter().any(|one| one.name_of(&host) == now)
+        })
+    }
+}
+
+/// How many former divisions of hosts are known. With more, every change counts as a return.
+const MAX_DIVISIONS: usize = 64;
+
 /// Makes the clients of origins.
 #[derive(Debug)]
 pub(crate) struct Origins {
@@ -60,6 +96,8 @@ struct OriginsState {
     current: CurrentOrigins,
     /// The origin that each app had first.
     first: HashMap<AppName, OriginIdentity>,
+    /// The divisions of hosts that were in force, and the one that is.
+    past: Vec<HostDivision>,
 }
 
 /// What a reload makes of the origins.
@@ -69,6 +107,8 @@ pub(super) struct NextOrigins {
     pub(super) retired: Vec<Arc<OriginClient>>,
     /// Whether another app answers now where one has answered before.
     pub(super) is_another: bool,
+    /// Whether an app has a host again that it had before.
+    pub(super) gives_back: bool,
 }
 
 impl CurrentOrigins {
@@ -92,18 +132,10 @@ impl CurrentOrigins {
         std::iter::once(&self.first).chain(&self.listed)
     }
 
-    /// The name of the app of a host.
-    fn name_of(&self, host: &str) -> Option<&str> {
-        self.iter().nth(self.hosts.of(host).index()).and_then(|origin| origin.name.as_deref())
-    }
-
-    /// Whether an app has a host by these origins that another one had by `before`, and was there
-    /// before itself: it may have stored something under that host earlier.
-    fn returns_a_host(&self, before: &Self) -> bool {
-        self.hosts.samples().chain(before.hosts.samples()).any(|host| {
-            let now = self.name_of(&host);
-            now != before.name_of(&host) && before.named(now).is_some()
-        })
+    /// The hosts and names of the apps.
+    fn division(&self) -> HostDivision {
+        let names = self.iter().map(|origin| origin.name.clone());
+        HostDivision { hosts: Arc::clone(&self.hosts), names: names.collect() }
     }
 }
 
@@ -128,7 +160,8 @@ impl Origins {
             hosts: Arc::clone(&config.app_hosts),
         };
         let first = current.iter().map(|origin| (origin.name.clone(), origin.identity)).collect();
-        let state = Mutex::new(OriginsState { current, first });
+        let past = vec![current.division()];
+        let state = Mutex::new(OriginsState { current, first, past });
         Ok(Self { limits, clock, counters, started: config.upstream.clone(), state })
     }
 
@@ -157,8 +190,14 @@ impl Origins {
             let known = before.named(origin.name.as_deref());
             known.is_some_and(|known| known.identity != origin.identity)
         };
-        let is_another = origins.iter().any(is_moved) || origins.returns_a_host(&before);
-        Ok(NextOrigins { origins, retired, is_another })
+        let is_another = origins.iter().any(is_moved);
+        let division = origins.division();
+        let state = self.state.lock();
+        let is_forgotten = state.past.len() > MAX_DIVISIONS;
+        let is_changed = state.past.last().is_none_or(|current| !division.is_as(current));
+        let gives_back = is_changed && (is_forgotten || division.gives_back(&state.past));
+        drop(state);
+        Ok(NextOrigins { origins, retired, is_another, gives_back })
     }
 
     /// The origin of an app of a changed file; `known`: the one in force.
@@ -188,6 +227,13 @@ impl Origins {
         let mut state = self.state.lock();
         for origin in origins.iter() {
             state.first.entry(origin.name.clone()).or_insert(origin.identity);
+        }
+        let division = origins.division();
+        if state.past.last().is_none_or(|current| !division.is_as(current)) {
+            if state.past.len() > MAX_DIVISIONS {
+                state.past.pop();
+            }
+            state.past.push(division);
         }
         state.current = origins;
     }

@@ -273,7 +273,11 @@ fn host(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Box<
         "a host",
         what,
         Some("a name or an address without a port, or `*.` and a name"),
-        "write \"shop.example.com\", or \"*.example.com\" for all hosts below it",
+        if name.parse::<std::net::Ipv6Addr>().is_ok() {
+            "write an address of IPv6 in brackets: \"[::1]\""
+        } else {
+            "write \"shop.example.com\", or \"*.example.com\" for all hosts below it"
+        },
     );
     None
 }

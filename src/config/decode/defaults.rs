@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::diagnostics::diagnostic::SourceSpan;
 
-/// The key of a route that has no default.
-pub const OWN_KEY: &str = "path";
+/// The keys of a route that have no default: what it is for. Purge rules take nothing over, so that
+/// an app of all routes would not be that of the writes that change them.
+pub const OWN_KEYS: [&str; 2] = ["path", "app"];
 
 /// Which values of routes come from `[defaults]`.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,7 @@ pub fn give_defaults(root: &mut DeTable<'_>, keys: &[&str]) -> DefaultValues {
     else {
         return values;
     };
-    let counts = |key: &str| key != OWN_KEY && keys.contains(&key);
+    let counts = |key: &str| !OWN_KEYS.contains(&key) && keys.contains(&key);
     values.spans = defaults.values().map(toml::Spanned::span).collect();
     let Some(DeValue::Array(routes)) = root.get_mut("routes").map(toml::Spanned::get_mut) else {
         return values;

@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::RouteSection;
-use crate::config::decode::{FromToml, OWN_KEY, TomlReader};
+use crate::config::decode::{FromToml, OWN_KEYS, TomlReader};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 
 /// `[defaults]`. Its values are decoded with the routes that take them over.
@@ -17,16 +17,23 @@ impl FromToml for DefaultsSection {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut TomlReader<'_>) -> Option<Self> {
         let table = reader.table(value, "[defaults]")?;
         let known: Vec<&str> =
-            RouteSection::KEYS.iter().copied().filter(|key| *key != OWN_KEY).collect();
+            RouteSection::KEYS.iter().copied().filter(|key| !OWN_KEYS.contains(key)).collect();
         let mut own = table.clone();
-        if let Some((name, _)) = table.iter().find(|(name, _)| name.get_ref() == OWN_KEY) {
-            let message = "a path belongs to one route";
+        let is_own = |key: &str| OWN_KEYS.contains(&key);
+        for (name, _) in table.iter().filter(|(name, _)| is_own(name.get_ref())) {
+            let message = if name.get_ref() == "app" {
+                "routes and purge rules name their app themselves"
+            } else {
+                "a path belongs to one route"
+            };
             reader.report.push(
                 DiagnosticBuilder::error(name.span(), message)
                     .allowed(known.join(", "))
                     .hint("write it in its [[routes]]"),
             );
-            own.remove(OWN_KEY);
+        }
+        for key in OWN_KEYS {
+            own.remove(key);
         }
         reader.unknown_keys(&own, &known, "[defaults]");
         let unknown: Vec<String> = own

@@ -30,6 +30,13 @@ struct SocketFault {
 pub fn inspect(config: &Config, name: &str, text: &str) -> Vec<Diagnostic> {
     let mut report = DiagnosticCollector::new(SourceText::new(name, text));
     let app = config.upstream.target.socket_path().map(app_fault);
+    for app in &config.apps {
+        let fault = app.upstream.target.socket_path().and_then(app_fault);
+        let Some(SocketFault { what, hint, .. }) = fault else { continue };
+        // Several tables have its name: it has no place of its own in the text.
+        let builder = DiagnosticBuilder::note(0..0, format!("the app `{}`: {what}", app.name));
+        report.push(builder.hint(hint));
+    }
     let own = match &config.server.address {
         ListenAddress::Tcp(_) => None,
         ListenAddress::Unix { path, .. } => Some(own_fault(path)),

@@ -148,10 +148,10 @@ fn changes_of_apps_are_told_by_their_names() {
         assert_eq!(change.what, "app shop");
         format!("{:?} {:?}", change.change, change.effect)
     };
-    assert_eq!(changed("", SHOP), "Added None");
+    assert_eq!(changed("", SHOP), "Added Some(LeftBehind)");
     assert_eq!(changed(SHOP, ""), "Removed Some(LeftBehind)");
     assert_eq!(changed(SHOP, &SHOP.replace("8001", "8002")), "Changed Some(LeftBehind)");
-    assert_eq!(changed(SHOP, &SHOP.replace("*.shop", "*.mall")), "Changed Some(Stay)");
+    assert_eq!(changed(SHOP, &SHOP.replace("*.shop", "*.mall")), "Changed Some(LeftBehind)");
     assert_ne!(of(SHOP).rules_digest(), of("").rules_digest());
     let other = SHOP.replace("8001", "8002").replace("shop", "b").replace("Shop", "B");
     let (one, two) = (format!("{SHOP}{other}"), format!("{other}{SHOP}"));

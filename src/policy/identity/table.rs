@@ -15,6 +15,7 @@ use super::{
     IdentityWrites, RequestIdentity,
 };
 use crate::clock::{Wall, millis};
+use crate::policy::apps::{AppId, MAX_APPS};
 use crate::telemetry::metrics::Counter;
 
 /// After how many failures in a row the origin is given a pause of `retry`.
@@ -32,6 +33,13 @@ pub struct IdentityTable {
     /// What is counted.
     pub counters: IdentityCounters,
     known: Cache<IdentityKey, Remembered, UnitWeighter, DefaultHashBuilder, AnswerEvictions>,
+    /// By the places of the apps: what one does takes nothing from the others.
+    apps: Box<[AppState]>,
+}
+
+/// How asking one app goes.
+#[derive(Debug, Default)]
+struct AppState {
     is_off: AtomicBool,
     failures: AtomicU32,
     paused_until: AtomicU64,
@@ -84,16 +92,14 @@ impl IdentityTable {
             pointers,
             writes,
             counters,
-            is_off: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-            paused_until: AtomicU64::new(0),
+            apps: (0..=MAX_APPS).map(|_| AppState::default()).collect(),
         }
     }
 
     /// What is known of a caller; `None` if the origin has to be asked.
     #[must_use]
     pub fn get(&self, key: &IdentityKey, now: Wall) -> Option<RequestIdentity> {
-        if self.is_off() {
+        if self.is_off_for(key.app) {
             return Some(RequestIdentity::Fault(IdentityFault::Off));
         }
         let known = self.known.get(key)?;
@@ -130,7 +136,7 @@ impl IdentityTable {
         result: Result<Arc<IdentityAnswer>, IdentityFault>,
         now: Wall,
     ) -> Result<Arc<IdentityAnswer>, IdentityFault> {
-        self.note(&result, now);
+        self.note(key.app, &result, now);
         if !self.is_current(&start) {
             return Err(IdentityFault::Overtaken);
         }
@@ -149,43 +155,54 @@ impl IdentityTable {
         result
     }
 
-    /// Gives the origin a pause after some failures in a row.
-    fn note(&self, result: &Result<Arc<IdentityAnswer>, IdentityFault>, now: Wall) {
+    /// Gives the origin of an app a pause after some failures in a row.
+    fn note(&self, app: AppId, result: &Result<Arc<IdentityAnswer>, IdentityFault>, now: Wall) {
+        let Some(state) = self.state(app) else { return };
         match result {
             Err(fault) if fault.is_trouble() => {
-                let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+                let failures = state.failures.fetch_add(1, Ordering::Relaxed) + 1;
                 if failures >= MAX_FAILURES {
                     let until = now.0.saturating_add(millis(self.settings.retry));
-                    self.paused_until.fetch_max(until, Ordering::Relaxed);
+                    state.paused_until.fetch_max(until, Ordering::Relaxed);
                 }
             }
             // The sidecar itself did not ask.
             Err(fault) if !fault.is_answer() => {}
-            _ => self.failures.store(0, Ordering::Relaxed),
+            _ => state.failures.store(0, Ordering::Relaxed),
         }
     }
 
-    /// Whether nothing may be asked for now, and why.
+    fn state(&self, app: AppId) -> Option<&AppState> {
+        self.apps.get(app.index())
+    }
+
+    /// Whether an app may not be asked now, and why.
     #[must_use]
-    pub fn barred(&self, now: Wall) -> Option<IdentityFault> {
-        if self.is_off() {
+    pub fn barred(&self, app: AppId, now: Wall) -> Option<IdentityFault> {
+        let is_paused = |state: &AppState| now.0 < state.paused_until.load(Ordering::Relaxed);
+        if self.is_off_for(app) {
             Some(IdentityFault::Off)
-        } else if now.0 < self.paused_until.load(Ordering::Relaxed) {
+        } else if self.state(app).is_some_and(is_paused) {
             Some(IdentityFault::Paused)
         } else {
             None
         }
     }
 
-    /// Ends all asking until the next reload. Returns whether this is the first time.
-    pub fn switch_off(&self) -> bool {
-        !self.is_off.swap(true, Ordering::SeqCst)
+    /// Ends asking an app until the next reload. Returns whether this is the first time.
+    pub fn switch_off(&self, app: AppId) -> bool {
+        self.state(app).is_some_and(|state| !state.is_off.swap(true, Ordering::SeqCst))
     }
 
-    /// Whether an answer has set a cookie.
+    /// Whether an answer of an app has set a cookie.
+    fn is_off_for(&self, app: AppId) -> bool {
+        self.state(app).is_none_or(|state| state.is_off.load(Ordering::SeqCst))
+    }
+
+    /// Whether an answer of some app has set a cookie.
     #[must_use]
     pub fn is_off(&self) -> bool {
-        self.is_off.load(Ordering::SeqCst)
+        self.apps.iter().any(|state| state.is_off.load(Ordering::SeqCst))
     }
 
     /// Why nothing is asked for, for operators.
@@ -216,7 +233,7 @@ mod tests {
     use super::*;
     use crate::policy::credential::{Credential, CredentialRule};
 
-    const KEY: IdentityKey = IdentityKey([7; 32]);
+    const KEY: IdentityKey = IdentityKey { app: AppId::FIRST, digest: [7; 32] };
     const WHOLE: Credential = Credential([7; 32]);
 
     fn table() -> IdentityTable {
@@ -260,7 +277,11 @@ mod tests {
         let at = |ms: u64| table.get(&KEY, Wall(begun.0 + ms));
         assert!(matches!(at(29_999), Some(RequestIdentity::Known(_))));
         assert_eq!(at(30_000), None);
-        assert_eq!(table.get(&IdentityKey([8; 32]), begun), None, "nobody else's");
+        assert_eq!(
+            table.get(&IdentityKey { app: AppId::FIRST, digest: [8; 32] }, begun),
+            None,
+            "nobody else's"
+        );
     }
 
     #[test]
@@ -304,35 +325,39 @@ mod tests {
         assert_eq!(table.get(&KEY, Wall(now.0 + 4_999)), Some(RequestIdentity::Fault(fault)));
         assert_eq!(table.get(&KEY, Wall(now.0 + 5_000)), None);
         for failures in 1..=MAX_FAILURES {
-            assert_eq!(table.barred(now), None, "{failures}");
+            assert_eq!(table.barred(AppId::FIRST, now), None, "{failures}");
             let _ = table.settle(KEY, start(&table, now), Err(IdentityFault::Timeout), now);
         }
-        assert_eq!(table.barred(now), Some(IdentityFault::Paused));
+        assert_eq!(table.barred(AppId::FIRST, now), Some(IdentityFault::Paused));
         let later = Wall(now.0 + 5_000);
-        assert_eq!(table.barred(later), None);
+        assert_eq!(table.barred(AppId::FIRST, later), None);
         let _ = table.settle(KEY, start(&table, later), Err(IdentityFault::Timeout), later);
-        assert_eq!(table.barred(later), Some(IdentityFault::Paused), "one attempt for each pause");
+        assert_eq!(
+            table.barred(AppId::FIRST, later),
+            Some(IdentityFault::Paused),
+            "one attempt for each pause"
+        );
         let later = Wall(later.0 + 5_000);
         assert!(table.settle(KEY, start(&table, later), Ok(answer()), later).is_ok());
         let _ = table.settle(KEY, start(&table, later), Err(IdentityFault::Timeout), later);
-        assert_eq!(table.barred(later), None);
+        assert_eq!(table.barred(AppId::FIRST, later), None);
     }
 
     #[test]
     fn a_cookie_ends_all_asking() {
         let (table, now) = (table(), Wall(1_000_000));
         assert!(table.settle(KEY, start(&table, now), Ok(answer()), now).is_ok());
-        assert!(table.switch_off() && !table.switch_off());
+        assert!(table.switch_off(AppId::FIRST) && !table.switch_off(AppId::FIRST));
         assert_eq!(table.get(&KEY, now), Some(RequestIdentity::Fault(IdentityFault::Off)));
-        assert_eq!(table.barred(now), Some(IdentityFault::Off));
+        assert_eq!(table.barred(AppId::FIRST, now), Some(IdentityFault::Off));
     }
 
     #[test]
     fn strangers_cannot_make_it_grow() {
         let (table, now) = (table(), Wall(1_000_000));
         for at in 0_u32..100_000 {
-            let mut key = IdentityKey([0; 32]);
-            key.0[..4].copy_from_slice(&at.to_be_bytes());
+            let mut key = IdentityKey { app: AppId::FIRST, digest: [0; 32] };
+            key.digest[..4].copy_from_slice(&at.to_be_bytes());
             let _ = table.settle(key, start(&table, now), Err(IdentityFault::Refused), now);
         }
         assert!(table.remembered() <= 100, "{}", table.remembered());

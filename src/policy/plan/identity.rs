@@ -15,7 +15,6 @@ use http::header::{
 use http::{Request, Uri};
 
 use crate::outcome::{Outcome, Reason};
-use crate::policy::apps::AppId;
 use crate::policy::caller;
 use crate::policy::cookie_header::cookies;
 use crate::policy::fill_constants::FILL_ADDRESS;
@@ -42,8 +41,6 @@ const STATED: [HeaderName; 3] = [X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDE
 /// A question to the origin: who holds this credential.
 #[derive(Clone, Debug)]
 pub struct IdentityProbe {
-    /// The app whose origin is asked.
-    pub app: AppId,
     /// What its answer is kept by.
     pub key: IdentityKey,
     /// By which writes its answer ends.
@@ -152,7 +149,6 @@ impl PolicyRules {
             mac.update(bytes);
         };
         part(&caller.0);
-        part(&[u8::try_from(request.app.index()).unwrap_or(u8::MAX)]);
         part(self.host_of(request).as_bytes());
         if request.peer_is_trusted {
             for name in &STATED {
@@ -160,7 +156,7 @@ impl PolicyRules {
             }
             part(forward::original_request(request.headers).unwrap_or_default().as_bytes());
         }
-        Some(IdentityKey(mac.finalize().into_bytes().into()))
+        Some(IdentityKey { app: request.app, digest: mac.finalize().into_bytes().into() })
     }
 
     /// The question who the caller of a request is.
@@ -178,16 +174,7 @@ impl PolicyRules {
         let slots = table.writes.slots_of(&self.credential, &caller, request.headers);
         let Some(slots) = slots else { return Err(unasked) };
         let Ok(target) = Uri::try_from(&*table.settings.path) else { return Err(unasked) };
-        Ok((
-            IdentityProbe {
-                app: request.app,
-                key,
-                slots,
-                target,
-                headers: self.probe_headers(request),
-            },
-            table,
-        ))
+        Ok((IdentityProbe { key, slots, target, headers: self.probe_headers(request) }, table))
     }
 
     /// Ends what the origin has said of the caller of a request with these headers.

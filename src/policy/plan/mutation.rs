@@ -18,7 +18,7 @@ use crate::policy::identity::RequestIdentity;
 use crate::policy::plan::request_headers::ambiguous_header;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::plan::write_methods::WriteMethods;
-use crate::policy::plan::write_paths::write_paths;
+use crate::policy::plan::write_paths::{WritePath, write_paths};
 use crate::policy::purge_rule;
 use crate::policy::purge_rule::{MutationAnswer, MutationGuard, PurgeOn, PurgeRule};
 use crate::policy::request_target;
@@ -208,6 +208,22 @@ impl PolicyRules {
         rules
     }
 
+    /// The paths that a write changes. A host may be one whose app stores under another name.
+    fn write_paths(&self, request: &RequestView<'_>) -> Vec<WritePath> {
+        let mut paths = write_paths(request, &self.host_of(request));
+        if self.apps.are_several() {
+            for path in &mut paths {
+                let key = |host: &String| self.apps.get(self.apps.of_host(host)).host_key.clone();
+                let keys: Vec<String> =
+                    path.hosts.iter().filter_map(key).map(String::from).collect();
+                path.hosts.extend(keys);
+                path.hosts.sort();
+                path.hosts.dedup();
+            }
+        }
+        paths
+    }
+
     /// Whether the body is needed to decide what the mutation purges: a matching rule reads a field
     /// from it, or the method may be in it, and further rules are for that method.
     #[must_use]
@@ -217,7 +233,7 @@ impl PolicyRules {
         if !may_name_method && !self.purges.iter().any(PurgeRule::reads_body) {
             return false;
         }
-        let paths = write_paths(request, &self.host_of(request));
+        let paths = self.write_paths(request);
         let matching = |methods: &WriteMethods| -> Vec<&PurgeRule> {
             let all = paths.iter().map(|path| self.matching(request, methods, &path.path));
             all.flat_map(|rules| rules.matched).map(|(rule, _)| rule).collect()
@@ -252,7 +268,7 @@ impl PolicyRules {
         response: AnsweredBody<'_>,
     ) -> Result<Mutation, HeaderName> {
         let methods = WriteMethods::new(request, effective, body, self.purges.method_override);
-        let paths = write_paths(request, &self.host_of(request));
+        let paths = self.write_paths(request);
         let host = self.host_of(request);
         let mut mutation = Mutation::new(Vec::new());
         // Read only where a rule or an endpoint asks for it.

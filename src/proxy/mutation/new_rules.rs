@@ -30,6 +30,7 @@ pub(super) struct MutationContext {
     pub(super) config: Arc<ActiveConfig>,
     /// The app that it is for by that.
     pub(super) app: AppId,
+    lacks_host: bool,
     live: Arc<LiveConfig>,
     pub(super) parts: Parts,
     peer: ClientPeer,
@@ -65,6 +66,7 @@ impl MutationContext {
         Self {
             config: Arc::clone(context.config),
             app: context.app,
+            lacks_host: context.connection.lacks_host,
             live: Arc::clone(live),
             parts: head_of(parts),
             peer: context.peer,
@@ -116,9 +118,15 @@ impl MutationContext {
     }
 
     fn view(&self, rules: &PolicyRules) -> RequestView<'_> {
+        // By other rules, the host may be that of another app.
+        let app = if self.lacks_host {
+            AppId::FIRST
+        } else {
+            rules.apps.of(&self.parts.uri, &self.parts.headers)
+        };
         RequestView {
             has_body: self.has_body,
-            ..request_view(&self.parts, &Body::empty(), self.peer, rules, self.arrived)
+            ..request_view(app, &self.parts, &Body::empty(), self.peer, rules, self.arrived)
         }
     }
 }

@@ -330,3 +330,148 @@ key   = ["tenant"]
     assert_cache(&apps.ask(BLOG, "/all/1", &ann).await, "HIT", "the blog");
     assert!(!apps.shop.seen("/me").is_empty() && !apps.blog.seen("/me").is_empty());
 }
+
+/// A rename and the way back, with a write in between that the first app never saw, was served from
+/// what was stored before: only the hosts of the last file were looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1267_an_app_that_comes_back_has_nothing_of_before() {
+    let apps = Apps::start("").await;
+    let ask = async |path: &str| apps.get(SHOP, path).await;
+    let mall = named("mall");
+    // A page that only tags of its own app purge.
+    assert_cache(&ask("/only/1").await, "MISS", "the first");
+    apps.hit(SHOP, "/only/1").await;
+    let (from, to) = (apps.shop.address.to_string(), mall.address.to_string());
+    let text = std::fs::read_to_string(&apps.sidecar.file).expect("its file");
+    let renamed = text.replace("\"shop\"", "\"store\"").replace(&from, &to);
+    let reload = async |text: &str| {
+        std::fs::write(&apps.sidecar.file, text).expect("the file can be written to");
+        let report = apps.sidecar.admin_ok("/reload", &json!({})).await;
+        assert_eq!(report["ok"], json!(true), "{report}");
+    };
+    reload(&renamed).await;
+    assert_eq!(ask("/only/1").await.text(), "mall shop.test");
+    reload(&text).await;
+    let reply = ask("/only/1").await;
+    assert_eq!((reply.cache(), reply.text()), ("MISS", "shop shop.test"), "by another name");
+    apps.hit(SHOP, "/only/1").await;
+    // Taken out, with all rules, and put back.
+    let without = text[..text.find("[[routes]]").expect("routes")].to_owned();
+    reload(&without).await;
+    assert_eq!(ask("/only/1").await.text(), "blog shop.test");
+    reload(&text).await;
+    assert_cache(&ask("/only/1").await, "MISS", "it was gone meanwhile");
+}
+
+/// A host that an app gets for the first time purges nothing of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1268_a_new_host_purges_nothing() {
+    let apps = Apps::start("").await;
+    for host in [SHOP, BLOG] {
+        assert_cache(&apps.get(host, "/page/1").await, "MISS", host);
+    }
+    let hosts = format!("[\"{SHOP}\", \"*.{SHOP}\"]");
+    let more = format!("[\"{SHOP}\", \"*.{SHOP}\", \"new.test\"]");
+    replace(&apps.sidecar, &hosts, &more).await;
+    for host in [SHOP, BLOG] {
+        apps.hit(host, "/page/1").await;
+    }
+    assert_eq!(apps.get("new.test", "/elsewhere").await.text(), "shop new.test");
+}
+
+/// One app whose answers about callers failed, or set a cookie, ended asking for all apps.
+#[tokio::test]
+async fn r1269_an_app_that_does_not_tell_takes_callers_from_none() {
+    let rules = r#"
+[identity]
+path  = "/me"
+ttl   = "30s"
+retry = "1h"
+[fields]
+tenant = { identity = "/tenant" }
+[[routes]]
+path  = "/all/{id}"
+ttl   = "1h"
+scope = "shared"
+admit = "route"
+key   = ["tenant"]
+[[routes]]
+app   = "shop"
+path  = "/all/{id}"
+ttl   = "1h"
+scope = "shared"
+admit = "route"
+key   = ["tenant"]
+"#;
+    for sets_cookie in [false, true] {
+        let apps = Apps::start(rules).await;
+        apps.shop.answers(move |request| match &*request.path {
+            "/me" if sets_cookie => Response::ok("{\"tenant\":\"x\"}")
+                .header("content-type", "application/json")
+                .header("set-cookie", "sid=new"),
+            "/me" => Response::status(500, "no"),
+            _ => Response::ok("shop"),
+        });
+        apps.blog.answers(|request| match &*request.path {
+            "/me" => {
+                Response::ok("{\"tenant\":\"blog\"}").header("content-type", "application/json")
+            }
+            _ => Response::ok("blog"),
+        });
+        for number in 0..8 {
+            let cookie = format!("sid=caller{number}");
+            let reply = apps.ask(SHOP, "/all/1", &[("cookie", &cookie)]).await;
+            assert_eq!((reply.cache(), reply.text()), ("BYPASS", "shop"));
+        }
+        let ann = [("cookie", "sid=ann")];
+        assert_cache(&apps.ask(BLOG, "/all/1", &ann).await, "MISS", "the blog is asked");
+        assert_cache(&apps.ask(BLOG, "/all/1", &ann).await, "HIT", "the blog tells");
+    }
+}
+
+/// A request without a host went to the app that has the host of `[upstream]`'s own URL.
+#[tokio::test]
+async fn r1270_a_request_without_a_host_is_for_the_first_app() {
+    let (blog, shop) = (named("blog"), named("shop"));
+    let rules = format!("{RULES}{}", table("shop", "\"127.0.0.1\"", &shop));
+    let sidecar = Sidecar::start(blog.address, &rules).await;
+    for method in ["GET", "POST"] {
+        let sent = format!("{method} /page/1 HTTP/1.0\r\ncontent-length: 0\r\n\r\n");
+        let reply = client::exchange(sidecar.address, sent.as_bytes()).await;
+        let reply = String::from_utf8_lossy(&reply);
+        assert!(reply.contains("blog 127.0.0.1"), "{method}: {reply}");
+    }
+    assert_eq!(shop.total(), 0);
+}
+
+/// A snapshot named the origin of `[upstream]` alone, so that the body of one app was served once
+/// another one had confirmed its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1271_a_snapshot_of_another_app_is_not_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tagged = |name: &'static str| {
+        Origin::start(move |request: &Request| {
+            let is_known = request.header("if-none-match").is_some();
+            let response = if is_known { Response::status(304, "") } else { Response::ok(name) };
+            response.header("etag", "\"1\"")
+        })
+    };
+    let (blog, shop, mall) = (tagged("blog"), tagged("shop"), tagged("mall"));
+    let memory = format!("[memory]\nsnapshot = \"{}\"\n", folder.path().join("kept").display());
+    let start = async |shop: &Origin| {
+        let app = table("shop", &format!("\"{SHOP}\""), shop);
+        Sidecar::start(blog.address, &format!("{memory}{RULES}{app}")).await
+    };
+    let ask = async |sidecar: &Sidecar| {
+        let reply = Client::new(sidecar.address).at_host(SHOP).get("/page/1", &[]).await;
+        format!("{} {}", reply.cache(), reply.text())
+    };
+    let mut first = start(&shop).await;
+    assert_eq!(ask(&first).await, "MISS shop");
+    first.stop().await;
+    let mut same = start(&shop).await;
+    assert_eq!(ask(&same).await, "REVALIDATED shop");
+    same.stop().await;
+    let other = start(&mall).await;
+    assert_eq!(ask(&other).await, "MISS mall");
+}

@@ -37,7 +37,7 @@ fn probed(rules: &PolicyRules, sent: &SentRequest) -> ([u8; 32], Vec<(String, Ve
     assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::GET, "/me?a=1"));
     let line =
         |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
-    (probe.key.0, request.headers().iter().map(line).collect())
+    (probe.key.digest, request.headers().iter().map(line).collect())
 }
 
 #[test]
