@@ -39,6 +39,7 @@ use crate::shares::Requester;
 use self::exchange::Exchanger;
 use self::resolver::{NameLookup, Resolver, SystemLookup};
 
+pub use self::connect::tls_for;
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};

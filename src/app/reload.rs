@@ -267,6 +267,7 @@ impl Reloader {
         let active = self.startup.active_config(config, &self.proxy.metrics, &origin);
         self.proxy.activate(ActiveConfig { trust_version, ..active });
         self.startup.trusted_proxies.replace(&networks);
+        super::sources::apply(&self.proxy, &config.sources);
         self.origins.adopt(origin);
         if let Some(retired) = retired {
             let origin = &config.upstream.target.authority;

@@ -51,6 +51,7 @@ pub mod sections;
 mod session_fields;
 mod signed_in;
 pub mod socket_path;
+pub mod sources;
 pub mod trace;
 pub mod upstream;
 pub mod values;
@@ -109,6 +110,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), &fields, context);
+    let sources = sources::sources(file.sources.get(), context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
     tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
@@ -118,6 +120,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             routes: &routes,
             purges: &purges,
             credential: &credential,
+            sources: &sources,
             limits: limits.as_ref(),
             snapshot: snapshot.as_ref(),
             redis: redis.as_ref().and_then(Option::as_ref),
@@ -146,6 +149,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             *file.upstream.get()?.method_override.get()?,
         ),
         purge_requests: purge_requests(file, context),
+        sources,
         credential,
         jwt,
         identity,

@@ -136,7 +136,13 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
                 changes.extend(routes(before.as_ref(), after.as_ref(), old, new));
             }
             "purges" => {
-                changes.extend(listed("purge rule", before, after).map(|(_, change)| change));
+                let named = rule_name::in_file;
+                changes
+                    .extend(listed("purge rule", named, before, after).map(|(_, change)| change));
+            }
+            "sources" => {
+                changes
+                    .extend(listed("source", source_name, before, after).map(|(_, change)| change));
             }
             // SECURITY: their requests may hold credentials.
             "expect" if before != after => changes.push(ConfigChange {
@@ -232,7 +238,7 @@ fn routes(
 ) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
     let mut seen = Vec::new();
-    for (path, mut change) in listed("route", before, after) {
+    for (path, mut change) in listed("route", rule_name::in_file, before, after) {
         change.effect = match (old.policies.get(&path), new.policies.get(&path)) {
             (Some(one), Some(two)) if one == two => Some(Effect::Stay),
             (Some(_), _) => Some(Effect::LeftBehind),
@@ -254,13 +260,14 @@ fn routes(
     changes
 }
 
-/// Pairs the tables of two lists by path; several of one path in their order.
+/// Pairs the tables of two lists by name; several of one name in their order.
 fn listed(
     what: &'static str,
+    name: fn(&Table) -> String,
     before: Option<&Value>,
     after: Option<&Value>,
 ) -> impl Iterator<Item = (String, ConfigChange)> {
-    let (before, after) = (by_path(before), by_path(after));
+    let (before, after) = (by_name(before, name), by_name(after, name));
     let mut paths: Vec<(String, usize)> = before.keys().chain(after.keys()).cloned().collect();
     paths.sort();
     paths.dedup();
@@ -282,10 +289,16 @@ fn listed(
     })
 }
 
-fn by_path(list: Option<&Value>) -> BTreeMap<(String, usize), Table> {
+/// What a source is called in the file.
+fn source_name(source: &Table) -> String {
+    let text = |key| source.get(key).and_then(Value::as_str);
+    text("name").or_else(|| text("kind")).unwrap_or_default().to_owned()
+}
+
+fn by_name(list: Option<&Value>, name: fn(&Table) -> String) -> BTreeMap<(String, usize), Table> {
     let mut found = BTreeMap::new();
     for table in list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table) {
-        let path = rule_name::in_file(table);
+        let path = name(table);
         let nth = found.keys().filter(|(known, _): &&(String, usize)| *known == path).count();
         found.insert((path, nth), table.clone());
     }

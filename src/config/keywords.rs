@@ -71,6 +71,30 @@ words! {
     }
 }
 
+/// What a source listens to; where that is are keys of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceWordKind {
+    /// Notifications of a PostgreSQL.
+    Postgres,
+}
+
+impl SourceWordKind {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+words! {
+    /// What a source listens to.
+    SourceWord -> SourceWordKind, "a kind of source" {
+        "postgres" => SourceWordKind::Postgres,
+    }
+}
+
 /// How much of the `Authorization` header counts; the length of a prefix is a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthKind {

@@ -24,6 +24,7 @@ use crate::policy::route;
 use crate::proxy::DebugHeaders;
 use crate::redis;
 use crate::server;
+use crate::sources::SourceSettings;
 use crate::telemetry::log;
 use crate::telemetry::trace::TraceSettings;
 use crate::upstream;
@@ -58,6 +59,8 @@ pub struct Config {
     pub credential: Arc<CredentialRule>,
     /// Who may send `PURGE` and `BAN`; none where the app gets them.
     pub purge_requests: Option<PurgeRequestRule>,
+    /// What tells of changes that no request tells.
+    pub sources: Vec<SourceSettings>,
     /// How tokens are verified, if they are.
     pub jwt: Option<JwtSettings>,
     /// How the app is asked who a caller is, if it is.
