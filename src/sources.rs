@@ -35,20 +35,24 @@ use self::queue::PurgeQueue;
 
 pub use self::context::SourcePurge;
 pub use self::settings::{
-    MAX_CHANNEL, MAX_SOURCES, MAX_TEMPLATES, PostgresSettings, SourceKind, SourceSettings,
+    FileSettings, MAX_CHANNEL, MAX_SOURCES, MAX_TEMPLATES, PollSettings, PostgresSettings,
+    SourceKind, SourceSettings, StreamSettings,
 };
 pub use self::status::{SourceCounters, SourceStatus};
 
 mod context;
 mod due;
+mod file;
 mod listener;
 mod payload;
+mod poll;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod queue;
 mod settings;
 mod source;
 mod status;
+mod stream;
 
 /// How many names of sources have counts of their own, over all reloads.
 const MAX_COUNTED: usize = 64;
@@ -173,6 +177,16 @@ impl Sources {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<SourceStatus>> {
         self.running.lock().iter().map(|one| Arc::clone(&one.queue.status)).collect()
+    }
+
+    /// Those that can name an entry with these tags, families included.
+    #[must_use]
+    pub fn telling_of(&self, tags: &[Tag]) -> Vec<Arc<SourceStatus>> {
+        let running = self.running.lock();
+        let tells = |one: &&RunningSource| {
+            one.queue.families().iter().flatten().any(|family| tags.contains(family))
+        };
+        running.iter().filter(tells).map(|one| Arc::clone(&one.queue.status)).collect()
     }
 
     /// Why entries are served for a shorter time than they could be: the sources that are deaf.

@@ -110,9 +110,9 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), &fields, context);
-    let sources = sources::sources(file.sources.get(), context);
+    let sources = sources::sources(file.sources.get(), redis.iter().flatten().next(), context);
     addresses(file, server.as_ref(), admin.as_ref(), upstream.as_ref(), context);
-    tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
+    tiers(file, memory.as_ref(), redis.iter().flatten().next(), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
@@ -123,7 +123,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             sources: &sources,
             limits: limits.as_ref(),
             snapshot: snapshot.as_ref(),
-            redis: redis.as_ref().and_then(Option::as_ref),
+            redis: redis.iter().flatten().next(),
         };
         lint::warn(file, &parts, context);
         fields.warn_unused(context);

@@ -76,6 +76,12 @@ words! {
 pub enum SourceWordKind {
     /// Notifications of a PostgreSQL.
     Postgres,
+    /// A stream of Redis.
+    RedisStream,
+    /// A URL that is fetched now and then.
+    Poll,
+    /// A file that is looked at now and then.
+    File,
 }
 
 impl SourceWordKind {
@@ -84,6 +90,9 @@ impl SourceWordKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::RedisStream => "redis-stream",
+            Self::Poll => "poll",
+            Self::File => "file",
         }
     }
 }
@@ -92,6 +101,9 @@ words! {
     /// What a source listens to.
     SourceWord -> SourceWordKind, "a kind of source" {
         "postgres" => SourceWordKind::Postgres,
+        "redis-stream" => SourceWordKind::RedisStream,
+        "poll" => SourceWordKind::Poll,
+        "file" => SourceWordKind::File,
     }
 }
 

@@ -158,7 +158,7 @@ pub struct JwtSettings {
     /// The keys of files.
     pub fixed: Vec<VerifyKey>,
     /// Where further keys are fetched, if they are.
-    pub source: Option<upstream::JwksSource>,
+    pub source: Option<upstream::UrlSource>,
     /// How often they are fetched.
     pub refresh: Duration,
     /// How long they hold when they cannot be fetched again.

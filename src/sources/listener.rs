@@ -1,8 +1,10 @@
 //! What a connection of a source tells: that it hears, and what it has heard. Nothing here waits.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::due::TemplateSet;
 use super::payload;
 use super::queue::PurgeQueue;
 
@@ -36,14 +38,34 @@ impl SourceListener {
         }
         match payload::read(text, &self.queue.settings.tags) {
             Ok(told) => self.queue.add(told.tags, told.families),
-            Err(why) => {
-                counters.bad_payloads.inc();
-                tracing::warn!(
-                    source = &*self.queue.settings.name,
-                    %why,
-                    "a source was told something that names none of its tags: nothing is purged"
-                );
-            }
+            Err(why) => self.refuse(&why),
         }
+    }
+
+    /// What was told names no tags.
+    pub(super) fn refuse(&self, why: &dyn Display) {
+        self.queue.status.counters.bad_payloads.inc();
+        tracing::warn!(
+            source = &*self.queue.settings.name,
+            %why,
+            "a source was told something that names none of its tags: nothing is purged"
+        );
+    }
+
+    /// Everything that the source can name may have changed.
+    pub(super) fn told_of_all(&self) {
+        self.queue.status.counters.events.inc();
+        self.queue.add(Vec::new(), TemplateSet::ALL);
+    }
+
+    /// Changes may have been missed, although the connection is good.
+    pub(super) fn missed(&self, why: &str) {
+        self.queue.status.counters.gaps.inc();
+        tracing::warn!(
+            source = &*self.queue.settings.name,
+            why,
+            "a source may have missed changes: what it could purge is purged"
+        );
+        self.queue.add(Vec::new(), TemplateSet::ALL);
     }
 }

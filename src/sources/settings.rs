@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::template::Template;
+use crate::redis::RedisSettings;
 use crate::secret::Secret;
+use crate::upstream::UrlSource;
 
 /// How many sources a file may have.
 pub const MAX_SOURCES: usize = 16;
@@ -34,6 +36,12 @@ pub struct SourceSettings {
 pub enum SourceKind {
     /// Notifications of a PostgreSQL.
     Postgres(PostgresSettings),
+    /// A stream of Redis.
+    RedisStream(Box<StreamSettings>),
+    /// A URL that is fetched now and then.
+    Poll(PollSettings),
+    /// A file that is looked at now and then.
+    File(FileSettings),
 }
 
 /// Where a PostgreSQL is, and what is listened to there.
@@ -47,12 +55,44 @@ pub struct PostgresSettings {
     pub ca_file: Option<PathBuf>,
 }
 
+/// Where a Redis is, and what is read there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// The Redis.
+    pub redis: RedisSettings,
+    /// The key of the stream.
+    pub stream: Box<str>,
+}
+
+/// A URL, and what of its answer counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PollSettings {
+    /// Where to fetch.
+    pub url: UrlSource,
+    /// How often.
+    pub every: Duration,
+    /// The place in the JSON of the answer; none for its `ETag`, or its body.
+    pub pointer: Option<Box<str>>,
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSettings {
+    /// Its path.
+    pub path: PathBuf,
+    /// How often it is looked at.
+    pub every: Duration,
+}
+
 impl SourceKind {
     /// The word in `proxy.toml`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Postgres(_) => "postgres",
+            Self::RedisStream(_) => "redis-stream",
+            Self::Poll(_) => "poll",
+            Self::File(_) => "file",
         }
     }
 }

@@ -10,6 +10,7 @@ use super::listener::SourceListener;
 use super::queue::PurgeQueue;
 use super::settings::SourceKind;
 use super::status::SourceState;
+use crate::clock::Clock;
 
 /// The pause before the next attempt: it starts here, doubles up to the longest, and starts again
 /// once a source has listened for [`STEADY`].
@@ -36,7 +37,7 @@ async fn listen(queue: &Arc<PurgeQueue>) {
         queue.status.begin_session(session);
         let began = clock.now();
         let listener = SourceListener::new(Arc::clone(queue), session);
-        let why = hear(&queue.settings.kind, &listener).await;
+        let why = hear(&queue.settings.kind, &listener, clock).await;
         deafen(queue, &why);
         if clock.now().saturating_duration_since(began) >= STEADY {
             pause = RETRY.0;
@@ -47,8 +48,15 @@ async fn listen(queue: &Arc<PurgeQueue>) {
 }
 
 /// Listens on one connection, and says why that has ended.
-async fn hear(kind: &SourceKind, listener: &SourceListener) -> String {
+async fn hear(kind: &SourceKind, listener: &SourceListener, clock: &Clock) -> String {
     match kind {
+        SourceKind::RedisStream(settings) => {
+            Box::pin(super::stream::listen(settings, listener)).await
+        }
+        SourceKind::Poll(settings) => {
+            Box::pin(super::poll::listen(settings, listener, clock.clone())).await
+        }
+        SourceKind::File(settings) => super::file::listen(settings, listener).await,
         #[cfg(feature = "postgres")]
         SourceKind::Postgres(settings) => super::postgres::listen(settings, listener).await,
         #[cfg(not(feature = "postgres"))]

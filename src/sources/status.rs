@@ -106,6 +106,12 @@ impl SourceStatus {
         self.view.lock().clone()
     }
 
+    /// The word for what it does.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        self.view.lock().state.as_str()
+    }
+
     /// Whether it hears every change.
     #[must_use]
     pub fn is_listening(&self) -> bool {

@@ -5,3 +5,4 @@ mod postgres_faults;
 mod postgres_history;
 mod postgres_sql;
 mod shop;
+mod watch;

@@ -10,19 +10,17 @@ use crate::config::decode::{Located, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file::SourceSection;
 use crate::config::keywords::SourceWordKind;
-use crate::input_file::MAX_CA_BYTES;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::template::{Template, pointer_to};
-use crate::secret::Secret;
-use crate::sources::{
-    MAX_CHANNEL, MAX_SOURCES, MAX_TEMPLATES, PostgresSettings, SourceKind, SourceSettings,
-};
+use crate::redis::RedisSettings;
+use crate::sources::{MAX_SOURCES, MAX_TEMPLATES, SourceSettings};
+
+mod kinds;
 
 /// The longest time that changes which are not heard of may stay unseen.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The channel that is listened to where none is named; that of `sidecache sql`.
-pub const DEFAULT_CHANNEL: &str = "sidecache";
+pub use self::kinds::DEFAULT_CHANNEL;
 
 /// The most characters of a name.
 const MAX_NAME: usize = 64;
@@ -30,6 +28,7 @@ const MAX_NAME: usize = 64;
 /// Compiles the sources. Those with an error are left out, but all their keys are checked.
 pub fn sources(
     list: Option<&TomlList<SourceSection>>,
+    redis: Option<&RedisSettings>,
     context: &mut CompileContext,
 ) -> Vec<SourceSettings> {
     let list = list.map_or(&[][..], |list| &list.0);
@@ -42,7 +41,7 @@ pub fn sources(
     let mut names = HashSet::new();
     let mut compiled = Vec::new();
     for located in list {
-        let source = source(located, &names, context);
+        let source = source(located, (&names, redis), context);
         if let Some(source) = source {
             names.insert(Arc::clone(&source.name));
             compiled.push(source);
@@ -53,7 +52,7 @@ pub fn sources(
 
 fn source(
     located: &Located<SourceSection>,
-    taken: &HashSet<Arc<str>>,
+    (taken, redis): (&HashSet<Arc<str>>, Option<&RedisSettings>),
     context: &mut CompileContext,
 ) -> Option<SourceSettings> {
     let (file, table) = (&located.value, (&located.span, &located.value.unknown));
@@ -62,9 +61,7 @@ fn source(
     let tags = tags(located, context);
     let word = word.map(|word| word.value.0);
     let name = name(located, word, taken, context);
-    let kind = match word? {
-        SourceWordKind::Postgres => postgres(located, context).map(SourceKind::Postgres),
-    };
+    let kind = kinds::kind(word?, located, redis, context);
     Some(SourceSettings { name: name?, kind: kind?, tags: tags?, degraded_ttl })
 }
 
@@ -160,67 +157,5 @@ fn template(text: &Located<TomlString>, context: &mut CompileContext) -> Option<
         ),
     };
     context.report.malformed(text, "a tag", parsed.0, form, &parsed.1);
-    None
-}
-
-#[cfg(not(feature = "postgres"))]
-fn postgres(
-    located: &Located<SourceSection>,
-    context: &mut CompileContext,
-) -> Option<PostgresSettings> {
-    let message = "this build of Sidecache cannot listen to PostgreSQL";
-    let builder = DiagnosticBuilder::error(located.span.clone(), message);
-    context.report.push(builder.hint("build it with the feature `postgres`, or remove the source"));
-    None
-}
-
-#[cfg(feature = "postgres")]
-fn postgres(
-    located: &Located<SourceSection>,
-    context: &mut CompileContext,
-) -> Option<PostgresSettings> {
-    use crate::sources::postgres::{URL_FORM, is_in_the_clear, parse};
-
-    let (file, table) = (&located.value, (&located.span, &located.value.unknown));
-    let example = "url = \"postgres://sidecache:${PGPASSWORD}@127.0.0.1:5432/app\"";
-    let url = file.url.required("url", table, example, &mut context.report);
-    let channel = channel(&file.channel, context);
-    let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);
-    let url = url?;
-    // SECURITY: the text may hold a password, so no message repeats it.
-    match parse(url.value.as_str()) {
-        Ok(config) => {
-            if is_in_the_clear(&config) {
-                let message = "what this database sends, and the password, may be read on the way";
-                let builder = DiagnosticBuilder::warning(url.span.clone(), message);
-                context.report.push(builder.hint(
-                    "write sslmode=require; on a network that is trusted, end the line with \
-                     `# check: ok`",
-                ));
-            }
-        }
-        Err(fault) => {
-            let (what, hint) = fault.texts();
-            context.report.malformed(url, "a URL of PostgreSQL", what, Some(URL_FORM), hint);
-            return None;
-        }
-    }
-    Some(PostgresSettings { url: Secret::new(url.value.as_str()), channel: channel?, ca_file })
-}
-
-/// The name of the channel, as `NOTIFY` has it: PostgreSQL folds names that are not quoted.
-fn channel(slot: &Setting<TomlString>, context: &mut CompileContext) -> Option<Box<str>> {
-    let given = match slot {
-        Setting::Given(given) => given,
-        Setting::Bad => return None,
-        Setting::Absent | Setting::Default(_) => return Some(DEFAULT_CHANNEL.into()),
-    };
-    let text = given.value.as_str();
-    if (1..=MAX_CHANNEL).contains(&text.len()) && !text.bytes().any(|b| b.is_ascii_control()) {
-        return Some(text.into());
-    }
-    let what = format!("`{}` is not a name of a channel", given.value.shown());
-    let allowed = Some("1 to 63 bytes, as PostgreSQL has names");
-    context.report.malformed(given, "a channel", what, allowed, "write it as \"sidecache\"");
     None
 }

@@ -33,9 +33,9 @@ fn a_source_has_a_name_a_channel_and_tags() {
     let sources = config(&text.concat()).sources;
     let names: Vec<&str> = sources.iter().map(|source| &*source.name).collect();
     assert_eq!(names, ["postgres", "postgres-2", "orders-db"]);
-    let channels = sources.iter().map(|source| {
-        let SourceKind::Postgres(settings) = &source.kind;
-        &*settings.channel
+    let channels = sources.iter().map(|source| match &source.kind {
+        SourceKind::Postgres(settings) => &*settings.channel,
+        other => panic!("{other:?}"),
     });
     assert_eq!(channels.collect::<Vec<_>>(), ["sidecache", "Other one", "sidecache"]);
     let ttls: Vec<Duration> = sources.iter().map(|source| source.degraded_ttl).collect();

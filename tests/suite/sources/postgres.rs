@@ -202,6 +202,9 @@ async fn a_reload_begins_and_ends_sources() {
     let one = format!("{ROUTES}\n{}", shop.source_at(shop.server.port, ""));
     reload(&one).await;
     listening(&sidecar).await;
+    let asked = json!({ "method": "GET", "target": "/campaigns/1" });
+    let explained = sidecar.admin_ok("/explain", &asked).await.to_string();
+    assert!(explained.contains("postgres (postgres), listening"), "{explained}");
     let since = source(&sidecar).await["since_ms"].clone();
     warmed(&sidecar, "/campaigns/1").await;
     let two = format!("{one}\n{}", shop.source_at(shop.server.port, "channel = \"other\""));
