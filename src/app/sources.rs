@@ -94,7 +94,7 @@ fn register_gauges(proxy: &Arc<Proxy>, name: &Arc<str>) {
     let (weak, own) = (Arc::downgrade(proxy), Arc::clone(name));
     proxy.metrics.register_gauge(
         "sidecache_source_listening",
-        "Whether a source hears every change: 0 while it is deaf; 1 also if a reload has removed it",
+        "Whether a source hears every change: 0 while it is deaf, 1 also if a reload removed it",
         &labels,
         move || find(&weak, &own).map_or(1.0, |(_, status)| f64::from(status.is_listening())),
     );

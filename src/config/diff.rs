@@ -136,9 +136,8 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
                 changes.extend(routes(before.as_ref(), after.as_ref(), old, new));
             }
             "purges" => {
-                let named = rule_name::in_file;
-                changes
-                    .extend(listed("purge rule", named, before, after).map(|(_, change)| change));
+                let rules = listed("purge rule", rule_name::in_file, before, after);
+                changes.extend(rules.map(|(_, change)| change));
             }
             "sources" => {
                 changes

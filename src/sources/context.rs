@@ -21,6 +21,9 @@ pub struct SourcePurge<'a> {
     pub tags: &'a [Tag],
 }
 
+/// How long entries with these families may be served.
+type UnheardTags = (Duration, Vec<Tag>);
+
 /// What is called with each purge.
 type PurgeListener = Box<dyn Fn(&SourcePurge<'_>) + Send + Sync>;
 
@@ -38,7 +41,7 @@ pub(super) struct SourceContext {
     pub(super) bursts: Arc<Counter>,
     /// By the name of the source: what it cannot hear of, and how long entries with that may be
     /// served.
-    unheard: Mutex<BTreeMap<Arc<str>, (Duration, Vec<Tag>)>>,
+    unheard: Mutex<BTreeMap<Arc<str>, UnheardTags>>,
 }
 
 impl SourceContext {

@@ -40,19 +40,19 @@ impl ToldPurge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BadPayload {
     /// No template of the source renders this name.
-    NoTag(String),
+    UnknownTag(String),
     /// It begins like a JSON object, and is none.
-    NoObject(String),
+    Malformed(String),
     /// The object lacks a field of every template.
-    NoFields(String),
+    LacksFields(String),
 }
 
 impl fmt::Display for BadPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoTag(name) => write!(f, "`{name}` is no tag of `tags` of the source"),
-            Self::NoObject(text) => write!(f, "`{text}` is no JSON object"),
-            Self::NoFields(text) => {
+            Self::UnknownTag(name) => write!(f, "`{name}` is no tag of `tags` of the source"),
+            Self::Malformed(text) => write!(f, "`{text}` is no JSON object"),
+            Self::LacksFields(text) => {
                 write!(f, "`{text}` has not all fields of any of `tags` of the source")
             }
         }
@@ -92,7 +92,7 @@ fn names(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload>
         } else if templates.iter().any(|template| template.may_render(name)) {
             told.tags.push(Tag::new(name));
         } else {
-            return Err(BadPayload::NoTag(shown(name)));
+            return Err(BadPayload::UnknownTag(shown(name)));
         }
     }
     Ok(told)
@@ -100,7 +100,7 @@ fn names(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload>
 
 fn object(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload> {
     let Some(object) = BodyFields::parse(b"application/json", payload.trim().as_bytes()) else {
-        return Err(BadPayload::NoObject(shown(payload)));
+        return Err(BadPayload::Malformed(shown(payload)));
     };
     let (mut told, mut is_about_any) = (ToldPurge::default(), false);
     for (at, template) in templates.iter().enumerate() {
@@ -112,7 +112,7 @@ fn object(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload
         // A template without fields is purged beside another one, and not by any object.
         is_about_any |= template.fields().any(|field| !field.is_optional);
     }
-    if is_about_any { Ok(told) } else { Err(BadPayload::NoFields(shown(payload))) }
+    if is_about_any { Ok(told) } else { Err(BadPayload::LacksFields(shown(payload))) }
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl PostgresUrlFault {
         match self {
             Self::Scheme => (
                 "this is not the scheme of a PostgreSQL URL",
-                "write it as \"postgres://sidecache:${PGPASSWORD}@127.0.0.1:5432/app\"",
+                "write it as \"postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app\"",
             ),
             Self::SslMode => (
                 "`sslmode` is none of disable, prefer and require",
@@ -85,7 +85,7 @@ pub fn parse(url: &str) -> Result<Config, PostgresUrlFault> {
     let mut config: Config = url.parse().map_err(|_| {
         let is_known = |mode: &&str| url.contains(&format!("sslmode={mode}"));
         let names_mode = url.contains("sslmode=");
-        if names_mode && !["disable", "prefer", "require"].iter().any(|mode| is_known(&mode)) {
+        if names_mode && !["disable", "prefer", "require"].iter().any(is_known) {
             PostgresUrlFault::SslMode
         } else {
             PostgresUrlFault::Malformed

@@ -21,7 +21,9 @@ pub(super) async fn listen(settings: &StreamSettings, listener: &SourceListener)
     loop {
         match reader.read().await {
             Ok(StreamNews::Entries(entries)) => {
-                entries.iter().for_each(|fields| tell(fields, listener));
+                for fields in &entries {
+                    tell(fields, listener);
+                }
                 listener.heard();
             }
             Ok(StreamNews::Gap) => {

@@ -107,7 +107,7 @@ const TABLES: [(&str, &str, &str); 24] = [
          [[routes]]\npath = \"/api/v1/campaigns\"\nttl = \"5m\"\nkey = [\"tenant\"]\n\
          tags = [\"campaigns:{tenant}\"]\n\n\
          [[sources]]\nkind = \"postgres\"\n\
-         url  = \"postgres://sidecache:${PGPASSWORD}@127.0.0.1:5432/app\"\n\
+         url  = \"postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app\"\n\
          tags = [\"campaigns:{tenant_id}\"]",
     ),
     (

@@ -7,6 +7,8 @@
 //! - A payload is shorter than PostgreSQL allows. More tags than fit are told by their templates,
 //!   which purge the families.
 
+use std::fmt::Write as _;
+
 use super::tags::{ColumnTag, MAX_NAME, SqlTable, TagPart};
 
 /// The longest payload, in bytes. PostgreSQL refuses 8000.
@@ -53,10 +55,11 @@ pub(super) fn triggers(table: &SqlTable, tags: &[ColumnTag], channel: &str) -> S
     );
     for (trigger, operation, rows) in TRIGGERS {
         let trigger = identifier(trigger);
-        sql.push_str(&format!(
+        let _ = write!(
+            sql,
             "DROP TRIGGER IF EXISTS {trigger} ON {name};\nCREATE TRIGGER {trigger} AFTER \
              {operation} ON {name}{rows}\n  FOR EACH STATEMENT EXECUTE FUNCTION {function}();\n"
-        ));
+        );
     }
     sql.push_str("\nCOMMIT;");
     sql
@@ -68,9 +71,9 @@ pub(super) fn removal(table: &SqlTable) -> String {
     let mut sql = "BEGIN;\n".to_owned();
     for (trigger, ..) in TRIGGERS {
         let trigger = identifier(trigger);
-        sql.push_str(&format!("DROP TRIGGER IF EXISTS {trigger} ON {name};\n"));
+        let _ = writeln!(sql, "DROP TRIGGER IF EXISTS {trigger} ON {name};");
     }
-    sql.push_str(&format!("DROP FUNCTION IF EXISTS {}();\nCOMMIT;", function_name(table)));
+    let _ = write!(sql, "DROP FUNCTION IF EXISTS {}();\nCOMMIT;", function_name(table));
     sql
 }
 

@@ -148,7 +148,7 @@ fn template(text: &Located<TomlString>, context: &mut CompileContext) -> Option<
     let form = Some("text with fields in braces, such as \"campaigns:{tenant_id}\"");
     let parsed = match (parsed, unfit.into_inner()) {
         (Ok(template), None) => return Some(template),
-        (Err(error), _) => (error.what.to_string(), error.hint.to_string()),
+        (Err(error), _) => (error.what, error.hint),
         (Ok(_), Some(name)) => (
             format!("`{name}` is no name of a member of a JSON object"),
             "write letters, digits, `_`, `-` and `.`; each field is a member of the object that \

@@ -31,7 +31,7 @@ table! {
         /// `[redis]` without it. For `poll`: `http://` or `https://`.
         #[schemars(extend("examples" = [
             "${DATABASE_URL}",
-            "postgres://sidecache:${PGPASSWORD}@127.0.0.1:5432/app",
+            "postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app",
         ]))]
         url: TomlString,
         /// The channel that is notified, as `NOTIFY` names it; "sidecache" without it. For

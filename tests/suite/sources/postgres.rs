@@ -26,10 +26,10 @@ struct Committed {
 async fn hammer(
     address: std::net::SocketAddr,
     committed: Arc<Committed>,
-    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
 ) -> u64 {
     let (mut client, mut reads) = (Client::new(address), 0);
-    while !stop.load(SeqCst) {
+    while !ended.load(SeqCst) {
         for (at, least) in committed.versions.iter().enumerate() {
             let least = least.load(SeqCst);
             let (version, _) = read(&mut client, &format!("/campaigns/{}", at + 1)).await;
@@ -47,9 +47,9 @@ async fn r1400_a_change_by_sql_is_seen_by_the_next_read() {
     let sidecar = shop.sidecar("").await;
     let committed =
         Arc::new(Committed { versions: (0..CAMPAIGNS).map(|_| AtomicI64::new(1)).collect() });
-    let stop = Arc::new(AtomicBool::new(false));
+    let ended = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..4)
-        .map(|_| tokio::spawn(hammer(sidecar.address, Arc::clone(&committed), Arc::clone(&stop))))
+        .map(|_| tokio::spawn(hammer(sidecar.address, Arc::clone(&committed), Arc::clone(&ended))))
         .collect();
     let sql = shop.server.client().await;
     let change = sql
@@ -72,7 +72,7 @@ async fn r1400_a_change_by_sql_is_seen_by_the_next_read() {
             known.versions[at].fetch_max(version, SeqCst);
         });
     }
-    stop.store(true, SeqCst);
+    ended.store(true, SeqCst);
     let mut reads = 0;
     for reader in readers {
         reads += reader.await.expect("no reader has seen anything stale");
@@ -164,8 +164,8 @@ async fn what_a_source_says_of_itself_holds_no_secret() {
     sidecar.rewrite(&wrong);
     in_state(&sidecar, "deaf").await;
     let ready = sidecar.admin_get("/ready").await;
-    let (status, ready) = (ready.status, ready.text().to_owned());
-    assert_eq!(status, 200);
+    let (code, ready) = (ready.status, ready.text().to_owned());
+    assert_eq!(code, 200);
     assert!(
         ready.contains("degraded") && ready.contains("the source shop-db (postgres) is deaf"),
         "{ready}"

@@ -29,7 +29,7 @@ struct Run {
     proxies: Vec<FaultProxy>,
     sidecars: Vec<Sidecar>,
     log: Arc<Log>,
-    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
     workers: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -48,21 +48,21 @@ impl Run {
             proxies.push(proxy);
             sidecars.push(sidecar);
         }
-        let (log, stop) = (Arc::<Log>::default(), Arc::<AtomicBool>::default());
+        let (log, ended) = (Arc::<Log>::default(), Arc::<AtomicBool>::default());
         let mut workers = Vec::new();
         for (through, sidecar) in sidecars.iter().enumerate() {
             for _ in 0..2 {
-                let (log, stop) = (Arc::clone(&log), Arc::clone(&stop));
-                workers.push(tokio::spawn(read(sidecar.address, through, log, stop)));
+                let (log, ended) = (Arc::clone(&log), Arc::clone(&ended));
+                workers.push(tokio::spawn(read(sidecar.address, through, log, ended)));
             }
         }
         let sql = shop.server.client().await;
-        workers.push(tokio::spawn(write(sql, Arc::clone(&log), Arc::clone(&stop))));
-        Self { shop, _redis: redis, proxies, sidecars, log, stop, workers }
+        workers.push(tokio::spawn(write(sql, Arc::clone(&log), Arc::clone(&ended))));
+        Self { shop, _redis: redis, proxies, sidecars, log, ended, workers }
     }
 
     async fn end(self) -> History {
-        self.stop.store(true, SeqCst);
+        self.ended.store(true, SeqCst);
         for worker in self.workers {
             worker.await.expect("no worker fails");
         }
@@ -71,9 +71,9 @@ impl Run {
     }
 }
 
-async fn read(address: SocketAddr, through: usize, log: Arc<Log>, stop: Arc<AtomicBool>) {
+async fn read(address: SocketAddr, through: usize, log: Arc<Log>, ended: Arc<AtomicBool>) {
     let mut client = Client::new(address);
-    while !stop.load(SeqCst) {
+    while !ended.load(SeqCst) {
         let id = rand::thread_rng().gen_range(1..=CAMPAIGNS);
         let sent = Instant::now();
         let reply = client.get(&format!("/campaigns/{id}"), &[]).await;
@@ -92,8 +92,8 @@ async fn read(address: SocketAddr, through: usize, log: Arc<Log>, stop: Arc<Atom
     }
 }
 
-async fn write(sql: tokio_postgres::Client, log: Arc<Log>, stop: Arc<AtomicBool>) {
-    while !stop.load(SeqCst) {
+async fn write(sql: tokio_postgres::Client, log: Arc<Log>, ended: Arc<AtomicBool>) {
+    while !ended.load(SeqCst) {
         let id = rand::thread_rng().gen_range(1..=CAMPAIGNS);
         let sent = Instant::now();
         let change = "UPDATE campaigns SET version = version + 1 WHERE id = $1 RETURNING version";

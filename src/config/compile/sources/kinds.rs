@@ -221,7 +221,7 @@ fn postgres(
     use crate::sources::postgres::{URL_FORM, is_in_the_clear, parse};
 
     let (file, table) = (&located.value, (&located.span, &located.value.unknown));
-    let example = "url = \"postgres://sidecache:${PGPASSWORD}@127.0.0.1:5432/app\"";
+    let example = "url = \"postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app\"";
     let url = file.url.required("url", table, example, &mut context.report);
     let channel = channel(&file.channel, context);
     let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);

@@ -2,8 +2,7 @@
 
 use super::*;
 
-const FILE: &str = r#"[upstream]
-url = "http://127.0.0.1:8000"
+const FILE: &str = r#"
 [[routes]]
 path = "/api/items/{id}"
 ttl = "5m"
