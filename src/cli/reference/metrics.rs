@@ -180,7 +180,7 @@ mod tests {
     fn closed_labels_are_listed_and_open_ones_explained() {
         let page = page().expect("a page");
         for text in [
-            "`by`: `admin`, `request`, `write`",
+            "`by`: `admin`, `request`, `source`, `write`",
             "`kind`: `hard`, `soft`",
             "`disposition`: `bypass`, `hit`, `miss`, `revalidated`, `stale`; `reason`; `route`",
             "`redis.deadline`",

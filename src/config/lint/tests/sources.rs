@@ -23,8 +23,8 @@ fn a_source_that_tells_of_a_route_is_as_good_as_a_purge_rule() {
 
 #[test]
 fn a_tag_of_a_source_that_no_route_has() {
-    let more = with(FILE, "[\"item:{item_id}\"]", "[\"item:{item_id}\", \"itms:{item_id}\"]");
-    one(&more, "\"itms:{item_id}\"", "no route has a tag", "did you mean \"item:{id}\"?");
+    let more = with(FILE, "[\"item:{item_id}\"]", "[\"item:{item_id}\", \"itme:{id}\"]");
+    one(&more, "\"itme:{id}\"", "no route has a tag", "did you mean \"item:{id}\"?");
     silent(&format!("{more}[tags]\nresponse_headers = [\"xkey\"]\n"));
 }
 
@@ -34,7 +34,7 @@ fn a_password_that_may_be_read_on_the_way() {
     silent(&far(""));
     silent(&far("?sslmode=require"));
     for mode in ["disable", "prefer"] {
-        let url = format!("\"postgres://app@db.internal/app?sslmode={mode}\"");
+        let url = format!("\"postgres://***@db.internal/app?sslmode={mode}\"");
         let text = far(&format!("?sslmode={mode}"));
         one(&text, &url, "may be read on the way", "sslmode=require");
     }
