@@ -42,6 +42,7 @@ use crate::semantics::forward::{BadRequest, ClientPeer, UnreadHead};
 use crate::server::{self, DrainSignals, Drained, Service, SpareSocket};
 use crate::shadow::Shadow;
 use crate::shares::{Departure, FairSemaphore, Queues, ShareSettings};
+use crate::sources::Sources;
 use crate::telemetry::events::EventKind;
 use crate::telemetry::hot_tags::HotTags;
 use crate::telemetry::log;
@@ -68,6 +69,7 @@ mod service_manager;
 mod session_metrics;
 mod share_metrics;
 mod snapshot;
+mod sources;
 mod switch_metrics;
 #[cfg(test)]
 mod tests;
@@ -139,7 +141,9 @@ impl Sidecar {
         }
         let counters = proxy::ProxyCounters::default();
         let late_purges = proxy::LatePurges::new(&coherence, &tasks, &counters.purges_at_end);
+        let stop = CancellationToken::new();
         let resources = proxy::Resources {
+            sources: Sources::new(&store, &coherence, &stop),
             store,
             coherence,
             fills: Fills::new(waiters, wait, config.limits.fills),
@@ -161,7 +165,7 @@ impl Sidecar {
             clock,
             tasks,
             leaving: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            stop,
             streams: CancellationToken::new(),
             overlap: proxy::Overlap::default(),
             range_budget: Arc::<proxy::RangeBudget>::default(),
@@ -181,11 +185,17 @@ impl Sidecar {
         let reloader =
             Arc::new(Reloader::new(Arc::clone(&proxy), startup, origins, (config, in_force)));
         metrics::register(&proxy, &server_counters, &upstream_counters);
-        reload_metrics::register(&reloader, &proxy.metrics);
-        unseen_cookies::register(&proxy, &proxy.metrics);
-        publish_findings(&proxy);
+        register_parts(&proxy, &reloader, config);
         Ok(Self { proxy, reloader, server_counters, upstream_counters, snapshot, trace })
     }
+}
+
+/// Registers the metrics and events of parts.
+fn register_parts(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>, config: &Config) {
+    reload_metrics::register(reloader, &proxy.metrics);
+    unseen_cookies::register(proxy, &proxy.metrics);
+    publish_findings(proxy);
+    sources::register(proxy, &config.sources);
 }
 
 fn mutation_permits(
@@ -239,6 +249,11 @@ pub async fn serve_with(
     // The switches of the other sidecars hold from the first request on.
     let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.switches.share()).await;
     sidecar.snapshot.restore().await;
+    sources::apply(proxy, &std::mem::take(&mut config.sources));
+    // Nobody knows what has changed since those of before have stopped. The sources themselves
+    // purge it again, in case this takes too long.
+    let _ =
+        tokio::time::timeout(FIRST_JOIN_TIMEOUT, Box::pin(proxy.sources.purge_families())).await;
     match shutdown.run_until_cancelled(restart.begin()).await {
         Some(Ok(())) => {}
         // The process that serves goes on.
@@ -433,6 +448,7 @@ impl Readiness for AppReadiness {
             degraded.push("an earlier process still answers writes: nothing is cached".to_owned());
         }
         degraded.extend(self.proxy.coherence.degraded_reason());
+        degraded.extend(self.proxy.sources.degraded_reasons());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();
             degraded.push(format!(

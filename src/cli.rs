@@ -40,6 +40,7 @@ mod reference;
 mod reload;
 mod remote;
 mod rules;
+mod sql;
 mod stats;
 mod tail;
 mod terminal;
@@ -160,6 +161,9 @@ enum CliCommand {
     /// Run a sample legacy app with a sidecar in front of it, and print curl lines to try.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::DemoArgs),
+    /// Print the SQL that makes a database tell of its changes, for `[[sources]]`.
+    #[command(after_help = sql::EXAMPLES)]
+    Sql(sql::SqlArgs),
     /// Print the JSON Schema of proxy.toml, which editors use for completion and validation.
     Schema,
     /// Print, write or compare the reference pages of the manual.
@@ -235,6 +239,7 @@ pub fn main() -> ExitCode {
         CliCommand::Version(args) => Ok(version::run(&args)),
         CliCommand::Init(args) => init::run(&path, &args),
         CliCommand::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+        CliCommand::Sql(args) => sql::run(&args),
         CliCommand::Schema => Ok(print(&config::json_schema())),
         CliCommand::Reference(options) => reference::run(&options, &Cli::command()),
         CliCommand::Man(args) => man::run(&args, Cli::command()),

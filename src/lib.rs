@@ -7,7 +7,8 @@
 //!   `proxy.toml`.
 //! - [`admin`] is the operators' listener; [`server`] turns sockets into requests, within limits.
 //! - [`proxy`] is the flow of a request; [`shadow`] measures what the cache would do, and where
-//!   that would be wrong; [`uncached`] finds out what has no route and would be worth one.
+//!   that would be wrong; [`uncached`] finds out what has no route and would be worth one;
+//!   [`sources`] hears of changes that no request tells, and purges what they change.
 //! - [`cache`] stores responses and fetches each key once; [`coherence`] proves that stored
 //!   responses are current.
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
@@ -38,6 +39,7 @@ mod semantics;
 mod server;
 mod shadow;
 mod shares;
+mod sources;
 mod spelling;
 mod telemetry;
 mod uncached;

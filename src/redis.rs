@@ -28,6 +28,7 @@ pub use crate::redis::probe::NothingWrong;
 pub use crate::redis::settings::{
     OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
 };
+pub use crate::redis::stream::{StreamNews, StreamReader};
 
 mod aside;
 mod cluster;
@@ -41,6 +42,7 @@ mod probe;
 mod sentinel;
 mod session;
 mod settings;
+mod stream;
 pub mod subscriber;
 mod topology;
 

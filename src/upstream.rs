@@ -27,6 +27,7 @@ mod socket;
 mod trailers;
 mod tunnel;
 mod upload;
+mod url_client;
 
 use std::sync::Arc;
 
@@ -39,16 +40,18 @@ use crate::shares::Requester;
 use self::exchange::Exchanger;
 use self::resolver::{NameLookup, Resolver, SystemLookup};
 
+pub use self::connect::tls_for;
 pub use self::counters::UpstreamCounters;
 pub use self::error::{UpstreamError, UpstreamSetupError};
 pub use self::exchange::{CloseDelimited, ConnectionChoice, SendOnce};
 pub use self::health::{OriginHealth, OriginStatus};
-pub use self::jwks::{JwksClient, JwksSource};
+pub use self::jwks::JwksClient;
 pub use self::pinned::PinSlot;
 pub use self::settings::{
     HostHeader, Target, UpstreamAddress, UpstreamLimits, UpstreamSettings, tunnels_of,
 };
 pub use self::tunnel::tunnel;
+pub use self::url_client::{Fetched, UrlClient, UrlSource};
 
 /// The client towards the origin. Clones share the pool.
 #[derive(Clone)]

@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &["config"]),
     ("listeners", &["admin", "server"]),
     ("flow", &["proxy"]),
-    ("shadow", &["shadow", "uncached"]),
+    ("shadow", &["shadow", "sources", "uncached"]),
     ("cache", &["cache"]),
     ("coherence", &["coherence"]),
     ("clients", &["redis", "upstream"]),

@@ -253,6 +253,11 @@ impl AdminState {
                     name: "seen on this route".to_owned(),
                     value: remedy.why,
                 }));
+                let sources = self.proxy.sources.telling_of(&lookup.tags());
+                explained.lines.extend(sources.iter().map(|source| ExplainLine {
+                    name: "changes told by".to_owned(),
+                    value: format!("{} ({}), {}", source.name, source.kind, source.state()),
+                }));
                 self.proxy.inspect(&lookup, asked.headers).await
             }
             _ => None,

@@ -1,6 +1,7 @@
 //! `/stats` and `/routes`: the statistics and the rules, as JSON.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -21,6 +22,7 @@ use crate::policy::share::CallerShare;
 use crate::policy::signed_in::SignedIn;
 use crate::policy::template::Template;
 use crate::semantics::storability::OriginRule;
+use crate::sources::SourceStatus;
 use crate::telemetry::history::{MAX_HISTORY_BYTES, MAX_MARKS};
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{Latency, RowView};
@@ -79,6 +81,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
         },
         "history": history(state),
         "redis": redis(state),
+        "sources": sources(state),
         "app": app(state),
         "apps": apps(state),
         "jwt": jwt(state),
@@ -180,6 +183,27 @@ fn redis(state: &AdminState) -> Value {
         "journal": statuss.journal,
         "why": coherence.degraded_reason(),
     })
+}
+
+/// What tells of changes that no request tells.
+fn sources(state: &AdminState) -> Vec<Value> {
+    let one = |status: &Arc<SourceStatus>| {
+        let (view, counters) = (status.view(), &status.counters);
+        json!({
+            "name": &*status.name,
+            "kind": status.kind,
+            "tags": status.tags,
+            "state": view.state.as_str(),
+            "since_ms": view.since.0,
+            "heard_ms": view.heard.map(|heard| heard.0),
+            "why": view.why,
+            "events": counters.events.get(),
+            "purged_tags": counters.tags.get(),
+            "gaps": counters.gaps.get(),
+            "bad_payloads": counters.bad_payloads.get(),
+        })
+    };
+    state.proxy.sources.list().iter().map(one).collect()
 }
 
 fn totals(rows: &[RowView]) -> Value {

@@ -25,7 +25,7 @@ use crate::policy::jwt::{
     parse_jwks,
 };
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{JwksClient, JwksSource};
+use crate::upstream::{JwksClient, UrlSource};
 
 /// The least time between the beginnings of two fetches, however many tokens name unknown keys.
 const FETCH_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ struct ActiveVerifier {
 struct KeyOrigin {
     /// The names of the keys of files.
     fixed: Vec<[u8; 16]>,
-    source: Option<JwksSource>,
+    source: Option<UrlSource>,
     algorithms: Box<[Algorithm]>,
     times: (Duration, Duration),
 }
@@ -195,7 +195,7 @@ struct Fetcher {
 }
 
 impl Fetcher {
-    async fn run(self, source: JwksSource, stop: CancellationToken) {
+    async fn run(self, source: UrlSource, stop: CancellationToken) {
         let client = match JwksClient::new(source, MAX_JWKS_BYTES, self.clock.clone()) {
             Ok(client) => client,
             Err(error) => {

@@ -7,6 +7,7 @@
 //!   there is no candidate, and a reason.
 //! - An entry that was soft-purged is never served from memory alone, never counts as newer, and is
 //!   never vouched for by a lease: only [`Store::lookup`] returns it, and then it is not fresh.
+//! - An entry whose tags a deaf source could name is stored for a short time alone.
 //! - The snapshot of the tags in a lookup's result was taken before the entry was validated: an
 //!   update of that entry (a 304) is stored only if nothing was purged since.
 
@@ -20,6 +21,7 @@ use crate::cache::store::counters::StoreCounters;
 use crate::cache::store::lookup::{find_in_memory, not_stored};
 use crate::cache::store::memory::{CachedEntry, Memory, MemorySlot};
 use crate::cache::store::shared_lookup::SharedLookup;
+use crate::cache::store::unheard::UnheardFamilies;
 use crate::cache::store::variants::Variants;
 use crate::clock::{Wall, millis};
 use crate::coherence::tag_record::EntryVerdict;
@@ -38,6 +40,7 @@ mod lookup;
 pub mod memory;
 pub mod scan;
 mod shared_lookup;
+pub mod unheard;
 pub mod variants;
 
 /// A response that a fill wants to store.
@@ -65,6 +68,8 @@ pub struct Store {
     max_object: u64,
     /// The known variants of keys.
     pub variants: Variants,
+    /// The families of which changes are not heard of at present.
+    pub unheard: UnheardFamilies,
     /// What the store has done.
     pub counters: StoreCounters,
 }
@@ -85,6 +90,7 @@ impl Store {
             seal,
             max_object,
             variants: Variants::new(max_variants),
+            unheard: UnheardFamilies::default(),
             counters: StoreCounters::default(),
         }
     }
@@ -272,6 +278,11 @@ impl Store {
         now: Wall,
     ) -> Result<Arc<CachedEntry>, Reason> {
         let PendingEntry { primary, vary, hash, entry, tags } = pending;
+        // Before it is committed: see the invariant of `unheard`.
+        let entry = match self.unheard.limit(&tags) {
+            Some(most) => entry.limited_to(most),
+            None => entry,
+        };
         let left = entry.retained_for(now);
         let Committed { proof, redis_ahead_ms } =
             self.coherence.commit(snapshot, &tags, left).await?;

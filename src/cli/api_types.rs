@@ -51,6 +51,17 @@ api_types! {
         does: String,
         risks: String,
     }
+    /// A source, in `GET /stats`.
+    ApiSource {
+        name: String,
+        kind: String,
+        state: String,
+        why: Option<String>,
+        events: u64,
+        purged_tags: u64,
+        gaps: u64,
+        bad_payloads: u64,
+    }
     /// `GET /learned`.
     ApiLearned {
         routes: u64,
@@ -104,6 +115,7 @@ api_types! {
         tags: Vec<ApiTag>,
         memory: ApiMemory,
         redis: Option<ApiRedis>,
+        sources: Vec<ApiSource>,
         app: ApiApp,
         apps: Vec<ApiApp>,
         ready: ApiReady,

@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 
 use super::api_types::{
     ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiPeers, ApiReady, ApiReason, ApiRedis,
-    ApiRoute, ApiStats, ApiTag,
+    ApiRoute, ApiSource, ApiStats, ApiTag,
 };
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
@@ -137,6 +137,25 @@ fn text(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
     text
 }
 
+/// What a source does, and what it has heard.
+fn source(source: &ApiSource) -> String {
+    let mut text = format!("{} ({}): {}", source.name, source.kind, source.state);
+    if let Some(why) = &source.why {
+        let _ = write!(text, ", {why}");
+    }
+    let _ = write!(
+        text,
+        "; {}, {} purged, {}",
+        counted(source.events, "event"),
+        counted(source.purged_tags, "tag"),
+        counted(source.gaps, "gap")
+    );
+    if source.bad_payloads > 0 {
+        let _ = write!(text, ", {}", counted(source.bad_payloads, "bad payload"));
+    }
+    text
+}
+
 fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
     let mut text = format!(
         "sidecache {}{}, up for {}, mode {}, {}\n",
@@ -163,6 +182,9 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
             .as_ref()
             .map_or_else(|| "none: entries are in this process's memory only".to_owned(), redis),
     );
+    for one in &stats.sources {
+        add("source", &source(one));
+    }
     if let Some(told) = peers.and_then(all::summary) {
         add("sidecars", &told);
     }

@@ -53,6 +53,7 @@ pub mod sections;
 mod session_fields;
 mod signed_in;
 pub mod socket_path;
+pub mod sources;
 pub mod trace;
 pub mod upstream;
 pub mod values;
@@ -112,10 +113,11 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), (&fields, &apps), context);
+    let sources = sources::sources(file.sources.get(), redis.iter().flatten().next(), context);
     let listed = apps.settings.as_deref().unwrap_or_default();
     let origins = (upstream.as_ref(), listed);
     addresses(file, server.as_ref(), admin.as_ref(), origins, context);
-    tiers(file, memory.as_ref(), redis.as_ref().and_then(Option::as_ref), limits.as_ref(), context);
+    tiers(file, memory.as_ref(), redis.iter().flatten().next(), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
     if whole {
@@ -123,9 +125,10 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             routes: &routes,
             purges: &purges,
             credential: &credential,
+            sources: &sources,
             limits: limits.as_ref(),
             snapshot: snapshot.as_ref(),
-            redis: redis.as_ref().and_then(Option::as_ref),
+            redis: redis.iter().flatten().next(),
         };
         lint::warn(file, &parts, context);
         fields.warn_unused(context);
@@ -154,6 +157,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             *file.upstream.get()?.method_override.get()?,
         ),
         purge_requests: purge_requests(file, context),
+        sources,
         credential,
         jwt,
         identity,

@@ -136,10 +136,12 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
                 changes.extend(routes(before.as_ref(), after.as_ref(), old, new));
             }
             "purges" => {
-                changes.extend(
-                    listed("purge rule", rule_name::in_file, before, after)
-                        .map(|(_, change)| change),
-                );
+                let rules = listed("purge rule", rule_name::in_file, before, after);
+                changes.extend(rules.map(|(_, change)| change));
+            }
+            "sources" => {
+                changes
+                    .extend(listed("source", source_name, before, after).map(|(_, change)| change));
             }
             "apps" => changes.extend(apps(before, after)),
             // SECURITY: their requests may hold credentials.
@@ -295,6 +297,12 @@ fn listed(
             )
         })
     })
+}
+
+/// What a source is called in the file.
+fn source_name(source: &Table) -> String {
+    let text = |key| source.get(key).and_then(Value::as_str);
+    text("name").or_else(|| text("kind")).unwrap_or_default().to_owned()
 }
 
 fn by_name(name: fn(&Table) -> String, list: Option<&Value>) -> BTreeMap<(String, usize), Table> {

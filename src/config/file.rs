@@ -26,6 +26,7 @@ pub use self::purge_requests::PurgeRequestsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
 pub use self::signed_in::SignedInForm;
+pub use self::sources::SourceSection;
 pub use self::tags::TagsSection;
 pub use self::telemetry::{DebugSection, LogSection};
 pub use self::trace::TraceSection;
@@ -44,6 +45,7 @@ mod purge_requests;
 mod purges;
 mod query;
 mod signed_in;
+mod sources;
 mod tags;
 mod telemetry;
 mod trace;
@@ -117,6 +119,8 @@ table! {
         purge_requests: PurgeRequestsSection,
         /// Which tags a write purges.
         purges: TomlList<PurgeSection> = [],
+        /// What tells of changes that no request tells, such as a database.
+        sources: TomlList<SourceSection> = [],
         /// Requests, and what the rules must make of them.
         expect: TomlList<ExpectSection> = [],
     }

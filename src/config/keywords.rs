@@ -71,6 +71,42 @@ words! {
     }
 }
 
+/// What a source listens to; where that is are keys of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceWordKind {
+    /// Notifications of a PostgreSQL.
+    Postgres,
+    /// A stream of Redis.
+    RedisStream,
+    /// A URL that is fetched now and then.
+    Poll,
+    /// A file that is looked at now and then.
+    File,
+}
+
+impl SourceWordKind {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::RedisStream => "redis-stream",
+            Self::Poll => "poll",
+            Self::File => "file",
+        }
+    }
+}
+
+words! {
+    /// What a source listens to.
+    SourceWord -> SourceWordKind, "a kind of source" {
+        "postgres" => SourceWordKind::Postgres,
+        "redis-stream" => SourceWordKind::RedisStream,
+        "poll" => SourceWordKind::Poll,
+        "file" => SourceWordKind::File,
+    }
+}
+
 /// How much of the `Authorization` header counts; the length of a prefix is a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthKind {

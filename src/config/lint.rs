@@ -3,12 +3,13 @@
 //!
 //! `# check: ok` at the end of a line accepts its warning; `DiagnosticCollector` implements that.
 
-use self::view::{LintFile, LintPurge, LintRoute};
+use self::view::{LintFile, LintPurge, LintRoute, LintSource};
 use super::compile::purges::CompiledPurge;
 use super::compile::routes::CompiledRoute;
 use super::context::CompileContext;
 use super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::file::{self, ConfigFile};
+use crate::sources::SourceSettings;
 
 mod body_reads;
 mod callers;
@@ -22,6 +23,7 @@ mod scopes;
 mod sections;
 mod slashes;
 pub mod sockets;
+mod sources;
 mod switch;
 mod template;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
         file,
         routes: routes(file, parts.routes),
         purges: purges(file, parts.purges),
+        sources: sources(file, parts.sources),
         credential: parts.credential,
         origin_sends_tags: file.tags.given().is_some_and(|tags| {
             tags.value.response_headers.given().is_some_and(|list| !list.value.0.is_empty())
@@ -53,6 +56,7 @@ pub fn warn(file: &ConfigFile, parts: &CompiledParts<'_>, context: &mut CompileC
     callers::check(&whole, context);
     headers::check(&whole, context);
     purges::check(&whole, context);
+    sources::check(&whole, context);
     times::check(&whole, context);
     slashes::check(&whole, context);
     body_reads::check(&whole, context);
@@ -87,4 +91,13 @@ fn purges<'a>(file: &'a ConfigFile, compiled: &'a [CompiledPurge]) -> Vec<LintPu
         Some(LintPurge { rule: &compiled.rule, file: &located.value, path })
     };
     written.iter().zip(compiled).filter_map(pair).collect()
+}
+
+/// The same for the sources.
+fn sources<'a>(file: &'a ConfigFile, compiled: &'a [SourceSettings]) -> Vec<LintSource<'a>> {
+    let written = file.sources.get().map_or(&[][..], |list| &list.0);
+    let pair = |(located, settings): (&'a super::decode::Located<file::SourceSection>, _)| {
+        LintSource { settings, file: &located.value }
+    };
+    written.iter().zip(compiled).map(pair).collect()
 }

@@ -25,6 +25,7 @@ use crate::policy::route;
 use crate::proxy::DebugHeaders;
 use crate::redis;
 use crate::server;
+use crate::sources::SourceSettings;
 use crate::telemetry::log;
 use crate::telemetry::trace::TraceSettings;
 use crate::upstream;
@@ -63,6 +64,8 @@ pub struct Config {
     pub credential: Arc<CredentialRule>,
     /// Who may send `PURGE` and `BAN`; none where the app gets them.
     pub purge_requests: Option<PurgeRequestRule>,
+    /// What tells of changes that no request tells.
+    pub sources: Vec<SourceSettings>,
     /// How tokens are verified, if they are.
     pub jwt: Option<JwtSettings>,
     /// How the app is asked who a caller is, if it is.
@@ -193,7 +196,7 @@ pub struct JwtSettings {
     /// The keys of files.
     pub fixed: Vec<VerifyKey>,
     /// Where further keys are fetched, if they are.
-    pub source: Option<upstream::JwksSource>,
+    pub source: Option<upstream::UrlSource>,
     /// How often they are fetched.
     pub refresh: Duration,
     /// How long they hold when they cannot be fetched again.

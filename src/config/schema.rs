@@ -52,6 +52,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "SignedInForm" => file::SignedInForm::KEYS,
         "ExpectSection" => file::ExpectSection::KEYS,
         "OtherRequestSection" => file::OtherRequestSection::KEYS,
+        "SourceSection" => file::SourceSection::KEYS,
         "PurgeRequestsSection" => file::PurgeRequestsSection::KEYS,
         _ => &[],
     }

@@ -28,6 +28,8 @@ mod purging;
 mod query;
 mod schema;
 mod sessions;
+#[cfg(feature = "postgres")]
+mod sources;
 mod times;
 
 /// The example of the design, with a variable in it.

@@ -15,8 +15,10 @@ use crate::policy::tag;
 use crate::policy::tag::Tag;
 
 pub use crate::policy::template::filled::FilledTemplate;
+pub use crate::policy::template::told::{ToldTags, pointer_to};
 
 mod filled;
+mod told;
 
 /// Text with fields in braces, such as `campaigns:{tenant}`.
 #[derive(Clone, Debug)]

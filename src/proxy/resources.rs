@@ -26,6 +26,7 @@ use crate::proxy::unknown_outcomes::UnknownOutcomes;
 use crate::proxy::upload_budget::UploadBudget;
 use crate::shadow::Shadow;
 use crate::shares::FairSemaphore;
+use crate::sources::Sources;
 use crate::telemetry::events::Events;
 use crate::telemetry::history::TrafficHistory;
 use crate::telemetry::hot_tags::HotTags;
@@ -44,6 +45,8 @@ pub struct Resources {
     pub store: Arc<Store>,
     /// Proves entries current.
     pub coherence: Arc<Coherence>,
+    /// What tells of changes that no request tells.
+    pub(crate) sources: Sources,
     /// Fills in flight.
     pub fills: Arc<Fills>,
     /// Fills shared with the other sidecars. Set once a route asks for them.

@@ -274,7 +274,7 @@ impl RedisClient {
     }
 
     /// Boxed, because the future is large and its callers should not contain it.
-    fn boxed(
+    pub(super) fn boxed(
         &self,
         key: Bytes,
         command: RedisCommand,

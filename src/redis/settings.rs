@@ -90,7 +90,7 @@ pub enum ReplyWait {
 }
 
 /// The settings of `[redis]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
     /// Where Redis is.
     pub address: RedisAddress,

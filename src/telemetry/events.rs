@@ -104,8 +104,10 @@ pub struct ModeEvent {
 /// A purge.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PurgeEvent {
-    /// `write`, `request` (a `PURGE` or `BAN`) or `admin`.
+    /// `write`, `request` (a `PURGE` or `BAN`), `source` or `admin`.
     pub by: &'static str,
+    /// The name of the source.
+    pub source: Option<String>,
     /// The method of the write or of the request.
     pub method: Option<String>,
     /// The path of the write, truncated.

@@ -183,7 +183,17 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
+/// What makes TLS connections for HTTP/1.1.
 fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
+    tls_for(b"http/1.1", ca_file)
+}
+
+/// What makes TLS connections for a protocol. It trusts the authorities of this PEM file, or those
+/// of the system.
+pub fn tls_for(
+    protocol: &[u8],
+    ca_file: Option<&Path>,
+) -> Result<TlsConnector, UpstreamSetupError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = ca_file {
         let fail = |why: String| UpstreamSetupError::CaFile { path: path.to_owned(), why };
@@ -212,6 +222,6 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, UpstreamSetupError> {
         .map_err(|_| UpstreamSetupError::Limit("TLS 1.2 and 1.3 are not available"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }

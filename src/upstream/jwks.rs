@@ -1,7 +1,6 @@
 //! Fetches the public keys of an issuer (a JWKS), within limits: one request, on a connection of
 //! its own, without following redirects.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +8,9 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
+use super::url_client::{UrlSource, settings};
 use super::{
-    ConnectionChoice, HostHeader, Target, Upstream, UpstreamCounters, UpstreamError,
-    UpstreamLimits, UpstreamSettings, UpstreamSetupError,
+    ConnectionChoice, Upstream, UpstreamCounters, UpstreamError, UpstreamLimits, UpstreamSetupError,
 };
 use crate::clock::Clock;
 use crate::semantics::body::Body;
@@ -20,21 +19,10 @@ use crate::shares::Requester;
 /// How long a fetch may take, from the lookup of the name to the last byte.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where keys are published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JwksSource {
-    /// Where to connect.
-    pub target: Target,
-    /// The path, with its query.
-    pub path: Box<str>,
-    /// PEM certificates of the authorities to trust for `https`, in place of the system's.
-    pub ca_file: Option<PathBuf>,
-}
-
 /// Fetches keys.
 #[derive(Debug)]
 pub struct JwksClient {
-    source: JwksSource,
+    source: UrlSource,
     client: Upstream,
     max_bytes: usize,
 }
@@ -68,11 +56,11 @@ impl JwksClient {
     /// # Errors
     /// When the authorities cannot be loaded, or the host is none.
     pub fn new(
-        source: JwksSource,
+        source: UrlSource,
         max_bytes: usize,
         clock: Clock,
     ) -> Result<Self, UpstreamSetupError> {
-        let settings = settings(&source);
+        let settings = settings(&source, FETCH_TIMEOUT);
         let limits = UpstreamLimits { pinned: 0, stall: FETCH_TIMEOUT };
         let client = Upstream::new(settings, limits, clock, UpstreamCounters::default())?;
         Ok(Self { source, client, max_bytes })
@@ -108,31 +96,5 @@ impl JwksClient {
         }
         let body = Limited::new(body, self.max_bytes).collect().await;
         Ok(body.map_err(|_| FetchError::Body(self.max_bytes / 1024))?.to_bytes())
-    }
-}
-
-fn settings(source: &JwksSource) -> UpstreamSettings {
-    UpstreamSettings {
-        target: source.target.clone(),
-        host: HostHeader::Upstream,
-        connect_timeout: FETCH_TIMEOUT,
-        first_byte_timeout: FETCH_TIMEOUT,
-        idle_timeout: FETCH_TIMEOUT,
-        tunnel_timeout: FETCH_TIMEOUT,
-        keep_alive: Duration::ZERO,
-        max_age: FETCH_TIMEOUT,
-        max_connections: 1,
-        max_tunnels: 0,
-        max_waiting: 1,
-        wait_timeout: FETCH_TIMEOUT,
-        max_header_bytes: 16 * 1024,
-        max_interim_bytes: 16 * 1024,
-        max_headers: 100,
-        upgrades: Box::default(),
-        reuse_after_body: false,
-        via: false,
-        title_case_headers: false,
-        user_agent: HeaderValue::from_static("sidecache"),
-        ca_file: source.ca_file.clone(),
     }
 }

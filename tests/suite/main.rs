@@ -23,3 +23,5 @@ mod deploy;
 mod flow;
 mod redis;
 mod rfc;
+#[cfg(feature = "postgres")]
+mod sources;

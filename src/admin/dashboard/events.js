@@ -94,7 +94,7 @@ function eventLine (event) {
 const EVENT_WORDS = {
   purge: (e) => ({
     label: e.soft ? 'soft purge' : 'purge',
-    text: [e.by === 'admin' ? 'admin' : [e.method, e.path].filter(Boolean).join(' '), e.everything ? 'everything' : ''].filter(Boolean).join(': '),
+    text: [e.by === 'admin' ? 'admin' : e.by === 'source' ? `source ${e.source}` : [e.method, e.path].filter(Boolean).join(' '), e.everything ? 'everything' : ''].filter(Boolean).join(': '),
     tags: e.everything ? [] : e.tags,
     more: e.more_tags
   }),

@@ -79,6 +79,10 @@ function appState (app) {
   return `${name}${app.answers ? 'Answers' : 'Not asked yet,'} at ${clean(app.address)}`
 }
 
+const source = (one) => one.state === 'listening'
+  ? `${clean(one.name)} listens: ${plural(one.events, 'event')}, ${plural(one.purged_tags, 'tag')} purged`
+  : `${clean(one.name)} is ${one.state}${one.why ? `: ${clean(one.why)}` : ''}`
+
 export function showState (stats) {
   const { redis, memory, totals, config } = stats
   const { audited, stale } = findingsOf(stats)
@@ -91,6 +95,9 @@ export function showState (stats) {
     put($('redis-peers'), redis.peers === 0 ? 'None' : plural(redis.peers, 'sidecar'))
     put($('redis-journal'), redis.journal === 0 ? 'Empty' : `${plural(redis.journal, 'purge')} not in Redis yet`)
   }
+  const sources = stats.sources ?? []
+  for (const node of document.querySelectorAll('.sources-only')) node.hidden = sources.length === 0
+  put($('sources'), sources.map(source).join('; '))
   const isOff = memory.limit_bytes === 0
   const used = isOff ? 0 : memory.bytes / memory.limit_bytes
   put($('memory'), isOff ? 'Off' : `${bytes(memory.bytes)} of ${bytes(memory.limit_bytes)}`)

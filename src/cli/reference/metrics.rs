@@ -15,7 +15,7 @@ use crate::telemetry::metrics::{BodySource, Description, Metrics, RequestRecord}
 
 /// Settings that add metrics: a title, and lines of `proxy.toml`. Each includes the metrics of the
 /// one before it.
-const SETTINGS: [(&str, &str, &str); 4] = [
+const SETTINGS: [(&str, &str, &str); 5] = [
     ("Every sidecar", "Always present.", ""),
     (
         "Shadow mode and audits",
@@ -23,16 +23,27 @@ const SETTINGS: [(&str, &str, &str); 4] = [
         "[[routes]]\npath = \"/shadow\"\nmode = \"shadow\"\n\
          [[routes]]\npath = \"/audited\"\naudit = 0.1\n",
     ),
+    (
+        "Sources",
+        "With `[[sources]]`.",
+        "[[sources]]\nkind = \"postgres\"\nurl = \"postgres://app@127.0.0.1/app\"\n\
+         tags = [\"a\"]\n",
+    ),
     ("Redis", "With `[redis]`.", "[redis]\nurl = \"redis://127.0.0.1:6379/0\"\n"),
     ("Fills across sidecars", "With `collapse = \"cluster\"`.", "collapse = \"cluster\"\n"),
 ];
 
 /// Labels whose values are not listed beside each family.
-const OPEN_LABELS: [(&str, &str); 6] = [
+const OPEN_LABELS: [(&str, &str); 7] = [
     (
         "route",
         "The `path` of a route; `none` for requests without a route; `other` for all routes beyond \
          the first 4096 that the process has had. A route keeps its counts over reloads.",
+    ),
+    (
+        "source",
+        "The `name` of a source, or the one that it has by its kind. Those beyond the first 64 \
+         that the process has had are not counted apart.",
     ),
     ("reason", "A metric label of the page on reasons, or `none`."),
     ("version", "The version of Sidecache."),
@@ -169,7 +180,7 @@ mod tests {
     fn closed_labels_are_listed_and_open_ones_explained() {
         let page = page().expect("a page");
         for text in [
-            "`by`: `admin`, `request`, `write`",
+            "`by`: `admin`, `request`, `source`, `write`",
             "`kind`: `hard`, `soft`",
             "`disposition`: `bypass`, `hit`, `miss`, `revalidated`, `stale`; `reason`; `route`",
             "`redis.deadline`",

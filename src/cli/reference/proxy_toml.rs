@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 24] = [
+const TABLES: [(&str, &str, &str); 25] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -106,6 +106,16 @@ const TABLES: [(&str, &str, &str); 24] = [
         "PurgeRequestsSection",
         "[purge_requests]",
         "[purge_requests]\nfrom = [\"127.0.0.1\", \"10.0.0.0/8\"]\ntoken = \"${PURGE_TOKEN}\"",
+    ),
+    (
+        "SourceSection",
+        "[[sources]]",
+        "[fields]\ntenant = { header = \"x-tenant-id\" }\n\n\
+         [[routes]]\npath = \"/api/v1/campaigns\"\nttl = \"5m\"\nkey = [\"tenant\"]\n\
+         tags = [\"campaigns:{tenant}\"]\n\n\
+         [[sources]]\nkind = \"postgres\"\n\
+         url  = \"postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app\"\n\
+         tags = [\"campaigns:{tenant_id}\"]",
     ),
     (
         "ExpectSection",

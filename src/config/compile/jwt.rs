@@ -18,7 +18,7 @@ use crate::policy::jwt::{
     Algorithm, AlgorithmFamily, KeySetError, TokenField, TokenPlace, TokenRules, VerifyKey,
     parse_jwks, parse_pem,
 };
-use crate::upstream::{JwksSource, Target, UpstreamAddress};
+use crate::upstream::{Target, UpstreamAddress, UrlSource};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -197,7 +197,7 @@ fn fixed_keys(
 }
 
 /// Where keys are fetched.
-fn source(file: &file::JwtSection, context: &mut CompileContext) -> Option<JwksSource> {
+fn source(file: &file::JwtSection, context: &mut CompileContext) -> Option<UrlSource> {
     let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);
     let source = file.jwks_url.given().and_then(|text| {
         let url = jwks_url(text, context)?;
@@ -210,7 +210,7 @@ fn source(file: &file::JwtSection, context: &mut CompileContext) -> Option<JwksS
         };
         let path = url[url::Position::BeforePath..].into();
         let target = Target { address, authority: authority.into() };
-        Some(JwksSource { target, path, ca_file: ca_file.clone() })
+        Some(UrlSource { target, path, ca_file: ca_file.clone() })
     });
     let is_tls = source.as_ref().is_some_and(|source| {
         matches!(source.target.address, UpstreamAddress::Tcp { tls: true, .. })

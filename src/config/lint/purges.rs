@@ -9,6 +9,7 @@ use http::Method;
 use super::super::context::CompileContext;
 use super::super::decode::{Located, Setting, TomlList, TomlString, nearest};
 use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
+use super::sources;
 use super::template;
 use super::view::{LONG_TTL, LintFile, LintPurge, LintRoute, listed, texts};
 use crate::policy::field::FieldSource;
@@ -111,7 +112,10 @@ fn untagged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileCo
 
 /// Warns about a route whose tags no purge rule names.
 fn unpurged(route: &LintRoute<'_>, whole: &LintFile<'_>, context: &mut CompileContext) {
-    if whole.origin_sends_tags || whole.purges.iter().any(|purge| reaches(purge, route)) {
+    if whole.origin_sends_tags
+        || sources::tells_of(route, whole)
+        || whole.purges.iter().any(|purge| reaches(purge, route))
+    {
         return;
     }
     let Some(tags) = route.file.tags.given() else { return };

@@ -12,6 +12,8 @@ mod purges;
 mod scopes;
 mod sections;
 mod slashes;
+#[cfg(feature = "postgres")]
+mod sources;
 mod switch;
 mod times;
 

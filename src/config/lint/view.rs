@@ -12,6 +12,7 @@ use crate::config::model::ConfigLimits;
 use crate::policy::credential::CredentialRule;
 use crate::policy::purge_rule::PurgeRule;
 use crate::policy::route::{RouteMode, RouteSpec};
+use crate::sources::SourceSettings;
 
 /// Entries that live longer than this are assumed to need purging.
 pub(super) const LONG_TTL: Duration = Duration::from_hours(24);
@@ -48,12 +49,20 @@ impl LintPurge<'_> {
     }
 }
 
+/// A source as written and as compiled.
+pub(super) struct LintSource<'a> {
+    pub(super) settings: &'a SourceSettings,
+    pub(super) file: &'a file::SourceSection,
+}
+
 /// The compiled parts of a file that has no errors.
 pub struct CompiledParts<'a> {
     /// The routes, in the order of the file.
     pub routes: &'a [CompiledRoute],
     /// The purge rules, in the order of the file.
     pub purges: &'a [CompiledPurge],
+    /// The sources, in the order of the file.
+    pub sources: &'a [SourceSettings],
     /// What identifies a caller.
     pub credential: &'a CredentialRule,
     /// The limits.
@@ -69,6 +78,7 @@ pub(super) struct LintFile<'a> {
     pub(super) file: &'a ConfigFile,
     pub(super) routes: Vec<LintRoute<'a>>,
     pub(super) purges: Vec<LintPurge<'a>>,
+    pub(super) sources: Vec<LintSource<'a>>,
     pub(super) credential: &'a CredentialRule,
     /// Whether the operator says that the origin sends tags. Then tags that no route has may come
     /// from the origin.

@@ -122,7 +122,9 @@ fn panels_of_the_dashboard_do_not_overlap() {
 async fn every_metric_that_they_name_is_in_a_scrape() {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
-    let sidecar = Sidecar::start(app.address, &format!("{}{RULES}", redis.table())).await;
+    let source = "[[sources]]\nkind = \"file\"\npath = \"last-run\"\ntags = [\"v:{key}\"]\n";
+    let rules = format!("{}{RULES}\n{source}", redis.table());
+    let sidecar = Sidecar::start(app.address, &rules).await;
     let mut client = Client::new(sidecar.address);
     // A miss, hits and their audits; writes that purge, that do not, and that a route in shadow
     // mode would have needed a rule for.

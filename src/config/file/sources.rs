@@ -1,0 +1,60 @@
+//! `[[sources]]`, as people write them.
+
+use crate::config::decode::{Period, TomlList, TomlString, table};
+use crate::config::keywords::SourceWord;
+
+table! {
+    /// What tells of changes that no request tells, such as a database, and purges what they
+    /// change.
+    #[schemars(extend("required" = ["kind", "tags"]))]
+    SourceSection("a source", "[[sources]]") {
+        /// What is listened to: notifications of a PostgreSQL (`postgres`), a stream of Redis
+        /// (`redis-stream`), or the value of a URL (`poll`) or of a file (`file`), which is looked
+        /// at now and then.
+        kind: SourceWord,
+        /// What it is called in logs, metrics and `/stats`. Without it, by its `kind`.
+        #[schemars(extend(
+            "pattern" = "^([A-Za-z0-9_.-]{1,64}|.*\\$\\{.*)$",
+            "examples" = ["orders-db"]
+        ))]
+        name: TomlString,
+        /// The tags that it may name, as in a route. The fields are the members of the JSON objects
+        /// that it is told. `poll` and `file` purge all of them, whatever their fields.
+        #[schemars(extend(
+            "minItems" = 1,
+            "examples" = [["campaigns:{tenant_id}", "campaign:{id}"]]
+        ))]
+        tags: TomlList<TomlString>,
+        /// Where it is. For `postgres`: `postgres://user:password@host:port/database`; outside of
+        /// this machine it must have TLS with a certificate that can be verified, unless
+        /// `?sslmode=disable` says otherwise. For `redis-stream` as in `[redis]`, and the Redis of
+        /// `[redis]` without it. For `poll`: `http://` or `https://`.
+        #[schemars(extend("examples" = [
+            "${DATABASE_URL}",
+            "postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app",
+        ]))]
+        url: TomlString,
+        /// The channel that is notified, as `NOTIFY` names it; "sidecache" without it. For
+        /// `postgres`.
+        #[schemars(extend("examples" = ["sidecache"]))]
+        channel: TomlString,
+        /// The key of the stream; "sidecache:purges" without it. For `redis-stream`.
+        #[schemars(extend("examples" = ["sidecache:purges"]))]
+        stream: TomlString,
+        /// The file, relative to the folder of this one. For `file`.
+        #[schemars(extend("examples" = ["/var/lib/sync/last-run"]))]
+        path: TomlString,
+        /// How often the URL or the file is looked at, 100ms to 1 hour. For `poll` and `file`.
+        every: Period = "10s",
+        /// A JSON pointer to what counts of the answer. Without it the `ETag` of the answer counts,
+        /// or its body where it has none. For `poll`.
+        #[schemars(extend("examples" = ["/sync/last_run"]))]
+        pointer: TomlString,
+        /// A PEM file of roots to trust in place of the system's; relative to the folder of this
+        /// file.
+        ca_file: TomlString,
+        /// How long an entry with one of its tags may be served while the source is deaf: until it
+        /// listens, and whenever its connection is lost.
+        degraded_ttl: Period = "2s",
+    }
+}

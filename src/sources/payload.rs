@@ -1,0 +1,190 @@
+//! What a source is told, in one of two forms: the names of tags with white space between them, or
+//! a JSON object whose members fill the templates of the source.
+//!
+//! Among the names, `*` and an empty payload stand for everything that the source can name, and a
+//! template as it is written for all of its tags.
+//!
+//! Invariant: a payload names tags of the source's templates alone, all that it holds or none.
+
+use std::fmt;
+
+use super::due::TemplateSet;
+use crate::policy::body_fields::BodyFields;
+use crate::policy::tag::Tag;
+use crate::policy::template::{Template, ToldTags};
+use crate::telemetry::log::printable;
+
+/// The longest payload that is read, in bytes. A longer one stands for all families.
+pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// How much of a payload is shown, in bytes.
+const MAX_SHOWN: usize = 100;
+
+/// Stands for everything that the source can name.
+const EVERYTHING: &str = "*";
+
+/// What a payload purges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ToldPurge {
+    pub(super) tags: Vec<Tag>,
+    pub(super) families: TemplateSet,
+}
+
+impl ToldPurge {
+    fn everything() -> Self {
+        Self { tags: Vec::new(), families: TemplateSet::ALL }
+    }
+}
+
+/// Why a payload purges nothing. The text is bounded, and safe to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BadPayload {
+    /// No template of the source renders this name.
+    UnknownTag(String),
+    /// It begins like a JSON object, and is none.
+    Malformed(String),
+    /// The object lacks a field of every template.
+    LacksFields(String),
+}
+
+impl fmt::Display for BadPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownTag(name) => write!(f, "`{name}` is no tag of `tags` of the source"),
+            Self::Malformed(text) => write!(f, "`{text}` is no JSON object"),
+            Self::LacksFields(text) => {
+                write!(f, "`{text}` has not all fields of any of `tags` of the source")
+            }
+        }
+    }
+}
+
+fn shown(text: &str) -> String {
+    printable(text, MAX_SHOWN).into_owned()
+}
+
+/// What a payload purges, by the templates of its source.
+pub(super) fn read(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload> {
+    if payload.len() > MAX_PAYLOAD {
+        return Ok(ToldPurge::everything());
+    }
+    match names(payload, templates) {
+        Err(_) if payload.trim_start().starts_with('{') => object(payload, templates),
+        read => read,
+    }
+}
+
+fn names(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload> {
+    let mut told = ToldPurge::default();
+    let mut names = payload.split_ascii_whitespace().peekable();
+    if names.peek().is_none() {
+        return Ok(ToldPurge::everything());
+    }
+    for name in names {
+        if name == EVERYTHING {
+            told.families = TemplateSet::ALL;
+        } else if let Some(at) = templates.iter().position(|template| template.as_str() == name) {
+            if templates[at].fields().next().is_some() {
+                told.families.insert(at);
+            } else {
+                told.tags.push(Tag::new(name));
+            }
+        } else if templates.iter().any(|template| template.may_render(name)) {
+            told.tags.push(Tag::new(name));
+        } else {
+            return Err(BadPayload::UnknownTag(shown(name)));
+        }
+    }
+    Ok(told)
+}
+
+fn object(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload> {
+    let Some(object) = BodyFields::parse(b"application/json", payload.trim().as_bytes()) else {
+        return Err(BadPayload::Malformed(shown(payload)));
+    };
+    let (mut told, mut is_about_any) = (ToldPurge::default(), false);
+    for (at, template) in templates.iter().enumerate() {
+        match template.told_tags(&object) {
+            ToldTags::Absent => continue,
+            ToldTags::Tags(tags) => told.tags.extend(tags),
+            ToldTags::Unread => told.families.insert(at),
+        }
+        // A template without fields is purged beside another one, and not by any object.
+        is_about_any |= template.fields().any(|field| !field.is_optional);
+    }
+    if is_about_any { Ok(told) } else { Err(BadPayload::LacksFields(shown(payload))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::policy::field::{Field, FieldSource};
+    use crate::policy::template::pointer_to;
+
+    fn templates() -> Vec<Template> {
+        let resolve = |name: &str| {
+            Some(Arc::new(Field::new(name, FieldSource::Body(pointer_to(name).into()))))
+        };
+        let parse = |text| Template::parse(text, &resolve).expect("a template");
+        ["campaigns:{tenant_id}", "campaign:{id}", "all"].map(parse).into()
+    }
+
+    fn told(payload: &str) -> Result<(Vec<String>, u64), BadPayload> {
+        read(payload, &templates()).map(|told| {
+            let families = (0..64).filter(|at| told.families.contains(*at));
+            (
+                told.tags.iter().map(Tag::to_string).collect(),
+                families.fold(0, |set, at| set | 1 << at),
+            )
+        })
+    }
+
+    fn tags(names: &[&str]) -> Result<(Vec<String>, u64), BadPayload> {
+        Ok((names.iter().map(ToString::to_string).collect(), 0))
+    }
+
+    #[test]
+    fn names_are_those_of_the_templates() {
+        assert_eq!(told("campaigns:acme"), tags(&["campaigns:acme"]));
+        assert_eq!(
+            told(" campaigns:Acme\n campaign:7 all"),
+            tags(&["campaigns:acme", "campaign:7", "all"])
+        );
+        assert_eq!(told("campaign:{id} all"), Ok((vec!["all".to_owned()], 0b10)));
+        assert_eq!(told("*"), Ok((Vec::new(), u64::MAX)));
+        assert_eq!(told(""), Ok((Vec::new(), u64::MAX)));
+        assert_eq!(told(&"x".repeat(MAX_PAYLOAD + 1)), Ok((Vec::new(), u64::MAX)));
+    }
+
+    #[test]
+    fn an_object_fills_the_templates_whose_fields_it_has() {
+        assert_eq!(told(r#"{"tenant_id": "acme"}"#), tags(&["campaigns:acme", "all"]));
+        assert_eq!(
+            told(r#"{"tenant_id": "a", "id": [7, 8]}"#),
+            tags(&["campaigns:a", "campaign:7", "campaign:8", "all"])
+        );
+        assert_eq!(told(r#"{"id": null}"#), Ok((vec!["all".to_owned()], 0b10)));
+    }
+
+    #[test]
+    fn a_payload_that_names_anything_else_purges_nothing() {
+        let refused = [
+            ("users:7", "`users:7` is no tag"),
+            ("campaigns:acme users:7", "`users:7` is no tag"),
+            ("campaigns:", "`campaigns:` is no tag"),
+            ("{\"tenant_id\": ", "is no JSON object"),
+            ("{\"tenant\": 1}", "has not all fields"),
+            ("{}", "has not all fields"),
+            ("[1]", "`[1]` is no tag"),
+            ("\u{1b}[2J", "is no tag"),
+        ];
+        for (payload, expected) in refused {
+            let why = told(payload).expect_err(payload).to_string();
+            assert!(why.contains(expected) && !why.contains('\u{1b}'), "{payload}: {why}");
+        }
+        let long = told(&"y".repeat(5_000)).expect_err("no tag").to_string();
+        assert!(long.len() < 300, "{long}");
+    }
+}
