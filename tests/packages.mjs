@@ -105,6 +105,8 @@ async function missThenHit (install, port, log) {
 
 async function tryOut (name, dist, folder, binary, port) {
   const began = Date.now()
+  // Nothing of an earlier run: pip keeps what has the same version.
+  fs.rmSync(folder, { recursive: true, force: true })
   fs.mkdirSync(folder, { recursive: true })
   const install = INSTALLS[name](dist, folder)
   assert.equal(run(install.program, ['version', '--json']), run(binary, ['version', '--json']))

@@ -1,5 +1,5 @@
-//! What the packages and the image are made of is there: the files that the binary includes, and the
-//! names that scripts and documents agree on.
+//! What the packages and the image are made of is there: the files that the binary includes, and
+//! the names that scripts and documents agree on.
 
 use std::path::{Path, PathBuf};
 
