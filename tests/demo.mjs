@@ -14,7 +14,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 
-import { start } from './tools.mjs'
+import { freePorts, start } from './tools.mjs'
 
 const USAGE = `usage: tests/demo.mjs --demo BINARY | --sidecache BINARY
 
@@ -35,15 +35,6 @@ function readArguments () {
   }
   process.stderr.write(USAGE)
   process.exit(64)
-}
-
-// Free ports, all different: each is held until the last one is known.
-async function freePorts (count) {
-  const servers = Array.from({ length: count }, () => net.createServer().listen(0, '127.0.0.1'))
-  await Promise.all(servers.map((server) => once(server, 'listening')))
-  const ports = servers.map((server) => server.address().port)
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
-  return ports
 }
 
 async function send (base, method, body) {

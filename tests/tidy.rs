@@ -8,6 +8,8 @@
 mod circles;
 #[path = "tidy/dialect.rs"]
 mod dialect;
+#[path = "tidy/platform.rs"]
+mod platform;
 #[path = "tidy/samples.rs"]
 mod samples;
 #[path = "tidy/text.rs"]
@@ -152,6 +154,18 @@ fn no_files_use_each_other_in_a_circle() {
 }
 
 #[test]
+fn files_that_are_named_as_of_unix_are_that() {
+    let of_unix: BTreeSet<String> = sources()
+        .into_iter()
+        .filter(|(path, source)| platform::is_of_unix(&production(path, source)))
+        .map(|(path, _)| path)
+        .collect();
+    let gone: Vec<_> =
+        platform::UNIX_FILES.iter().filter(|path| !of_unix.contains(**path)).collect();
+    assert!(gone.is_empty(), "take these out of UNIX_FILES in tests/tidy/platform.rs: {gone:?}");
+}
+
+#[test]
 fn a_name_means_one_type() {
     let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, source) in sources() {
@@ -219,6 +233,7 @@ fn check(path: &str, source: &str) -> Vec<Finding> {
     findings.extend(check_function_lengths(&code));
     findings.extend(check_layers(path, &production));
     findings.extend(check_bans(path, source, &code, &production));
+    findings.extend(platform::check(path, source, &production));
     findings.sort();
     findings
 }

@@ -2,9 +2,11 @@
 
 import { execFileSync, spawn } from 'node:child_process'
 import fs from 'node:fs'
+import net from 'node:net'
 import path from 'node:path'
 import process from 'node:process'
 import readline from 'node:readline'
+import { once } from 'node:events'
 
 const START_MS = 15_000
 
@@ -73,4 +75,13 @@ export function listening (line) {
   } catch {
     return undefined
   }
+}
+
+// Free ports, all different: each is held until the last one is known.
+export async function freePorts (count) {
+  const servers = Array.from({ length: count }, () => net.createServer().listen(0, '127.0.0.1'))
+  await Promise.all(servers.map((server) => once(server, 'listening')))
+  const ports = servers.map((server) => server.address().port)
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
+  return ports
 }

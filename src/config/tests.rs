@@ -48,7 +48,7 @@ size = "256MiB"                           # "0" turns the memory tier off
 
 [redis]
 url = "redis://127.0.0.1:6379/0"
-
+secret = "0123456789abcdef"
 [fields]
 tenant = { header = "x-tenant-id" }
 token  = { auth = "prefix", length = 20 }

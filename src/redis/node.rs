@@ -156,6 +156,8 @@ impl ConnectOptions {
             connection.unresponsive =
                 UnresponsiveConfig { max_timeout: None, ..UnresponsiveConfig::default() };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            // Other systems have no such option: there `loss_after` alone tells.
+            #[cfg(any(target_os = "linux", target_os = "android"))]
             if matches!(address, NodeAddress::Tcp(..)) {
                 // Without this a full send buffer blocks the router, and with it all reads.
                 connection.tcp.user_timeout = Some(self.loss_after + USER_TIMEOUT_MARGIN);

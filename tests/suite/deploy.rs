@@ -4,4 +4,5 @@ mod build_script;
 mod files;
 mod grafana;
 mod nginx;
+mod packages;
 mod sockets;

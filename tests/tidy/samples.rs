@@ -185,3 +185,17 @@ fn only_whole_words_of_code_count() {
     assert_bad("proxy.rs", "fn f() { a(\"//\"); unsafe { b() } }", "safe code");
     assert_bad("proxy.rs", "fn f<'a>(b: &'a str) { var\"\"; r#fn(); unsafe { b() } }", "safe code");
 }
+
+#[test]
+fn what_not_every_system_has_stands_apart() {
+    let of_linux = "fn f() {\n    socket.set_tcp_quickack(true);\n}";
+    assert_bad("upstream/socket.rs", of_linux, "Linux's alone");
+    assert_good("upstream/socket.rs", &format!("#[cfg(target_os = \"linux\")]\n{of_linux}"));
+    let of_unix = "use std::os::unix::fs::MetadataExt as _;";
+    assert_bad("policy/route.rs", of_unix, "is of Unix");
+    assert_good("policy/route.rs", &format!("#[cfg(unix)]\n{of_unix}"));
+    assert_good("input_file.rs", of_unix);
+    assert_good("policy/route.rs", "// std::os::unix has it.");
+    let far = "fn f() {}\n".repeat(7);
+    assert_bad("policy/route.rs", &format!("#[cfg(unix)]\n{far}{of_unix}"), "is of Unix");
+}

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -25,6 +26,12 @@ pub(super) const REFUSED: &str = "refused";
 const MAX_LINE: usize = 1024;
 /// The most descriptors with one line.
 pub(super) const MAX_SOCKETS: usize = 3;
+
+/// macOS has none of these flags. The standard library ignores SIGPIPE on all systems.
+#[cfg(not(target_vendor = "apple"))]
+const FLAGS: (SendFlags, RecvFlags) = (SendFlags::NOSIGNAL, RecvFlags::CMSG_CLOEXEC);
+#[cfg(target_vendor = "apple")]
+const FLAGS: (SendFlags, RecvFlags) = (SendFlags::empty(), RecvFlags::empty());
 
 /// One side of the connection.
 #[derive(Debug)]
@@ -62,7 +69,7 @@ impl HandoverChannel {
                     rights.push(SendAncillaryMessage::ScmRights(sockets));
                 }
                 let slices = [IoSlice::new(&bytes[sent..])];
-                Ok(sendmsg(&self.stream, &slices, &mut rights, SendFlags::NOSIGNAL)?)
+                Ok(sendmsg(&self.stream, &slices, &mut rights, FLAGS.0)?)
             };
             let result = self.stream.async_io(Interest::WRITABLE, write).await;
             sent += result.map_err(|error: io::Error| error.to_string())?;
@@ -87,12 +94,15 @@ impl HandoverChannel {
                     [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
                 let mut rights = RecvAncillaryBuffer::new(&mut space);
                 let mut slices = [IoSliceMut::new(&mut buffer)];
-                let flags = RecvFlags::CMSG_CLOEXEC;
-                let message = recvmsg(&self.stream, &mut slices, &mut rights, flags)?;
+                let message = recvmsg(&self.stream, &mut slices, &mut rights, FLAGS.1)?;
                 for part in rights.drain() {
                     if let RecvAncillaryMessage::ScmRights(sockets) = part {
                         received.extend(sockets);
                     }
+                }
+                // Where no flag does it: programs that this one starts get none of them.
+                for socket in &received {
+                    fcntl_setfd(socket, FdFlags::CLOEXEC)?;
                 }
                 Ok(message.bytes)
             };

@@ -37,6 +37,9 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
         stall(whole, limits.stall, context);
     }
     if let (Some(settings), Some(section)) = (parts.redis, whole.file.redis.given()) {
+        if settings.secret.is_none() {
+            unsealed(&section.span, context);
+        }
         redis(settings, &section.value, context);
     }
 }
@@ -256,6 +259,16 @@ fn tunnels(whole: &LintFile<'_>, context: &mut CompileContext) {
                 .hint(format!("write max_tunnels = {most_tunnels}, or raise `max_connections`")),
         );
     }
+}
+
+/// Warns about a Redis whose entries anybody could have written, who can write to it.
+fn unsealed(section: &SourceSpan, context: &mut CompileContext) {
+    let message = "without `secret`, whoever can write to this Redis can write responses and undo \
+                   purges, and the hashes of credentials in it are those of every other \
+                   installation";
+    let hint = "add secret = \"${SIDECACHE_SECRET}\", of 16 characters at least and the same in \
+                all sidecars (docs/src/reference/redis.md#secret)";
+    context.report.push(DiagnosticBuilder::warning(section.clone(), message).hint(hint));
 }
 
 /// The times of `[redis]`.

@@ -96,8 +96,8 @@ fn names_are_not_patterns() {
 #[test]
 fn redis_is_left_out_where_its_variable_is_empty() {
     let text = format!(
-        "{HEAD}[redis]\nurl = \"${{REDIS_URL:-}}\"\ncollapse = \"cluster\"\n[[routes]]\npath = \
-         \"/a\"\ncollapse = \"cluster\"\n"
+        "{HEAD}[redis]\nurl = \"${{REDIS_URL:-}}\"\nsecret = \"0123456789abcdef\"\ncollapse = \
+         \"cluster\"\n[[routes]]\npath = \"/a\"\ncollapse = \"cluster\"\n"
     );
     for unset in [None, Some(String::new())] {
         let config = Config::parse(&text, "proxy.toml", &|name| {

@@ -93,10 +93,11 @@ fn the_shipped_file_has_no_warning() {
 
 /// A file that uses this Redis; the url stands in line 14.
 fn using(redis: &RedisServer) -> String {
-    format!("{RULES}{}", redis.table())
+    format!("{RULES}{}{SECRET}", redis.table())
 }
 
 const URL: usize = 14;
+const SECRET: &str = "secret = \"0123456789abcdef\"\n";
 
 fn set(redis: &RedisServer, what: &str) {
     let answer = redis.command(&format!("CONFIG SET {what}")).unwrap_or_default();
@@ -177,7 +178,8 @@ fn redis_that_cannot_be_asked_is_a_note() {
     let arguments: Vec<&str> = suitable.into_iter().chain(acl).collect();
     let guarded = RedisKind::start("--port", &arguments);
     let table = |login: &str| {
-        format!("{RULES}[redis]\nurl = \"redis://{login}@127.0.0.1:{}/0\"\n", guarded.port)
+        let port = guarded.port;
+        format!("{RULES}[redis]\nurl = \"redis://{login}@127.0.0.1:{port}/0\"\n{SECRET}")
     };
     note(&table("sidecar:secret"), "whether this Redis saves to disk could not be checked");
     denied(&table("sidecar:wrong-secret"), URL, &["refuses the user name or the password"]);

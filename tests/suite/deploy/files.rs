@@ -89,9 +89,33 @@ fn compose(arguments: &[&str]) -> Output {
         .expect("Compose is installed")
 }
 
+/// What `.env.example` is once its secrets are chosen.
+fn filled_in(directory: &TempDir) -> String {
+    let file = directory.path().join("env");
+    let example = text("deploy/compose/.env.example");
+    let chosen = |line: &str| match line.strip_suffix('=') {
+        Some(name) => format!("{name}=a-secret-of-this-test"),
+        None => line.to_owned(),
+    };
+    let lines: Vec<_> = example.lines().map(chosen).collect();
+    std::fs::write(&file, lines.join("\n")).expect("the temporary directory can be written to");
+    file.to_str().expect("a path of the test is UTF-8").to_owned()
+}
+
+#[test]
+fn r1361_compose_starts_nothing_without_secrets() {
+    let output = compose(&["--env-file", ".env.example", "config"]);
+    assert!(!output.status.success() && said(&output).contains("in .env"), "{}", said(&output));
+    let example = text("deploy/compose/.env.example");
+    for name in ["REDIS_PASSWORD", "ADMIN_TOKEN", "SIDECACHE_SECRET"] {
+        assert!(example.contains(&format!("\n{name}=\n")), "{name} has no value to leave in");
+    }
+}
+
 #[test]
 fn compose_accepts_its_file_and_its_parts_fit() {
-    let output = compose(&["--env-file", ".env.example", "config"]);
+    let directory = TempDir::new().expect("a temporary directory can be made");
+    let output = compose(&["--env-file", &filled_in(&directory), "config"]);
     assert!(output.status.success(), "{}", said(&output));
     let whole: Value = serde_yaml_ng::from_slice(&output.stdout).expect("it answers YAML");
     let sidecar = at(&whole, &["services", "sidecar"]);
@@ -136,7 +160,7 @@ fn compose_accepts_its_file_and_its_parts_fit() {
 #[test]
 fn compose_asks_for_what_it_must_be_told() {
     let directory = TempDir::new().expect("a temporary directory can be made");
-    let example = text("deploy/compose/.env.example");
+    let example = std::fs::read_to_string(filled_in(&directory)).expect("it was just written");
     for name in ["APP_IMAGE", "REDIS_PASSWORD", "ADMIN_TOKEN", "SIDECACHE_SECRET"] {
         let file = directory.path().join(name);
         let without: Vec<_> =

@@ -118,6 +118,18 @@ fn panels_of_the_dashboard_do_not_overlap() {
     }
 }
 
+#[test]
+fn r1363_each_alert_has_a_section_in_the_runbook() {
+    let alerts = std::fs::read_to_string(ALERTS).expect("it ships");
+    let page = include_str!("../../../docs/src/operations/runbook.md");
+    let names: BTreeSet<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let sections: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    assert_eq!(names, sections, "a section for each alert, and none for others");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_that_they_name_is_in_a_scrape() {
     let redis = RedisServer::start();

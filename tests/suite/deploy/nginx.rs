@@ -111,6 +111,18 @@ async fn a_hit_keeps_the_date_at_which_it_was_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_lines_of_nginx_are_enough_for_a_hit() {
+    let app = Origin::start(versioned());
+    let (_, sidecar) = front_of(app.address, VERSIONED_RULES).await;
+    let nginx = Nginx::start_in_ten_lines(sidecar.address).await;
+    let mut client = Client::new(nginx.address);
+    for expected in ["MISS", "HIT"] {
+        let reply = client.get("/v/a", &[("x-forwarded-for", "192.0.2.1")]).await;
+        assert_eq!((reply.status, reply.cache()), (200, expected), "{}", reply.cache_status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_alone_says_who_the_client_is() {
     let app = Origin::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     let (nginx, _sidecar) = front_of(app.address, "").await;

@@ -13,6 +13,8 @@ use super::process::free_port;
 
 /// What ships.
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/nginx/sidecache.conf");
+/// The page with the ten lines.
+const MANUAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/operations/deploy.md");
 /// Where nginx puts bodies that it reads before it sends them.
 const BODIES: &str = "bodies";
 
@@ -35,6 +37,23 @@ impl Nginx {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let directory = TempDir::new().expect("a temporary directory can be made");
         write_config(directory.path(), address, sidecar, app);
+        Self::run(address, directory).await
+    }
+
+    /// One with the ten lines of the manual, in front of this sidecar.
+    pub async fn start_in_ten_lines(sidecar: SocketAddr) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let page = std::fs::read_to_string(MANUAL).expect("the page is there");
+        let (_, lines) = page.split_once("```nginx\n").expect("the page has a block for nginx");
+        let (lines, _) = lines.split_once("```").expect("the block ends");
+        let places =
+            [("127.0.0.1:8080", sidecar.to_string()), ("listen 80;", format!("listen {address};"))];
+        write(directory.path(), lines.to_owned(), &places);
+        Self::run(address, directory).await
+    }
+
+    async fn run(address: SocketAddr, directory: TempDir) -> Self {
         let tested = command(directory.path()).arg("-t").output().expect("nginx is installed");
         assert!(tested.status.success(), "nginx -t: {}", String::from_utf8_lossy(&tested.stderr));
         let child =
@@ -82,16 +101,21 @@ fn command(directory: &Path) -> Command {
 }
 
 fn write_config(directory: &Path, address: SocketAddr, sidecar: &str, app: SocketAddr) {
-    let mut text = std::fs::read_to_string(SHIPPED).expect("deploy/nginx/sidecache.conf ships");
+    let text = std::fs::read_to_string(SHIPPED).expect("deploy/nginx/sidecache.conf ships");
     let places = [
         ("127.0.0.1:8080", sidecar.to_owned()),
         ("127.0.0.1:8000", app.to_string()),
         ("listen 80;", format!("listen {address};")),
         ("/var/log/nginx", directory.display().to_string()),
     ];
+    write(directory, text, &places);
+}
+
+/// Writes the configuration, with our places for those that it names.
+fn write(directory: &Path, mut text: String, places: &[(&str, String)]) {
     for (shipped, ours) in places {
-        assert!(text.contains(shipped), "{SHIPPED} names {shipped}");
-        text = text.replace(shipped, &ours);
+        assert!(text.contains(shipped), "it names {shipped}: {text}");
+        text = text.replace(shipped, ours);
     }
     // Bodies lie in folders within their folder, which stay when the bodies are gone.
     let folders = format!("client_body_temp_path {BODIES} 1;\n")

@@ -9,7 +9,7 @@ fn a_snapshot_without_an_effect() {
     one(&memory("snapshot_size = \"1MiB\""), "\"1MiB\"", "no effect without `snapshot`", hint);
     one(&memory("snapshot_time = \"1s\""), "\"1s\"", "no effect without `snapshot`", hint);
     silent(&memory("snapshot = \"/tmp/snapshot\"\nsnapshot_size = \"1MiB\""));
-    let redis = "[redis]\nurl = \"redis://127.0.0.1:1\"\n";
+    let redis = "[redis]\nurl = \"redis://127.0.0.1:1\"\nsecret = \"0123456789abcdef\"\n";
     let off = "size = \"0\"\nsnapshot = \"/tmp/snapshot\"";
     one(
         &format!("{redis}{}", memory(off)),

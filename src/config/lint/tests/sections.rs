@@ -87,3 +87,15 @@ fn a_wait_ends_before_anything_is_cut_for_it() {
     silent(&format!("{LIST}[limits]\nstall = \"4s\"\n"));
     one(&format!("wait_timeout = \"2s\"\n{LIST}"), "\"2s\"", "waits 2s", hint);
 }
+
+#[test]
+fn r1362_a_redis_without_a_secret_is_warned_about() {
+    let redis = |header: &str, secret: &str| {
+        format!("{LIST}[redis]{header}\nurl = \"redis://127.0.0.1\"\n{secret}\n")
+    };
+    let hint = "secret = \"${SIDECACHE_SECRET}\"";
+    one(&redis("", ""), "[redis]", "undo purges", hint);
+    one(&redis("", "secret = \"${UNSET:-}\""), "[redis]", "undo purges", hint);
+    silent(&redis(" # check: ok, its socket is ours alone", ""));
+    silent(&redis("", "secret = \"0123456789abcdef\""));
+}

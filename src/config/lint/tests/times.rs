@@ -13,7 +13,8 @@ fn an_admission_that_outlives_the_entry() {
 
 #[test]
 fn the_times_of_redis() {
-    let redis = |keys: &str| format!("{LIST}[redis]\nurl = \"redis://127.0.0.1\"\n{keys}\n");
+    let url = "url = \"redis://127.0.0.1\"\nsecret = \"0123456789abcdef\"";
+    let redis = |keys: &str| format!("{LIST}[redis]\n{url}\n{keys}\n");
     silent(&redis(""));
     one(
         &redis("degraded_ttl = \"5m\""),
