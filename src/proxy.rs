@@ -244,11 +244,10 @@ impl Proxy {
             Err(bad) => return self.refuse_request(bad),
         };
         let (peer, now, is_bare) = (client.peer(config), self.clock.wall(), body.is_empty());
-        let (app, connection) =
-            &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
+        let connection = &connection_demand((config, client), &mut parts, options.upgrade, is_bare);
         let departure = &client.departure;
-        let context = RequestContext { config, app: *app, peer, departure, connection, now };
-        let view = request_view(*app, &parts, &body, peer, &config.rules, now);
+        let context = RequestContext { config, peer, departure, connection, now };
+        let view = request_view(connection.app, &parts, &body, peer, &config.rules, now);
         let view = RequestView { bypass: connection.bypass(), ..view };
         let plan = Planned::plan(planned.as_ref(), config, &view);
         pending.set_guest(plan.route());
@@ -360,14 +359,14 @@ impl Proxy {
     }
 }
 
-/// The app that a request is for, and what it asks of its connection. It gets a `Host` if it has
+/// What a request asks of its connection, and the app that it is for. It gets a `Host` if it has
 /// none.
 fn connection_demand(
     (config, client): (&Arc<ActiveConfig>, &ClientConnection),
     parts: &mut Parts,
     wants_upgrade: bool,
     is_bare: bool,
-) -> (AppId, ConnectionDemand) {
+) -> ConnectionDemand {
     let (version, headers) = (parts.version, &mut parts.headers);
     let fallback = || config.origins.first().authority();
     let lacks_host = forward::settle_host(headers, &parts.uri, version, fallback);
@@ -380,7 +379,7 @@ fn connection_demand(
     };
     let peer = client.peer(config);
     let choice = client.choose_connection(config.origins.of(app), peer, headers, version);
-    (app, ConnectionDemand { choice, upgrade: upgrade.filter(|_| is_bare), lacks_host })
+    ConnectionDemand { choice, upgrade: upgrade.filter(|_| is_bare), lacks_host, app }
 }
 
 /// What a request carries of a credential, where callers are remembered. A login page is for

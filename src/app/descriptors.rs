@@ -57,8 +57,8 @@ pub fn fit(config: &mut Config) {
         "the process may have {limit} files and sockets open, and the limits of the file add up to \
          {}: listen.max_connections {clients} (and clients that wait), upstream.max_connections \
          {origin} for each of {apps} apps, and {reserved} for the admin listener, Redis and the \
-         rest. {} clients and {} connections to origins may be open at once. Raise the limit (LimitNOFILE= of systemd, \
-         ulimits of Docker and Compose, ulimit -Hn), or lower these keys",
+         rest. {} clients and {} connections to origins may be open at once. Raise the limit \
+         (LimitNOFILE= of systemd, ulimits of Docker and Compose, ulimit -Hn), or lower these keys",
         wanted.descriptors() + reserved,
         within.clients,
         within.origin,

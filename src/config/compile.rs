@@ -17,7 +17,7 @@ use super::diagnostics::source_text::SourceText;
 use super::file::{ConfigFile, RedisSection};
 use super::include::IncludeSource;
 use super::lint;
-use super::model::{AppSettings, Config, ConfigLimits, JwtSettings};
+use super::model::{Config, ConfigLimits, JwtSettings};
 use crate::policy::credential::CredentialRule;
 use crate::policy::folder::FolderTags;
 use crate::policy::identity::IdentitySettings;
@@ -114,9 +114,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), (&fields, &apps), context);
     let sources = sources::sources(file.sources.get(), redis.iter().flatten().next(), context);
-    let listed = apps.settings.as_deref().unwrap_or_default();
-    let origins = (upstream.as_ref(), listed);
-    addresses(file, server.as_ref(), admin.as_ref(), origins, context);
+    addresses(file, server.as_ref(), admin.as_ref(), (upstream.as_ref(), &apps), context);
     tiers(file, memory.as_ref(), redis.iter().flatten().next(), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
     let whole = !context.report.has_errors() && !context.report.has_broken_lines();
@@ -130,9 +128,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
             snapshot: snapshot.as_ref(),
             redis: redis.iter().flatten().next(),
         };
-        lint::warn(file, &parts, context);
-        fields.warn_unused(context);
-        apps.warn_unused(context);
+        warn(file, &parts, (&fields, &apps), context);
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
     let response_rules = with_folders(response_rules?, file, &purges)?;
@@ -152,10 +148,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         trace,
         limits: limits?,
         routes,
-        purges: PurgeRules::new(
-            purges.into_iter().map(|purge| purge.rule).collect(),
-            *file.upstream.get()?.method_override.get()?,
-        ),
+        purges: purge_rules(purges, file)?,
         purge_requests: purge_requests(file, context),
         sources,
         credential,
@@ -171,6 +164,24 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         watch: sections::watch(&file.watch, context),
         warnings: Vec::new(),
     })
+}
+
+/// Warns about what is valid and probably not meant.
+fn warn(
+    file: &ConfigFile,
+    parts: &lint::CompiledParts<'_>,
+    (fields, apps): (&FieldTable, &AppTable),
+    context: &mut CompileContext,
+) {
+    lint::warn(file, parts, context);
+    fields.warn_unused(context);
+    apps.warn_unused(context);
+}
+
+/// `[[purges]]`, with what the origin makes of reads that name another method.
+fn purge_rules(purges: Vec<purges::CompiledPurge>, file: &ConfigFile) -> Option<PurgeRules> {
+    let rules = purges.into_iter().map(|purge| purge.rule).collect();
+    Some(PurgeRules::new(rules, *file.upstream.get()?.method_override.get()?))
 }
 
 /// What tells who a caller is.
@@ -304,7 +315,7 @@ fn addresses(
     file: &ConfigFile,
     server: Option<&crate::server::ServerSettings>,
     admin: Option<&crate::admin::AdminSettings>,
-    (upstream, apps): (Option<&crate::upstream::UpstreamSettings>, &[AppSettings]),
+    (upstream, apps): (Option<&crate::upstream::UpstreamSettings>, &AppTable),
     context: &mut CompileContext,
 ) {
     let (Some(listen), Some(server)) = (file.listen.get(), server) else { return };
@@ -340,8 +351,9 @@ fn addresses(
         }
     };
     let first = file.upstream.given().and_then(|section| section.value.url.given());
-    let listed = apps::urls(&file.apps).zip(apps.iter().map(|app| &app.upstream));
-    for (url, _) in first.zip(upstream).into_iter().chain(listed).filter(|(_, origin)| own(origin))
+    let others = apps.settings.iter().flatten().map(|app| &app.upstream);
+    let others = apps::urls(&file.apps).zip(others);
+    for (url, _) in first.zip(upstream).into_iter().chain(others).filter(|(_, origin)| own(origin))
     {
         let builder = DiagnosticBuilder::error(
             url.span.clone(),

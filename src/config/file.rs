@@ -64,8 +64,8 @@ table! {
         watch: Period = "1s",
         /// Other files, whose `[fields]`, `[[apps]]`, `[[routes]]`, `[[purges]]` and `[[expect]]`
         /// are joined with those of this one, in the order of the patterns and then of the names;
-        /// relative to the folder of this file. `*` stands for any text within a name. They include no others.
-        /// At most 64 files, which together with this one have at most 256KiB.
+        /// relative to the folder of this file. `*` stands for any text within a name. They include
+        /// no others. At most 64 files, which together with this one have at most 256KiB.
         #[schemars(extend("uniqueItems" = true, "examples" = [["conf.d/*.toml"]]))]
         include: TomlList<TomlString> = [],
         /// What stands in front of the sidecar, so that the headers it adds are known: identity is
@@ -300,8 +300,8 @@ table! {
             "examples" = ["/api/v1/campaigns/{id}", "/reports/{id}.json"]
         ))]
         path: TomlString,
-        /// The app whose requests it is for: the `name` of one in `[[apps]]`, or "upstream". Without
-        /// it, the app of `[upstream]`.
+        /// The app whose requests it is for: the `name` of one in `[[apps]]`, or "upstream".
+        /// Without it, the app of `[upstream]`.
         #[schemars(extend("examples" = ["shop"]))]
         app: TomlString,
         /// What a request must have besides, to be for this route: query parameters, a host,

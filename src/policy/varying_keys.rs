@@ -260,7 +260,7 @@ impl RouteKeys {
         if each().any(|(part, varies)| *varies && part.identifies) {
             rest = rest.wrapping_add(parts.anchor);
         }
-        let place = &mut self.entries[slot(rest, ENTRIES)];
+        let place = &mut self.entries[self.place_of(rest)];
         let would_hit = place.0 == rest && now < place.1;
         *place = (rest, fresh_until);
         if would_hit {
@@ -270,6 +270,15 @@ impl RouteKeys {
                 }
             }
         }
+    }
+
+    /// The place of an entry: of the two that it may have, the one where it is, else the one whose
+    /// entry ends first. With one alone, two busy entries could take it from each other for good.
+    fn place_of(&self, entry: u64) -> usize {
+        let [one, two] = [entry, entry.rotate_left(32)].map(|hash| slot(hash, ENTRIES));
+        let (first, second) = (&self.entries[one], &self.entries[two]);
+        let is_second = second.0 == entry || (first.0 != entry && second.1 < first.1);
+        if is_second { two } else { one }
     }
 
     /// Counts a part. Returns whether it differs each time, as far as is known. `may_wear` is

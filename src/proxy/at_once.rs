@@ -81,10 +81,10 @@ pub(super) fn find(
     if !checked.is_ok_and(|options| !options.upgrade) {
         return Err(None);
     }
-    let connection = &ConnectionDemand::plain(client, &parts.headers).ok_or(None)?;
+    let app = rules.apps.of(&parts.uri, &parts.headers);
+    let connection = &ConnectionDemand::plain(client, &parts.headers, app).ok_or(None)?;
     let (peer, now) = (client.peer(config), resources.clock.wall());
-    let (app, departure) = (rules.apps.of(&parts.uri, &parts.headers), &client.departure);
-    let context = RequestContext { config, app, peer, departure, connection, now };
+    let context = RequestContext { config, peer, departure: &client.departure, connection, now };
     match rules.plan(&request_view(app, parts, &Body::empty(), peer, rules, now)) {
         Plan::Lookup(lookup) if lookup.route.mode() == RouteMode::On => {
             let clients = &resources.authorized_clients;

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Version};
 use parking_lot::Mutex;
 
 use crate::outcome::Reason;
+use crate::policy::apps::AppId;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::origin::OriginClient;
 use crate::semantics::forward;
@@ -99,17 +100,24 @@ pub(crate) struct ConnectionDemand {
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether it names no host.
     pub(super) lacks_host: bool,
+    /// The app that it is for.
+    pub(super) app: AppId,
 }
 
 impl ConnectionDemand {
     /// What a request asks that names its host and offers no other protocol; `None` where its
     /// connection to the origin has to be chosen.
-    pub(super) fn plain(client: &ClientConnection, headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn plain(
+        client: &ClientConnection,
+        headers: &HeaderMap,
+        app: AppId,
+    ) -> Option<Self> {
         let is_pooled = client.pin.get().is_none() && !forward::logs_in_connection(headers);
         is_pooled.then_some(Self {
             choice: ConnectionChoice::Pooled,
             upgrade: None,
             lacks_host: false,
+            app,
         })
     }
 

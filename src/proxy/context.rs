@@ -32,12 +32,10 @@ use crate::shares::{Departure, PauseWatch, Requester};
 pub(crate) struct RequestContext<'a> {
     /// The configuration that it was planned by.
     pub(super) config: &'a Arc<ActiveConfig>,
-    /// The app that it is for.
-    pub(super) app: AppId,
     pub(super) peer: ClientPeer,
     /// Whether its client has left.
     pub(super) departure: &'a Arc<Departure>,
-    /// What it asks of connections.
+    /// What it asks of connections, and its app.
     pub(super) connection: &'a ConnectionDemand,
     /// When it arrived.
     pub(super) now: Wall,
@@ -46,7 +44,12 @@ pub(crate) struct RequestContext<'a> {
 impl<'a> RequestContext<'a> {
     /// The origin that answers for its app.
     pub(super) fn origin(&self) -> &'a Arc<OriginClient> {
-        self.config.origins.of(self.app)
+        self.config.origins.of(self.app())
+    }
+
+    /// The app that it is for.
+    pub(super) const fn app(&self) -> AppId {
+        self.connection.app
     }
 
     /// Whose share the request counts for, what its body waits for, and whether its client has

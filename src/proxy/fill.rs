@@ -187,7 +187,7 @@ async fn fill_again(
 ) -> ProxyResponse {
     let rules = &context.request.config.rules;
     let (peer, now) = (context.request.peer, context.request.now);
-    let view = request_view(context.request.app, context.parts, &Body::empty(), peer, rules, now);
+    let view = request_view(context.request.app(), context.parts, &Body::empty(), peer, rules, now);
     let (seen_body, identity) = (context.lookup.seen_body(), Some(&context.lookup.identity));
     let view = RequestView { seen_body, identity, ..view };
     match rules.plan(&view) {

@@ -73,7 +73,7 @@ pub(super) async fn mutate(
     let write = resources.overlap.write();
     let outcome = {
         let rules = &context.config.rules;
-        let view = request_view(context.app, &parts, &body, context.peer, rules, context.now);
+        let view = request_view(context.app(), &parts, &body, context.peer, rules, context.now);
         Outcome::bypass(rules.reason_of_write(&view, &effective))
     };
     let requester = context.requester(&parts);
@@ -95,7 +95,7 @@ pub(super) async fn mutate(
             None => return failed(Reason::UpstreamBusy, outcome),
         },
     };
-    let view = request_view(context.app, &parts, &body, peer, &config.rules, context.now);
+    let view = request_view(context.app(), &parts, &body, peer, &config.rules, context.now);
     let mutation = match config.rules.mutation(&view, &effective, fields.as_ref()) {
         Ok(mutation) => mutation,
         Err(header) => {

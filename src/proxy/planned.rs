@@ -40,7 +40,7 @@ pub(super) async fn answer(
     let PlannedBody { forward, has_body, read } = body;
     let (seen, reserved) = read.unzip();
     let (rules, bypass) = (&context.config.rules, context.connection.bypass());
-    let view = request_view(context.app, &parts, &forward, context.peer, rules, context.now);
+    let view = request_view(context.app(), &parts, &forward, context.peer, rules, context.now);
     let view = RequestView { has_body, bypass, seen_body: seen.as_ref(), ..view };
     let identified;
     let plan = match rules.plan(&view) {
@@ -59,7 +59,7 @@ pub(super) async fn answer(
         context.departure.set_expendable();
     }
     // Of a GraphQL endpoint, what is in doubt is counted where it is found.
-    if matches!(plan, Plan::Mutate(_)) && !rules.is_endpoint(context.app, parts.uri.path()) {
+    if matches!(plan, Plan::Mutate(_)) && !rules.is_endpoint(context.app(), parts.uri.path()) {
         resources.counters.reads_as_writes.inc();
     }
     if let Some(shadowed) = shadow::shadow_request(resources, context, &parts, &plan) {

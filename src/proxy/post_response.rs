@@ -54,7 +54,7 @@ pub(super) async fn prepare_post(
     }
     let method = Method::GET;
     let view = RequestView {
-        app: context.app,
+        app: context.app(),
         method: &method,
         uri: &parts.uri,
         version: parts.version,

@@ -39,7 +39,7 @@ pub(super) async fn answer(
 ) -> ProxyResponse {
     let (rules, headers) = (&context.config.rules, &parts.headers);
     let allowed = rule.allow(headers, &context.peer, &rules.client_address);
-    let host = rules.host(context.app, &parts.uri, headers);
+    let host = rules.host(context.app(), &parts.uri, headers);
     let target = allowed.and_then(|()| purge_target(headers, &host, parts.uri.path()));
     let target = match target {
         Ok(target) => target,

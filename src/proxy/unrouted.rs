@@ -107,7 +107,7 @@ pub(super) async fn pass(
     outcome: Outcome,
     route: Option<usize>,
 ) -> ProxyResponse {
-    let is_noted = outcome.reason == Some(Reason::NoRoute) && context.app == AppId::FIRST;
+    let is_noted = outcome.reason == Some(Reason::NoRoute) && context.app() == AppId::FIRST;
     let request =
         if is_noted { UnroutedRequest::read(&resources.uncached, &context, &parts) } else { None };
     // Awaited in one place, so that there is one future of it in this one.
@@ -118,7 +118,8 @@ pub(super) async fn pass(
     passed
 }
 
-/// Forwards a write, and notes it if it is of the app of `[upstream]`, whatever its path. A purge request is answered here.
+/// Forwards a write, and notes it if it is of the app of `[upstream]`, whatever its path. A purge
+/// request is answered here.
 pub(super) async fn mutate(
     resources: &Arc<Resources>,
     live: &Arc<LiveConfig>,
@@ -130,7 +131,7 @@ pub(super) async fn mutate(
     if let Some(rule) = purge_request::rule_for(&context, &parts.method) {
         return purge_request::answer(resources, context, rule, &parts).await;
     }
-    if context.app != AppId::FIRST {
+    if context.app() != AppId::FIRST {
         return mutation::mutate(resources, live, context, parts, body, method).await;
     }
     let mut write = UnroutedRequest::new(&parts, RequestFacts::Write(method.clone()));

@@ -26,7 +26,7 @@ impl<K: PartialEq> RecentValues<K> {
         write: impl FnOnce() -> HeaderValue,
     ) -> HeaderValue {
         // Never out of range: a remainder of as many as there are places.
-        let place = usize::try_from(spread.rem_euclid(PLACES as i64)).unwrap_or(0);
+        let place = usize::try_from(spread.unsigned_abs() % PLACES as u64).unwrap_or(0);
         match &self.0[place] {
             Some((known, value)) if *known == key => value.clone(),
             _ => {

@@ -47,6 +47,7 @@ pub const UNIX_FILES: &[&str] = &[
     "redis/probe.rs",
     "server/listener.rs",
     "server/socket_file.rs",
+    "sources/file.rs",
     "upstream/connect.rs",
     "upstream/socket.rs",
 ];

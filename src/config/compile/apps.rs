@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::upstream;
+use super::{conditions, upstream};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Setting, TomlList, TomlString, nearest};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file::{self, AppSection, MatchSection};
 use crate::config::model::AppSettings;
 use crate::policy::apps::{AppHosts, AppId, MAX_APPS, MAX_HOSTS, RuleApp};
+use crate::policy::request_match::RequestMatch;
 use crate::semantics::forward;
 use crate::upstream::UpstreamSettings;
 
@@ -83,7 +84,7 @@ impl AppTable {
     }
 
     /// The app that a rule names in `app`; that of `[upstream]` where it names none.
-    pub fn of_rule(&self, slot: &Setting<TomlString>, context: &mut CompileContext) -> RuleApp {
+    fn of_rule(&self, slot: &Setting<TomlString>, context: &mut CompileContext) -> RuleApp {
         let Some(given) = slot.given() else { return RuleApp::default() };
         let text = given.value.as_str();
         if written_out(given, context) {
@@ -124,8 +125,21 @@ impl AppTable {
         }
     }
 
+    /// The app that a rule is for, and what a request must have besides.
+    pub fn conditions(
+        &self,
+        app: &Setting<TomlString>,
+        conditions: &Setting<MatchSection>,
+        context: &mut CompileContext,
+    ) -> (RuleApp, RequestMatch) {
+        let app = self.of_rule(app, context);
+        let compiled = conditions::conditions(conditions, &app, context);
+        self.check_hosts(&app, conditions, context);
+        (app, compiled)
+    }
+
     /// Warns about hosts in `match` of a rule that are of another app than the rule.
-    pub fn check_hosts(
+    fn check_hosts(
         &self,
         app: &RuleApp,
         conditions: &Setting<MatchSection>,
@@ -301,9 +315,7 @@ fn app(
 }
 
 /// The apps of a list that name a URL, with its place.
-pub fn urls<'a>(
-    list: &'a Setting<TomlList<AppSection>>,
-) -> impl Iterator<Item = &'a Located<TomlString>> {
+pub fn urls(list: &Setting<TomlList<AppSection>>) -> impl Iterator<Item = &Located<TomlString>> {
     let apps = list.get().map_or(&[][..], |list| &list.0);
     apps.iter().filter_map(|app| app.value.url.given())
 }

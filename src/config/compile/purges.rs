@@ -7,7 +7,6 @@ use std::time::Duration;
 use http::Method;
 
 use super::apps::AppTable;
-use super::conditions::conditions;
 use super::fields::FieldTable;
 use super::graphql_tags;
 use super::rule_names::{BodyUse, PATH_FORM, RuleNames, pattern};
@@ -78,9 +77,7 @@ fn purge(
     }
     let tags = names.templates(&file.tags, context);
     let except = except(&file.except, context);
-    let app = apps.of_rule(&file.app, context);
-    let conditions = conditions(&file.r#match, &app, context);
-    apps.check_hosts(&app, &file.r#match, context);
+    let (app, conditions) = apps.conditions(&file.app, &file.r#match, context);
     let methods = match &file.methods {
         Setting::Absent => None,
         slot => {

@@ -145,9 +145,7 @@ fn route(
     let admit_for =
         context.period(&file.admit_for, MS, DAY).min(revalidate_after.unwrap_or(Duration::MAX));
     let query = query::query(file.query.get()?, context);
-    let app = shared.apps.of_rule(&file.app, context);
-    let conditions = conditions::conditions(&file.r#match, &app, context);
-    shared.apps.check_hosts(&app, &file.r#match, context);
+    let (app, conditions) = shared.apps.conditions(&file.app, &file.r#match, context);
     let strip_set_cookie = strip_set_cookie(file.strip_set_cookie.get()?, context);
     let languages = languages(&file.languages, context);
     let signed_in = signed_in::signed_in(file, fields, context);

@@ -5,7 +5,8 @@ use crate::config::keywords::HostWord;
 
 table! {
     /// A further app behind the sidecar, with hosts of its own. All else is as `[upstream]` says,
-    /// for a pool of connections of its own. Requests for other hosts go to the app of `[upstream]`.
+    /// for a pool of connections of its own. Requests for other hosts go to the app of
+    /// `[upstream]`.
     #[schemars(extend("required" = ["name", "hosts", "url"]))]
     AppSection("an app", "[[apps]]") {
         /// By what its routes and purge rules name it in `app`, and what metrics and messages call

@@ -51,7 +51,7 @@ fn a_source_has_a_name_a_channel_and_tags() {
 fn mistakes_in_sources_are_pointed_at() {
     let tags = "tags = [\"a\"]";
     for (lines, expected) in [
-        (format!("{URL}"), "`tags` is missing"),
+        (URL.to_owned(), "`tags` is missing"),
         (format!("{URL}\ntags = []"), "purges nothing"),
         (format!("{URL}\ntags = [\"a {{x}}\"]"), "contains white space"),
         (format!("{URL}\ntags = [\"a:{{x\"]"), "without its `}`"),

@@ -4,6 +4,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use crate::policy::credential::CredentialRule;
 use crate::policy::fronts::Fronts;
+use crate::policy::request_match::RequestMatch;
 use crate::policy::route::{ResponseRules, RouteSpec};
 use crate::policy::signed_in::SignedIn;
 
@@ -78,20 +79,32 @@ impl RouteSpec {
         (pattern.as_str(), scope, rules, times).hash(&mut hasher);
         tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
         // What most routes do not have adds nothing to their fingerprints.
-        let folders = folders.of_pattern(pattern);
+        let (folders, conditions) = (folders.of_pattern(pattern), shown_conditions(conditions));
         for (is_there, shown) in [
             (!folders.is_empty(), format!("{folders:?}")),
             (expires_at.is_some(), format!("{expires_at:?}")),
-            (!conditions.is_empty(), format!("{:?}", conditions.conditions().collect::<Vec<_>>())),
+            (!conditions.is_empty(), conditions),
             (*graphql, "graphql".to_owned()),
             (app.name.is_some(), format!("app {:?}", app.name)),
             (signed_in.is_some() || guest_of.is_some(), format!("{:?}", (signed_in, guest_of))),
         ] {
-            if is_there {
-                shown.hash(&mut hasher);
-            }
+            hash_if(is_there, &shown, &mut hasher);
         }
         hasher.finish().to_be_bytes()
+    }
+}
+
+/// Conditions, but for what they are called; empty without any.
+fn shown_conditions(conditions: &RequestMatch) -> String {
+    if conditions.is_empty() {
+        return String::new();
+    }
+    format!("{:?}", conditions.conditions().collect::<Vec<_>>())
+}
+
+fn hash_if(is_there: bool, shown: &str, hasher: &mut impl std::hash::Hasher) {
+    if is_there {
+        shown.hash(hasher);
     }
 }
 

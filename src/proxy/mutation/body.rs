@@ -77,10 +77,10 @@ pub(super) async fn read_body(
 ) -> Result<ReadBody, ReadFailure> {
     let (config, peer) = (context.config, context.peer);
     let is_whole = body.buffered_len().is_some();
-    let view = request_view(context.app, parts, &body, peer, &config.rules, context.now);
+    let view = request_view(context.app(), parts, &body, peer, &config.rules, context.now);
     let needed = !body.is_empty() && config.rules.mutation_reads_body(&view, effective);
     if body.is_empty()
-        || !(needed || !is_whole && config.rules.has_path(context.app, parts.uri.path()))
+        || !(needed || !is_whole && config.rules.has_path(context.app(), parts.uri.path()))
     {
         return Ok(ReadBody { fields: None, body, is_whole, permit: None });
     }

@@ -65,7 +65,7 @@ impl MutationContext {
     ) -> Self {
         Self {
             config: Arc::clone(context.config),
-            app: context.app,
+            app: context.app(),
             lacks_host: context.connection.lacks_host,
             live: Arc::clone(live),
             parts: head_of(parts),

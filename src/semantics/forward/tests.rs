@@ -476,3 +476,18 @@ fn bad_networks_say_what_is_wrong() {
     assert_eq!(wrong("::/+8"), "`/+8` is not a prefix length; allowed is 0 to 128");
     assert!(wrong("localhost").starts_with("`localhost` is not an IP address"));
 }
+
+#[test]
+fn one_look_finds_each_field_that_is_removed() {
+    for name in HOP_BY_HOP.iter().chain([&CONNECTION, &TE, &EXPECT, &FORWARDED, &X_REAL_IP]) {
+        let found = RemovedFields::in_head(&map(&[(name.as_str(), "a"), ("accept", "*/*")]));
+        let is_found = match name.as_str() {
+            "connection" => found.connection,
+            "te" => found.te,
+            "expect" => found.expect,
+            "forwarded" | "x-real-ip" => found.address,
+            _ => found.hop_by_hop,
+        };
+        assert!(is_found, "{name}");
+    }
+}

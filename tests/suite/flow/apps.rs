@@ -386,7 +386,7 @@ async fn r1269_an_app_that_does_not_tell_takes_callers_from_none() {
 [identity]
 path  = "/me"
 ttl   = "30s"
-retry = "1h"
+retry = "10m"
 [fields]
 tenant = { identity = "/tenant" }
 [[routes]]

@@ -128,7 +128,7 @@ async fn a_source_speaks_tls_with_a_server_that_it_can_verify() {
     let shop = Shop::with(PostgresServer::start_with_files("ssl = on", &files).await).await;
     let source_with = |ca: std::path::PathBuf| {
         let lines = format!("ca_file = \"{}\"", ca.display());
-        let source = shop.source_at(shop.server.port, &lines);
+        let source = Shop::source_at(shop.server.port, &lines);
         let url = shop.server.url();
         format!("{ROUTES}\n{}", source.replace(&url, &format!("{url}?sslmode=require")))
     };
@@ -157,7 +157,7 @@ async fn a_source_speaks_tls_with_a_server_that_it_can_verify() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_source_says_of_itself_holds_no_secret() {
     let shop = Shop::open().await;
-    let rules = format!("{ROUTES}\n{}", shop.source_at(shop.server.port, "name = \"shop-db\""));
+    let rules = format!("{ROUTES}\n{}", Shop::source_at(shop.server.port, "name = \"shop-db\""));
     let sidecar = Sidecar::spawn_logged(shop.origin.address, &rules).await;
     listening(&sidecar).await;
     let wrong = rules.replace("hunter", "hunter2");
@@ -199,7 +199,7 @@ async fn a_reload_begins_and_ends_sources() {
         sidecar.admin_ok("/reload", &json!({})).await
     };
     assert_eq!(sidecar.stats().await["sources"], json!([]));
-    let one = format!("{ROUTES}\n{}", shop.source_at(shop.server.port, ""));
+    let one = format!("{ROUTES}\n{}", Shop::source_at(shop.server.port, ""));
     reload(&one).await;
     listening(&sidecar).await;
     let asked = json!({ "method": "GET", "target": "/campaigns/1" });
@@ -207,7 +207,7 @@ async fn a_reload_begins_and_ends_sources() {
     assert!(explained.contains("postgres (postgres), listening"), "{explained}");
     let since = source(&sidecar).await["since_ms"].clone();
     warmed(&sidecar, "/campaigns/1").await;
-    let two = format!("{one}\n{}", shop.source_at(shop.server.port, "channel = \"other\""));
+    let two = format!("{one}\n{}", Shop::source_at(shop.server.port, "channel = \"other\""));
     reload(&two).await;
     eventually("the second source listens", PATIENCE, || async {
         sidecar.stats().await["sources"][1]["state"] == "listening"

@@ -12,7 +12,7 @@ const CHANGE: &str = "UPDATE campaigns SET version = version + 1 WHERE id = 1";
 
 /// A sidecar whose source goes through this proxy.
 async fn behind(shop: &Shop, proxy: &FaultProxy, lines: &str) -> Sidecar {
-    let source = shop.source_at(proxy.address.port(), lines);
+    let source = Shop::source_at(proxy.address.port(), lines);
     let sidecar = Sidecar::start(shop.origin.address, &format!("{ROUTES}\n{source}")).await;
     listening(&sidecar).await;
     sidecar
@@ -93,7 +93,7 @@ async fn r1411_a_deaf_source_bounds_what_it_could_have_purged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_source_that_never_hears_bounds_what_is_stored_from_the_start() {
     let mut shop = Shop::open().await;
-    let source = shop.source_at(shop.server.port, "degraded_ttl = \"300ms\"");
+    let source = Shop::source_at(shop.server.port, "degraded_ttl = \"300ms\"");
     shop.origin.answers(|_| crate::support::Response::ok("1"));
     shop.server.kill();
     let sidecar = Sidecar::start(shop.origin.address, &format!("{ROUTES}\n{source}")).await;
@@ -115,7 +115,7 @@ async fn a_source_that_never_hears_bounds_what_is_stored_from_the_start() {
 async fn r1412_a_storm_of_notifications_is_bounded() {
     const STORM: i64 = 100_000;
     let shop = Shop::open().await;
-    let rules = format!("{ROUTES}\n{}", shop.source_at(shop.server.port, ""));
+    let rules = format!("{ROUTES}\n{}", Shop::source_at(shop.server.port, ""));
     let sidecar = Sidecar::spawn(shop.origin.address, &rules).await;
     listening(&sidecar).await;
     let sql = shop.server.client().await;
@@ -164,7 +164,7 @@ async fn r1412_a_storm_of_notifications_is_bounded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r1413_a_payload_that_is_no_tag_purges_nothing() {
     let shop = Shop::open().await;
-    let rules = format!("{ROUTES}\n{}", shop.source_at(shop.server.port, ""));
+    let rules = format!("{ROUTES}\n{}", Shop::source_at(shop.server.port, ""));
     let sidecar = Sidecar::spawn_logged(shop.origin.address, &rules).await;
     listening(&sidecar).await;
     warmed(&sidecar, "/campaigns/1").await;

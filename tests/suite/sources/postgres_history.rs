@@ -10,7 +10,7 @@ use rand::Rng as _;
 use tokio::time::{Instant, sleep};
 
 use super::shop::{CAMPAIGNS, ROUTES, Shop, listening};
-use crate::support::history::{History, Kind, Log, Operation};
+use crate::support::history::{History, Kind, Log, Operation, Violation};
 use crate::support::{Client, Fault, FaultProxy, RedisServer, Sidecar};
 
 /// How old a read may be while all sources listen.
@@ -41,7 +41,7 @@ impl Run {
         for _ in 0..2 {
             let proxy = FaultProxy::start(shop.server.port).await;
             let lines = format!("degraded_ttl = \"{}ms\"", DEGRADED_TTL.as_millis());
-            let source = shop.source_at(proxy.address.port(), &lines);
+            let source = Shop::source_at(proxy.address.port(), &lines);
             let rules = format!("{}\n{ROUTES}\n{source}", redis.table());
             let sidecar = Sidecar::spawn(shop.origin.address, &rules).await;
             listening(&sidecar).await;
@@ -121,7 +121,7 @@ fn judge(what: &str, history: &History, bound: Duration) {
     assert_eq!((counts.server_errors, counts.failures), (0, 0), "{counts:?}");
     assert!(counts.hits * 4 > counts.reads && counts.writes > 50, "{counts:?}");
     let violations = history.stale_reads();
-    let oldest = violations.iter().map(|one| one.age()).max().unwrap_or_default();
+    let oldest = violations.iter().map(Violation::age).max().unwrap_or_default();
     println!("{what}: {counts:?}; {} reads lag, by {oldest:?} at most", violations.len());
     assert!(oldest < bound, "{what}: {oldest:?} is more than {bound:?}");
 }
@@ -140,9 +140,13 @@ async fn r1417_no_read_is_older_than_the_bound_while_connections_break() {
     // Both are broken, one by one and together, in each way.
     for fault in [Fault::Cut, Fault::Freeze, Fault::FreezeAnswers] {
         for broken in [&run.proxies[..1], &run.proxies[1..], &run.proxies[..]] {
-            broken.iter().for_each(|proxy| proxy.set(fault));
+            for proxy in broken {
+                proxy.set(fault);
+            }
             sleep(Duration::from_millis(2_500)).await;
-            broken.iter().for_each(|proxy| proxy.set(Fault::None));
+            for proxy in broken {
+                proxy.set(Fault::None);
+            }
             for sidecar in &run.sidecars {
                 listening(sidecar).await;
             }

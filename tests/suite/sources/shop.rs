@@ -55,9 +55,8 @@ impl Shop {
         let sql = server.client().await;
         let rows = format!(
             "CREATE TABLE campaigns (id int PRIMARY KEY, tenant_id text, version bigint NOT NULL); \
-             INSERT INTO campaigns SELECT n, CASE WHEN n <= {0} / 2 THEN 'acme' ELSE 'bolt' END, 1 \
-             FROM generate_series(1, {0}) AS n",
-            CAMPAIGNS
+             INSERT INTO campaigns SELECT n, CASE WHEN n <= {CAMPAIGNS} / 2 THEN 'acme' ELSE \
+             'bolt' END, 1 FROM generate_series(1, {CAMPAIGNS}) AS n"
         );
         sql.batch_execute(&rows).await.expect("a table can be made");
         sql.batch_execute(&triggers("campaigns", &TAGS).await)
@@ -67,11 +66,11 @@ impl Shop {
         Self { server, origin }
     }
 
-    /// The source of its database, at this port.
-    pub fn source_at(&self, port: u16, lines: &str) -> String {
+    /// The source of a database, at this port.
+    pub fn source_at(port: u16, lines: &str) -> String {
         format!(
             "[[sources]]\nkind = \"postgres\"\nurl = \"{}\"\ntags = [\"{}\", \"{}\"]\n{lines}\n",
-            self.server.url_at(port),
+            PostgresServer::url_at(port),
             TAGS[0],
             TAGS[1]
         )
@@ -79,7 +78,7 @@ impl Shop {
 
     /// A sidecar with these tables besides the routes and the source, which listens.
     pub async fn sidecar(&self, tables: &str) -> Sidecar {
-        let source = self.source_at(self.server.port, "");
+        let source = Self::source_at(self.server.port, "");
         let rules = format!("{tables}\n{ROUTES}\n{source}");
         let sidecar = Sidecar::start(self.origin.address, &rules).await;
         listening(&sidecar).await;

@@ -142,14 +142,14 @@ impl PostgresServer {
         assert!(self.begin().await, "port {} is taken:\n{}", self.port, self.log());
     }
 
-    /// Its URL at this port, for `proxy.toml`.
-    pub fn url_at(&self, port: u16) -> String {
+    /// The URL of a server at this port, for `proxy.toml`.
+    pub fn url_at(port: u16) -> String {
         format!("postgres://app:{}@127.0.0.1:{port}/postgres", PASSWORD.replace('/', "%2F"))
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        self.url_at(self.port)
+        Self::url_at(self.port)
     }
 
     async fn try_connect(&self) -> Option<Client> {
