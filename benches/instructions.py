@@ -425,7 +425,7 @@ def renew(profiles, binary):
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     whole = {
         "about": "Instructions of a request in user space: the budgets of benches/instructions.py --check, for the "
-        "binary of `cargo build --release --locked --bin sidecache`. Another compiler makes other code: after a new "
+        "binary that `release/build` makes. Another compiler makes other code: after a new "
         "toolchain, and after a change that is meant to cost more, or that costs less: "
         "python3 benches/instructions.py --renew --redis target/release/sidecache",
         "rustc": rustc,
