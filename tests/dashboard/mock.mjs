@@ -164,6 +164,8 @@ export class Mock {
       routes: this.routes.map(show), unrouted: show(this.unrouted, 0), tags: this.state === 'idle' || this.state === 'empty' ? [] : this.tags,
       memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
       redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? LOST : null },
+      apps: this.state === 'hostile' ? [{ name: HOSTILE, address: HOSTILE, answers: false, why: HOSTILE, advice: HOSTILE, since_ms: Date.now() - 90_000, failures: 1 }] : [],
+      sources: this.state === 'hostile' ? [{ name: HOSTILE, kind: 'postgres', state: 'deaf', why: HOSTILE, events: 0, purged_tags: 0 }] : [],
       app: { address: '127.0.0.1:8000', answers: this.state === 'idle' ? null : !lost, why: lost ? DOWN : null, advice: lost ? 'start the app, or correct its `url`' : null, since_ms: lost ? Date.now() - 90_000 : null, failures: lost ? 51 : 0 },
       ready: lost ? { status: 'degraded', reasons: [DOWN, LOST] } : this.config.error ? { status: 'degraded', reasons: [`the changed file is rejected, the old rules stay in force: ${this.config.error.split('\n')[0]}`] } : { status: 'ready', reasons: [] },
       config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 },
