@@ -198,6 +198,12 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
         counted(routes, "route"),
         counted(purges, "purge rule")
     )?;
+    // What most files have none of.
+    for (count, what) in [(config.apps.len(), "app"), (config.sources.len(), "source")] {
+        if count > 0 {
+            write!(out, ", {}", counted(count, what))?;
+        }
+    }
     match warnings {
         0 => writeln!(out)?,
         _ => writeln!(out, ", {}", counted(warnings, "warning"))?,

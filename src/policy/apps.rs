@@ -1,8 +1,9 @@
 //! The apps behind one sidecar, and which of them a request is for.
 //!
 //! Invariants:
-//! 1. *A request is for one app.* It is found once, from the authority that the request was sent
-//!    to, when the rules first look at the request; what comes after has the [`AppId`].
+//! 1. *A request is for one app.* It is found from the authority that the request was sent to, and
+//!    from nothing else, so that every look finds the same one. What names no host is for the app
+//!    of `[upstream]`.
 //! 2. *An app has its own routes and purge rules.* A rule is for one app, and is not even looked at
 //!    for a request of another one.
 //! 3. *No app is given what another one has answered.* The name of the app is in the fingerprint of

@@ -1,8 +1,8 @@
 //! `[[apps]]`, and `app` of rules.
 
 use super::{diagnostics, parse};
-use crate::config::Config;
 use crate::config::diff::{self, ConfigSnapshot};
+use crate::config::{Config, sharing};
 use crate::policy::apps::AppId;
 
 const FIRST: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\nmax_connections = 7\n";
@@ -48,6 +48,7 @@ fn what_is_wrong_with_an_app_is_told() {
         (app("Shop.test", "shop.*.test"), "not a host"),
         (app("Shop.test", "*"), "not a host"),
         (app("Shop.test", "*."), "not a host"),
+        (app("Shop.test", "::1"), "\"[::1]\""),
         (app("Shop.test", "shop.test."), "not a host"),
         (app("Shop.test", "*.SHOP.test"), "listed twice"),
         (app("8001", "0"), "port 0"),
@@ -175,6 +176,16 @@ fn who_shares_is_compared_where_hosts_meet() {
     let moved = format!("{SHOP}{}", route("app = \"shop\"\nscope = \"public\""));
     assert_eq!(widened(&route(""), &moved), 1);
     assert_eq!(widened(&moved, &route(public)), 0);
-    let joined = format!("{SHOP}host_key = \"shop.test\"\n{}", route(""));
-    assert_eq!(widened(&private, &joined), 1);
+    let joined = |line: &str| format!("{SHOP}host_key = \"shop.test\"{line}\n{}", route(""));
+    assert_eq!(widened(&private, &joined("")), 1);
+    // An app that is new does with its hosts what it likes.
+    assert_eq!(widened(&route(""), &joined("")), 0);
+    // The line of the app is the one that accepts it.
+    let refused = |line: &str| {
+        let config = valid(&format!("{FIRST}{}", joined(line)));
+        sharing::refusals(&config, "proxy.toml", &of(&private)).map(|found| found.to_string())
+    };
+    let told = refused("").expect("it is refused");
+    assert!(told.contains("proxy.toml:8:12") && told.contains("gives all hosts"), "{told}");
+    assert_eq!(refused(" # check: ok"), None);
 }

@@ -14,6 +14,7 @@ use crate::secret::Hasher;
 use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
 
+mod apps;
 mod body_reads;
 mod fill_bytes;
 mod guests;

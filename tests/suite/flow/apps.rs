@@ -57,6 +57,34 @@ path = "/stock"
 tags = ["shop"]
 "#;
 
+/// Routes of both apps that have in their keys what the app says of the caller.
+const BY_TENANT: &str = r#"
+[identity]
+path  = "/me"
+ttl   = "30s"
+retry = "10m"
+[fields]
+tenant = { identity = "/tenant" }
+[[routes]]
+path  = "/all/{id}"
+ttl   = "1h"
+scope = "shared"
+admit = "route"
+key   = ["tenant"]
+[[routes]]
+app   = "shop"
+path  = "/all/{id}"
+ttl   = "1h"
+scope = "shared"
+admit = "route"
+key   = ["tenant"]
+"#;
+
+/// What an app says of a caller.
+fn told(tenant: &str) -> Response {
+    Response::ok(json!({ "tenant": tenant }).to_string()).header("content-type", "application/json")
+}
+
 /// Two apps, the second of them with a host of its own.
 struct Apps {
     blog: Origin,
@@ -291,36 +319,15 @@ async fn a_host_that_moves_takes_nothing_with_it() {
 
 #[tokio::test]
 async fn the_caller_of_each_app_is_asked_of_that_app() {
-    let rules = r#"
-[identity]
-path = "/me"
-ttl  = "30s"
-[fields]
-tenant = { identity = "/tenant" }
-[[routes]]
-path  = "/all/{id}"
-ttl   = "1h"
-scope = "shared"
-admit = "route"
-key   = ["tenant"]
-[[routes]]
-app   = "shop"
-path  = "/all/{id}"
-ttl   = "1h"
-scope = "shared"
-admit = "route"
-key   = ["tenant"]
-"#;
-    let apps = Apps::start(rules).await;
-    let told = |name: &'static str| {
+    let apps = Apps::start(BY_TENANT).await;
+    let answers = |name: &'static str| {
         move |request: &Request| match &*request.path {
-            "/me" => Response::ok(json!({ "tenant": name }).to_string())
-                .header("content-type", "application/json"),
+            "/me" => told(name),
             _ => Response::ok(name),
         }
     };
-    apps.blog.answers(told("blog"));
-    apps.shop.answers(told("shop"));
+    apps.blog.answers(answers("blog"));
+    apps.shop.answers(answers("shop"));
     let ann = [("cookie", "sid=ann")];
     for (host, name) in [(SHOP, "shop"), (BLOG, "blog"), (SHOP, "shop")] {
         let reply = apps.ask(host, "/all/1", &ann).await;
@@ -382,40 +389,15 @@ async fn r1268_a_new_host_purges_nothing() {
 /// One app whose answers about callers failed, or set a cookie, ended asking for all apps.
 #[tokio::test]
 async fn r1269_an_app_that_does_not_tell_takes_callers_from_none() {
-    let rules = r#"
-[identity]
-path  = "/me"
-ttl   = "30s"
-retry = "10m"
-[fields]
-tenant = { identity = "/tenant" }
-[[routes]]
-path  = "/all/{id}"
-ttl   = "1h"
-scope = "shared"
-admit = "route"
-key   = ["tenant"]
-[[routes]]
-app   = "shop"
-path  = "/all/{id}"
-ttl   = "1h"
-scope = "shared"
-admit = "route"
-key   = ["tenant"]
-"#;
     for sets_cookie in [false, true] {
-        let apps = Apps::start(rules).await;
+        let apps = Apps::start(BY_TENANT).await;
         apps.shop.answers(move |request| match &*request.path {
-            "/me" if sets_cookie => Response::ok("{\"tenant\":\"x\"}")
-                .header("content-type", "application/json")
-                .header("set-cookie", "sid=new"),
+            "/me" if sets_cookie => told("x").header("set-cookie", "sid=new"),
             "/me" => Response::status(500, "no"),
             _ => Response::ok("shop"),
         });
         apps.blog.answers(|request| match &*request.path {
-            "/me" => {
-                Response::ok("{\"tenant\":\"blog\"}").header("content-type", "application/json")
-            }
+            "/me" => told("blog"),
             _ => Response::ok("blog"),
         });
         for number in 0..8 {
