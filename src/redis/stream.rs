@@ -4,7 +4,8 @@
 //! Invariants:
 //! - A reader gives each entry that is added, in order, or says that there is a gap: after each
 //!   reading, the last entry of the one before must still be there. (Streams are trimmed from their
-//!   beginning.) A stream that was deleted, or set back, is a gap.
+//!   beginning.) Of a stream that was not there before, all entries must be. A stream that was
+//!   deleted, or set back, is a gap.
 //! - A reader never reconnects. Whoever makes another one has missed what came in between.
 
 use std::collections::HashMap;
@@ -112,7 +113,13 @@ impl StreamReader {
         let entries = entries_of_one(reply).ok_or_else(unexpected)?;
         let Some((newest, _)) = entries.last() else { return self.check_end().await };
         let before = std::mem::replace(&mut self.last, *newest);
-        if before != StreamId::default() && !self.has(before).await? {
+        let is_whole = if before == StreamId::default() {
+            // There was no stream: these have to be all that were ever added to it.
+            self.added().await? == i64::try_from(entries.len()).ok()
+        } else {
+            self.has(before).await?
+        };
+        if !is_whole {
             return Ok(StreamNews::Gap);
         }
         Ok(StreamNews::Entries(entries.into_iter().map(|(_, fields)| fields).collect()))
@@ -137,14 +144,25 @@ impl StreamReader {
 
     /// The place of the last entry that was ever added; `None` if there is no stream.
     async fn end(&self) -> Result<Option<StreamId>, CallError> {
+        let Some(info) = self.info().await? else { return Ok(None) };
+        let end = info.get("last-generated-id").and_then(Value::as_string);
+        end.as_deref().and_then(StreamId::parse).map(Some).ok_or_else(unexpected)
+    }
+
+    /// How many entries were ever added; `None` where nobody knows, as before Redis 7.
+    async fn added(&self) -> Result<Option<i64>, CallError> {
+        let info = self.info().await?;
+        Ok(info.and_then(|info| info.get("entries-added").and_then(Value::as_i64)))
+    }
+
+    /// What Redis says of the stream; `None` if there is none.
+    async fn info(&self) -> Result<Option<HashMap<String, Value>>, CallError> {
         let args = vec!["STREAM".into(), Value::Bytes(self.stream.clone())];
         let info = match self.call("XINFO", args, REPLY_TIMEOUT).await {
             Err(CallError::Reply(why)) if why.contains("no such key") => return Ok(None),
             info => info?,
         };
-        let info = info.convert::<HashMap<String, Value>>().map_err(|_| unexpected())?;
-        let end = info.get("last-generated-id").and_then(Value::as_string);
-        end.as_deref().and_then(StreamId::parse).map(Some).ok_or_else(unexpected)
+        info.convert().map(Some).map_err(|_| unexpected())
     }
 
     async fn call(

@@ -142,6 +142,22 @@ async fn r1430_what_was_removed_from_a_stream_before_it_was_read_is_a_gap() {
     assert!(read(&mut Client::new(sidecar.address), "/about").await.1, "no source tells of it");
 }
 
+/// Of a stream that was not there before, nobody knew what was removed before it was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r1431_what_was_removed_from_a_new_stream_is_a_gap() {
+    let (app, redis) = (Numbered::start(), RedisServer::start());
+    let lines = format!("url = \"redis://127.0.0.1:{}/0\"\ntags = [\"item:{{id}}\"]", redis.port);
+    let sidecar = app.sidecar(&format!("[[sources]]\nkind = \"redis-stream\"\n{lines}\n")).await;
+    warmed(&sidecar, "/items/1").await;
+    app.says(2);
+    redis.command(
+        "EVAL \"redis.call('XADD', KEYS[1], '*', 'tag', 'item:1') redis.call('XADD', KEYS[1], \
+         'MAXLEN', '1', '*', 'tag', 'item:2')\" 1 sidecache:purges",
+    );
+    says(&sidecar, "/items/1", 2).await;
+    assert_eq!(source(&sidecar).await["gaps"], json!(1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_change_of_what_a_url_says_purges() {
     let app = Numbered::start();
