@@ -334,6 +334,7 @@ impl State {
         digest: Option<u64>,
     ) {
         self.trail.senders.add(facts.sender);
+        self.trail.sign(&facts.signed);
         let kind = match request {
             // A refusal changes nothing; whatever else happened may have.
             RequestFacts::Write(_) if matches!(response.status, 400..=499) => return,
@@ -341,6 +342,7 @@ impl State {
             RequestFacts::Read(_) if !facts.is_get => return,
             RequestFacts::Read(_) => {
                 let headers = self.trail.names(&facts.headers);
+                let session = facts.session.as_ref().and_then(|it| self.trail.session(it));
                 TrailKind::Read(TrailRead {
                     page: facts.page,
                     marks: facts.marks,
@@ -354,6 +356,7 @@ impl State {
                     sets_cookie: response.sets_cookie,
                     says_private: response.private,
                     lifetime: facts.lifetime,
+                    session,
                 })
             }
         };

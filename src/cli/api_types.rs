@@ -81,6 +81,7 @@ api_types! {
         key_headers: Vec<String>,
         drop_headers: Vec<String>,
         jwt_callers: bool,
+        session: Option<ApiSessionCookie>,
         tag: String,
         purged_tags: Vec<String>,
         purges: Vec<String>,
@@ -99,6 +100,7 @@ api_types! {
         anonymous: u64,
         same_for_others: u64,
     }
+    ApiSessionCookie { cookie: String, format: String, kept_for_s: Option<u64>, is_optional: bool, }
     ApiLeftOut { path: String, requests: u64, why: String, }
     /// `GET /stats`.
     ApiStats {

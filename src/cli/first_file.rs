@@ -17,9 +17,12 @@ use super::error::CommandError;
 use super::format::{clean, clean_lines};
 use crate::config::include::IncludeSource;
 use crate::config::{Config, Diagnostics, Severity};
+use crate::policy::session::SessionFormat;
 
 /// The longest comment, in characters. It is broken into lines.
 const MAX_COMMENT: usize = 1000;
+/// What stands for a secret that is not known here, while a file is checked.
+const SOME_SECRET: &str = "a-secret-that-only-the-sidecar-is-given";
 /// The width of comments.
 const WIDTH: usize = 96;
 
@@ -36,6 +39,8 @@ pub(super) struct FileRule {
     pub(super) scope: Option<String>,
     pub(super) credential_headers: Vec<String>,
     pub(super) key_headers: Vec<String>,
+    /// The cookie with a signed session that tells who asks.
+    pub(super) session: Option<FileSession>,
     pub(super) drop_headers: Vec<String>,
     /// The parameters that count; none for all.
     pub(super) query: Option<Vec<String>>,
@@ -50,6 +55,28 @@ pub(super) struct FileRule {
     pub(super) purges: Vec<String>,
     /// Paths that it matches and must not.
     pub(super) kept_out: Vec<String>,
+}
+
+/// A cookie with a session that the app signs anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileSession {
+    pub(super) cookie: String,
+    pub(super) format: SessionFormat,
+    /// How old a signature may be.
+    pub(super) max_age: String,
+    /// Some requests have none.
+    pub(super) is_optional: bool,
+}
+
+impl FileSession {
+    /// The variable of the environment with the secret of the app.
+    pub(super) const fn variable(&self) -> &'static str {
+        match self.format {
+            SessionFormat::Flask => "FLASK_SECRET",
+            SessionFormat::Django => "DJANGO_SECRET",
+            SessionFormat::Express => "COOKIE_SESSION_SECRET",
+        }
+    }
 }
 
 /// A file that is being made.
@@ -85,10 +112,10 @@ impl FirstFile {
     ) -> Result<CheckedFile, Diagnostics> {
         let (mut routes, mut left_out) = (Vec::new(), Vec::new());
         let mut taken: Vec<FileRule> = Vec::new();
-        Config::parse_with(&self.render(&[]), name, &variable, from)?;
+        Config::parse_with(&self.render(&[]), name, &environment_variable, from)?;
         for rule in std::mem::take(&mut self.rules) {
             taken.push(rule);
-            if is_clean(&self.render(&taken), name, from) {
+            if is_clean(&self.render(&taken), &taken, name, from) {
                 continue;
             }
             if let Some(rule) = taken.pop() {
@@ -112,16 +139,8 @@ impl FirstFile {
             comment(&mut text, "Headers that say who asks, by their names.");
             let _ = writeln!(text, "[credential]\nheaders = {}\n", list(credentials));
         }
-        let headers: BTreeSet<&str> =
-            rules.iter().flat_map(|rule| &rule.key_headers).map(String::as_str).collect();
-        let fields = field_names(&headers, rules);
-        if !fields.is_empty() {
-            text.push_str("[fields]\n");
-            for (header, name) in &fields {
-                let _ = writeln!(text, "{name} = {{ header = {} }}", Value::from(*header));
-            }
-            text.push('\n');
-        }
+        let fields = FieldNames::new(rules);
+        fields.render(&mut text, rules);
         let mut purges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let mut kept_out: BTreeSet<&str> = BTreeSet::new();
         for rule in rules {
@@ -149,7 +168,7 @@ impl FirstFile {
     }
 }
 
-fn route(text: &mut String, rule: &FileRule, fields: &BTreeMap<&str, String>) {
+fn route(text: &mut String, rule: &FileRule, fields: &FieldNames<'_>) {
     for reason in &rule.reasons {
         comment(text, reason);
     }
@@ -167,10 +186,12 @@ fn route(text: &mut String, rule: &FileRule, fields: &BTreeMap<&str, String>) {
     if let Some(scope) = &rule.scope {
         line("scope", scope.as_str().into());
     }
-    if !rule.key_headers.is_empty() {
-        let names = rule.key_headers.iter().filter_map(|header| fields.get(header.as_str()));
-        let names: Vec<String> = names.map(|name| format!("{name}?")).collect();
-        line("key", Value::Array(names.iter().map(String::as_str).collect()));
+    let key = fields.key(rule);
+    if !key.is_empty() {
+        line("key", list(key.iter().map(String::as_str)));
+    }
+    if let Some(session) = &rule.session {
+        line("strip_set_cookie", list([session.cookie.as_str()]));
     }
     if let Some(query) = &rule.query {
         let none = || Value::from("none");
@@ -191,23 +212,90 @@ fn route(text: &mut String, rule: &FileRule, fields: &BTreeMap<&str, String>) {
     text.push('\n');
 }
 
-/// A name for each header, which no capture has.
-fn field_names<'a>(headers: &BTreeSet<&'a str>, rules: &[FileRule]) -> BTreeMap<&'a str, String> {
-    let is_capture = |name: &str| {
-        let capture = [format!("{{{name}}}"), format!("{{*{name}}}")];
-        rules.iter().any(|rule| capture.iter().any(|text| rule.path.contains(text)))
-    };
-    let mut names: BTreeMap<&str, String> = BTreeMap::new();
-    for header in headers {
-        let plain = header.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+/// The names of fields, by what they read.
+struct FieldNames<'a> {
+    headers: BTreeMap<&'a str, String>,
+    cookies: BTreeMap<&'a str, String>,
+}
+
+impl<'a> FieldNames<'a> {
+    /// A name for each, which no capture has.
+    fn new(rules: &'a [FileRule]) -> Self {
+        let mut names = Self { headers: BTreeMap::new(), cookies: BTreeMap::new() };
+        let headers: BTreeSet<&str> =
+            rules.iter().flat_map(|rule| &rule.key_headers).map(String::as_str).collect();
+        for header in headers {
+            let name = names.free(header, "header_", rules);
+            names.headers.insert(header, name);
+        }
+        let cookies: BTreeSet<&str> =
+            rules.iter().filter_map(|rule| Some(&*rule.session.as_ref()?.cookie)).collect();
+        for cookie in cookies {
+            let name = names.free(cookie, "cookie_", rules);
+            names.cookies.insert(cookie, name);
+        }
+        names
+    }
+
+    /// A name like this one. `prefix` stands before one that begins with no letter.
+    fn free(&self, like: &str, prefix: &str, rules: &[FileRule]) -> String {
+        let is_capture = |name: &str| {
+            let capture = [format!("{{{name}}}"), format!("{{*{name}}}")];
+            rules.iter().any(|rule| capture.iter().any(|text| rule.path.contains(text)))
+        };
+        let is_taken =
+            |name: &str| self.headers.values().chain(self.cookies.values()).any(|one| one == name);
+        let plain = like.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let begins_well = plain.starts_with(|c: char| c.is_ascii_alphabetic());
-        let mut name = if begins_well { plain } else { format!("header_{plain}") };
-        while name == "caller" || is_capture(&name) || names.values().any(|known| *known == name) {
+        let mut name = if begins_well { plain } else { format!("{prefix}{plain}") };
+        while name == "caller" || is_capture(&name) || is_taken(&name) {
             name.push('_');
         }
-        names.insert(header, name);
+        name
     }
-    names
+
+    /// Adds the table of all fields.
+    fn render(&self, text: &mut String, rules: &[FileRule]) {
+        if self.headers.is_empty() && self.cookies.is_empty() {
+            return;
+        }
+        let sessions = || rules.iter().filter_map(|rule| rule.session.as_ref());
+        for variable in sessions().map(FileSession::variable).collect::<BTreeSet<_>>() {
+            let words = format!(
+                "The environment of the sidecar must have {variable}: the secret with which the \
+                 app signs its sessions."
+            );
+            comment(text, &words);
+        }
+        text.push_str("[fields]\n");
+        for (header, name) in &self.headers {
+            let _ = writeln!(text, "{name} = {{ header = {} }}", Value::from(*header));
+        }
+        for (cookie, name) in &self.cookies {
+            let Some(session) = sessions().find(|session| session.cookie == *cookie) else {
+                continue;
+            };
+            let _ = writeln!(
+                text,
+                "{name} = {{ cookie = {}, format = \"{}\", secret = \"${{{}}}\", max_age = {} }}",
+                Value::from(*cookie),
+                session.format.as_str(),
+                session.variable(),
+                Value::from(&*session.max_age),
+            );
+        }
+        text.push('\n');
+    }
+
+    /// The fields in the key of a rule.
+    fn key(&self, rule: &FileRule) -> Vec<String> {
+        let headers = rule.key_headers.iter().filter_map(|header| self.headers.get(&**header));
+        let session = rule.session.as_ref().and_then(|session| {
+            let mark = if session.is_optional { "?" } else { "" };
+            Some(format!("{}{mark}", self.cookies.get(&*session.cookie)?))
+        });
+        headers.map(|name| format!("{name}?")).chain(session).collect()
+    }
 }
 
 fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> Value {
@@ -235,11 +323,21 @@ fn comment(text: &mut String, words: &str) {
 }
 
 /// A variable of the environment: the settings may be those of a file that has some.
-fn variable(name: &str) -> Option<String> {
+fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn is_clean(text: &str, name: &str, from: IncludeSource<'_>) -> bool {
+/// Whether the file passes `check` where the variables of its rules are set: who asks for a file
+/// need not know the secrets of the app.
+fn is_clean(text: &str, rules: &[FileRule], name: &str, from: IncludeSource<'_>) -> bool {
+    let is_of_rules = |name: &str| {
+        let mut sessions = rules.iter().filter_map(|rule| rule.session.as_ref());
+        sessions.any(|session| session.variable() == name)
+    };
+    let variable = |name: &str| {
+        let known = environment_variable(name).filter(|value| !value.is_empty());
+        known.or_else(|| is_of_rules(name).then(|| SOME_SECRET.to_owned()))
+    };
     Config::parse_with(text, name, &variable, from).is_ok_and(|config| {
         !config.warnings.iter().any(|warning| warning.severity == Severity::Warning)
     })
@@ -320,7 +418,8 @@ mod tests {
             .expect("the settings are valid");
         assert_eq!(checked.routes, ["/items", "/items/{id}"]);
         assert_eq!(checked.left_out, ["/items", "/items/{x}"]);
-        assert!(is_clean(&checked.text, "proxy.toml", IncludeSource::Nowhere), "{}", checked.text);
+        let is_clean = is_clean(&checked.text, &[], "proxy.toml", IncludeSource::Nowhere);
+        assert!(is_clean, "{}", checked.text);
         assert_eq!(checked.text.matches("[[purges]]").count(), 1, "{}", checked.text);
     }
 
@@ -340,6 +439,31 @@ mod tests {
             assert!(checked.text.contains(line), "{line}:\n{}", checked.text);
         }
         assert_eq!(checked.left_out.len(), 0, "{}", checked.text);
+    }
+
+    #[test]
+    fn a_signed_session_is_in_the_key_and_its_secret_is_a_variable() {
+        let session = |is_optional| FileSession {
+            cookie: "my-session".to_owned(),
+            format: SessionFormat::Flask,
+            max_age: "31d".to_owned(),
+            is_optional,
+        };
+        let own = FileRule { session: Some(session(false)), ..rule("/desk") };
+        let other = FileRule { session: Some(session(true)), ..rule("/desk/{my_session}") };
+        let checked = file(vec![own, other]).check("proxy.toml", IncludeSource::Nowhere);
+        let checked = checked.expect("the settings are valid");
+        assert_eq!(checked.routes, ["/desk", "/desk/{my_session}"], "{}", checked.text);
+        for line in [
+            "# The environment of the sidecar must have FLASK_SECRET: the secret with which",
+            "my_session_ = { cookie = \"my-session\", format = \"flask\", \
+             secret = \"${FLASK_SECRET}\", max_age = \"31d\" }",
+            "key = [\"my_session_\"]",
+            "key = [\"my_session_?\"]",
+            "strip_set_cookie = [\"my-session\"]",
+        ] {
+            assert!(checked.text.contains(line), "{line}:\n{}", checked.text);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!
 //! `signature` verifies the cookie, `payload` reads what it carries, `members` says what counts of
 //! it, `memory` remembers what was verified, `set_cookie` compares what a response sets, and
-//! `route_sessions` is what a lookup reads.
+//! `route_sessions` is what a lookup reads. `unverified` is for suggestions alone.
 //!
 //! SECURITY: nothing of a cookie counts before its signature has been verified. A cookie that
 //! cannot be verified is a field without a value, never an absent one: the request goes to the
@@ -28,6 +28,7 @@ pub use crate::policy::session::fault::SessionFault;
 pub use crate::policy::session::format::SessionFormat;
 pub use crate::policy::session::route_sessions::{IdentityPart, RouteSessions};
 pub use crate::policy::session::set_cookie::SetSession;
+pub use crate::policy::session::unverified::{UnverifiedSession, sessions_set_by};
 pub use crate::policy::session::verified::VerifiedSession;
 
 mod counters;
@@ -41,6 +42,7 @@ mod set_cookie;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod unverified;
 mod verified;
 
 /// The longest cookie that is verified, in bytes. Browsers keep 4096.

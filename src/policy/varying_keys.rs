@@ -351,7 +351,8 @@ pub(super) fn shortened(name: &[u8]) -> Cow<'_, str> {
 }
 
 /// The place of a hash among so many.
-pub(super) fn slot(hash: u64, places: usize) -> usize {
+#[must_use]
+pub fn slot(hash: u64, places: usize) -> usize {
     usize::try_from(hash % places as u64).unwrap_or_default()
 }
 

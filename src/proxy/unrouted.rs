@@ -24,6 +24,7 @@ use crate::proxy::context::RequestContext;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
 use crate::proxy::unrouted::forms::FormSearch;
+use crate::proxy::unrouted::trail::CookieSession;
 use crate::proxy::{mutation, pass, purge_request};
 use crate::semantics::body::Body;
 use crate::semantics::digest::{MAX_GZIP_HEADER, gzip_header, is_gzip};
@@ -45,6 +46,7 @@ struct UnroutedRequest {
     request: RequestFacts,
     is_get: bool,
     trail: Option<Box<TrailFacts>>,
+    session: Option<CookieSession>,
 }
 
 /// Digests a body with the key of this process: nobody else can make two bodies of one digest, and
@@ -145,7 +147,8 @@ impl UnroutedRequest {
     fn new(parts: &Parts, request: RequestFacts) -> Self {
         let path = parts.uri.path();
         let path = if path.len() <= MAX_PATH { path } else { "" };
-        Self { path: path.into(), request, is_get: parts.method == Method::GET, trail: None }
+        let is_get = parts.method == Method::GET;
+        Self { path: path.into(), request, is_get, trail: None, session: None }
     }
 
     /// A read; `None` if there are too many, and others of a sample stand for it.
@@ -190,7 +193,9 @@ impl UnroutedRequest {
         };
         // A page of which only some reads are seen tells nothing of what a rule would have served.
         let trail = sample.is_complete.then(|| trail::of_read(uncached, context, parts)).flatten();
-        Some(Self { trail, ..Self::new(parts, RequestFacts::Read(read)) })
+        let session = trail.is_some().then(|| trail::session_of(uncached, context, headers));
+        let session = session.flatten();
+        Some(Self { trail, session, ..Self::new(parts, RequestFacts::Read(read)) })
     }
 
     /// Notes the request, when its response has ended if its body is digested.
@@ -210,11 +215,12 @@ impl UnroutedRequest {
         } else {
             Comparison::None
         };
-        let response = ResponseFacts::new(status, headers);
+        let mut response = ResponseFacts::new(status, headers);
         let (path, request, mut trail) = (self.path, self.request, self.trail);
         if let Some(trail) = &mut trail {
-            let is_whole = matches!(comparison, Comparison::Body);
-            trail::complete(trail, uncached, (status, headers), is_whole, resources.clock.wall());
+            let (is_whole, now) = (matches!(comparison, Comparison::Body), resources.clock.wall());
+            trail::complete(trail, uncached, self.session, (status, headers), is_whole, now);
+            response.renews_session = trail.session.as_ref().is_some_and(|it| it.is_renewed);
             trail.is_exact = !matches!(comparison, Comparison::Rough(_));
             let field = match request {
                 RequestFacts::Read(_) => &CACHE_GROUPS,

@@ -106,6 +106,8 @@ facts! {
     streams,
     /// Those that set a cookie.
     set_cookie,
+    /// Those that set the session of the request again, and no other cookie.
+    renewed_sessions,
     /// Those with a sign of a protected form, unless the page was searched and has none.
     forms,
     /// `Cache-Control: no-store`.
@@ -205,6 +207,7 @@ impl Facts {
         add(&mut self.upgraded, response.status == 101);
         add(&mut self.streams, response.is_stream);
         add(&mut self.set_cookie, response.sets_cookie);
+        add(&mut self.renewed_sessions, response.renews_session);
         let guards = response.guards_forms || read.guards_forms;
         // A page that sets such a cookie is made for its reader, whatever is in it.
         let has_form = response.guards_forms || !response.has_no_form;

@@ -72,6 +72,8 @@ pub struct LearningSubject<'a> {
     pub related: BTreeSet<usize>,
     /// The app asks to be asked each time, by `no-cache`.
     pub says_no_cache: bool,
+    /// Callers may share what several of them got.
+    pub may_share: bool,
 }
 
 /// A rule, and what it is founded on.
@@ -177,8 +179,10 @@ pub fn learn(
             continue;
         }
         let shared = play(&headers, drops_marks, ttl, true);
-        let is_shared =
-            callers.may_share(reads) && shared.stale == 0 && 20 * shared.hits > 21 * private.hits;
+        let is_shared = subject.may_share
+            && callers.may_share(reads)
+            && shared.stale == 0
+            && 20 * shared.hits > 21 * private.hits;
         let played = Rehearsed { oldest, ..if is_shared { shared } else { private } };
         if !is_worth_a_rule(&played, &callers, overrules)? {
             break;
@@ -385,5 +389,6 @@ impl CallerCounts {
     }
 }
 
+pub mod sessions;
 #[cfg(test)]
 mod tests;

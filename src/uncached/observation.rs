@@ -80,6 +80,8 @@ pub struct ResponseFacts {
     pub status: u16,
     /// It sets a cookie.
     pub sets_cookie: bool,
+    /// It sets no other cookie than the session of the request, signed anew.
+    pub renews_session: bool,
     /// It sets a cookie that protects forms.
     pub guards_forms: bool,
     /// `Cache-Control: no-store`.
@@ -116,6 +118,7 @@ impl ResponseFacts {
         Self {
             status: status.as_u16(),
             sets_cookie: headers.contains_key(SET_COOKIE),
+            renews_session: false,
             guards_forms: cookies.any(|cookie| guards_forms(cookie.as_bytes())),
             no_store: cache.no_store,
             no_cache: cache.no_cache || cache.max_age == Some(Duration::ZERO),

@@ -20,6 +20,7 @@ mod languages;
 mod learned;
 mod learned_headers;
 mod learned_rules;
+mod learned_sessions;
 mod matches;
 mod memory;
 mod metrics;

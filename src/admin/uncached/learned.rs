@@ -19,6 +19,7 @@ use crate::policy::route::headers::FROM_TRUSTED;
 use crate::uncached::causes::TracedWrite;
 use crate::uncached::facts::Facts;
 use crate::uncached::fold::{PathPart, pattern, shown};
+use crate::uncached::learn::sessions::SessionReads;
 use crate::uncached::learn::{HeaderUse, LearnedRule, LearningSubject, learn};
 use crate::uncached::marks::is_mark;
 use crate::uncached::rehearsal::Visit;
@@ -65,6 +66,13 @@ struct Learning<'a> {
     /// A purge by the operator counts as a write that has a template for each of its tags: those
     /// after all templates.
     writes: Vec<TracedWrite<'a>>,
+}
+
+/// The rule of a route, and the place of the session cookie in its key, if there is one; with
+/// whether some requests have none.
+struct RouteLesson {
+    learned: LearnedRule,
+    session: Option<(u8, bool)>,
 }
 
 impl<'a> Learning<'a> {
@@ -133,7 +141,7 @@ impl<'a> Learning<'a> {
                 None => leave_out(&[at], "its paths are too deep for a route"),
             }
         }
-        let mut rules: BTreeMap<&str, (&[usize], LearnedRule)> = BTreeMap::new();
+        let mut rules: BTreeMap<&str, (&[usize], RouteLesson)> = BTreeMap::new();
         let mut without: Vec<&PathTemplate> = Vec::new();
         for (path, group) in &groups {
             match self.learn(path, group) {
@@ -160,26 +168,53 @@ impl<'a> Learning<'a> {
         let told = rules.iter().filter_map(|(path, (group, rule))| {
             let parsed = Pattern::parse(path).ok()?;
             let kept_out = kept_out(path, &parsed, &without).ok()?;
-            Some((rule.played.hits, self.told(path, group, &kept_out, rule)?))
+            Some((rule.learned.played.hits, self.told(path, group, &kept_out, rule)?))
         });
         let told = told.collect();
         (first(told), first(left_out))
     }
 
     /// The rule for all templates that are the same for a route.
-    fn learn(&self, path: &str, group: &[usize]) -> Result<LearnedRule, String> {
+    fn learn(&self, path: &str, group: &[usize]) -> Result<RouteLesson, String> {
         Pattern::parse(path).map_err(|_| "no route can have such a path")?;
-        let unfit = group.iter().find_map(|at| unfit(&self.templates[*at], &self.rules.credential));
-        if let Some(why) = unfit {
-            return Err(why.text);
-        }
         let mut reads: Vec<Visit<'_>> =
             group.iter().flat_map(|at| self.reads[*at].iter().copied()).collect();
         reads.sort_unstable_by_key(|visit| visit.event.began);
+        let plain = self.learn_of(group, reads.clone(), None);
+        let Some(sessions) = SessionReads::new(&reads) else {
+            return Ok(RouteLesson { learned: plain?, session: None });
+        };
+        let by_session = self.learn_of(group, sessions.visits(&reads), Some(&sessions));
+        match (plain, by_session) {
+            (Ok(learned), Ok(other)) if 4 * other.played.hits <= 5 * learned.played.hits => {
+                Ok(RouteLesson { learned, session: None })
+            }
+            (Ok(learned), Err(_)) => Ok(RouteLesson { learned, session: None }),
+            (_, by_session) => Ok(RouteLesson {
+                learned: by_session?,
+                session: Some((sessions.cookie, sessions.is_optional)),
+            }),
+        }
+    }
+
+    /// The rule for these reads, of which `sessions` tells who asks.
+    fn learn_of(
+        &self,
+        group: &[usize],
+        reads: Vec<Visit<'_>>,
+        sessions: Option<&SessionReads>,
+    ) -> Result<LearnedRule, String> {
+        let credential = &self.rules.credential;
+        let renews = sessions.is_some();
+        let unfit = group.iter().find_map(|at| unfit(&self.templates[*at], credential, renews));
+        if let Some(why) = unfit {
+            return Err(why.text);
+        }
         let facts = || group.iter().map(|at| &self.templates[*at].facts);
         // A rule that overrules `no-cache` would overrule `no-store`, too.
         let says_no_cache = facts().any(says_no_cache) && facts().all(|facts| facts.no_store == 0);
-        let subject = LearningSubject { reads, related: self.related(group), says_no_cache };
+        let related = self.related(group);
+        let subject = LearningSubject { reads, related, says_no_cache, may_share: !renews };
         let learned = learn(&subject, &self.writes, &|place| self.header_use(self.name(place)))?;
         let is_known = |cause: &usize| {
             self.purged_tag(*cause).is_some()
@@ -208,8 +243,9 @@ impl<'a> Learning<'a> {
         path: &str,
         group: &[usize],
         kept_out: &[String],
-        learned: &LearnedRule,
+        lesson: &RouteLesson,
     ) -> Option<Value> {
+        let learned = &lesson.learned;
         let base = pattern(self.base(group))?;
         let mut purges = vec![format!("{}/{{*rest}}", base.trim_end_matches('/'))];
         let related = self.related(group);
@@ -238,6 +274,7 @@ impl<'a> Learning<'a> {
             "key_headers": names(&learned.keyed),
             "drop_headers": names(&learned.dropped),
             "jwt_callers": self.mostly(group, |facts| facts.jwts),
+            "session": lesson.session.and_then(|session| self.session(session)),
             "tag": tag(&base),
             "purged_tags": tags_by_hand,
             "purges": purges,
@@ -256,6 +293,17 @@ impl<'a> Learning<'a> {
             "anonymous": callers.anonymous,
             "same_for_others": callers.same,
             "other_for_others": callers.other,
+        }))
+    }
+
+    /// The cookie that tells who asks.
+    fn session(&self, (cookie, is_optional): (u8, bool)) -> Option<Value> {
+        let (cookie, kept_for) = self.trail.session_cookies.get(usize::from(cookie))?;
+        Some(json!({
+            "cookie": cookie.name,
+            "format": cookie.format.as_str(),
+            "kept_for_s": kept_for,
+            "is_optional": is_optional,
         }))
     }
 

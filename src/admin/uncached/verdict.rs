@@ -58,7 +58,7 @@ pub(super) fn why_not(template: &PathTemplate, credential: &CredentialRule) -> O
     let facts = &template.facts;
     let no_cache = says_no_cache(facts)
         .then(|| useless("the app says `Cache-Control: no-cache`: it wants to be asked each time"));
-    unfit(template, credential).or(no_cache).or_else(|| by_comparison(facts))
+    unfit(template, credential, false).or(no_cache).or_else(|| by_comparison(facts))
 }
 
 /// Whether the app wants to be asked each time.
@@ -67,11 +67,16 @@ pub(super) const fn says_no_cache(facts: &Facts) -> bool {
 }
 
 /// Why no rule is fit for it, whatever its responses are: by its name, and by what their heads say.
-pub(super) fn unfit(template: &PathTemplate, credential: &CredentialRule) -> Option<WhyNot> {
-    by_name(template, credential).or_else(|| by_head(&template.facts))
+/// `renews` says that the rule takes out a session cookie that is set again.
+pub(super) fn unfit(
+    template: &PathTemplate,
+    credential: &CredentialRule,
+    renews: bool,
+) -> Option<WhyNot> {
+    by_name(template, credential).or_else(|| by_head(&template.facts, renews))
 }
 
-fn by_head(facts: &Facts) -> Option<WhyNot> {
+fn by_head(facts: &Facts, renews: bool) -> Option<WhyNot> {
     let all = facts.requests;
     let most = |count: u64| 2 * count > all;
     let some = |count: u64| 10 * count > all;
@@ -81,7 +86,8 @@ fn by_head(facts: &Facts) -> Option<WhyNot> {
     if facts.streams > 0 {
         return Some(harmful("event streams: they have no end that could be stored"));
     }
-    if some(facts.set_cookie) {
+    let taken_out = if renews { facts.renewed_sessions } else { 0 };
+    if some(facts.set_cookie - taken_out.min(facts.set_cookie)) {
         // A session that is signed anew each time; only its secret tells who has it.
         let renewed = if most(facts.set_cookie) && most(facts.cookies) {
             ". If it is a session that the app signs anew each time, a field with its format and \

@@ -8,15 +8,16 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 
-use super::super::api_types::{ApiLearned, ApiLearnedRule};
+use super::super::api_types::{ApiLearned, ApiLearnedRule, ApiSessionCookie};
 use super::super::error::CommandError;
-use super::super::first_file::{self, FileRule, FirstFile};
+use super::super::first_file::{self, FileRule, FileSession, FirstFile};
 use super::super::format::{clean, counted, percent};
 use super::super::output::{note, print};
 use super::super::remote::Remote;
 use crate::config::Config;
 use crate::config::include::IncludeSource;
 use crate::input_file::{self, MAX_CONFIG_BYTES};
+use crate::policy::session::SessionFormat;
 use crate::units::show_duration;
 
 /// How many paths without a rule are named in the file.
@@ -181,6 +182,7 @@ fn rule(learned: &ApiLearnedRule) -> FileRule {
         scope: (learned.scope != "private").then(|| learned.scope.clone()),
         credential_headers: learned.credential_headers.clone(),
         key_headers: learned.key_headers.clone(),
+        session: learned.session.as_ref().and_then(session),
         drop_headers: learned.drop_headers.clone(),
         query: None,
         without_parameters: learned.without_parameters.clone(),
@@ -190,6 +192,26 @@ fn rule(learned: &ApiLearnedRule) -> FileRule {
         purges: learned.purges.clone(),
         kept_out: learned.kept_out.clone(),
     }
+}
+
+/// The session cookie in its key. A signature counts for as long as the framework lets it by
+/// default, or as browsers keep the cookie if that is much shorter.
+fn session(learned: &ApiSessionCookie) -> Option<FileSession> {
+    let format = SessionFormat::ALL.into_iter().find(|one| one.as_str() == learned.format)?;
+    let by_default = match format {
+        SessionFormat::Flask => Duration::from_hours(24 * 31),
+        SessionFormat::Django => Duration::from_hours(24 * 14),
+        SessionFormat::Express => return None,
+    };
+    // The clock of the app may differ a little, and browsers keep whole days.
+    let is_shorter = |kept_for: &Duration| *kept_for < by_default * 9 / 10;
+    let kept_for = learned.kept_for_s.map(|seconds| Duration::from_secs(seconds.max(60)));
+    Some(FileSession {
+        cookie: learned.cookie.clone(),
+        format,
+        max_age: show_duration(kept_for.filter(is_shorter).unwrap_or(by_default)),
+        is_optional: learned.is_optional,
+    })
 }
 
 /// What the rule is founded on.
@@ -248,6 +270,15 @@ fn reasons(learned: &ApiLearnedRule) -> Vec<String> {
         all.push("    jwt = { jwks_url = \"https://...\", algorithms = [\"RS256\"] }".to_owned());
         all.push("    fields.tenant = { jwt = \"/tenant\" }".to_owned());
         all.push("and here scope = \"shared\", key = [\"tenant\"].".to_owned());
+    }
+    if let Some(session) = &learned.session {
+        all.push(format!(
+            "The app signs the session in the cookie `{}` anew with its responses, as {} does it: \
+             what it carries tells who asks, and it is taken out of what is stored only where that \
+             stays the same.",
+            clean(&session.cookie),
+            session.format
+        ));
     }
     if !learned.purged_tags.is_empty() {
         let tags = learned.purged_tags.join(", ");

@@ -88,24 +88,34 @@ impl SessionRule {
 }
 
 /// Whether a line ends a cookie's life: `Max-Age` counts before `Expires` (RFC 6265 5.3).
-fn is_cleared(line: &[u8], now: Wall) -> bool {
-    let attributes = line.split(|&byte| byte == b';').skip(1);
-    let value = |name: &str| {
-        let own = attributes.clone().filter_map(|attribute| {
-            let text = std::str::from_utf8(attribute).ok()?;
-            let (own, value) = text.split_once('=')?;
-            own.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-        });
-        own.last()
-    };
-    if let Some(seconds) = value("max-age") {
+pub(super) fn is_cleared(line: &[u8], now: Wall) -> bool {
+    if let Some(seconds) = attribute(line, "max-age") {
         return seconds.parse::<i64>().map_or(true, |seconds| seconds <= 0);
     }
-    value("expires").is_some_and(|date| {
+    attribute(line, "expires").is_some_and(|date| {
         // A date that cannot be read may be one in the past.
         let date = httpdate::parse_http_date(date).ok();
         date.is_none_or(|date| seconds_of(date) <= now.seconds())
     })
+}
+
+/// For how many seconds browsers keep the cookie of a line; none if until they end.
+pub(super) fn seconds_left(line: &[u8], now: Wall) -> Option<u64> {
+    if let Some(seconds) = attribute(line, "max-age") {
+        return seconds.parse().ok();
+    }
+    let date = httpdate::parse_http_date(attribute(line, "expires")?).ok()?;
+    Some(seconds_of(date).saturating_sub(now.seconds()))
+}
+
+/// The value of an attribute, by its last occurrence.
+fn attribute<'a>(line: &'a [u8], name: &str) -> Option<&'a str> {
+    let attributes = line.split(|&byte| byte == b';').skip(1).filter_map(|attribute| {
+        let text = std::str::from_utf8(attribute).ok()?;
+        let (own, value) = text.split_once('=')?;
+        own.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    });
+    attributes.last()
 }
 
 fn seconds_of(date: SystemTime) -> u64 {

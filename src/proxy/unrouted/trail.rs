@@ -4,14 +4,16 @@
 use std::net::Ipv4Addr;
 
 use http::header::{
-    CONTENT_DISPOSITION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK,
-    LOCATION, SET_COOKIE,
+    CONTENT_DISPOSITION, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
+    HeaderValue, LINK, LOCATION, SET_COOKIE,
 };
 use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::clock::Wall;
+use crate::policy::cookie_header::cookie_pieces;
 use crate::policy::route::headers::{IMPLICIT, NEGOTIATED};
+use crate::policy::session::{UnverifiedSession, sessions_set_by};
 use crate::policy::{cache_groups, plan};
 use crate::proxy::context::RequestContext;
 use crate::semantics::cache_control::CacheControl;
@@ -21,7 +23,9 @@ use crate::uncached::Uncached;
 use crate::uncached::facts::is_unkeyed;
 use crate::uncached::marks;
 use crate::uncached::observation::MAX_HEADER;
-use crate::uncached::trail::{MAX_GROUPS, MAX_HEADERS, RequestSender, TrailFacts};
+use crate::uncached::trail::{
+    MAX_GROUPS, MAX_HEADERS, MAX_SIGNED, RequestSender, SessionCookie, SessionFacts, TrailFacts,
+};
 
 /// Headers of a response that clients read. The others, such as the id of a request, differ between
 /// responses that are the same.
@@ -84,6 +88,36 @@ pub(super) fn of_read(
     }))
 }
 
+/// A session cookie of a read, and a keyed hash of who asks, with the payload in place of the cookie.
+pub(super) struct CookieSession {
+    session: UnverifiedSession,
+    caller: u64,
+}
+
+/// The session cookie of a read, if it looks signed.
+pub(super) fn session_of(
+    uncached: &Uncached,
+    context: &RequestContext<'_>,
+    headers: &HeaderMap,
+) -> Option<CookieSession> {
+    let session = UnverifiedSession::of_request(headers).filter(|_| is_on(context))?;
+    let others: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| cookie_pieces(line.as_bytes()))
+        .filter(|(name, _)| *name != session.cookie.as_bytes())
+        .map(|(_, piece)| piece)
+        .collect();
+    let mut rest = headers.clone();
+    rest.remove(COOKIE);
+    if let Ok(line) = HeaderValue::from_bytes(&others.join(&b"; "[..])) {
+        rest.insert(COOKIE, line);
+    }
+    let rest = context.config.rules.caller(&rest).map(|caller| caller.0);
+    let caller = uncached.hash(&(rest, &session.cookie, &session.payload));
+    Some(CookieSession { session, caller })
+}
+
 /// Of a write, before it is sent.
 pub(super) fn of_write(
     uncached: &Uncached,
@@ -136,6 +170,7 @@ pub(super) fn groups(
 pub(super) fn complete(
     facts: &mut TrailFacts,
     uncached: &Uncached,
+    session: Option<CookieSession>,
     (status, headers): (StatusCode, &HeaderMap),
     is_digested: bool,
     now: Wall,
@@ -146,12 +181,28 @@ pub(super) fn complete(
     facts.lifetime = lifetime.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     // What is meant for caches of this kind is not read here.
     let is_targeted = headers.contains_key("cdn-cache-control");
-    facts.may_overrule = (status == StatusCode::NOT_MODIFIED
+    let may_overrule = (status == StatusCode::NOT_MODIFIED
         || freshness::is_heuristically_cacheable(status))
         && !directives.no_store
-        && !is_targeted
-        && !headers.contains_key(SET_COOKIE);
-    facts.is_storable = facts.may_overrule && !directives.no_cache;
+        && !is_targeted;
+    let is_storable = may_overrule && !directives.no_cache;
+    let sets_none = !headers.contains_key(SET_COOKIE);
+    (facts.is_storable, facts.may_overrule) = (is_storable && sets_none, may_overrule && sets_none);
+    let signed = sessions_set_by(headers).take(MAX_SIGNED);
+    facts.signed = signed.map(|signed| uncached.hash(&signed)).collect();
+    facts.session = session.map(|CookieSession { session, caller }| {
+        let renewal = session.renewed_by(headers, now);
+        let keeps = sets_none || renewal.is_some();
+        SessionFacts {
+            value: uncached.hash(&(session.cookie.as_bytes(), &*session.value)),
+            cookie: SessionCookie { name: session.cookie, format: session.format },
+            caller,
+            is_renewed: renewal.is_some(),
+            kept_for: renewal.and_then(|renewal| renewal.kept_for),
+            is_storable: is_storable && keeps,
+            may_overrule: may_overrule && keeps,
+        }
+    });
     if is_digested {
         let named = READ_BY_CLIENTS.iter().map(HeaderName::as_str).chain(NUMBERS);
         let values: Vec<Vec<&[u8]>> = named

@@ -69,7 +69,7 @@ pub(super) fn signed(secret: &str, payload: &Value, seconds: u64) -> String {
 }
 
 /// What the app reads of a cookie.
-fn payload(request: &Request) -> Option<Value> {
+pub(super) fn payload(request: &Request) -> Option<Value> {
     let cookies = request.header("cookie")?;
     let value = cookies.split("; ").find_map(|pair| pair.strip_prefix("session="))?.to_owned();
     let encoded = value.split('.').next()?;
