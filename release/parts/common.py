@@ -31,6 +31,7 @@ class Platform:
     npm_cpu: str
     wheel: str
     deb: str | None = None
+    rpm: str | None = None
 
     @property
     def npm(self) -> str:
@@ -40,8 +41,8 @@ class Platform:
 # A static binary asks nothing of the C library: it runs where wheels of either tag are installed.
 LINUX_WHEEL = 'manylinux_2_17_{0}.manylinux2014_{0}.musllinux_1_1_{0}'
 PLATFORMS = {
-    'x86_64-unknown-linux-gnu': Platform('linux', 'x64', LINUX_WHEEL.format('x86_64'), 'amd64'),
-    'aarch64-unknown-linux-gnu': Platform('linux', 'arm64', LINUX_WHEEL.format('aarch64'), 'arm64'),
+    'x86_64-unknown-linux-gnu': Platform('linux', 'x64', LINUX_WHEEL.format('x86_64'), 'amd64', 'x86_64'),
+    'aarch64-unknown-linux-gnu': Platform('linux', 'arm64', LINUX_WHEEL.format('aarch64'), 'arm64', 'aarch64'),
     'x86_64-apple-darwin': Platform('darwin', 'x64', 'macosx_10_12_x86_64'),
     'aarch64-apple-darwin': Platform('darwin', 'arm64', 'macosx_11_0_arm64'),
 }

@@ -109,7 +109,41 @@ function deb (dist, folder) {
   return { ...chrooted(root, '/usr/bin/sidecache', folder), documents, manual: at('usr/share/man/man1'), end }
 }
 
-export const INSTALLS = { archive, wheel, npm, deb }
+// Into an empty root, which has no shell for the scripts of the package: the one that makes the token is
+// run as rpm would run it.
+function rpm (dist, folder) {
+  const root = emptyFolder(path.join(folder, 'root'))
+  const file = packed(dist, /\.rpm$/)
+  const asRoot = process.getuid() === 0 ? [] : ['unshare', '--map-root-user']
+  const inRoot = (...args) => {
+    const [program, ...all] = [...asRoot, 'rpm', `--root=${root}`, '--dbpath=/var/lib/rpm', ...args]
+    return run(program, all)
+  }
+  inRoot('--install', '--nodeps', '--noscripts', file)
+  const at = (name) => path.join(root, name)
+  const problems = []
+  const expect = (what, holds) => holds || problems.push(what)
+  const post = run('rpm', ['--query', '--package', '--queryformat', '%{POSTIN}', file])
+  run('sh', ['-ec', post, 'post', '1'], { env: { ...process.env, SIDECACHE_ROOT: root } })
+  const token = at('etc/sidecache/admin-token')
+  expect('a token that root alone can read', (fs.statSync(token).mode & 0o777) === 0o600)
+  expect('a token of 48 digits', /^[0-9a-f]{48}$/.test(fs.readFileSync(token, 'utf8')))
+  const unit = fs.readFileSync(at('usr/lib/systemd/system/sidecache.service'), 'utf8')
+  expect('a unit that starts what is installed', unit.includes('\nExecStart=/usr/bin/sidecache ') && !unit.includes('/usr/local'))
+  expect('a unit that names its own document', unit.includes('/README.rpm') && !unit.includes('Debian'))
+  expect('proxy.toml as a file that upgrades keep', inRoot('--query', '--configfiles', 'sidecache') === '/etc/sidecache/proxy.toml\n')
+  expect('files as they were packed', inRoot('--verify', '--nodeps', '--noscripts', 'sidecache') === '')
+  if (problems.length > 0) throw new Error(`the RPM lacks: ${problems.join('; ')}`)
+  const end = () => {
+    inRoot('--erase', '--noscripts', 'sidecache')
+    const left = ['usr/bin/sidecache', 'usr/share/licenses/sidecache'].filter((name) => fs.existsSync(at(name)))
+    if (left.length > 0) throw new Error(`rpm --erase leaves ${left}`)
+  }
+  const documents = at('usr/share/licenses/sidecache')
+  return { ...chrooted(root, '/usr/bin/sidecache', folder), documents, manual: at('usr/share/man/man1'), end }
+}
+
+export const INSTALLS = { archive, wheel, npm, deb, rpm }
 
 /** The text of a document, which Debian compresses. */
 export function documentOf (folder, name) {
