@@ -248,7 +248,7 @@ impl Proxy {
         let departure = &client.departure;
         let context = RequestContext { config, peer, departure, connection, now };
         let view = request_view(connection.app, &parts, &body, peer, &config.rules, now);
-        let view = RequestView { bypass: connection.bypass(), ..view };
+        let view = RequestView { bypass: connection.bypass(), is_again: planned.is_some(), ..view };
         let plan = Planned::plan(planned.as_ref(), config, &view);
         pending.set_guest(plan.route());
         // A write that only passes counts, too: another process may cache what it changes.

@@ -9,6 +9,7 @@
 //! SECURITY: strangers choose paths, queries and headers. Of them only names are kept, folded
 //! ([`fold`]) and bounded ([`tree`]); values are told apart by hashes with a key of this process.
 
+pub mod callers;
 pub mod causes;
 pub mod facts;
 pub mod fold;
@@ -334,7 +335,7 @@ impl State {
         digest: Option<u64>,
     ) {
         self.trail.senders.add(facts.sender);
-        self.trail.sign(&facts.signed);
+        self.trail.callers.sign(&facts.signed);
         let kind = match request {
             // A refusal changes nothing; whatever else happened may have.
             RequestFacts::Write(_) if matches!(response.status, 400..=499) => return,
@@ -342,7 +343,13 @@ impl State {
             RequestFacts::Read(_) if !facts.is_get => return,
             RequestFacts::Read(_) => {
                 let headers = self.trail.names(&facts.headers);
-                let session = facts.session.as_ref().and_then(|it| self.trail.session(it));
+                let is_accepted = matches!(response.status, 200..=299 | 304);
+                let claims = if is_accepted {
+                    self.trail.callers.claims(&facts.claims, facts.token.as_ref())
+                } else {
+                    Box::default()
+                };
+                let session = facts.session.as_ref().and_then(|it| self.trail.callers.session(it));
                 TrailKind::Read(TrailRead {
                     page: facts.page,
                     marks: facts.marks,
@@ -356,6 +363,8 @@ impl State {
                     sets_cookie: response.sets_cookie,
                     says_private: response.private,
                     lifetime: facts.lifetime,
+                    claims,
+                    group: 0,
                     session,
                 })
             }

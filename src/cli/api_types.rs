@@ -82,6 +82,7 @@ api_types! {
         drop_headers: Vec<String>,
         jwt_callers: bool,
         session: Option<ApiSessionCookie>,
+        claim: Option<ApiClaim>,
         tag: String,
         purged_tags: Vec<String>,
         purges: Vec<String>,
@@ -99,6 +100,12 @@ api_types! {
         callers: u64,
         anonymous: u64,
         same_for_others: u64,
+    }
+    ApiClaim {
+        name: String,
+        algorithms: Vec<String>,
+        issuers: Vec<String>,
+        audiences: Vec<String>,
     }
     ApiSessionCookie { cookie: String, format: String, kept_for_s: Option<u64>, is_optional: bool, }
     ApiLeftOut { path: String, requests: u64, why: String, }

@@ -13,71 +13,22 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::Value;
 
+pub(super) use self::rule::{FileClaim, FileRule, FileSession};
+
+use self::fields::{FieldNames, tokens};
+use self::text::{comment, list};
 use super::error::CommandError;
-use super::format::{clean, clean_lines};
+use super::format::clean;
 use crate::config::include::IncludeSource;
 use crate::config::{Config, Diagnostics, Severity};
-use crate::policy::session::SessionFormat;
 
-/// The longest comment, in characters. It is broken into lines.
-const MAX_COMMENT: usize = 1000;
+mod fields;
+mod rule;
+mod text;
+
 /// What stands for a secret that is not known here, while a file is checked.
 const SOME_SECRET: &str = "a-secret-that-only-the-sidecar-is-given";
-/// The width of comments.
-const WIDTH: usize = 96;
-
-/// A route with its purge rules.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FileRule {
-    /// Why it is there.
-    pub(super) reasons: Vec<String>,
-    pub(super) path: String,
-    /// `shadow`, or none for a route that serves.
-    pub(super) mode: Option<&'static str>,
-    pub(super) ttl: String,
-    /// None for `private`.
-    pub(super) scope: Option<String>,
-    pub(super) credential_headers: Vec<String>,
-    pub(super) key_headers: Vec<String>,
-    /// The cookie with a signed session that tells who asks.
-    pub(super) session: Option<FileSession>,
-    pub(super) drop_headers: Vec<String>,
-    /// The parameters that count; none for all.
-    pub(super) query: Option<Vec<String>>,
-    /// The parameters that do not count; then all others do.
-    pub(super) without_parameters: Vec<String>,
-    /// The `ttl` counts, whatever the app says.
-    pub(super) overrules: bool,
-    pub(super) tag: String,
-    /// Tags that the operator purges by hand.
-    pub(super) more_tags: Vec<String>,
-    /// The paths at which writes purge its tag.
-    pub(super) purges: Vec<String>,
-    /// Paths that it matches and must not.
-    pub(super) kept_out: Vec<String>,
-}
-
-/// A cookie with a session that the app signs anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FileSession {
-    pub(super) cookie: String,
-    pub(super) format: SessionFormat,
-    /// How old a signature may be.
-    pub(super) max_age: String,
-    /// Some requests have none.
-    pub(super) is_optional: bool,
-}
-
-impl FileSession {
-    /// The variable of the environment with the secret of the app.
-    pub(super) const fn variable(&self) -> &'static str {
-        match self.format {
-            SessionFormat::Flask => "FLASK_SECRET",
-            SessionFormat::Django => "DJANGO_SECRET",
-            SessionFormat::Express => "COOKIE_SESSION_SECRET",
-        }
-    }
-}
+const SOME_URL: &str = "https://idp.example/jwks.json";
 
 /// A file that is being made.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +78,12 @@ impl FirstFile {
         Ok(CheckedFile { text: self.render(&taken), routes, left_out })
     }
 
+    /// Whether its settings say how tokens are verified.
+    fn verifies_tokens(&self) -> bool {
+        let settings = self.settings.parse::<toml_edit::DocumentMut>();
+        settings.is_ok_and(|settings| settings.contains_key("jwt"))
+    }
+
     fn render(&self, rules: &[FileRule]) -> String {
         let mut text = String::new();
         for line in &self.heading {
@@ -140,6 +97,11 @@ impl FirstFile {
             let _ = writeln!(text, "[credential]\nheaders = {}\n", list(credentials));
         }
         let fields = FieldNames::new(rules);
+        if let Some(claim) = rules.iter().find_map(|rule| rule.claim.as_ref())
+            && !self.verifies_tokens()
+        {
+            tokens(&mut text, claim);
+        }
         fields.render(&mut text, rules);
         let mut purges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let mut kept_out: BTreeSet<&str> = BTreeSet::new();
@@ -212,116 +174,6 @@ fn route(text: &mut String, rule: &FileRule, fields: &FieldNames<'_>) {
     text.push('\n');
 }
 
-/// The names of fields, by what they read.
-struct FieldNames<'a> {
-    headers: BTreeMap<&'a str, String>,
-    cookies: BTreeMap<&'a str, String>,
-}
-
-impl<'a> FieldNames<'a> {
-    /// A name for each, which no capture has.
-    fn new(rules: &'a [FileRule]) -> Self {
-        let mut names = Self { headers: BTreeMap::new(), cookies: BTreeMap::new() };
-        let headers: BTreeSet<&str> =
-            rules.iter().flat_map(|rule| &rule.key_headers).map(String::as_str).collect();
-        for header in headers {
-            let name = names.free(header, "header_", rules);
-            names.headers.insert(header, name);
-        }
-        let cookies: BTreeSet<&str> =
-            rules.iter().filter_map(|rule| Some(&*rule.session.as_ref()?.cookie)).collect();
-        for cookie in cookies {
-            let name = names.free(cookie, "cookie_", rules);
-            names.cookies.insert(cookie, name);
-        }
-        names
-    }
-
-    /// A name like this one. `prefix` stands before one that begins with no letter.
-    fn free(&self, like: &str, prefix: &str, rules: &[FileRule]) -> String {
-        let is_capture = |name: &str| {
-            let capture = [format!("{{{name}}}"), format!("{{*{name}}}")];
-            rules.iter().any(|rule| capture.iter().any(|text| rule.path.contains(text)))
-        };
-        let is_taken =
-            |name: &str| self.headers.values().chain(self.cookies.values()).any(|one| one == name);
-        let plain = like.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        let begins_well = plain.starts_with(|c: char| c.is_ascii_alphabetic());
-        let mut name = if begins_well { plain } else { format!("{prefix}{plain}") };
-        while name == "caller" || is_capture(&name) || is_taken(&name) {
-            name.push('_');
-        }
-        name
-    }
-
-    /// Adds the table of all fields.
-    fn render(&self, text: &mut String, rules: &[FileRule]) {
-        if self.headers.is_empty() && self.cookies.is_empty() {
-            return;
-        }
-        let sessions = || rules.iter().filter_map(|rule| rule.session.as_ref());
-        for variable in sessions().map(FileSession::variable).collect::<BTreeSet<_>>() {
-            let words = format!(
-                "The environment of the sidecar must have {variable}: the secret with which the \
-                 app signs its sessions."
-            );
-            comment(text, &words);
-        }
-        text.push_str("[fields]\n");
-        for (header, name) in &self.headers {
-            let _ = writeln!(text, "{name} = {{ header = {} }}", Value::from(*header));
-        }
-        for (cookie, name) in &self.cookies {
-            let Some(session) = sessions().find(|session| session.cookie == *cookie) else {
-                continue;
-            };
-            let _ = writeln!(
-                text,
-                "{name} = {{ cookie = {}, format = \"{}\", secret = \"${{{}}}\", max_age = {} }}",
-                Value::from(*cookie),
-                session.format.as_str(),
-                session.variable(),
-                Value::from(&*session.max_age),
-            );
-        }
-        text.push('\n');
-    }
-
-    /// The fields in the key of a rule.
-    fn key(&self, rule: &FileRule) -> Vec<String> {
-        let headers = rule.key_headers.iter().filter_map(|header| self.headers.get(&**header));
-        let session = rule.session.as_ref().and_then(|session| {
-            let mark = if session.is_optional { "?" } else { "" };
-            Some(format!("{}{mark}", self.cookies.get(&*session.cookie)?))
-        });
-        headers.map(|name| format!("{name}?")).chain(session).collect()
-    }
-}
-
-fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> Value {
-    Value::Array(texts.into_iter().collect())
-}
-
-/// Adds a comment, in lines that fit.
-fn comment(text: &mut String, words: &str) {
-    let short: String = words.chars().take(MAX_COMMENT).collect();
-    for line in clean_lines(&short).lines() {
-        let mut width = 0;
-        text.push('#');
-        for word in line.split(' ') {
-            let more = word.chars().count() + 1;
-            if width + more > WIDTH && width > 0 {
-                text.push_str("\n#");
-                width = 0;
-            }
-            let _ = write!(text, " {word}");
-            width += more;
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-}
-
 /// A variable of the environment: the settings may be those of a file that has some.
 fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -331,12 +183,15 @@ fn environment_variable(name: &str) -> Option<String> {
 /// need not know the secrets of the app.
 fn is_clean(text: &str, rules: &[FileRule], name: &str, from: IncludeSource<'_>) -> bool {
     let is_of_rules = |name: &str| {
-        let mut sessions = rules.iter().filter_map(|rule| rule.session.as_ref());
-        sessions.any(|session| session.variable() == name)
+        let sessions = rules.iter().filter_map(|rule| rule.session.as_ref());
+        let claims = rules.iter().filter_map(|rule| rule.claim.as_ref());
+        let all = sessions.map(FileSession::variable);
+        all.chain(claims.map(|claim| claim.variable().0)).any(|variable| variable == name)
     };
     let variable = |name: &str| {
         let known = environment_variable(name).filter(|value| !value.is_empty());
-        known.or_else(|| is_of_rules(name).then(|| SOME_SECRET.to_owned()))
+        let placeholder = if name == "JWKS_URL" { SOME_URL } else { SOME_SECRET };
+        known.or_else(|| is_of_rules(name).then(|| placeholder.to_owned()))
     };
     Config::parse_with(text, name, &variable, from).is_ok_and(|config| {
         !config.warnings.iter().any(|warning| warning.severity == Severity::Warning)
@@ -391,90 +246,4 @@ pub(super) fn write(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(path: &str) -> FileRule {
-        FileRule {
-            reasons: vec!["seen often".to_owned()],
-            path: path.to_owned(),
-            ttl: "1m".to_owned(),
-            tag: "items".to_owned(),
-            purges: vec!["/items/{*rest}".to_owned()],
-            ..FileRule::default()
-        }
-    }
-
-    fn file(rules: Vec<FileRule>) -> FirstFile {
-        let settings = "[upstream]\nurl = \"http://127.0.0.1:1\"\n\n".to_owned();
-        FirstFile { settings, rules, ..FirstFile::default() }
-    }
-
-    #[test]
-    fn a_rule_that_would_make_the_file_invalid_is_left_out() {
-        let rules = vec![rule("/items"), rule("/items"), rule("/items/{id}"), rule("/items/{x}")];
-        let checked = file(rules)
-            .check("proxy.toml", IncludeSource::Nowhere)
-            .expect("the settings are valid");
-        assert_eq!(checked.routes, ["/items", "/items/{id}"]);
-        assert_eq!(checked.left_out, ["/items", "/items/{x}"]);
-        let is_clean = is_clean(&checked.text, &[], "proxy.toml", IncludeSource::Nowhere);
-        assert!(is_clean, "{}", checked.text);
-        assert_eq!(checked.text.matches("[[purges]]").count(), 1, "{}", checked.text);
-    }
-
-    #[test]
-    fn all_that_was_learned_of_a_route_is_in_it() {
-        let mut one = rule("/items");
-        one.overrules = true;
-        one.without_parameters = vec!["gclid".to_owned(), "utm_source".to_owned()];
-        one.more_tags = vec!["sync".to_owned(), "items".to_owned()];
-        let checked = file(vec![one]).check("proxy.toml", IncludeSource::Nowhere);
-        let checked = checked.expect("the settings are valid");
-        for line in [
-            "origin = \"ignore\"",
-            "query = { except = [\"gclid\", \"utm_source\"] }",
-            "tags = [\"items\", \"sync\"]",
-        ] {
-            assert!(checked.text.contains(line), "{line}:\n{}", checked.text);
-        }
-        assert_eq!(checked.left_out.len(), 0, "{}", checked.text);
-    }
-
-    #[test]
-    fn a_signed_session_is_in_the_key_and_its_secret_is_a_variable() {
-        let session = |is_optional| FileSession {
-            cookie: "my-session".to_owned(),
-            format: SessionFormat::Flask,
-            max_age: "31d".to_owned(),
-            is_optional,
-        };
-        let own = FileRule { session: Some(session(false)), ..rule("/desk") };
-        let other = FileRule { session: Some(session(true)), ..rule("/desk/{my_session}") };
-        let checked = file(vec![own, other]).check("proxy.toml", IncludeSource::Nowhere);
-        let checked = checked.expect("the settings are valid");
-        assert_eq!(checked.routes, ["/desk", "/desk/{my_session}"], "{}", checked.text);
-        for line in [
-            "# The environment of the sidecar must have FLASK_SECRET: the secret with which",
-            "my_session_ = { cookie = \"my-session\", format = \"flask\", \
-             secret = \"${FLASK_SECRET}\", max_age = \"31d\" }",
-            "key = [\"my_session_\"]",
-            "key = [\"my_session_?\"]",
-            "strip_set_cookie = [\"my-session\"]",
-        ] {
-            assert!(checked.text.contains(line), "{line}:\n{}", checked.text);
-        }
-    }
-
-    #[test]
-    fn what_strangers_have_named_stays_in_comments_and_strings() {
-        let mut evil = rule("/items");
-        evil.reasons = vec!["a\n[redis]\u{1b}[2J\u{202e}".to_owned(), "x ".repeat(2000)];
-        evil.key_headers = vec!["x-a\"b".to_owned(), "1-x".to_owned(), "caller".to_owned()];
-        let text = file(vec![evil.clone()]).render(&[evil]);
-        assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text}");
-        assert!(text.lines().all(|line| line.len() <= 120), "{text}");
-        assert!(text.parse::<toml_edit::DocumentMut>().is_ok(), "{text}");
-        assert!(!text.contains("\n[redis]"), "{text}");
-    }
-}
+mod tests;

@@ -274,6 +274,7 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
         bypass: None,
         client: Some(Ipv4Addr::LOCALHOST.into()),
         now: Clock::system().wall(),
+        is_again: false,
     };
     match selection.rules.plan(&question) {
         Plan::Pass(..) if selection.unrouted => None,

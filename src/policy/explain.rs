@@ -179,6 +179,7 @@ impl ParsedRequest {
             identity: self.identity.as_ref(),
             peer_is_trusted: self.trusted,
             now,
+            is_again: false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! `claims` reads the payload, `keys` holds the keys, `ring_backend` verifies signatures with
 //! them, `verifier` decides on a token and remembers it, `request` finds the tokens of a request.
+//! `unverified` is for suggestions alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use self::claims::ClaimValue;
 pub use self::key_store::{KeyStore, WantKeys};
 pub use self::keys::{KeySetError, MAX_JWKS_BYTES, VerifyKey, parse_jwks, parse_pem};
 pub use self::request::{RequestTokens, TokenError, TokenPlace};
+pub use self::unverified::UnverifiedToken;
 pub use self::verifier::TokenVerifier;
 
 mod claims;
@@ -26,6 +28,7 @@ mod keys;
 mod request;
 mod ring_backend;
 mod spki;
+mod unverified;
 mod verifier;
 
 pub use jsonwebtoken::{Algorithm, AlgorithmFamily};

@@ -149,7 +149,7 @@ impl PolicyRules {
             // the origin obeys, the operator says so.
             return Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride));
         }
-        let route = self.policy_of(route, request.headers);
+        let route = self.policy_of(route, request.headers, request.is_again);
         if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
             return Plan::Refuse(Some(route), header);
         }

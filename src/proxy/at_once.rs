@@ -11,7 +11,7 @@ use http::{Method, Version};
 
 use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::{Plan, RequestView};
-use crate::policy::route::RouteMode;
+use crate::policy::route::{Route, RouteMode};
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::{ClientConnection, ConnectionDemand};
 use crate::proxy::context::{LookupContext, RequestContext, request_view};
@@ -27,8 +27,12 @@ use crate::semantics::forward;
 pub(super) enum Planned {
     /// No route of this configuration matches.
     NoRoute(Arc<ActiveConfig>),
+    /// By this configuration it passes: the route that matches, and why.
+    Passed(Arc<ActiveConfig>, Option<Arc<Route>>, Box<Outcome>),
     /// What is stored is due for an early refresh: decided once for each request.
     RefreshDue,
+    /// It has to be planned again, and what it carries was counted.
+    Counted,
 }
 
 impl Planned {
@@ -39,13 +43,16 @@ impl Planned {
 
     /// The plan of a request.
     pub(super) fn plan<'a>(
-        planned: Option<&Self>,
+        planned: Option<&'a Self>,
         config: &'a Arc<ActiveConfig>,
         request: &RequestView<'a>,
     ) -> Plan<'a> {
         match planned {
             Some(Self::NoRoute(own)) if Arc::ptr_eq(own, config) => {
                 Plan::Pass(None, Outcome::bypass(Reason::NoRoute))
+            }
+            Some(Self::Passed(own, route, outcome)) if Arc::ptr_eq(own, config) => {
+                Plan::Pass(route.as_ref(), Outcome::clone(outcome))
             }
             _ => config.rules.plan(request),
         }
@@ -73,7 +80,6 @@ pub(super) fn find(
     parts: &Parts,
 ) -> Result<(ProxyResponse, bool), Option<Planned>> {
     let rules = &config.rules;
-    // What verifies counts what it verifies, and would count it again.
     if !is_plain(parts) || resources.overlap.passes() || !rules.may_plan_twice() {
         return Err(None);
     }
@@ -91,13 +97,19 @@ pub(super) fn find(
             let context = LookupContext::new(context, parts, &lookup, clients);
             match lookup::fast_hit(resources, &context) {
                 Ok(answered) => Ok((answered, lookup.route.is_for_guests())),
-                Err(attempts) => Err(attempts.is_refresh_due().then_some(Planned::RefreshDue)),
+                Err(attempts) if attempts.is_refresh_due() => Err(Some(Planned::RefreshDue)),
+                Err(_) => Err(rules.verify_callers().then_some(Planned::Counted)),
             }
         }
         Plan::Pass(None, outcome) if outcome.reason == Some(Reason::NoRoute) => {
             Err(Some(Planned::NoRoute(Arc::clone(config))))
         }
-        _ => Err(None),
+        // What could not be verified is not verified twice.
+        Plan::Pass(route, outcome) if rules.verify_callers() => {
+            let config = Arc::clone(config);
+            Err(Some(Planned::Passed(config, route.cloned(), Box::new(outcome))))
+        }
+        _ => Err(rules.verify_callers().then_some(Planned::Counted)),
     }
 }
 

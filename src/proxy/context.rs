@@ -226,5 +226,6 @@ pub(super) fn request_view<'a>(
         bypass: None,
         client: rules.client_address.address(&parts.headers, &peer),
         now,
+        is_again: false,
     }
 }

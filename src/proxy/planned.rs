@@ -47,7 +47,7 @@ pub(super) async fn answer(
         Plan::Identify(route) => {
             let waits = route.mode() != RouteMode::Shadow;
             identified = identity::identify(resources, context, &view, &parts, waits).await;
-            rules.plan(&RequestView { identity: Some(&identified), ..view })
+            rules.plan(&RequestView { identity: Some(&identified), is_again: true, ..view })
         }
         plan => plan,
     };

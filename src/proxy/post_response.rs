@@ -66,6 +66,7 @@ pub(super) async fn prepare_post(
         bypass: context.connection.bypass(),
         client: context.config.rules.client_address.address(&headers, &context.peer),
         now: context.now,
+        is_again: false,
     };
     let Plan::Lookup(lookup) = context.config.rules.plan(&view) else { return None };
     // SECURITY: the origin has seen a body and headers that no key holds. So nobody but the sender

@@ -72,8 +72,26 @@ pub struct LearningSubject<'a> {
     pub related: BTreeSet<usize>,
     /// The app asks to be asked each time, by `no-cache`.
     pub says_no_cache: bool,
-    /// Callers may share what several of them got.
-    pub may_share: bool,
+    /// Whether its callers may share.
+    pub sharing: LearnedSharing,
+}
+
+/// Who may be given what another caller got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LearnedSharing {
+    /// All, if several of them got the same, and none another response.
+    IfSame,
+    /// Nobody.
+    Never,
+    /// Those of one group, by the same conditions. A rule by which nobody shares is none.
+    InGroups,
+}
+
+impl LearnedSharing {
+    /// Whether sharing brings enough hits, and no wrong one.
+    fn pays(self, private: &Rehearsed, shared: &Rehearsed) -> bool {
+        self != Self::Never && shared.stale == 0 && 20 * shared.hits > 21 * private.hits
+    }
 }
 
 /// A rule, and what it is founded on.
@@ -179,10 +197,10 @@ pub fn learn(
             continue;
         }
         let shared = play(&headers, drops_marks, ttl, true);
-        let is_shared = subject.may_share
-            && callers.may_share(reads)
-            && shared.stale == 0
-            && 20 * shared.hits > 21 * private.hits;
+        let is_shared = callers.may_share(reads) && subject.sharing.pays(&private, &shared);
+        if subject.sharing == LearnedSharing::InGroups && !is_shared {
+            break;
+        }
         let played = Rehearsed { oldest, ..if is_shared { shared } else { private } };
         if !is_worth_a_rule(&played, &callers, overrules)? {
             break;
@@ -366,7 +384,8 @@ impl CallerCounts {
             } else {
                 named.insert(caller);
             }
-            let before = last.insert((page, visit.read.marks, &*visit.read.headers), visit);
+            let (marks, group) = (visit.read.marks, visit.read.group);
+            let before = last.insert((page, marks, group, &*visit.read.headers), visit);
             let Some(before) = before else { continue };
             if before.read.caller == caller || is_written(writes, before, visit) {
                 continue;
@@ -389,6 +408,7 @@ impl CallerCounts {
     }
 }
 
+pub mod claims;
 pub mod sessions;
 #[cfg(test)]
 mod tests;

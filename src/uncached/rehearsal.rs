@@ -61,7 +61,7 @@ pub fn intersect(one: &[u64], other: &[u64]) -> bool {
 pub struct RuleTrial {
     /// How long a response is fresh that says nothing of it, in milliseconds.
     pub ttl: u64,
-    /// Callers share an entry; each is admitted to it by the app.
+    /// Callers of one group share an entry; each is admitted to it by the app.
     pub is_shared: bool,
     /// The headers in the key, and those that are withheld, by their places.
     pub keyed: Vec<u16>,
@@ -176,7 +176,7 @@ pub fn rehearse(reads: &[Visit<'_>], writes: &PurgingWrites<'_>, rule: &RuleTria
         result.reads += 1;
         let Some(headers) = key_headers(read, rule) else { continue };
         let page = (read.page, if rule.drops_marks { 0 } else { read.marks });
-        let key = (page, if rule.is_shared { 0 } else { read.caller }, headers.clone());
+        let key = (page, if rule.is_shared { read.group } else { read.caller }, headers.clone());
         let client = (page, read.caller, headers);
         let new = shape(read);
         let old = stored.get(&key).copied();

@@ -10,9 +10,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::callers::{
+    SeenCallers, SeenClaim, SessionFacts, TokenFacts, TrailCallers, TrailSession,
+};
 use super::fold::PathPart;
-use crate::policy::session::SessionFormat;
-use crate::policy::varying_keys::slot;
 
 /// The most requests that are remembered.
 pub const MAX_EVENTS: usize = 16_384;
@@ -25,12 +26,6 @@ pub const MAX_HEADERS: usize = 12;
 pub const MAX_TAGS: usize = 64;
 /// The longest of them, in bytes.
 const MAX_TAG: usize = 128;
-/// The most session cookies that are told apart, and how many of their values are known to be the
-/// app's.
-pub const MAX_SESSION_COOKIES: usize = 8;
-const SIGNED_VALUES: usize = 8192;
-/// The most values of one response that are remembered.
-pub const MAX_SIGNED: usize = 4;
 /// The most cache groups of one response. One that is in more of them is remembered as if no write
 /// named any.
 pub const MAX_GROUPS: usize = 32;
@@ -126,43 +121,11 @@ pub struct TrailFacts {
     pub is_get: bool,
     /// The session that it carries, if its cookie looks signed with a time.
     pub session: Option<SessionFacts>,
+    /// The claims of its token, with keyed hashes of their names and values; and what made it.
+    pub claims: Vec<SeenClaim>,
+    pub token: Option<TokenFacts>,
     /// Keyed hashes of the cookies with signed sessions that the response sets, with their values.
     pub signed: Vec<u64>,
-}
-
-/// A session cookie of a read. Nothing of it is verified.
-#[derive(Clone, Debug)]
-pub struct SessionFacts {
-    pub cookie: SessionCookie,
-    /// A keyed hash of the cookie and its value.
-    pub value: u64,
-    /// A keyed hash of who asks, with the payload in place of the cookie.
-    pub caller: u64,
-    /// The response sets the same payload again, and no other cookie; `kept_for` is for how many
-    /// seconds browsers keep it.
-    pub is_renewed: bool,
-    pub kept_for: Option<u64>,
-    /// The response may be stored, as far as its head says, without the cookie that it sets.
-    pub is_storable: bool,
-    pub may_overrule: bool,
-}
-
-/// A cookie with a signed session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionCookie {
-    pub name: Box<str>,
-    pub format: SessionFormat,
-}
-
-/// What the trail remembers of a session cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrailSession {
-    /// The place of the cookie in the list of all.
-    pub cookie: u8,
-    pub caller: u64,
-    pub is_renewed: bool,
-    pub is_storable: bool,
-    pub may_overrule: bool,
 }
 
 /// A read.
@@ -186,6 +149,10 @@ pub struct TrailRead {
     pub sets_cookie: bool,
     pub says_private: bool,
     pub lifetime: Option<u64>,
+    /// Who may share with its caller: keyed hashes of the claims of its token, by their names.
+    pub claims: Box<[(u64, u64)]>,
+    /// The group of its caller, where one is tried; 0 where all are one.
+    pub group: u64,
     /// The session that it carries, in a cookie that the app has set.
     pub session: Option<TrailSession>,
 }
@@ -224,8 +191,8 @@ pub struct TrailSnapshot {
     pub names: Vec<Arc<str>>,
     /// Tags that the operator has purged.
     pub tags: Vec<Arc<str>>,
-    /// Cookies with signed sessions, and for how many seconds browsers keep them at most.
-    pub session_cookies: Vec<(SessionCookie, Option<u64>)>,
+    /// What is known of those who ask.
+    pub callers: SeenCallers,
     /// Where requests came from, those that have lost their places too.
     pub senders: SenderCounts,
     /// One page in so many is in it.
@@ -241,9 +208,8 @@ pub struct Trail {
     names: HashMap<Arc<str>, u16>,
     name_list: Vec<Arc<str>>,
     tags: Vec<Arc<str>>,
-    session_cookies: Vec<(SessionCookie, Option<u64>)>,
-    /// Hashes of cookies that the app has set, each at the place that it names.
-    signed: Vec<u64>,
+    /// What those who ask carry.
+    pub callers: TrailCallers,
     /// Where requests came from.
     pub senders: SenderCounts,
     /// One page in 2 to the power of this is remembered.
@@ -266,7 +232,7 @@ impl Trail {
             paths: self.path_list.clone(),
             names: self.name_list.clone(),
             tags: self.tags.clone(),
-            session_cookies: self.session_cookies.clone(),
+            callers: self.callers.known(),
             senders: self.senders,
             one_in: 1 << self.shift,
         }
@@ -292,39 +258,6 @@ impl Trail {
         }
         all.sort_unstable();
         Some(all.into())
-    }
-
-    /// The app has set these cookies.
-    pub fn sign(&mut self, values: &[u64]) {
-        for value in values {
-            self.signed.resize(SIGNED_VALUES, 0);
-            self.signed[slot(*value, SIGNED_VALUES)] = *value;
-        }
-    }
-
-    /// What is remembered of a session. SECURITY: a value counts only if the app has set it lately,
-    /// and a cookie gets a place only when the app has set it again. Whatever strangers write there
-    /// is nobody's session, and takes no place.
-    pub fn session(&mut self, facts: &SessionFacts) -> Option<TrailSession> {
-        if self.signed.get(slot(facts.value, SIGNED_VALUES)) != Some(&facts.value) {
-            return None;
-        }
-        let known = self.session_cookies.iter().position(|(known, _)| *known == facts.cookie);
-        let is_new =
-            known.is_none() && facts.is_renewed && self.session_cookies.len() < MAX_SESSION_COOKIES;
-        if is_new {
-            self.session_cookies.push((facts.cookie.clone(), None));
-        }
-        let place = known.or_else(|| is_new.then(|| self.session_cookies.len() - 1))?;
-        let (_, kept_for) = &mut self.session_cookies[place];
-        *kept_for = (*kept_for).max(facts.kept_for);
-        Some(TrailSession {
-            cookie: u8::try_from(place).ok()?,
-            caller: facts.caller,
-            is_renewed: facts.is_renewed,
-            is_storable: facts.is_storable,
-            may_overrule: facts.may_overrule,
-        })
     }
 
     /// Remembers a purge by the operator. What has no place is a purge of nothing: the change

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod apps;
+mod at_once;
 mod body_reads;
 mod callers;
 mod coalescing;
@@ -18,6 +19,7 @@ mod isolation;
 mod jwt;
 mod languages;
 mod learned;
+mod learned_claims;
 mod learned_headers;
 mod learned_rules;
 mod learned_sessions;

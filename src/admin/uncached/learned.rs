@@ -3,7 +3,7 @@
 //! of them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use super::MAX_SHOWN;
 use super::proposal::{base_length, kept_out, tag};
 use super::verdict::{says_no_cache, unfit};
 use crate::admin::state::AdminState;
+use crate::policy::jwt::{Algorithm, AlgorithmFamily};
 use crate::policy::known_headers::is_delivery;
 use crate::policy::names::{Meaning, meaning};
 use crate::policy::plan::PolicyRules;
@@ -19,8 +20,9 @@ use crate::policy::route::headers::FROM_TRUSTED;
 use crate::uncached::causes::TracedWrite;
 use crate::uncached::facts::Facts;
 use crate::uncached::fold::{PathPart, pattern, shown};
+use crate::uncached::learn::claims::ClaimReads;
 use crate::uncached::learn::sessions::SessionReads;
-use crate::uncached::learn::{HeaderUse, LearnedRule, LearningSubject, learn};
+use crate::uncached::learn::{HeaderUse, LearnedRule, LearnedSharing, LearningSubject, learn};
 use crate::uncached::marks::is_mark;
 use crate::uncached::rehearsal::Visit;
 use crate::uncached::trail::{MAX_EVENTS, TrailKind, TrailSnapshot};
@@ -68,11 +70,45 @@ struct Learning<'a> {
     writes: Vec<TracedWrite<'a>>,
 }
 
-/// The rule of a route, and the place of the session cookie in its key, if there is one; with
-/// whether some requests have none.
+/// The rule of a route, and what is in its key of who asks.
 struct RouteLesson {
     learned: LearnedRule,
-    session: Option<(u8, bool)>,
+    field: Option<LearnedField>,
+}
+
+/// A field that tells callers apart.
+#[derive(Clone, Copy)]
+enum LearnedField {
+    /// A signed session, by the place of its cookie. Some requests may have none.
+    Session { cookie: u8, is_optional: bool },
+    /// A claim of a token, by a keyed hash of its name.
+    Claim(u64),
+}
+
+/// How many more hits, in percent, a rule must bring that needs a secret of the app, and one by
+/// which callers share.
+const SECRETIVE: u64 = 25;
+const SHARING: u64 = 5;
+
+/// One rule, unless the other one has more hits, by more than so many percent.
+fn better(
+    one: Result<RouteLesson, String>,
+    other: Result<RouteLesson, String>,
+    percent: u64,
+) -> Result<RouteLesson, String> {
+    let is_more = |new: &RouteLesson, own: &RouteLesson| {
+        100 * new.learned.played.hits > (100 + percent) * own.learned.played.hits
+    };
+    match (&one, &other) {
+        (Ok(own), Ok(new)) if !is_more(new, own) => one,
+        (Ok(_), Err(_)) => one,
+        _ => other,
+    }
+}
+
+/// Whether one secret signs and verifies.
+fn is_hmac(algorithm: &Algorithm) -> bool {
+    algorithm.family() == AlgorithmFamily::Hmac
 }
 
 impl<'a> Learning<'a> {
@@ -180,32 +216,42 @@ impl<'a> Learning<'a> {
         let mut reads: Vec<Visit<'_>> =
             group.iter().flat_map(|at| self.reads[*at].iter().copied()).collect();
         reads.sort_unstable_by_key(|visit| visit.event.began);
-        let plain = self.learn_of(group, reads.clone(), None);
-        let Some(sessions) = SessionReads::new(&reads) else {
-            return Ok(RouteLesson { learned: plain?, session: None });
-        };
-        let by_session = self.learn_of(group, sessions.visits(&reads), Some(&sessions));
-        match (plain, by_session) {
-            (Ok(learned), Ok(other)) if 4 * other.played.hits <= 5 * learned.played.hits => {
-                Ok(RouteLesson { learned, session: None })
-            }
-            (Ok(learned), Err(_)) => Ok(RouteLesson { learned, session: None }),
-            (_, by_session) => Ok(RouteLesson {
-                learned: by_session?,
-                session: Some((sessions.cookie, sessions.is_optional)),
-            }),
+        let plain = self.learn_of(group, reads.clone(), LearnedSharing::IfSame);
+        let mut best = plain.map(|learned| RouteLesson { learned, field: None });
+        if let Some(sessions) = SessionReads::new(&reads) {
+            let learned = self.learn_of(group, sessions.visits(&reads), LearnedSharing::Never);
+            let (cookie, is_optional) = (sessions.cookie, sessions.is_optional);
+            let field = Some(LearnedField::Session { cookie, is_optional });
+            let by_session = learned.map(|learned| RouteLesson { learned, field });
+            best = better(best, by_session, SECRETIVE);
         }
+        for claims in self.claim_reads(&reads) {
+            let learned = self.learn_of(group, claims.visits(&reads), LearnedSharing::InGroups);
+            let field = Some(LearnedField::Claim(claims.claim));
+            // Why a claim is none says nothing of the route.
+            if let Ok(learned) = learned {
+                best = better(best, Ok(RouteLesson { learned, field }), SHARING);
+            }
+        }
+        best
     }
 
-    /// The rule for these reads, of which `sessions` tells who asks.
+    /// The reads by claims, if their tokens can be verified by keys of one kind.
+    fn claim_reads(&self, reads: &[Visit<'_>]) -> Vec<ClaimReads> {
+        let families: HashSet<bool> =
+            self.trail.callers.tokens.algorithms.iter().map(is_hmac).collect();
+        if families.len() == 1 { ClaimReads::all(reads) } else { Vec::new() }
+    }
+
+    /// The rule for these reads, whose callers share by this.
     fn learn_of(
         &self,
         group: &[usize],
         reads: Vec<Visit<'_>>,
-        sessions: Option<&SessionReads>,
+        sharing: LearnedSharing,
     ) -> Result<LearnedRule, String> {
         let credential = &self.rules.credential;
-        let renews = sessions.is_some();
+        let renews = sharing == LearnedSharing::Never;
         let unfit = group.iter().find_map(|at| unfit(&self.templates[*at], credential, renews));
         if let Some(why) = unfit {
             return Err(why.text);
@@ -214,7 +260,7 @@ impl<'a> Learning<'a> {
         // A rule that overrules `no-cache` would overrule `no-store`, too.
         let says_no_cache = facts().any(says_no_cache) && facts().all(|facts| facts.no_store == 0);
         let related = self.related(group);
-        let subject = LearningSubject { reads, related, says_no_cache, may_share: !renews };
+        let subject = LearningSubject { reads, related, says_no_cache, sharing };
         let learned = learn(&subject, &self.writes, &|place| self.header_use(self.name(place)))?;
         let is_known = |cause: &usize| {
             self.purged_tag(*cause).is_some()
@@ -274,7 +320,8 @@ impl<'a> Learning<'a> {
             "key_headers": names(&learned.keyed),
             "drop_headers": names(&learned.dropped),
             "jwt_callers": self.mostly(group, |facts| facts.jwts),
-            "session": lesson.session.and_then(|session| self.session(session)),
+            "session": lesson.field.and_then(|field| self.session(field)),
+            "claim": lesson.field.and_then(|field| self.claim(field)),
             "tag": tag(&base),
             "purged_tags": tags_by_hand,
             "purges": purges,
@@ -296,9 +343,25 @@ impl<'a> Learning<'a> {
         }))
     }
 
+    /// The claim that tells groups of callers apart, and what signs the tokens.
+    fn claim(&self, field: LearnedField) -> Option<Value> {
+        let LearnedField::Claim(claim) = field else { return None };
+        let (_, name) = self.trail.callers.claims.iter().find(|(key, _)| *key == claim)?;
+        let tokens = &self.trail.callers.tokens;
+        let algorithms: BTreeSet<String> =
+            tokens.algorithms.iter().map(|one| format!("{one:?}")).collect();
+        Some(json!({
+            "name": &**name,
+            "algorithms": algorithms,
+            "issuers": tokens.issuers.all(),
+            "audiences": tokens.audiences.all(),
+        }))
+    }
+
     /// The cookie that tells who asks.
-    fn session(&self, (cookie, is_optional): (u8, bool)) -> Option<Value> {
-        let (cookie, kept_for) = self.trail.session_cookies.get(usize::from(cookie))?;
+    fn session(&self, field: LearnedField) -> Option<Value> {
+        let LearnedField::Session { cookie, is_optional } = field else { return None };
+        let (cookie, kept_for) = self.trail.callers.session_cookies.get(usize::from(cookie))?;
         Some(json!({
             "cookie": cookie.name,
             "format": cookie.format.as_str(),

@@ -10,7 +10,7 @@ use http::Method;
 
 use super::super::api_types::{ApiLearned, ApiLearnedRule, ApiSessionCookie};
 use super::super::error::CommandError;
-use super::super::first_file::{self, FileRule, FileSession, FirstFile};
+use super::super::first_file::{self, FileClaim, FileRule, FileSession, FirstFile};
 use super::super::format::{clean, counted, percent};
 use super::super::output::{note, print};
 use super::super::remote::Remote;
@@ -183,6 +183,12 @@ fn rule(learned: &ApiLearnedRule) -> FileRule {
         credential_headers: learned.credential_headers.clone(),
         key_headers: learned.key_headers.clone(),
         session: learned.session.as_ref().and_then(session),
+        claim: learned.claim.as_ref().map(|claim| FileClaim {
+            name: claim.name.clone(),
+            algorithms: claim.algorithms.clone(),
+            issuers: claim.issuers.clone(),
+            audiences: claim.audiences.clone(),
+        }),
         drop_headers: learned.drop_headers.clone(),
         query: None,
         without_parameters: learned.without_parameters.clone(),
@@ -255,11 +261,38 @@ fn reasons(learned: &ApiLearnedRule) -> Vec<String> {
         );
     }
     let mut all = vec![text];
+    all.extend(caller_reasons(learned));
     if learned.overrules {
         all.push(
             "The app says `Cache-Control: no-cache` to what stays the same: the ttl counts instead."
                 .to_owned(),
         );
+    }
+    if !learned.purged_tags.is_empty() {
+        let tags = learned.purged_tags.join(", ");
+        all.push(format!("Changes came with purges of these tags by the operator: {tags}."));
+    }
+    if !learned.without_parameters.is_empty() {
+        let names = learned.without_parameters.join(", ");
+        all.push(format!(
+            "Parameters that follow a link, and changed nothing whatever their values: {names}."
+        ));
+    }
+    if !learned.parameters.is_empty() {
+        let names = learned.parameters.join(", ");
+        all.push(format!("Parameters, all of them in the key: {names}."));
+    }
+    all
+}
+
+/// What tells its callers apart.
+fn caller_reasons(learned: &ApiLearnedRule) -> Vec<String> {
+    let mut all = Vec::new();
+    if let Some(claim) = &learned.claim {
+        all.push(format!(
+            "Callers with one value of the claim `{}` got the same, and none got another response.",
+            clean(&claim.name)
+        ));
     }
     if learned.jwt_callers && learned.scope == "private" {
         all.push(
@@ -279,20 +312,6 @@ fn reasons(learned: &ApiLearnedRule) -> Vec<String> {
             clean(&session.cookie),
             session.format
         ));
-    }
-    if !learned.purged_tags.is_empty() {
-        let tags = learned.purged_tags.join(", ");
-        all.push(format!("Changes came with purges of these tags by the operator: {tags}."));
-    }
-    if !learned.without_parameters.is_empty() {
-        let names = learned.without_parameters.join(", ");
-        all.push(format!(
-            "Parameters that follow a link, and changed nothing whatever their values: {names}."
-        ));
-    }
-    if !learned.parameters.is_empty() {
-        let names = learned.parameters.join(", ");
-        all.push(format!("Parameters, all of them in the key: {names}."));
     }
     all
 }

@@ -43,17 +43,21 @@ impl RequestTokens {
     /// Without tokens.
     pub const NONE: Self = Self(SmallVec::new_const());
 
-    /// Looks at the tokens in these places.
+    /// Looks at the tokens in these places, and counts them, unless this is done again.
     #[must_use]
     pub fn read(
         places: &[TokenPlace],
         verifier: Option<&TokenVerifier>,
         headers: &HeaderMap,
+        is_again: bool,
     ) -> Self {
         let look = |place: &TokenPlace| {
             let token = token(place, headers);
             let found = token.and_then(|token| match verifier {
-                Some(verifier) => verifier.verify(token).map_err(TokenError::Unverified),
+                Some(verifier) => {
+                    let verified = verifier.verify(token, is_again);
+                    verified.map_err(TokenError::Unverified)
+                }
                 None => Err(TokenError::Unverified(TokenFault::KeysUnavailable)),
             });
             (place.clone(), found)
@@ -79,7 +83,10 @@ impl RequestTokens {
 }
 
 /// The token in a place.
-fn token<'a>(place: &TokenPlace, headers: &'a HeaderMap) -> Result<&'a [u8], TokenError> {
+pub(super) fn token<'a>(
+    place: &TokenPlace,
+    headers: &'a HeaderMap,
+) -> Result<&'a [u8], TokenError> {
     let token = match place {
         TokenPlace::Authorization => {
             let mut lines = headers.get_all(AUTHORIZATION).iter();

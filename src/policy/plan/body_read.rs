@@ -44,7 +44,7 @@ impl PolicyRules {
             // A write as without the route; a safe method passes.
             return None;
         }
-        let route = self.policy_of(route, request.headers);
+        let route = self.policy_of(route, request.headers, request.is_again);
         let head = WriteMethods::of_head(request, request.method, false);
         if !head.is_only(request.method) {
             return Some(Plan::Mutate(named_write(&head, request.method)));

@@ -14,23 +14,32 @@ impl PolicyRules {
         &self,
         route: &'a Arc<Route>,
         headers: &HeaderMap,
+        is_again: bool,
     ) -> &'a Arc<Route> {
         match &route.guests {
-            Some(guests) if self.is_guest(route, &guests.signed_in, headers) => &guests.route,
+            Some(guests) if self.is_guest(route, &guests.signed_in, headers, is_again) => {
+                &guests.route
+            }
             _ => route,
         }
     }
 
     /// SECURITY: see the invariants of [`crate::policy::signed_in`].
-    fn is_guest(&self, route: &Route, signed_in: &SignedIn, headers: &HeaderMap) -> bool {
+    fn is_guest(
+        &self,
+        route: &Route,
+        signed_in: &SignedIn,
+        headers: &HeaderMap,
+        is_again: bool,
+    ) -> bool {
         let mut identifying = self.credential.headers.iter().chain(&route.credential_headers);
         !headers.contains_key(AUTHORIZATION)
             && !identifying.any(|name| headers.contains_key(name))
-            && !self.has_signed_in(signed_in, headers)
+            && !self.has_signed_in(signed_in, headers, is_again)
     }
 
-    fn has_signed_in(&self, signed_in: &SignedIn, headers: &HeaderMap) -> bool {
-        let tokens = self.tokens_in(signed_in.token_places(), headers);
+    fn has_signed_in(&self, signed_in: &SignedIn, headers: &HeaderMap, is_again: bool) -> bool {
+        let tokens = self.tokens_in(signed_in.token_places(), headers, is_again);
         signed_in.is_met(headers, &tokens, &self.hasher)
     }
 
@@ -38,6 +47,6 @@ impl PolicyRules {
     #[must_use]
     pub fn signs_in(&self, route: &Route, response: &HeaderMap) -> bool {
         let Some(signed_in) = &route.guest_of else { return false };
-        self.has_signed_in(signed_in, &cookies_set_by(response))
+        self.has_signed_in(signed_in, &cookies_set_by(response), false)
     }
 }

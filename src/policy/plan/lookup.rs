@@ -81,7 +81,7 @@ impl PolicyRules {
         body: Option<KeyedBody>,
     ) -> Result<Lookup<'a>, Outcome> {
         refuse_unkeyable(route, request, body.is_some())?;
-        let sessions = route.sessions(request.headers, &self.hasher, request.now);
+        let sessions = self.sessions_of(route, request);
         self.refuse_outside_share(route, request, &sessions)?;
         let host = self.host_of(request);
         let query = route.spec.query.keyed(request.uri.query());
@@ -103,7 +103,7 @@ impl PolicyRules {
         if body.is_some() {
             key.part(KeyPart::Method, request.method.as_str().as_bytes());
         }
-        let tokens = self.tokens_in(&route.token_places, request.headers);
+        let tokens = self.tokens_in(&route.token_places, request.headers, request.is_again);
         let known = self.request_identity(route, request)?;
         let view = FieldView {
             headers: request.headers,

@@ -297,7 +297,7 @@ impl PolicyRules {
                     return Err(header);
                 }
                 let places = token_places(rule.fields());
-                let tokens = self.tokens_in(&places, request.headers);
+                let tokens = self.tokens_in(&places, request.headers, request.is_again);
                 let mut view = FieldView {
                     headers: request.headers,
                     host: &host,

@@ -77,21 +77,39 @@ impl PolicyRules {
         self.apps.get(request.app)
     }
 
-    /// Whether planning a request twice counts nothing twice: no rule verifies anything.
+    /// Whether a request may be planned twice ([`RequestView::is_again`]): no rule asks the origin
+    /// for its plan, and none reads a body.
     #[must_use]
     pub fn may_plan_twice(&self) -> bool {
-        self.tokens.is_none()
-            && self.identities.is_none()
-            && self.credential.sessions.0.is_empty()
-            && !self.routes.have_graphql()
+        self.identities.is_none() && !self.routes.have_graphql()
     }
 
-    /// What is found of the tokens in these places.
-    pub(super) fn tokens_in(&self, places: &[TokenPlace], headers: &HeaderMap) -> RequestTokens {
+    /// Whether a plan verifies, and counts, what requests carry.
+    #[must_use]
+    pub fn verify_callers(&self) -> bool {
+        self.tokens.is_some() || !self.credential.sessions.0.is_empty()
+    }
+
+    /// What the session cookies of a request say to a route.
+    pub(super) fn sessions_of<'a>(
+        &self,
+        route: &'a Route,
+        request: &RequestView<'_>,
+    ) -> RouteSessions<'a> {
+        route.sessions(request.headers, &self.hasher, request.now, request.is_again)
+    }
+
+    /// What is found of the tokens in these places. They are counted, unless this is done again.
+    pub(super) fn tokens_in(
+        &self,
+        places: &[TokenPlace],
+        headers: &HeaderMap,
+        is_again: bool,
+    ) -> RequestTokens {
         if places.is_empty() {
             return RequestTokens::NONE;
         }
-        RequestTokens::read(places, self.tokens.as_deref(), headers)
+        RequestTokens::read(places, self.tokens.as_deref(), headers, is_again)
     }
 
     /// The digest that stands in a variant's key for the value of a secret header.
@@ -127,4 +145,6 @@ pub struct RequestView<'a> {
     pub client: Option<IpAddr>,
     /// When it arrived. Signatures are judged by it.
     pub now: Wall,
+    /// It was planned before: what is verified for that was counted then.
+    pub is_again: bool,
 }

@@ -107,6 +107,7 @@ impl SentRequest {
                 .map(|_| Reason::Upgrade),
             client: Some([192, 0, 2, 7].into()),
             now: Wall::default(),
+            is_again: false,
         }
     }
 }

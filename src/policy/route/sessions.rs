@@ -10,13 +10,19 @@ use crate::policy::session::{IdentityPart, RouteSessions};
 use crate::secret::Hasher;
 
 impl Route {
-    /// What the session cookies of a lookup say.
+    /// What the session cookies of a lookup say. They are counted, unless this is done again.
     #[must_use]
-    pub fn sessions(&self, headers: &HeaderMap, hasher: &Hasher, now: Wall) -> RouteSessions<'_> {
+    pub fn sessions(
+        &self,
+        headers: &HeaderMap,
+        hasher: &Hasher,
+        now: Wall,
+        is_again: bool,
+    ) -> RouteSessions<'_> {
         if self.session_rules.is_empty() {
             return RouteSessions::default();
         }
-        RouteSessions::of_lookup(&self.session_rules, headers, hasher, now)
+        RouteSessions::of_lookup(&self.session_rules, headers, hasher, now, is_again)
     }
 
     /// Whether this cookie holds a session that a field reads, or its signature.

@@ -32,13 +32,14 @@ pub enum IdentityPart {
 }
 
 impl<'a> RouteSessions<'a> {
-    /// Reads and counts the session cookies of a lookup.
+    /// Reads the session cookies of a lookup, and counts them, unless this is done again.
     #[must_use]
     pub fn of_lookup(
         rules: &'a [Arc<SessionRule>],
         headers: &HeaderMap,
         hasher: &Hasher,
         now: Wall,
+        is_again: bool,
     ) -> Self {
         let read = |rule: &'a Arc<SessionRule>| {
             let read = rule.read_counted(headers, hasher).and_then(|(session, remembered)| {
@@ -50,7 +51,9 @@ impl<'a> RouteSessions<'a> {
                 Ok((_, false)) => SessionResult::Verified,
                 Err(fault) => SessionResult::Fault(*fault),
             };
-            count(rule.settings.format, result);
+            if !is_again {
+                count(rule.settings.format, result);
+            }
             ReadSession { rule, read: read.map(|(session, _)| session) }
         };
         Self(rules.iter().map(read).collect())

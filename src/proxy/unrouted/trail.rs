@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 
 use crate::clock::Wall;
 use crate::policy::cookie_header::cookie_pieces;
+use crate::policy::jwt::UnverifiedToken;
 use crate::policy::route::headers::{IMPLICIT, NEGOTIATED};
 use crate::policy::session::{UnverifiedSession, sessions_set_by};
 use crate::policy::{cache_groups, plan};
@@ -20,12 +21,11 @@ use crate::semantics::cache_control::CacheControl;
 use crate::semantics::freshness;
 use crate::telemetry::log::printable;
 use crate::uncached::Uncached;
+use crate::uncached::callers::{MAX_SIGNED, SeenClaim, SessionCookie, SessionFacts, TokenFacts};
 use crate::uncached::facts::is_unkeyed;
 use crate::uncached::marks;
 use crate::uncached::observation::MAX_HEADER;
-use crate::uncached::trail::{
-    MAX_GROUPS, MAX_HEADERS, MAX_SIGNED, RequestSender, SessionCookie, SessionFacts, TrailFacts,
-};
+use crate::uncached::trail::{MAX_GROUPS, MAX_HEADERS, RequestSender, TrailFacts};
 
 /// Headers of a response that clients read. The others, such as the id of a request, differ between
 /// responses that are the same.
@@ -68,7 +68,19 @@ pub(super) fn of_read(
         NEGOTIATED.iter().chain(IMPLICIT).map(|name| values(name)).collect();
     let unkeyed = || headers.keys().filter(|name| is_unkeyed(name.as_str()));
     let caller = context.config.rules.caller(headers);
+    let token = UnverifiedToken::of_request(headers);
+    let claims = token.iter().flat_map(|token| &token.claims).map(|(name, value)| SeenClaim {
+        name: name.clone(),
+        key: uncached.hash(name),
+        value: uncached.hash(value),
+    });
     Some(Box::new(TrailFacts {
+        claims: claims.collect(),
+        token: token.as_ref().map(|token| TokenFacts {
+            algorithm: token.algorithm,
+            issuer: token.issuer.clone(),
+            audience: token.audience.clone(),
+        }),
         began: uncached.step(),
         page: uncached.hash(&(&*host, uri.path(), query, negotiated)),
         host: uncached.hash(&host),
@@ -88,7 +100,7 @@ pub(super) fn of_read(
     }))
 }
 
-/// A session cookie of a read, and a keyed hash of who asks, with the payload in place of the cookie.
+/// A session cookie of a read, and a keyed hash of who asks: its payload counts in its place.
 pub(super) struct CookieSession {
     session: UnverifiedSession,
     caller: u64,

@@ -20,8 +20,12 @@ fn visit(event: &TrailEvent) -> Visit<'_> {
 
 fn learned(events: &[TrailEvent], writes: &[TracedWrite<'_>]) -> Result<LearnedRule, String> {
     let reads = events.iter().map(visit).collect();
-    let subject =
-        LearningSubject { reads, related: BTreeSet::new(), says_no_cache: false, may_share: true };
+    let subject = LearningSubject {
+        reads,
+        related: BTreeSet::new(),
+        says_no_cache: false,
+        sharing: LearnedSharing::IfSame,
+    };
     learn(&subject, writes, &|_| HeaderUse::Unknown)
 }
 
@@ -107,7 +111,7 @@ fn no_cache_is_overruled_only_by_much_of_several_callers() {
             reads,
             related: BTreeSet::new(),
             says_no_cache: true,
-            may_share: true,
+            sharing: LearnedSharing::IfSame,
         };
         learn(&subject, &[], &|_| HeaderUse::Unknown).map(|rule| rule.overrules)
     };
@@ -122,8 +126,12 @@ fn no_cache_is_overruled_only_by_much_of_several_callers() {
         (read.is_storable, read.may_overrule) = (false, false);
     });
     let reads = events.iter().map(visit).collect();
-    let subject =
-        LearningSubject { reads, related: BTreeSet::new(), says_no_cache: true, may_share: true };
+    let subject = LearningSubject {
+        reads,
+        related: BTreeSet::new(),
+        says_no_cache: true,
+        sharing: LearnedSharing::IfSame,
+    };
     learn(&subject, &[], &|_| HeaderUse::Unknown).expect_err("nothing may be stored");
 }
 
@@ -160,8 +168,12 @@ fn a_write_that_names_the_group_is_the_cause_and_no_other_is_a_suspect() {
 fn headers_of_a_trusted_proxy_are_in_the_key() {
     let events = reads_with(60, |number, read| read.headers = [(0, number % 2)].into());
     let reads: Vec<_> = events.iter().map(visit).collect();
-    let subject =
-        LearningSubject { reads, related: BTreeSet::new(), says_no_cache: false, may_share: true };
+    let subject = LearningSubject {
+        reads,
+        related: BTreeSet::new(),
+        says_no_cache: false,
+        sharing: LearnedSharing::IfSame,
+    };
     let rule = learn(&subject, &[], &|_| HeaderUse::Forwarded).expect("a rule");
     assert_eq!((rule.played.hits, rule.keyed.len()), (56, 0), "{rule:?}");
     learn(&subject, &[], &|_| HeaderUse::Left).expect_err("all requests with it pass");

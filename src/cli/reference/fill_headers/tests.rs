@@ -76,6 +76,7 @@ fn treatment(rules: &PolicyRules, headers: &[(&str, &str)], peer_is_trusted: boo
         identity: None,
         peer_is_trusted,
         now: crate::clock::Wall::default(),
+        is_again: false,
         bypass: forward::offered_upgrade(&map, Version::HTTP_11, &Upgrades::default())
             .map(|_| Reason::Upgrade),
         client: Some([198, 51, 100, 7].into()),
