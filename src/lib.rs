@@ -28,6 +28,8 @@ mod coherence;
 pub mod config;
 mod descriptors;
 mod error;
+#[cfg(feature = "internals")]
+mod fuzz;
 mod input_file;
 mod outcome;
 mod peer_address;
@@ -52,6 +54,7 @@ mod upstream;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::coherence::{Coherence, CoherenceMode, PurgeKind, core, message};
+    pub use crate::fuzz::{FuzzTarget, TARGETS};
     pub use crate::outcome::{Disposition, Reason};
     pub use crate::peer_address::PeerAddress;
     pub use crate::policy::tag::Tag;

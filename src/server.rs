@@ -14,6 +14,8 @@ mod counters;
 mod drain;
 mod finish;
 mod framing;
+#[cfg(feature = "internals")]
+pub use self::framing::escapes_in_pieces;
 mod listener;
 mod overload;
 mod read_ahead;

@@ -18,7 +18,7 @@ use crate::policy::tag::Tag;
 pub mod file;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 /// How many tags are kept by name.
 pub const MAX_TAGS: usize = 100_000;

@@ -437,5 +437,18 @@ fn parse_length(value: &[u8]) -> Length {
     }
 }
 
+/// Where these bytes are escaped if each read has so many of them: for the fuzzer.
+#[cfg(feature = "internals")]
+pub fn escapes_in_pieces(bytes: &[u8], size: usize) -> Vec<usize> {
+    let (mut scanner, mut found, mut from, mut to) = (Scanner::new(), Vec::new(), 0, 0);
+    while to < bytes.len() {
+        to = (to + size).min(bytes.len());
+        let scan = scanner.feed(&bytes[from..to]);
+        found.extend(scan.escapes.iter().map(|at| from + at));
+        from = to - scan.unfinished;
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests;

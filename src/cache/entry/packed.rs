@@ -161,6 +161,16 @@ fn seal_bytes(kind: u8, meta: &[u8], body: &[u8], seal: &Seal) -> Bytes {
     Bytes::from(out)
 }
 
+/// Bytes behind a head with the right seal, whatever they are: for the fuzzer. The first one is the
+/// kind.
+#[cfg(feature = "internals")]
+pub fn sealed(bytes: &[u8], seal: &Seal) -> Bytes {
+    let (kind, rest) = bytes.split_first().unwrap_or((&0, &[]));
+    let (length, rest) = rest.split_first().unwrap_or((&0, &[]));
+    let (meta, body) = rest.split_at(usize::from(*length).min(rest.len()));
+    seal_bytes(kind % 4, meta, body, seal)
+}
+
 /// Unpacks the result of [`pack`] or [`pack_vary`]. Key, header values and body are slices of
 /// `packed`.
 pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
