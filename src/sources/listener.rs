@@ -72,6 +72,12 @@ impl SourceListener {
         self.missed(why);
     }
 
+    /// More is told at once than is read: whoever tells this tells of all in its place.
+    #[cfg(feature = "mysql")]
+    pub(super) fn note_burst(&self) {
+        self.queue.note_burst();
+    }
+
     /// Purges everything that the source can name.
     #[cfg(feature = "mysql")]
     pub(super) fn purge_all(&self) {

@@ -14,6 +14,8 @@
 //! - Rows are deleted by their ids, once everything up to them has been read or given up for ten
 //!   times `max_transaction`. A source whose readings are [`LONGEST_PAUSE`] apart, which is less,
 //!   takes that for a gap.
+//! - What is read is bounded, too: of a reading that finds more than [`ROWS_A_STATEMENT`] rows, the
+//!   others are counted, and everything is purged in their place.
 //! - Missing ids are bounded: above [`MAX_MISSING`] ranges, everything is purged at each reading
 //!   for `max_transaction`, and the ids are read anew.
 
@@ -70,6 +72,13 @@ pub(super) enum Reading {
     Partial,
 }
 
+/// Whether rows are told by what they hold, or counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Payload {
+    Read,
+    Unread,
+}
+
 /// The reader of a table.
 pub(super) struct ChangesReader {
     connection: MysqlConnection,
@@ -82,6 +91,8 @@ pub(super) struct ChangesReader {
     missing: MissingIds,
     /// More ids are missing than are remembered: until then everything is purged each time.
     is_blind_until: Option<Instant>,
+    /// The last reading has found more rows than are told.
+    is_storm: bool,
     /// When the last reading was, by the server, in microseconds.
     read_at: Option<u64>,
     cleaning: Cleaning,
@@ -122,6 +133,7 @@ impl ChangesReader {
             newest: (0, None),
             missing: MissingIds::default(),
             is_blind_until: None,
+            is_storm: false,
             read_at: None,
             cleaning: Cleaning::default(),
         };
@@ -201,6 +213,10 @@ impl ChangesReader {
             self.be_blind(listener);
         }
         self.see_again(listener).await?;
+        if is_partial && !self.is_storm {
+            listener.note_burst();
+        }
+        self.is_storm = is_partial;
         Ok(if is_partial { Reading::Partial } else { Reading::Complete })
     }
 
@@ -233,6 +249,11 @@ impl ChangesReader {
         let mut found = Found::default();
         let Self { connection, table, newest, missing, is_blind_until, clock, .. } = self;
         let (now, highest, known) = (clock.now(), newest.0, newest.1.clone());
+        let payload = if self.is_storm { Payload::Unread } else { Payload::Read };
+        let tell = |payload: Option<&[u8]>| match payload {
+            Some(payload) => listener.told(&String::from_utf8_lossy(payload)),
+            None => listener.told_of_all(),
+        };
         let mut last = None;
         let row = |row: &[Option<&[u8]>]| {
             let &[Some(part), Some(id), payload, mark] = row else { return None };
@@ -241,23 +262,22 @@ impl ChangesReader {
                 b"0" => found.state = Some((text(payload)?, number(mark)?)),
                 b"1" => found.mark = text(mark),
                 part => {
-                    let payload = String::from_utf8_lossy(payload?);
                     if id > newest.0 {
                         if is_blind_until.is_none() {
                             missing.add((newest.0.saturating_add(1), id - 1), now);
                         }
                         newest.0 = id;
                         last = text(mark);
-                        listener.told(&payload);
+                        tell(payload);
                     } else if missing.remove(id) {
-                        listener.told(&payload);
+                        tell(payload);
                     }
                     *if part == b"2" { &mut found.new } else { &mut found.filled } += 1;
                 }
             }
             Some(())
         };
-        let sql = rows_statement(table, with_new.then_some(highest), asked);
+        let sql = rows_statement(table, with_new.then_some(highest), asked, payload);
         connection.query(&sql, row).await?;
         if with_new && known.is_some() && found.mark != known {
             return Err(MysqlError::Other(format!(
@@ -354,8 +374,16 @@ fn unexpected() -> MysqlError {
 
 /// One statement, so one view of the table: what the server says of itself, the row with the highest
 /// id, those above it, and those with these ids.
-fn rows_statement(table: &str, highest: Option<u64>, asked: &[IdRange]) -> String {
-    let payload = format!("LEFT(payload, {})", MAX_PAYLOAD + 1);
+fn rows_statement(
+    table: &str,
+    highest: Option<u64>,
+    asked: &[IdRange],
+    payload: Payload,
+) -> String {
+    let payload = match payload {
+        Payload::Read => format!("LEFT(payload, {})", MAX_PAYLOAD + 1),
+        Payload::Unread => "NULL".to_owned(),
+    };
     let limit = format!("ORDER BY id LIMIT {ROWS_A_STATEMENT}");
     let mut parts = Vec::new();
     if let Some(highest) = highest {
@@ -415,7 +443,7 @@ mod tests {
         assert_eq!(quoted_table("a`; DROP"), "`a``; DROP`");
         assert_eq!(quoted_table("app.changes"), "`app`.`changes`");
         assert_eq!(within(&[(1, 1), (3, 9)]), "(id = 1 OR id BETWEEN 3 AND 9)");
-        let sql = rows_statement("`t`", None, &[(1, 2)]);
+        let sql = rows_statement("`t`", None, &[(1, 2)], Payload::Read);
         assert!(sql.starts_with("(SELECT 3") && !sql.contains("UNION"), "{sql}");
     }
 }

@@ -109,7 +109,8 @@ impl MysqlUrl {
         if port == 0 || url.fragment().is_some() {
             return Err(MysqlUrlFault::Malformed);
         }
-        let (user, database) = (decoded(url.username())?, decoded(&url.path()[1..])?);
+        let (user, database) =
+            (decoded(url.username())?, decoded(url.path().trim_start_matches('/'))?);
         if user.is_empty() {
             return Err(MysqlUrlFault::NoUser);
         }

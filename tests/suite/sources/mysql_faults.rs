@@ -178,13 +178,14 @@ async fn r1449_what_the_server_refuses_is_said_without_the_password() {
     let rules = shop.rules("name = \"shop-db\"");
     let sidecar = Sidecar::spawn_logged(shop.origin.address, &rules).await;
     listening(&sidecar).await;
+    const KIND: &str = "kind = \"mysql\"";
     let mut texts = Vec::new();
     let port = shop.server.port;
     for (from, to, expected) in [
         ("hunter", "hunter2", "Access denied for user 'sidecache'@'127.0.0.1'"),
         ("/app", "/other", "other"),
-        ("tags =", "table = \"nothing\"\ntags =", "command denied to user"),
-        ("tags =", "table = \"campaigns\"\ntags =", "GRANT SELECT on the table"),
+        (KIND, "kind = \"mysql\"\ntable = \"nothing\"", "command denied to user"),
+        (KIND, "kind = \"mysql\"\ntable = \"campaigns\"", "GRANT SELECT on the table"),
         (&format!(":{port}"), ":1", "refused"),
         (&format!("127.0.0.1:{port}/app"), "127.0.0.1/app?socket=/nowhere/s", "No such file"),
         (
@@ -218,7 +219,7 @@ async fn r1449_what_the_server_refuses_is_said_without_the_password() {
     // A table that is not there, for a user who may see that.
     let mut sql = shop.server.client().await;
     run(&mut sql, "GRANT SELECT ON app.* TO sidecache@'%'").await;
-    sidecar.rewrite(&rules.replace("tags =", "table = \"nothing\"\ntags ="));
+    sidecar.rewrite(&rules.replace(KIND, "kind = \"mysql\"\ntable = \"nothing\""));
     sidecar.admin_ok("/reload", &json!({})).await;
     eventually("it says so", PATIENCE, || async {
         let why = source(&sidecar).await["why"].to_string();

@@ -19,19 +19,19 @@ const CHANGES: usize = 3_000;
 async fn r1400_a_change_by_sql_is_seen_by_the_next_read() {
     let shop = Shop::open().await;
     let sidecar = shop.sidecar("").await;
-    let mut hammer = Hammer::start(sidecar.address, super::hammer::changes(CHANGES));
+    let hammer = Hammer::start(sidecar.address, super::hammer::changes(CHANGES));
     let sql = shop.server.client().await;
     let change = sql
         .prepare("UPDATE campaigns SET version = version + 1 WHERE id = $1 RETURNING version")
         .await
         .expect("the table is there");
-    let changes = hammer.changes;
+    let (changes, mut changer) = (hammer.changes, hammer.changer());
     for _ in 0..changes {
         let id = rand::thread_rng().gen_range(1..=CAMPAIGNS);
         let row = sql.query_one(&change, &[&id]).await.expect("the row is there");
-        hammer.changed(id, row.get(0), Instant::now()).await;
+        changer.changed(id, row.get(0), Instant::now()).await;
     }
-    hammer.judge(Duration::from_millis(50)).await;
+    hammer.judge(vec![changer], Duration::from_millis(50)).await;
     let source = source(&sidecar).await;
     assert_eq!(
         (&source["events"], &source["gaps"], &source["bad_payloads"]),
