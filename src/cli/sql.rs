@@ -20,8 +20,8 @@ Examples:
   sidecache sql mysql --table campaigns --tags 'campaigns:{tenant_id}' | mariadb app
 
 Nothing is installed by this command: it prints SQL, and reads no file and no database. The fields \
-of a tag are columns of the table. A [[sources]] with the same tags, and the same channel or table, then hears every \
-statement that changes the table, by whomever.";
+of a tag are columns of the table. A [[sources]] with the same tags, and the same channel or \
+table, then hears every statement that changes the table, by whomever.";
 
 #[derive(Args, Debug)]
 pub(super) struct SqlArgs {

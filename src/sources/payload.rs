@@ -200,9 +200,8 @@ mod tests {
     #[test]
     fn objects_fill_the_templates_above_them_and_no_others() {
         let both = "campaigns:{tenant_id} campaign:{id}\n";
-        let old_and_new = format!(
-            "{both}{{\"tenant_id\": \"a b\", \"id\": \"7\"}}\n{{\"tenant_id\": \"b\", \"id\": \"7\"}}"
-        );
+        let row = |tenant: &str| format!("{{\"tenant_id\": \"{tenant}\", \"id\": \"7\"}}");
+        let old_and_new = format!("{both}{}\n{}", row("a b"), row("b"));
         assert_eq!(
             told(&old_and_new),
             Ok(tags(&["campaigns:a%20b", "campaign:7", "campaigns:b", "campaign:7"]))

@@ -21,6 +21,8 @@ class Day:
         self.steps = 0
         # How long its users wait before each request, in seconds.
         self.pause = 0
+        # Whether jobs end with `sidecache purge`, where the sidecar has no source that hears of them.
+        self.jobs_purge = False
         self.exchanges = []
         self.browsers = []
         self._tell_the_time()
@@ -52,15 +54,19 @@ class Day:
     def note(self, exchange):
         self.exchanges.append(exchange)
 
-    def job(self, file, *arguments, is_heard=False):
-        """Runs a job of the app, such as one that cron starts, and waits for its end; and until a
-        sidecar whose sources hear of it has purged what it changed."""
+    def job(self, file, *arguments, tag=None):
+        """Runs a job of the app, such as one that cron starts, and waits for its end; and, if it
+        changes what has this tag, until the sources of the sidecar have purged that."""
         self.next_step()
-        before = [one["purged_tags"] for one in self._sources()] if is_heard else []
+        before = [one["purged_tags"] for one in self._sources()] if tag else []
         command = [str(self.python), os.path.join(self.env["APP_FOLDER"], file), *arguments]
         subprocess.run(command, env=self.env, check=True, timeout=60)
         self._until(lambda sources: all(one["purged_tags"] > count
                                         for one, count in zip(sources, before)))
+        if tag and self.jobs_purge and self.admin is not None:
+            subprocess.run([str(self.sidecache), "purge", "--tag", tag, "--admin",
+                            f"http://127.0.0.1:{self.admin}"], env=self.env, check=True, timeout=60,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _sources(self):
         """What the sidecar says of its sources, where there is a sidecar."""

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Each row that a statement changes is one row that is told. What was told before in the same
 //!   transaction is not left out: a variable that knew it would outlive a rollback.
-//! - SECURITY: what a row holds never adds a tag: it stands in a JSON object, which the source fills
-//!   into the templates, and names and texts are quoted, whatever `sql_mode` says.
+//! - SECURITY: what a row holds never adds a tag: it stands in a JSON object, which the source
+//!   fills into the templates, and names and texts are quoted, whatever `sql_mode` says.
 //! - No value makes the statement of the app fail: what is no text, or too long, is told as null,
 //!   which purges the family. So nothing that is told is longer than its column.
 //! - A trigger is one statement, so that the SQL needs no `DELIMITER`.
@@ -132,8 +132,8 @@ fn table_name(table: &SqlTable) -> String {
     qualified(&table.schema, &table.name)
 }
 
-/// The name of a trigger: one of its schema, so it has the table's name, and is as long as names may
-/// be.
+/// The name of a trigger: one of its schema, so it has the table's name, and is as long as names
+/// may be.
 fn trigger_name(table: &SqlTable, operation: &str) -> String {
     let mut name = format!("sidecache_{}_{operation}", table.name);
     if name.len() > MAX_NAME {
@@ -157,8 +157,8 @@ fn identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-/// A quoted text. Where a backslash is in it, it is written by its bytes, since `sql_mode` says what
-/// a backslash means.
+/// A quoted text. Where a backslash is in it, it is written by its bytes, since `sql_mode` says
+/// what a backslash means.
 fn literal(text: &str) -> String {
     if text.contains('\\') {
         format!("_utf8mb4 X'{}'", crate::units::hex(text.as_bytes()))

@@ -28,8 +28,8 @@ table! {
         /// Where it is. For `postgres`: `postgres://user:password@host:port/database`; outside of
         /// this machine it must have TLS with a certificate that can be verified, unless
         /// `?sslmode=disable` says otherwise. For `mysql` the same with `mysql://`, and
-        /// `?socket=/run/mysqld/mysqld.sock` for a socket. For `redis-stream` as in `[redis]`, and the Redis of
-        /// `[redis]` without it. For `poll`: `http://` or `https://`.
+        /// `?socket=/run/mysqld/mysqld.sock` for a socket. For `redis-stream` as in `[redis]`, and
+        /// the Redis of `[redis]` without it. For `poll`: `http://` or `https://`.
         #[schemars(extend("examples" = [
             "${DATABASE_URL}",
             "postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app",
@@ -41,7 +41,7 @@ table! {
         #[schemars(extend("examples" = ["sidecache"]))]
         channel: TomlString,
         /// The table that triggers write to, after its database and a dot where that is another
-        /// one than that of `url`; "sidecache_changes" without it. For `mysql`.
+        /// one than that of `url`; `sidecache_changes` without it. For `mysql`.
         #[schemars(extend("examples" = ["sidecache_changes"]))]
         table: TomlString,
         /// The key of the stream; "sidecache:purges" without it. For `redis-stream`.

@@ -1,7 +1,7 @@
 //! The table that triggers write what has changed to, read so that no row is missed.
 //!
-//! Ids are given when a row is inserted, and rows are seen when their transactions are committed, in
-//! another order. So each reading asks for the rows above the highest id that was seen, and for
+//! Ids are given when a row is inserted, and rows are seen when their transactions are committed,
+//! in another order. So each reading asks for the rows above the highest id that was seen, and for
 //! those of the ids below it that are missing.
 //!
 //! Invariants:
@@ -74,7 +74,7 @@ pub(super) enum Reading {
 
 /// Whether rows are told by what they hold, or counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Payload {
+enum RowPayload {
     Read,
     Unread,
 }
@@ -109,7 +109,7 @@ struct Cleaning {
 
 /// What one reading has found.
 #[derive(Default)]
-struct Found {
+struct FoundRows {
     /// What the server says of itself.
     state: Option<(String, u64)>,
     mark: Option<String>,
@@ -245,11 +245,11 @@ impl ChangesReader {
         asked: &[IdRange],
         with_new: bool,
         listener: &SourceListener,
-    ) -> Result<Found, MysqlError> {
-        let mut found = Found::default();
+    ) -> Result<FoundRows, MysqlError> {
+        let mut found = FoundRows::default();
         let Self { connection, table, newest, missing, is_blind_until, clock, .. } = self;
         let (now, highest, known) = (clock.now(), newest.0, newest.1.clone());
-        let payload = if self.is_storm { Payload::Unread } else { Payload::Read };
+        let payload = if self.is_storm { RowPayload::Unread } else { RowPayload::Read };
         let tell = |payload: Option<&[u8]>| match payload {
             Some(payload) => listener.told(&String::from_utf8_lossy(payload)),
             None => listener.told_of_all(),
@@ -372,17 +372,17 @@ fn unexpected() -> MysqlError {
     MysqlError::Other("it does not answer what it was asked".to_owned())
 }
 
-/// One statement, so one view of the table: what the server says of itself, the row with the highest
-/// id, those above it, and those with these ids.
+/// One statement, so one view of the table: what the server says of itself, the row with the
+/// highest id, those above it, and those with these ids.
 fn rows_statement(
     table: &str,
     highest: Option<u64>,
     asked: &[IdRange],
-    payload: Payload,
+    payload: RowPayload,
 ) -> String {
     let payload = match payload {
-        Payload::Read => format!("LEFT(payload, {})", MAX_PAYLOAD + 1),
-        Payload::Unread => "NULL".to_owned(),
+        RowPayload::Read => format!("LEFT(payload, {})", MAX_PAYLOAD + 1),
+        RowPayload::Unread => "NULL".to_owned(),
     };
     let limit = format!("ORDER BY id LIMIT {ROWS_A_STATEMENT}");
     let mut parts = Vec::new();
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(quoted_table("a`; DROP"), "`a``; DROP`");
         assert_eq!(quoted_table("app.changes"), "`app`.`changes`");
         assert_eq!(within(&[(1, 1), (3, 9)]), "(id = 1 OR id BETWEEN 3 AND 9)");
-        let sql = rows_statement("`t`", None, &[(1, 2)], Payload::Read);
+        let sql = rows_statement("`t`", None, &[(1, 2)], RowPayload::Read);
         assert!(sql.starts_with("(SELECT 3") && !sql.contains("UNION"), "{sql}");
     }
 }

@@ -3,8 +3,8 @@
 //! Packets and what becomes of a password in them are those of `mysql_common`.
 //!
 //! Invariants:
-//! - Nothing that a server sends takes more memory than one packet, of at most [`MAX_PACKET`] bytes,
-//!   and each statement ends within [`ANSWER_TIMEOUT`].
+//! - Nothing that a server sends takes more memory than one packet, of at most [`MAX_PACKET`]
+//!   bytes, and each statement ends within [`ANSWER_TIMEOUT`].
 //! - SECURITY: outside of this machine, a connection has TLS with a certificate that is verified,
 //!   unless the URL says otherwise. A password is sent as it is through TLS or a socket alone.
 

@@ -1,4 +1,5 @@
-//! The ids that are missing among those that were read: their rows may be committed later, or never.
+//! The ids that are missing among those that were read: their rows may be committed later, or
+//! never.
 //!
 //! Invariants:
 //! - An id leaves the set by its row, or because it was missing for long and no open transaction

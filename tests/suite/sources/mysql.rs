@@ -36,11 +36,11 @@ async fn r1432_a_change_by_sql_is_seen_by_the_next_reading_of_the_table() {
         }
     });
     let changers = futures_util::future::join_all(changers).await;
-    let changes = hammer.changes;
+    let count = hammer.changes;
     hammer.judge(changers, EVERY / 2 + Duration::from_millis(50)).await;
     let source = source(&sidecar).await;
     assert_eq!(
-        (source["events"].as_u64() >= Some(changes as u64), &source["gaps"]),
+        (source["events"].as_u64() >= Some(count as u64), &source["gaps"]),
         (true, &json!(0)),
         "{source}"
     );

@@ -25,8 +25,8 @@ async fn r1400_a_change_by_sql_is_seen_by_the_next_read() {
         .prepare("UPDATE campaigns SET version = version + 1 WHERE id = $1 RETURNING version")
         .await
         .expect("the table is there");
-    let (changes, mut changer) = (hammer.changes, hammer.changer());
-    for _ in 0..changes {
+    let (count, mut changer) = (hammer.changes, hammer.changer());
+    for _ in 0..count {
         let id = rand::thread_rng().gen_range(1..=CAMPAIGNS);
         let row = sql.query_one(&change, &[&id]).await.expect("the row is there");
         changer.changed(id, row.get(0), Instant::now()).await;
@@ -35,7 +35,7 @@ async fn r1400_a_change_by_sql_is_seen_by_the_next_read() {
     let source = source(&sidecar).await;
     assert_eq!(
         (&source["events"], &source["gaps"], &source["bad_payloads"]),
-        (&json!(changes), &json!(0), &json!(0))
+        (&json!(count), &json!(0), &json!(0))
     );
 }
 
