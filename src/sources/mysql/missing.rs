@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     fn ranges(missing: &MissingIds) -> Vec<IdRange> {
         missing.ranges().collect()

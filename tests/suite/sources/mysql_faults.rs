@@ -11,6 +11,9 @@ use crate::support::process::signal;
 use crate::support::tls::Certificates;
 use crate::support::{Client, Fault, FaultProxy, MariaDbServer, Sidecar, eventually, metric};
 
+/// The line of the source that says what it is.
+const KIND: &str = "kind = \"mysql\"";
+
 /// Until it hears again, everything is stored for an hour here: only the purge of the families
 /// afterwards can show the change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -178,7 +181,6 @@ async fn r1449_what_the_server_refuses_is_said_without_the_password() {
     let rules = shop.rules("name = \"shop-db\"");
     let sidecar = Sidecar::spawn_logged(shop.origin.address, &rules).await;
     listening(&sidecar).await;
-    const KIND: &str = "kind = \"mysql\"";
     let mut texts = Vec::new();
     let port = shop.server.port;
     for (from, to, expected) in [
