@@ -31,7 +31,7 @@ pub mod suggestions;
 #[cfg(test)]
 mod tests;
 
-pub use self::compile::sources::DEFAULT_CHANNEL;
+pub use self::compile::sources::{DEFAULT_CHANNEL, DEFAULT_TABLE};
 pub use self::diagnostics::diagnostic::{Diagnostic, Diagnostics, Severity, SourceSpan};
 use self::include::IncludeSource;
 pub use self::model::{AppSettings, Config, ConfigLimits, JwtSettings, fill_constants};

@@ -35,8 +35,8 @@ use self::queue::PurgeQueue;
 
 pub use self::context::SourcePurge;
 pub use self::settings::{
-    FileSettings, MAX_CHANNEL, MAX_SOURCES, MAX_TEMPLATES, PollSettings, PostgresSettings,
-    SourceKind, SourceSettings, StreamSettings,
+    FileSettings, MAX_CHANNEL, MAX_SOURCES, MAX_TABLE, MAX_TEMPLATES, MysqlSettings, PollSettings,
+    PostgresSettings, SourceKind, SourceSettings, StreamSettings,
 };
 pub use self::status::{SourceCounters, SourceStatus};
 
@@ -44,6 +44,8 @@ mod context;
 mod due;
 mod file;
 mod listener;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod payload;
 mod poll;
 #[cfg(feature = "postgres")]
@@ -111,6 +113,12 @@ impl Sources {
     #[must_use]
     pub fn bursts(&self) -> &Arc<Counter> {
         &self.context.bursts
+    }
+
+    /// How often more ids of a table were missing than are remembered.
+    #[must_use]
+    pub fn forgotten(&self) -> &Arc<Counter> {
+        &self.context.forgotten
     }
 
     /// Runs these sources from now on, for routes with these templates. Those that run already, and

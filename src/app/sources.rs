@@ -30,6 +30,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, wanted: &[SourceSettings]) {
     proxy.metrics.register_counter("sidecache_purges", "Purges", &labels, purges);
     MetricsRegistrar(&proxy.metrics).limit("sources.tags", proxy.sources.overflows());
     MetricsRegistrar(&proxy.metrics).limit("sources.rate", proxy.sources.bursts());
+    MetricsRegistrar(&proxy.metrics).limit("sources.missing_ids", proxy.sources.forgotten());
 }
 
 /// Runs these sources from now on, for the routes in force.

@@ -76,6 +76,8 @@ words! {
 pub enum SourceWordKind {
     /// Notifications of a PostgreSQL.
     Postgres,
+    /// A table of a MySQL or MariaDB.
+    Mysql,
     /// A stream of Redis.
     RedisStream,
     /// A URL that is fetched now and then.
@@ -90,6 +92,7 @@ impl SourceWordKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
             Self::RedisStream => "redis-stream",
             Self::Poll => "poll",
             Self::File => "file",
@@ -101,6 +104,7 @@ words! {
     /// What a source listens to.
     SourceWord -> SourceWordKind, "a kind of source" {
         "postgres" => SourceWordKind::Postgres,
+        "mysql" => SourceWordKind::Mysql,
         "redis-stream" => SourceWordKind::RedisStream,
         "poll" => SourceWordKind::Poll,
         "file" => SourceWordKind::File,

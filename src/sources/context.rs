@@ -39,6 +39,8 @@ pub(super) struct SourceContext {
     pub(super) overflows: Arc<Counter>,
     /// How often more was told than is read.
     pub(super) bursts: Arc<Counter>,
+    /// How often more ids of a table were missing than are remembered.
+    pub(super) forgotten: Arc<Counter>,
     /// By the name of the source: what it cannot hear of, and how long entries with that may be
     /// served.
     unheard: Mutex<BTreeMap<Arc<str>, UnheardTags>>,
@@ -54,6 +56,7 @@ impl SourceContext {
             purges: Arc::default(),
             overflows: Arc::default(),
             bursts: Arc::default(),
+            forgotten: Arc::default(),
             unheard: Mutex::default(),
         }
     }

@@ -58,6 +58,32 @@ impl SourceListener {
         self.queue.add(Vec::new(), TemplateSet::ALL);
     }
 
+    /// The name of the source.
+    #[cfg(feature = "mysql")]
+    pub(super) fn source(&self) -> &str {
+        &self.queue.settings.name
+    }
+
+    /// Changes may be missed for a while, because more is to be remembered than may be: whoever
+    /// tells this purges all, again and again.
+    #[cfg(feature = "mysql")]
+    pub(super) fn forgot(&self, why: &str) {
+        self.queue.context.forgotten.inc();
+        self.missed(why);
+    }
+
+    /// More is told at once than is read: whoever tells this tells of all in its place.
+    #[cfg(feature = "mysql")]
+    pub(super) fn note_burst(&self) {
+        self.queue.note_burst();
+    }
+
+    /// Purges everything that the source can name.
+    #[cfg(feature = "mysql")]
+    pub(super) fn purge_all(&self) {
+        self.queue.add(Vec::new(), TemplateSet::ALL);
+    }
+
     /// Changes may have been missed, although the connection is good.
     pub(super) fn missed(&self, why: &str) {
         self.queue.status.counters.gaps.inc();

@@ -1,5 +1,6 @@
-//! What a source is told, in one of two forms: the names of tags with white space between them, or
-//! a JSON object whose members fill the templates of the source.
+//! What a source is told, in one of three forms: the names of tags with white space between them; a
+//! JSON object whose members fill the templates of the source; or a line with some of these
+//! templates and, in the lines below it, the objects that fill them, as triggers of MySQL write.
 //!
 //! Among the names, `*` and an empty payload stand for everything that the source can name, and a
 //! template as it is written for all of its tags.
@@ -68,6 +69,12 @@ pub(super) fn read(payload: &str, templates: &[Template]) -> Result<ToldPurge, B
     if payload.len() > MAX_PAYLOAD {
         return Ok(ToldPurge::everything());
     }
+    if let Some((head, objects)) = payload.split_once('\n')
+        && objects.starts_with("{\"")
+        && let Some(named) = named_templates(head, templates)
+    {
+        return Ok(filled(&named, objects, templates));
+    }
     match names(payload, templates) {
         Err(_) if payload.trim_start().starts_with('{') => object(payload, templates),
         read => read,
@@ -113,6 +120,28 @@ fn object(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload
         is_about_any |= template.fields().any(|field| !field.is_optional);
     }
     if is_about_any { Ok(told) } else { Err(BadPayload::LacksFields(shown(payload))) }
+}
+
+/// The places of the templates that a line names; `None` if it names anything else.
+fn named_templates(head: &str, templates: &[Template]) -> Option<Vec<usize>> {
+    let place = |name| templates.iter().position(|template| template.as_str() == name);
+    head.split_ascii_whitespace().map(place).collect()
+}
+
+/// What objects make of these templates, which the triggers of a table name. What cannot be read is
+/// not lost: it may be any of their tags.
+fn filled(named: &[usize], objects: &str, templates: &[Template]) -> ToldPurge {
+    let mut told = ToldPurge::default();
+    for line in objects.lines() {
+        let object = BodyFields::parse(b"application/json", line.as_bytes());
+        for at in named {
+            match object.as_ref().map(|object| templates[*at].told_tags(object)) {
+                Some(ToldTags::Tags(tags)) => told.tags.extend(tags),
+                Some(ToldTags::Absent | ToldTags::Unread) | None => told.families.insert(*at),
+            }
+        }
+    }
+    told
 }
 
 #[cfg(test)]
@@ -166,6 +195,27 @@ mod tests {
             Ok(tags(&["campaigns:a", "campaign:7", "campaign:8", "all"]))
         );
         assert_eq!(told(r#"{"id": null}"#), Ok((vec!["all".to_owned()], 0b10)));
+    }
+
+    #[test]
+    fn objects_fill_the_templates_above_them_and_no_others() {
+        let both = "campaigns:{tenant_id} campaign:{id}\n";
+        let row = |tenant: &str| format!("{{\"tenant_id\": \"{tenant}\", \"id\": \"7\"}}");
+        let old_and_new = format!("{both}{}\n{}", row("a b"), row("b"));
+        assert_eq!(
+            told(&old_and_new),
+            Ok(tags(&["campaigns:a%20b", "campaign:7", "campaigns:b", "campaign:7"]))
+        );
+        let one = "campaign:{id}\n{\"id\": \"campaigns:x\", \"tenant_id\": \"acme\"}";
+        assert_eq!(told(one), Ok(tags(&["campaign:campaigns:x"])));
+        // What has no value, or cannot be read, may be any of them.
+        let (a, b) = (vec!["campaign:7".to_owned()], 0b01);
+        let null = format!("{both}{{\"tenant_id\": null, \"id\": \"7\"}}");
+        assert_eq!(told(&null), Ok((a.clone(), b)));
+        assert_eq!(told(&format!("{both}{{\"id\": \"7\"}}")), Ok((a, b)));
+        assert_eq!(told(&format!("{both}{{\"id\": \"7")), Ok((Vec::new(), 0b11)));
+        assert_eq!(told("all\n{\"id\": 1}"), Ok(tags(&["all"])));
+        assert!(told("users:{id}\n{\"id\": \"7\"}").is_err());
     }
 
     #[test]

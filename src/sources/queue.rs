@@ -110,17 +110,22 @@ impl PurgeQueue {
     pub(super) fn has_room(&self) -> bool {
         let room = self.burst.lock().note(self.context.clock.now());
         if room == BurstRoom::Reached {
-            self.context.bursts.inc();
-            tracing::warn!(
-                source = &*self.settings.name,
-                "the source is told more than is read in that time: the families of all its tags \
-                 are purged"
-            );
+            self.note_burst();
         }
         if room != BurstRoom::Free {
             self.add(Vec::new(), TemplateSet::ALL);
         }
         room == BurstRoom::Free
+    }
+
+    /// Notes that more is told than is read.
+    pub(super) fn note_burst(&self) {
+        self.context.bursts.inc();
+        tracing::warn!(
+            source = &*self.settings.name,
+            "the source is told more than is read in that time: the families of all its tags are \
+             purged"
+        );
     }
 
     /// Adds what is to be purged.

@@ -18,6 +18,9 @@ pub const MAX_TEMPLATES: usize = 32;
 /// The longest name of a channel, in bytes: PostgreSQL cuts longer ones.
 pub const MAX_CHANNEL: usize = 63;
 
+/// The longest name of a table with its database, in bytes.
+pub const MAX_TABLE: usize = 129;
+
 /// A source.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
@@ -36,6 +39,8 @@ pub struct SourceSettings {
 pub enum SourceKind {
     /// Notifications of a PostgreSQL.
     Postgres(PostgresSettings),
+    /// A table of a MySQL or MariaDB.
+    Mysql(MysqlSettings),
     /// A stream of Redis.
     RedisStream(Box<StreamSettings>),
     /// A URL that is fetched now and then.
@@ -51,6 +56,21 @@ pub struct PostgresSettings {
     pub url: Secret,
     /// The channel that triggers notify.
     pub channel: Box<str>,
+    /// A PEM file of the authorities to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where a MySQL or MariaDB is, and what is read there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlSettings {
+    /// The URL, in the form that `MysqlUrl` accepts.
+    pub url: Secret,
+    /// The table, after its database and a dot where that is another one.
+    pub table: Box<str>,
+    /// How often it is read.
+    pub every: Duration,
+    /// How long a transaction of another server may take.
+    pub max_transaction: Duration,
     /// A PEM file of the authorities to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -90,6 +110,7 @@ impl SourceKind {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Postgres(_) => "postgres",
+            Self::Mysql(_) => "mysql",
             Self::RedisStream(_) => "redis-stream",
             Self::Poll(_) => "poll",
             Self::File(_) => "file",

@@ -57,6 +57,15 @@ async fn hear(kind: &SourceKind, listener: &SourceListener, clock: &Clock) -> St
             Box::pin(super::poll::listen(settings, listener, clock.clone())).await
         }
         SourceKind::File(settings) => super::file::listen(settings, listener).await,
+        #[cfg(feature = "mysql")]
+        SourceKind::Mysql(settings) => {
+            Box::pin(super::mysql::listen(settings, listener, clock.clone())).await
+        }
+        #[cfg(not(feature = "mysql"))]
+        SourceKind::Mysql(_) => {
+            let _ = listener;
+            std::future::pending().await
+        }
         #[cfg(feature = "postgres")]
         SourceKind::Postgres(settings) => super::postgres::listen(settings, listener).await,
         #[cfg(not(feature = "postgres"))]

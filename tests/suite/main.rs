@@ -23,5 +23,5 @@ mod deploy;
 mod flow;
 mod redis;
 mod rfc;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sources;

@@ -1,8 +1,13 @@
 //! Changes that no request tells: real databases that are written to directly.
 
+mod hammer;
+mod histories;
+mod mysql;
+mod mysql_faults;
+mod mysql_shop;
+mod mysql_sql;
 mod postgres;
 mod postgres_faults;
-mod postgres_history;
 mod postgres_sql;
 mod shop;
 mod watch;

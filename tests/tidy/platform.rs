@@ -48,6 +48,7 @@ pub const UNIX_FILES: &[&str] = &[
     "server/listener.rs",
     "server/socket_file.rs",
     "sources/file.rs",
+    "sources/mysql/connection.rs",
     "upstream/connect.rs",
     "upstream/socket.rs",
 ];

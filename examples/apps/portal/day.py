@@ -5,7 +5,7 @@ PROGRAM = "app.py"
 WRONG = {
     "departments share": [
         ("defaults = { ttl", 'defaults = { scope = "shared", admit = "route", ttl')],
-    "the job tells nobody": [('tags = ["sync"] ', 'tags = ["other"] ')],
+    "nobody looks at the job": [("sources = [{", "# sources = [{")],
 }
 
 
@@ -17,8 +17,7 @@ def day(world):
             look_around(person, hour)
         if hour in (3, 8):
             before = people[2].read("/people?department=works").text()
-            world.job("sync.py", str(world.steps % 50))
-            world.purge("sync")
+            world.job("sync.py", str(world.steps % 50), tag="sync")
             assert people[2].read("/people?department=works").text() != before
         if hour == 6:
             people[0].write("POST", "/news", form={"title": f"Sold {world.steps}"}, expect=303)

@@ -1,6 +1,7 @@
 """The sync job: writes what the other systems know into the portal's database, past every cache.
 
-With a sidecar in front of the portal, its last line is `sidecache purge --tag sync`.
+It knows of no sidecar. When it is done it writes its number to `last-sync`, as such jobs do for the
+people who watch them; a sidecar can look at that, too.
 """
 
 import os
@@ -8,7 +9,8 @@ import pathlib
 import sqlite3
 import sys
 
-DATABASE = pathlib.Path(os.environ.get("APP_DATA", ".")) / "portal.sqlite"
+DATA = pathlib.Path(os.environ.get("APP_DATA", "."))
+DATABASE = DATA / "portal.sqlite"
 
 
 def main(run):
@@ -20,6 +22,7 @@ def main(run):
         new = (f"New {run}", phone)
         connection.execute("INSERT OR IGNORE INTO people VALUES (?, 'works', ?)", new)
     connection.close()
+    (DATA / "last-sync").write_text(f"{run}\n")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ pub(super) struct SqlTable {
 }
 
 impl SqlTable {
-    /// Reads `table` or `schema.table`.
+    /// Reads `table` or `schema.table`. An empty default is the schema of the connection.
     pub(super) fn parse(text: &str, default_schema: &str) -> Result<Self, String> {
         let (schema, name) = text.split_once('.').unwrap_or((default_schema, text));
-        let schema = checked_name(schema, "schema")?.to_owned();
-        Ok(Self { schema, name: checked_name(name, "table")?.to_owned() })
+        let is_default = schema.is_empty() && !text.contains('.');
+        let schema = if is_default { "" } else { checked_name(schema, "schema")? };
+        Ok(Self { schema: schema.to_owned(), name: checked_name(name, "table")?.to_owned() })
     }
 }
 
@@ -102,6 +103,9 @@ mod tests {
         let table = |text: &str| SqlTable::parse(text, "public").map(|t| (t.schema, t.name));
         assert_eq!(table("a"), Ok(("public".to_owned(), "a".to_owned())));
         assert_eq!(table("s.a.b"), Ok(("s".to_owned(), "a.b".to_owned())));
+        let unnamed = SqlTable::parse("a", "").map(|t| (t.schema, t.name));
+        assert_eq!(unnamed, Ok((String::new(), "a".to_owned())));
+        assert!(SqlTable::parse(".a", "").is_err());
         for bad in ["", ".a", "s.", "a\nb"] {
             assert!(table(bad).is_err(), "{bad}");
         }

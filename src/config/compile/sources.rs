@@ -16,11 +16,13 @@ use crate::redis::RedisSettings;
 use crate::sources::{MAX_SOURCES, MAX_TEMPLATES, SourceSettings};
 
 mod kinds;
+mod mysql;
 
 /// The longest time that changes which are not heard of may stay unseen.
 const HOUR: Duration = Duration::from_hours(1);
 
 pub use self::kinds::DEFAULT_CHANNEL;
+pub use self::mysql::DEFAULT_TABLE;
 
 /// The most characters of a name.
 const MAX_NAME: usize = 64;

@@ -8,9 +8,9 @@ table! {
     /// change.
     #[schemars(extend("required" = ["kind", "tags"]))]
     SourceSection("a source", "[[sources]]") {
-        /// What is listened to: notifications of a PostgreSQL (`postgres`), a stream of Redis
-        /// (`redis-stream`), or the value of a URL (`poll`) or of a file (`file`), which is looked
-        /// at now and then.
+        /// What is listened to: notifications of a PostgreSQL (`postgres`), a table of a MySQL or
+        /// MariaDB (`mysql`), a stream of Redis (`redis-stream`), or the value of a URL (`poll`) or
+        /// of a file (`file`), which is looked at now and then.
         kind: SourceWord,
         /// What it is called in logs, metrics and `/stats`. Without it, by its `kind`.
         #[schemars(extend(
@@ -27,25 +27,36 @@ table! {
         tags: TomlList<TomlString>,
         /// Where it is. For `postgres`: `postgres://user:password@host:port/database`; outside of
         /// this machine it must have TLS with a certificate that can be verified, unless
-        /// `?sslmode=disable` says otherwise. For `redis-stream` as in `[redis]`, and the Redis of
-        /// `[redis]` without it. For `poll`: `http://` or `https://`.
+        /// `?sslmode=disable` says otherwise. For `mysql` the same with `mysql://`, and
+        /// `?socket=/run/mysqld/mysqld.sock` for a socket. For `redis-stream` as in `[redis]`, and
+        /// the Redis of `[redis]` without it. For `poll`: `http://` or `https://`.
         #[schemars(extend("examples" = [
             "${DATABASE_URL}",
             "postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app",
+            "mysql://sidecache:${DATABASE_PASSWORD}@127.0.0.1:3306/app",
         ]))]
         url: TomlString,
         /// The channel that is notified, as `NOTIFY` names it; "sidecache" without it. For
         /// `postgres`.
         #[schemars(extend("examples" = ["sidecache"]))]
         channel: TomlString,
+        /// The table that triggers write to, after its database and a dot where that is another
+        /// one than that of `url`; `sidecache_changes` without it. For `mysql`.
+        #[schemars(extend("examples" = ["sidecache_changes"]))]
+        table: TomlString,
         /// The key of the stream; "sidecache:purges" without it. For `redis-stream`.
         #[schemars(extend("examples" = ["sidecache:purges"]))]
         stream: TomlString,
         /// The file, relative to the folder of this one. For `file`.
         #[schemars(extend("examples" = ["/var/lib/sync/last-run"]))]
         path: TomlString,
-        /// How often the URL or the file is looked at, 100ms to 1 hour. For `poll` and `file`.
+        /// How often the URL or the file is looked at, 100ms to 1 hour. For `mysql`: how often the
+        /// table is read, 50ms to 1s, and 250ms without it. For `mysql`, `poll` and `file`.
         every: Period = "10s",
+        /// How long a transaction of another server of a cluster may take, 1s to 1 hour. A missing
+        /// id is given up after that time, unless a transaction of this server holds it. For
+        /// `mysql`.
+        max_transaction: Period = "1m",
         /// A JSON pointer to what counts of the answer. Without it the `ETag` of the answer counts,
         /// or its body where it has none. For `poll`.
         #[schemars(extend("examples" = ["/sync/last_run"]))]

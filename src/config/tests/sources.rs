@@ -76,3 +76,42 @@ fn mistakes_in_sources_are_pointed_at() {
     assert!(told(&twice).contains("another source has this name"));
     assert!(told(&source(&format!("{URL}\n{tags}")).repeat(17)).contains("17 sources"));
 }
+
+#[cfg(feature = "mysql")]
+#[test]
+fn a_mysql_has_a_table_that_is_read_now_and_then() {
+    let head = "[[sources]]\nkind = \"mysql\"\ntags = [\"a\"]\n";
+    let url = "url = \"mysql://app:hunter2@127.0.0.1/app\"";
+    let settings = |lines: &str| {
+        let source = config(&format!("{head}{url}\n{lines}\n")).sources.remove(0);
+        match source.kind {
+            SourceKind::Mysql(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    };
+    let usual = settings("");
+    assert_eq!((&*usual.table, usual.every), ("sidecache_changes", Duration::from_millis(250)));
+    assert_eq!(usual.max_transaction, Duration::from_mins(1));
+    let own = settings("table = \"x.y\"\nevery = \"1s\"\nmax_transaction = \"5s\"");
+    assert_eq!((&*own.table, own.every), ("x.y", Duration::from_secs(1)));
+    assert_eq!(own.max_transaction, Duration::from_secs(5));
+    assert!(!format!("{own:?}").contains("hunter2"));
+    for (lines, expected) in [
+        (String::new(), "`url` is missing"),
+        ("url = \"postgres://app:hunter2@h/a\"".to_owned(), "not the scheme of a MySQL URL"),
+        ("url = \"mysql://app:hunter2@h\"".to_owned(), "names no database"),
+        ("url = \"mysql://app:hunter2@h/a?sslmode=x\"".to_owned(), "sslmode=require"),
+        ("url = \"mysql://app:hunter2@h/a?tls=x\"".to_owned(), "sslmode and socket"),
+        (format!("{url}\nevery = \"2s\""), "too large"),
+        (format!("{url}\nevery = \"1ms\""), "too small"),
+        (format!("{url}\nmax_transaction = \"1ms\""), "too small"),
+        (format!("{url}\ntable = \"a.b.c\""), "not a name of a table"),
+        (format!("{url}\ntable = \"\""), "not a name of a table"),
+        (format!("{url}\nchannel = \"a\""), "`channel` says nothing"),
+    ] {
+        let told = told(&format!("{head}{lines}\n"));
+        assert!(told.contains(expected) && !told.contains("hunter"), "{lines}: {told}");
+    }
+    let postgres = told(&source(&format!("{URL}\ntags = [\"a\"]\ntable = \"a\"")));
+    assert!(postgres.contains("it is for sources of kind \"mysql\""), "{postgres}");
+}

@@ -1,91 +1,41 @@
 //! PostgreSQL tells of changes: how soon they are seen, whatever is asked meanwhile.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
 
 use rand::Rng as _;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::hammer::Hammer;
 use super::shop::{CAMPAIGNS, PATIENCE, ROUTES, Shop, in_state, listening, read, source, warmed};
 use crate::support::tls::Certificates;
 use crate::support::{Client, PostgresServer, RedisServer, Sidecar, eventually, metric};
 
-/// How many changes are made.
+/// How many changes are made, unless `SIDECACHE_CHANGES` says otherwise.
 const CHANGES: usize = 3_000;
-
-/// What must have been seen of one campaign: versions that were committed at least a second ago.
-#[derive(Default)]
-struct Committed {
-    versions: Vec<AtomicI64>,
-}
-
-/// Reads all campaigns, again and again. A version that was committed a second before a request
-/// began must be seen by it.
-async fn hammer(
-    address: std::net::SocketAddr,
-    committed: Arc<Committed>,
-    ended: Arc<AtomicBool>,
-) -> u64 {
-    let (mut client, mut reads) = (Client::new(address), 0);
-    while !ended.load(SeqCst) {
-        for (at, least) in committed.versions.iter().enumerate() {
-            let least = least.load(SeqCst);
-            let (version, _) = read(&mut client, &format!("/campaigns/{}", at + 1)).await;
-            assert!(version >= least, "campaign {}: {version}, and it was {least}", at + 1);
-            reads += 1;
-        }
-    }
-    reads
-}
 
 /// A statement by a client of the database, which no sidecar sees, was visible after the `ttl`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r1400_a_change_by_sql_is_seen_by_the_next_read() {
     let shop = Shop::open().await;
     let sidecar = shop.sidecar("").await;
-    let committed =
-        Arc::new(Committed { versions: (0..CAMPAIGNS).map(|_| AtomicI64::new(1)).collect() });
-    let ended = Arc::new(AtomicBool::new(false));
-    let readers: Vec<_> = (0..4)
-        .map(|_| tokio::spawn(hammer(sidecar.address, Arc::clone(&committed), Arc::clone(&ended))))
-        .collect();
+    let hammer = Hammer::start(sidecar.address, super::hammer::changes(CHANGES));
     let sql = shop.server.client().await;
     let change = sql
         .prepare("UPDATE campaigns SET version = version + 1 WHERE id = $1 RETURNING version")
         .await
         .expect("the table is there");
-    let (mut client, mut took) = (Client::new(sidecar.address), Vec::with_capacity(CHANGES));
-    for _ in 0..CHANGES {
+    let (count, mut changer) = (hammer.changes, hammer.changer());
+    for _ in 0..count {
         let id = rand::thread_rng().gen_range(1..=CAMPAIGNS);
         let row = sql.query_one(&change, &[&id]).await.expect("the row is there");
-        let (version, began) = (row.get::<_, i64>(0), Instant::now());
-        let path = format!("/campaigns/{id}");
-        while read(&mut client, &path).await.0 < version {
-            assert!(began.elapsed() < PATIENCE, "{path} does not change");
-        }
-        took.push(began.elapsed());
-        let (at, known) = (usize::try_from(id - 1).expect("an index"), Arc::clone(&committed));
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            known.versions[at].fetch_max(version, SeqCst);
-        });
+        changer.changed(id, row.get(0), Instant::now()).await;
     }
-    ended.store(true, SeqCst);
-    let mut reads = 0;
-    for reader in readers {
-        reads += reader.await.expect("no reader has seen anything stale");
-    }
-    took.sort();
-    let (median, worst) = (took[CHANGES / 2], took[CHANGES - 1]);
-    println!("{CHANGES} changes, {reads} reads beside: seen after {median:?}, at worst {worst:?}");
-    assert!(median < Duration::from_millis(50), "{median:?}");
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    hammer.judge(vec![changer], Duration::from_millis(50)).await;
     let source = source(&sidecar).await;
     assert_eq!(
         (&source["events"], &source["gaps"], &source["bad_payloads"]),
-        (&json!(CHANGES), &json!(0), &json!(0))
+        (&json!(count), &json!(0), &json!(0))
     );
 }
 

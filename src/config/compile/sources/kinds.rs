@@ -41,6 +41,7 @@ pub(super) fn kind(
     foreign_keys(word, &located.value, context);
     match word {
         SourceWordKind::Postgres => postgres(located, context).map(SourceKind::Postgres),
+        SourceWordKind::Mysql => super::mysql::mysql(located, context).map(SourceKind::Mysql),
         SourceWordKind::RedisStream => stream(located, redis, context)
             .map(|settings| SourceKind::RedisStream(Box::new(settings))),
         SourceWordKind::Poll => poll(located, context).map(SourceKind::Poll),
@@ -50,19 +51,21 @@ pub(super) fn kind(
 
 /// Reports keys that say nothing for a source of this kind.
 fn foreign_keys(word: SourceWordKind, file: &SourceSection, context: &mut CompileContext) {
-    use SourceWordKind::{File, Poll, Postgres, RedisStream};
+    use SourceWordKind::{File, Mysql, Poll, Postgres, RedisStream};
 
     fn span<T>(slot: &Setting<T>) -> Option<&SourceSpan> {
         slot.given().map(|given| &given.span)
     }
-    let keys: [(&str, Option<&SourceSpan>, &[SourceWordKind]); 7] = [
-        ("url", span(&file.url), &[Postgres, RedisStream, Poll]),
+    let keys: [(&str, Option<&SourceSpan>, &[SourceWordKind]); 9] = [
+        ("url", span(&file.url), &[Postgres, Mysql, RedisStream, Poll]),
         ("channel", span(&file.channel), &[Postgres]),
+        ("table", span(&file.table), &[Mysql]),
+        ("max_transaction", span(&file.max_transaction), &[Mysql]),
         ("stream", span(&file.stream), &[RedisStream]),
         ("path", span(&file.path), &[File]),
-        ("every", span(&file.every), &[Poll, File]),
+        ("every", span(&file.every), &[Mysql, Poll, File]),
         ("pointer", span(&file.pointer), &[Poll]),
-        ("ca_file", span(&file.ca_file), &[Postgres, RedisStream, Poll]),
+        ("ca_file", span(&file.ca_file), &[Postgres, Mysql, RedisStream, Poll]),
     ];
     for (key, span, kinds) in keys {
         let Some(span) = span.filter(|_| !kinds.contains(&word)) else { continue };

@@ -38,4 +38,10 @@ fn a_password_that_may_be_read_on_the_way() {
         let text = far(&format!("?sslmode={mode}"));
         one(&text, &url, "may be read on the way", "sslmode=require");
     }
+    let mysql = |text: String| {
+        text.replace("kind = \"postgres\"", "kind = \"mysql\"").replace("postgres://", "mysql://")
+    };
+    silent(&mysql(far("")));
+    let url = "\"mysql://***@db.internal/app?sslmode=disable\"";
+    one(&mysql(far("?sslmode=disable")), url, "may be read on the way", "sslmode=require");
 }

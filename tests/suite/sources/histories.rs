@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable as _;
 use rand::Rng as _;
 use tokio::time::{Instant, sleep};
 
+use super::mysql_shop::{MysqlShop, change};
 use super::shop::{CAMPAIGNS, ROUTES, Shop, listening};
 use crate::support::history::{History, Kind, Log, Operation, Violation};
 use crate::support::{Client, Fault, FaultProxy, RedisServer, Sidecar};
@@ -16,15 +18,75 @@ use crate::support::{Client, Fault, FaultProxy, RedisServer, Sidecar};
 /// How old a read may be while all sources listen.
 const CALM_BOUND: Duration = Duration::from_secs(1);
 
-/// A marker every 250 ms may take a second to come back; then `degraded_ttl`.
+/// A marker, or a reading, every 250 ms may take a second; then `degraded_ttl`.
 const DEGRADED_TTL: Duration = Duration::from_millis(500);
 const BROKEN_BOUND: Duration = Duration::from_millis(1_250 + 500);
 
 /// What the tests grant a machine with much else to do.
 const MARGIN: Duration = Duration::from_millis(500);
 
+/// A shop with its database.
+enum AnyShop {
+    Postgres(Shop),
+    Mysql(MysqlShop),
+}
+
+impl AnyShop {
+    const fn port(&self) -> u16 {
+        match self {
+            Self::Postgres(shop) => shop.server.port,
+            Self::Mysql(shop) => shop.server.port,
+        }
+    }
+
+    const fn origin(&self) -> SocketAddr {
+        match self {
+            Self::Postgres(shop) => shop.origin.address,
+            Self::Mysql(shop) => shop.origin.address,
+        }
+    }
+
+    fn source_at(&self, port: u16, lines: &str) -> String {
+        match self {
+            Self::Postgres(_) => Shop::source_at(port, lines),
+            Self::Mysql(_) => MysqlShop::source_at(port, lines),
+        }
+    }
+
+    async fn writer(&self) -> Writer {
+        match self {
+            Self::Postgres(shop) => Writer::Postgres(shop.server.client().await),
+            Self::Mysql(shop) => Writer::Mysql(shop.server.client().await),
+        }
+    }
+}
+
+/// The one client that writes.
+enum Writer {
+    Postgres(tokio_postgres::Client),
+    Mysql(mysql_async::Conn),
+}
+
+impl Writer {
+    /// Counts a campaign's version up, and returns it.
+    async fn change(&mut self, id: i32) -> i64 {
+        match self {
+            Self::Postgres(sql) => {
+                let change = format!("{} RETURNING version", change(id));
+                sql.query_one(&change, &[]).await.expect("the row is there").get(0)
+            }
+            Self::Mysql(sql) => {
+                sql.query_drop(change(id)).await.expect("the row is there");
+                let version = format!("SELECT version FROM campaigns WHERE id = {id}");
+                let version = sql.query_first(version).await.expect("the table is there");
+                version.expect("the row is there")
+            }
+        }
+    }
+}
+
 struct Run {
-    shop: Shop,
+    shop: AnyShop,
     _redis: RedisServer,
     proxies: Vec<FaultProxy>,
     sidecars: Vec<Sidecar>,
@@ -35,15 +97,15 @@ struct Run {
 
 impl Run {
     /// Two sidecars of one Redis, each with its own way to the database.
-    async fn begin() -> Self {
-        let (shop, redis) = (Shop::open().await, RedisServer::start());
+    async fn begin(shop: AnyShop) -> Self {
+        let redis = RedisServer::start();
         let (mut proxies, mut sidecars) = (Vec::new(), Vec::new());
         for _ in 0..2 {
-            let proxy = FaultProxy::start(shop.server.port).await;
+            let proxy = FaultProxy::start(shop.port()).await;
             let lines = format!("degraded_ttl = \"{}ms\"", DEGRADED_TTL.as_millis());
-            let source = Shop::source_at(proxy.address.port(), &lines);
+            let source = shop.source_at(proxy.address.port(), &lines);
             let rules = format!("{}\n{ROUTES}\n{source}", redis.table());
-            let sidecar = Sidecar::spawn(shop.origin.address, &rules).await;
+            let sidecar = Sidecar::spawn(shop.origin(), &rules).await;
             listening(&sidecar).await;
             proxies.push(proxy);
             sidecars.push(sidecar);
@@ -56,7 +118,7 @@ impl Run {
                 workers.push(tokio::spawn(read(sidecar.address, through, log, ended)));
             }
         }
-        let sql = shop.server.client().await;
+        let sql = shop.writer().await;
         workers.push(tokio::spawn(write(sql, Arc::clone(&log), Arc::clone(&ended))));
         Self { shop, _redis: redis, proxies, sidecars, log, ended, workers }
     }
@@ -92,13 +154,11 @@ async fn read(address: SocketAddr, through: usize, log: Arc<Log>, ended: Arc<Ato
     }
 }
 
-async fn write(sql: tokio_postgres::Client, log: Arc<Log>, ended: Arc<AtomicBool>) {
+async fn write(mut sql: Writer, log: Arc<Log>, ended: Arc<AtomicBool>) {
     while !ended.load(SeqCst) {
         let id = rand::thread_rng().gen_range(1..=CAMPAIGNS);
         let sent = Instant::now();
-        let change = "UPDATE campaigns SET version = version + 1 WHERE id = $1 RETURNING version";
-        let row = sql.query_one(change, &[&id]).await.expect("the row is there");
-        let version: i64 = row.get(0);
+        let version = sql.change(id).await;
         log.push(Operation {
             kind: Kind::Write,
             key: id.to_string().into(),
@@ -126,16 +186,14 @@ fn judge(what: &str, history: &History, bound: Duration) {
     assert!(oldest < bound, "{what}: {oldest:?} is more than {bound:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn r1416_no_read_is_older_than_a_second_while_the_sources_listen() {
-    let run = Run::begin().await;
+async fn calm(shop: AnyShop) {
+    let run = Run::begin(shop).await;
     sleep(Duration::from_secs(5)).await;
     judge("calm", &run.end().await, CALM_BOUND);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn r1417_no_read_is_older_than_the_bound_while_connections_break() {
-    let run = Run::begin().await;
+async fn broken(shop: AnyShop) {
+    let run = Run::begin(shop).await;
     sleep(Duration::from_secs(1)).await;
     // Both are broken, one by one and together, in each way.
     for fault in [Fault::Cut, Fault::Freeze, Fault::FreezeAnswers] {
@@ -153,4 +211,24 @@ async fn r1417_no_read_is_older_than_the_bound_while_connections_break() {
         }
     }
     judge("broken", &run.end().await, BROKEN_BOUND + MARGIN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r1416_no_read_is_older_than_a_second_while_the_sources_listen() {
+    calm(AnyShop::Postgres(Shop::open().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r1417_no_read_is_older_than_the_bound_while_connections_break() {
+    broken(AnyShop::Postgres(Shop::open().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r1450_no_read_of_a_mariadb_is_older_than_a_second_while_the_sources_listen() {
+    calm(AnyShop::Mysql(MysqlShop::open().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r1451_no_read_of_a_mariadb_is_older_than_the_bound_while_connections_break() {
+    broken(AnyShop::Mysql(MysqlShop::open().await)).await;
 }
