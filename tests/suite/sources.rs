@@ -4,5 +4,7 @@ mod postgres;
 mod postgres_faults;
 mod postgres_history;
 mod postgres_sql;
+mod shadow;
 mod shop;
 mod watch;
+mod webhook;
