@@ -30,6 +30,7 @@ use crate::coherence::redis_records::RecordStore;
 use crate::config::Config;
 use crate::config::diff::ConfigSnapshot;
 use crate::error::SetupError;
+use crate::notify::Notifiers;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
@@ -60,6 +61,7 @@ mod listener_metrics;
 mod listeners;
 mod metrics;
 mod metrics_registrar;
+mod notify;
 #[cfg(target_os = "linux")]
 mod process_metrics;
 pub mod reload;
@@ -139,11 +141,11 @@ impl Sidecar {
         {
             cluster_fills.get_or_init(|| made);
         }
-        let counters = proxy::ProxyCounters::default();
+        let (stop, counters) = (CancellationToken::new(), proxy::ProxyCounters::default());
         let late_purges = proxy::LatePurges::new(&coherence, &tasks, &counters.purges_at_end);
-        let stop = CancellationToken::new();
         let resources = proxy::Resources {
             sources: Sources::new(&store, &coherence, &stop),
+            notifiers: Notifiers::new(&coherence),
             store,
             coherence,
             fills: Fills::new(waiters, wait, config.limits.fills),
@@ -196,6 +198,7 @@ fn register_parts(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>, config: &Config)
     unseen_cookies::register(proxy, &proxy.metrics);
     publish_findings(proxy);
     sources::register(proxy, &config.sources);
+    notify::register(proxy, &config.notify);
 }
 
 fn mutation_permits(
@@ -249,6 +252,7 @@ pub async fn serve_with(
     // The switches of the other sidecars hold from the first request on.
     let _ = tokio::time::timeout(FIRST_JOIN_TIMEOUT, proxy.switches.share()).await;
     sidecar.snapshot.restore().await;
+    notify::apply(proxy, &std::mem::take(&mut config.notify));
     sources::apply(proxy, &std::mem::take(&mut config.sources));
     // Nobody knows what has changed since those of before have stopped. The sources themselves
     // purge it again, in case this takes too long.
@@ -304,7 +308,7 @@ pub async fn serve_with(
     if restart.superseded.is_cancelled() {
         sidecar.snapshot.forgo("another process serves already");
     }
-    tokio::join!(sidecar.snapshot.save(), sidecar.trace.finish());
+    tokio::join!(sidecar.snapshot.save(), sidecar.trace.finish(), proxy.notifiers.finish());
     proxy.stop.cancel();
     admin_stop.cancel();
     let _ = tokio::join!(driver, admin);
@@ -449,6 +453,7 @@ impl Readiness for AppReadiness {
         }
         degraded.extend(self.proxy.coherence.degraded_reason());
         degraded.extend(self.proxy.sources.degraded_reasons());
+        degraded.extend(self.proxy.notifiers.degraded_reasons());
         if let Some((_, why)) = self.reloader.status().refused {
             let first = why.lines().next().unwrap_or_default();
             degraded.push(format!(

@@ -34,6 +34,7 @@ use crate::coherence::fault_notices::FaultNotices;
 use crate::coherence::journal::MAX_TAGS;
 use crate::coherence::lease::AtomicLeaseState;
 use crate::coherence::message::{OperationId, PeerId, Process};
+use crate::coherence::purge_observer::PurgeObserver;
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::room::RedisRoom;
 use crate::coherence::round_trips::RoundTrips;
@@ -67,6 +68,7 @@ pub mod local_snapshot;
 pub mod message;
 mod mutation;
 pub mod purge_kind;
+mod purge_observer;
 pub mod redis_records;
 mod room;
 mod round_trips;
@@ -177,6 +179,7 @@ pub struct Coherence {
     /// Tells that the switches in Redis may have changed.
     pub(crate) switch_news: Notify,
     clock: Clock,
+    purge_observer: PurgeObserver,
     /// What was counted so far.
     pub counters: CoherenceCounters,
 }
@@ -211,6 +214,7 @@ impl Coherence {
             joined: Notify::new(),
             switch_news: Notify::new(),
             clock,
+            purge_observer: PurgeObserver::default(),
             counters: CoherenceCounters::default(),
         }
     }
@@ -337,18 +341,6 @@ impl Coherence {
     #[must_use]
     pub fn has_lease(&self) -> bool {
         self.lease_state.has_lease()
-    }
-
-    /// How many tags the local table holds.
-    #[must_use]
-    pub fn local_tags(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Whether an entry or a fill of this process carries a tag.
-    #[must_use]
-    pub fn is_held(&self, tag: &Tag) -> bool {
-        self.table.is_held(tag)
     }
 
     /// Whether records may be read: contact with Redis was proven recently, or is proven within the

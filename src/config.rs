@@ -199,7 +199,11 @@ pub fn check(path: &Path, how: CheckOptions, out: &mut dyn io::Write) -> io::Res
         counted(purges, "purge rule")
     )?;
     // What most files have none of.
-    for (count, what) in [(config.apps.len(), "app"), (config.sources.len(), "source")] {
+    for (count, what) in [
+        (config.apps.len(), "app"),
+        (config.sources.len(), "source"),
+        (config.notify.len(), "notification"),
+    ] {
         if count > 0 {
             write!(out, ", {}", counted(count, what))?;
         }

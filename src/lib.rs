@@ -8,7 +8,8 @@
 //! - [`admin`] is the operators' listener; [`server`] turns sockets into requests, within limits.
 //! - [`proxy`] is the flow of a request; [`shadow`] measures what the cache would do, and where
 //!   that would be wrong; [`uncached`] finds out what has no route and would be worth one;
-//!   [`sources`] hears of changes that no request tells, and purges what they change.
+//!   [`sources`] hears of changes that no request tells, and purges what they change; [`notify`]
+//!   tells a CDN in front of what was purged.
 //! - [`cache`] stores responses and fetches each key once; [`coherence`] proves that stored
 //!   responses are current.
 //! - [`redis`] is the client of Redis, [`upstream`] the client of the origin.
@@ -31,6 +32,7 @@ mod error;
 #[cfg(feature = "internals")]
 mod fuzz;
 mod input_file;
+mod notify;
 mod outcome;
 mod peer_address;
 mod policy;

@@ -99,6 +99,7 @@ mod uncovered_writes;
 mod unknown_outcomes;
 mod unrouted;
 mod upload_budget;
+mod webhook;
 
 /// The entry of the flow. It alone holds the configuration in force: each request gets the one that
 /// it begins with, and the steps get no other.
@@ -159,7 +160,16 @@ impl Proxy {
         let mut pending =
             PendingRequest::new(&self.resources, &config, &client.departure, record, since);
         let answered = match flaw {
-            None => self.respond(&config, client, request, &pending).await,
+            None => {
+                let webhooks = &config.rules.webhooks;
+                match webhooks.source_of(request.method(), request.uri().path()) {
+                    Some(source) => {
+                        let from = (&*config, &peer);
+                        Box::pin(webhook::answer(&self.resources, from, source, request)).await
+                    }
+                    None => self.respond(&config, client, request, &pending).await,
+                }
+            }
             Some(bad) => self.refuse_request(bad),
         };
         let record = pending.answer();

@@ -34,12 +34,14 @@ use languages::{LanguageFinding, LanguageSample};
 use mutations::{Mutations, Steps, TrackedMutation};
 use parking_lot::{Mutex, MutexGuard};
 use report::{RouteReport, ShadowReport};
+use source_purges::SourcePurges;
 use table::{ShadowTable, is_same, lock};
 
 pub use observed::{AuditOutcome, ObservedResponse, RefusedResponse};
 pub use table::{FoundSample, ShadowEntry, ShadowSample};
 
 pub mod advice;
+mod audits;
 pub mod digest;
 pub mod findings;
 pub mod history;
@@ -49,7 +51,9 @@ pub mod mutations;
 mod observed;
 mod path;
 pub mod report;
+pub mod source_purges;
 mod table;
+mod told;
 mod write_advice;
 pub mod write_answers;
 
@@ -95,6 +99,7 @@ pub struct Shadow {
     pub counters: ShadowCounters,
     table: ShadowTable,
     pages: LanguagePages,
+    source_purges: Mutex<SourcePurges>,
     routes: Mutex<HashMap<Box<str>, Arc<RouteShadow>>>,
     metrics: Arc<Metrics>,
     listener: OnceLock<FindingListener>,
@@ -113,6 +118,7 @@ impl Shadow {
             table: ShadowTable::new(keys, &counters.evicted),
             pages: LanguagePages::new(keys, &counters.evicted),
             counters,
+            source_purges: Mutex::default(),
             routes: Mutex::default(),
             metrics,
             listener: OnceLock::new(),
@@ -198,6 +204,7 @@ impl Shadow {
         let (route, now) = (response.route, response.now);
         let state = self.table.state(response.key);
         let mut state = lock(&state);
+        let told_by = self.told_by(&state, response);
         let hit = response.observation.hit
             && response.served.is_some()
             && is_same(state.entry.as_ref(), response.served);
@@ -209,6 +216,9 @@ impl Shadow {
         }
         let mut notices = Vec::new();
         let mut findings = route.findings();
+        if let Some(source) = told_by.filter(|_| verdict.stale.is_none()) {
+            findings.told.count(&source, |told| told.in_time += 1);
+        }
         if verdict.turned_volatile {
             findings.turn_volatile(response.key.half(), state.explained, state.scope);
             (state.explained, state.scope, state.blame) = (0, 0, None);
@@ -238,6 +248,8 @@ impl Shadow {
                         age,
                         after,
                         responses: 0,
+                        tags: served.tags.clone(),
+                        late: None,
                     };
                     state.blame = Some((findings.change(change), explained));
                     notices.extend(text.map(|text| (FindingKind::Stale, text)));
@@ -323,46 +335,6 @@ impl Shadow {
             None => "the body may depend on Accept-Language after all",
         };
         self.notify(route, FindingKind::Languages, text, now);
-    }
-
-    /// Records an audit.
-    pub fn record_audit(&self, route: &RouteShadow, audit: AuditOutcome<'_>, now: Wall) {
-        let mut findings = route.findings();
-        findings.audited += 1;
-        match audit {
-            AuditOutcome::Same => route.counters.audits_same.inc(),
-            AuditOutcome::Unclear => route.counters.audits_unclear.inc(),
-            AuditOutcome::Refused { path, key } => {
-                route.counters.audits_refused.inc();
-                drop(findings);
-                self.record_scope(route, ScopeEvidence::Refusal, (key, path), now);
-            }
-            AuditOutcome::Stale { path, tags, fetched } => {
-                route.counters.audits_stale.inc();
-                findings.audited_stale += 1;
-                let path = path::remembered(path);
-                let after = self.mutations.suspects(Err(fetched), tags, MAX_SUSPECTS);
-                let text = match after.first() {
-                    Some(write) => {
-                        format!("{path} was served stale after {} {}", write.method, write.path)
-                    }
-                    None => format!(
-                        "{path} was served stale, and no write through this sidecar explains it"
-                    ),
-                };
-                findings.change(StaleChange {
-                    id: 0,
-                    key: 0,
-                    path,
-                    at: now,
-                    age: now.since(fetched),
-                    after,
-                    responses: 0,
-                });
-                drop(findings);
-                self.notify(route, FindingKind::Audit, &text, now);
-            }
-        }
     }
 
     /// The findings so far, and suggestions.

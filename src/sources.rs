@@ -38,7 +38,9 @@ pub use self::settings::{
     FileSettings, MAX_CHANNEL, MAX_SOURCES, MAX_TABLE, MAX_TEMPLATES, MysqlSettings, PollSettings,
     PostgresSettings, SourceKind, SourceSettings, StreamSettings,
 };
-pub use self::status::{SourceCounters, SourceStatus};
+pub use self::status::{DeliveryOutcome, SourceCounters, SourceStatus};
+pub use self::webhook::WebhookReceiver;
+pub use self::webhook::settings::WebhookSettings;
 
 mod context;
 mod due;
@@ -55,6 +57,7 @@ mod settings;
 mod source;
 mod status;
 mod stream;
+mod webhook;
 
 /// How many names of sources have counts of their own, over all reloads.
 const MAX_COUNTED: usize = 64;
@@ -62,6 +65,7 @@ const MAX_COUNTED: usize = 64;
 /// A running source. Dropping it ends it.
 struct RunningSource {
     queue: Arc<PurgeQueue>,
+    webhook: Option<Arc<WebhookReceiver>>,
     _end: DropGuard,
 }
 
@@ -109,6 +113,12 @@ impl Sources {
         &self.context.overflows
     }
 
+    /// How often one signature of a webhook came more often than it may.
+    #[must_use]
+    pub fn repeats(&self) -> &Arc<Counter> {
+        &self.context.repeats
+    }
+
     /// How often a source was told more than is read.
     #[must_use]
     pub fn bursts(&self) -> &Arc<Counter> {
@@ -140,7 +150,8 @@ impl Sources {
             let queue = Arc::new(PurgeQueue::new(settings.clone(), status, context, routes));
             let end = self.stop.child_token();
             added.push((Arc::clone(&queue), end.clone()));
-            running.push(RunningSource { queue, _end: end.drop_guard() });
+            let webhook = WebhookReceiver::of(&queue);
+            running.push(RunningSource { queue, webhook, _end: end.drop_guard() });
         }
         for one in former {
             one.queue.retire();
@@ -185,6 +196,14 @@ impl Sources {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<SourceStatus>> {
         self.running.lock().iter().map(|one| Arc::clone(&one.queue.status)).collect()
+    }
+
+    /// What receives the webhooks of the source of this name, if it runs.
+    #[must_use]
+    pub fn webhook(&self, name: &str) -> Option<Arc<WebhookReceiver>> {
+        let running = self.running.lock();
+        let found = running.iter().find(|one| *one.queue.settings.name == *name)?;
+        found.webhook.clone()
     }
 
     /// Those that can name an entry with these tags, families included.

@@ -51,7 +51,7 @@ pub use self::settings::{
     HostHeader, Target, UpstreamAddress, UpstreamLimits, UpstreamSettings, tunnels_of,
 };
 pub use self::tunnel::tunnel;
-pub use self::url_client::{Fetched, UrlClient, UrlSource};
+pub use self::url_client::{Fetched, UrlAnswer, UrlClient, UrlSource};
 
 /// The client towards the origin. Clones share the pool.
 #[derive(Clone)]

@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &["config"]),
     ("listeners", &["admin", "server"]),
     ("flow", &["proxy"]),
-    ("shadow", &["shadow", "sources", "uncached"]),
+    ("shadow", &["notify", "shadow", "sources", "uncached"]),
     ("cache", &["cache"]),
     ("coherence", &["coherence"]),
     ("clients", &["redis", "upstream"]),

@@ -12,6 +12,7 @@ use super::remedies::{RouteReason, remedy};
 use super::state::AdminState;
 use super::uncached;
 use crate::coherence::CoherenceMode;
+use crate::notify::{NotifyCounters, NotifyView};
 use crate::outcome::{Disposition, Reason};
 use crate::policy::folder::Folder;
 use crate::policy::glob::Glob;
@@ -82,6 +83,7 @@ pub(super) fn stats(state: &AdminState) -> Value {
         "history": history(state),
         "redis": redis(state),
         "sources": sources(state),
+        "notify": notify(state),
         "app": app(state),
         "apps": apps(state),
         "jwt": jwt(state),
@@ -201,9 +203,29 @@ fn sources(state: &AdminState) -> Vec<Value> {
             "purged_tags": counters.tags.get(),
             "gaps": counters.gaps.get(),
             "bad_payloads": counters.bad_payloads.get(),
+            "refused": counters.deliveries.refused(),
         })
     };
     state.proxy.sources.list().iter().map(one).collect()
+}
+
+/// Who is told of purges.
+fn notify(state: &AdminState) -> Vec<Value> {
+    let one = |(view, counters): (NotifyView, NotifyCounters)| {
+        json!({
+            "name": &*view.name,
+            "kind": view.kind,
+            "waiting": view.waiting,
+            "waits_s": view.waits.as_secs_f64(),
+            "sent_ms": view.sent_at.map(|at| at.0),
+            "why": view.why,
+            "failures": view.failures,
+            "sent": counters.sent.get(),
+            "tags": counters.tags.get(),
+            "everything": counters.everything.get(),
+        })
+    };
+    state.proxy.notifiers.list().into_iter().map(one).collect()
 }
 
 fn totals(rows: &[RowView]) -> Value {

@@ -270,6 +270,7 @@ impl Reloader {
         let active = self.startup.active_config(config, &self.proxy.metrics, &origins);
         self.proxy.activate(ActiveConfig { trust_version, ..active });
         self.startup.trusted_proxies.replace(&networks);
+        super::notify::apply(&self.proxy, &config.notify);
         super::sources::apply(&self.proxy, &config.sources);
         self.origins.adopt(origins);
         for client in retired {

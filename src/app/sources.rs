@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use super::metrics_registrar::MetricsRegistrar;
 use crate::policy::template::Template;
 use crate::proxy::Proxy;
-use crate::sources::{SourceCounters, SourceSettings};
+use crate::sources::{DeliveryOutcome, SourceCounters, SourceSettings};
 use crate::telemetry::events::{EventKind, PurgeEvent};
 use crate::telemetry::hot_tags::TagEvent;
 
@@ -18,6 +18,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, wanted: &[SourceSettings]) {
         let names = || purge.tags.iter().map(crate::policy::tag::Tag::as_str);
         tracing::debug!(source = purge.source, tags = purge.tags.len(), "purged by a source");
         proxy.hot_tags.record(names(), TagEvent::Purged);
+        proxy.shadow.note_source(purge.source, purge.tags, proxy.clock.wall());
         let event = PurgeEvent {
             by: "source",
             source: Some(purge.source.to_owned()),
@@ -31,6 +32,7 @@ pub(super) fn register(proxy: &Arc<Proxy>, wanted: &[SourceSettings]) {
     MetricsRegistrar(&proxy.metrics).limit("sources.tags", proxy.sources.overflows());
     MetricsRegistrar(&proxy.metrics).limit("sources.rate", proxy.sources.bursts());
     MetricsRegistrar(&proxy.metrics).limit("sources.missing_ids", proxy.sources.forgotten());
+    MetricsRegistrar(&proxy.metrics).limit("sources.repeats", proxy.sources.repeats());
 }
 
 /// Runs these sources from now on, for the routes in force.
@@ -47,6 +49,21 @@ fn count(proxy: &Arc<Proxy>, wanted: &[SourceSettings]) {
     for (name, counters) in proxy.sources.count(wanted) {
         register_counters(proxy, &name, &counters);
         register_gauges(proxy, &name);
+        if wanted.iter().any(|one| one.name == name && one.webhook_path().is_some()) {
+            register_deliveries(proxy, &name, &counters);
+        }
+    }
+}
+
+fn register_deliveries(proxy: &Arc<Proxy>, name: &Arc<str>, counters: &SourceCounters) {
+    for outcome in DeliveryOutcome::ALL {
+        let labels = [("source", name.to_string()), ("outcome", outcome.as_str().to_owned())];
+        proxy.metrics.register_counter(
+            "sidecache_source_deliveries",
+            "Webhooks that sources were sent, by what has become of them",
+            &labels,
+            Arc::clone(counters.deliveries.of(outcome)),
+        );
     }
 }
 

@@ -158,6 +158,13 @@ fn seen(route: &ApiShadowRoute) -> String {
             let _ = write!(text, " ({} without a preceding write)", route.stale.unexplained);
         }
     }
+    for told in &route.sources {
+        let changes = counted(told.in_time, "change");
+        let _ = write!(text, ", {changes} told by the source {}", clean(&told.source));
+        if told.late > 0 {
+            let _ = write!(text, " and {} stale until it told", told.late);
+        }
+    }
     if route.scope.count > 0 {
         let _ = write!(text, ", {} of callers who should not share an entry", route.scope.count);
     }

@@ -61,6 +61,16 @@ api_types! {
         purged_tags: u64,
         gaps: u64,
         bad_payloads: u64,
+        refused: u64,
+    }
+    /// A receiver of purges, in `GET /stats`.
+    ApiNotify {
+        name: String,
+        kind: String,
+        waiting: u64,
+        why: Option<String>,
+        sent: u64,
+        tags: u64,
     }
     /// `GET /learned`.
     ApiLearned {
@@ -125,6 +135,7 @@ api_types! {
         memory: ApiMemory,
         redis: Option<ApiRedis>,
         sources: Vec<ApiSource>,
+        notify: Vec<ApiNotify>,
         app: ApiApp,
         apps: Vec<ApiApp>,
         ready: ApiReady,
@@ -306,7 +317,9 @@ api_types! {
         scope: ApiFinding,
         audit: ApiAudit,
         languages: ApiLanguages,
+        sources: Vec<ApiSourceTold>,
     }
+    ApiSourceTold { source: String, in_time: u64, late: u64, }
     ApiFinding { count: u64, unexplained: u64, }
     ApiAudit { asked: u64, stale: u64, }
     ApiLanguages { finding: Option<String>, pages: u64, languages: Vec<String>, differing: u64, }

@@ -17,6 +17,7 @@ pub(super) fn rules_from(config: Config) -> PolicyRules {
     let trusted = config.server.trusted_proxies.networks();
     let tokens = verifier(&config);
     PolicyRules {
+        webhooks: config.webhook_paths(),
         apps,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         hasher: secret

@@ -11,8 +11,8 @@ use clap::Args;
 use http::{Method, StatusCode};
 
 use super::api_types::{
-    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiPeers, ApiReady, ApiReason, ApiRedis,
-    ApiRoute, ApiSource, ApiStats, ApiTag,
+    ApiApp, ApiFreshness, ApiLanguageRoutes, ApiMemory, ApiNotify, ApiPeers, ApiReady, ApiReason,
+    ApiRedis, ApiRoute, ApiSource, ApiStats, ApiTag,
 };
 use super::error::CommandError;
 use super::exit_codes::ready_exit_code;
@@ -137,6 +137,24 @@ fn text(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
     text
 }
 
+/// What a receiver of purges was told.
+fn receiver(one: &ApiNotify) -> String {
+    let mut text = format!(
+        "{} ({}): {} told in {}",
+        one.name,
+        one.kind,
+        counted(one.tags, "tag"),
+        counted(one.sent, "request")
+    );
+    if one.waiting > 0 {
+        let _ = write!(text, ", {} not yet", counted(one.waiting, "tag"));
+    }
+    if let Some(why) = &one.why {
+        let _ = write!(text, ": {why}");
+    }
+    text
+}
+
 /// What a source does, and what it has heard.
 fn source(source: &ApiSource) -> String {
     let mut text = format!("{} ({}): {}", source.name, source.kind, source.state);
@@ -150,6 +168,9 @@ fn source(source: &ApiSource) -> String {
         counted(source.purged_tags, "tag"),
         counted(source.gaps, "gap")
     );
+    if source.refused > 0 {
+        let _ = write!(text, ", {} refused", source.refused);
+    }
     if source.bad_payloads > 0 {
         let _ = write!(text, ", {}", counted(source.bad_payloads, "bad payload"));
     }
@@ -184,6 +205,9 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
     );
     for one in &stats.sources {
         add("source", &source(one));
+    }
+    for one in &stats.notify {
+        add("notify", &receiver(one));
     }
     if let Some(told) = peers.and_then(all::summary) {
         add("sidecars", &told);

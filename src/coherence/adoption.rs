@@ -4,9 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::coherence::Coherence;
 use crate::coherence::journal_set::{left_in, others};
 use crate::coherence::purge_kind::PurgeKind;
+use crate::coherence::{Coherence, CoherenceMode};
+use crate::policy::tag::Tag;
 
 /// How often to look whether the process of a file has ended.
 const ADOPT_INTERVAL: Duration = Duration::from_millis(200);
@@ -39,6 +40,16 @@ impl Coherence {
                 }
             }
             tokio::time::sleep(ADOPT_INTERVAL).await;
+        }
+    }
+
+    /// Treats mutations past their deadline as committed.
+    pub async fn settle(&self, tags: &[Tag]) {
+        if let (Some(shared), CoherenceMode::Shared) = (&self.records, self.mode()) {
+            self.counters.orphans.inc();
+            // Fail open: the entry is a miss whether or not this succeeds.
+            let until = self.clock.now() + shared.client().settings().deadline;
+            let _ = self.by(until, self.purge_on_behalf(shared, None, tags)).await;
         }
     }
 }

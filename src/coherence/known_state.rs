@@ -40,6 +40,18 @@ impl LocalProof {
 }
 
 impl Coherence {
+    /// How many tags the local table holds.
+    #[must_use]
+    pub fn local_tags(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether an entry or a fill of this process carries a tag.
+    #[must_use]
+    pub fn is_held(&self, tag: &Tag) -> bool {
+        self.table.is_held(tag)
+    }
+
     /// When a soft purge made an entry stale; `None` if it is current.
     ///
     /// # Errors

@@ -239,7 +239,7 @@ impl Coherence {
     }
 
     /// The result, or a timeout after that time.
-    async fn by<T>(
+    pub(super) async fn by<T>(
         &self,
         until: Instant,
         call: impl Future<Output = Result<T, CallError>>,
@@ -332,10 +332,12 @@ impl Coherence {
     /// Purges everything. While Redis is lost, as [`Coherence::purge_with`].
     pub async fn purge_everything(&self, kind: PurgeKind) -> Released {
         self.purge_table(None, kind);
-        match &self.records {
+        let how = match &self.records {
             Some(shared) => self.purge_batch(shared, None, None, kind).await,
             None => Released::Acknowledged,
-        }
+        };
+        self.purge_observer.told(None);
+        how
     }
 
     async fn purge_under(
@@ -352,6 +354,7 @@ impl Coherence {
                 how = how.max(self.purge_batch(shared, mark, Some(batch), kind).await);
             }
         }
+        self.purge_observer.told(Some(tags));
         how
     }
 
@@ -408,6 +411,11 @@ impl Coherence {
         let wait = self.register_wait();
         self.handle(CoreEvent::PublishFailed(wait.id, batch));
         wait.released().await
+    }
+
+    /// Calls this with the tags of each purge of this sidecar once it is done; `None`: everything.
+    pub fn set_purge_observer(&self, told: impl Fn(Option<&[Tag]>) + Send + Sync + 'static) {
+        self.purge_observer.set(Box::new(told));
     }
 
     /// A wait for everything that peers may serve from before an operation.
@@ -470,6 +478,7 @@ impl Coherence {
             );
             self.table.purge(batch);
         }
+        self.purge_observer.told(Some(tags));
         Ok(())
     }
 
@@ -485,16 +494,7 @@ impl Coherence {
             .await?,
         );
         self.table.purge_everything();
+        self.purge_observer.told(None);
         Ok(())
-    }
-
-    /// Treats mutations past their deadline as committed.
-    pub async fn settle(&self, tags: &[Tag]) {
-        if let (Some(shared), CoherenceMode::Shared) = (&self.records, self.mode()) {
-            self.counters.orphans.inc();
-            // Fail open: the entry is a miss whether or not this succeeds.
-            let until = self.clock.now() + shared.client().settings().deadline;
-            let _ = self.by(until, self.purge_on_behalf(shared, None, tags)).await;
-        }
     }
 }

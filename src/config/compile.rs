@@ -41,6 +41,7 @@ mod graphql_tags;
 mod headers;
 pub mod identity;
 pub mod jwt;
+mod notify;
 mod pointer;
 mod purge_requests;
 pub mod purges;
@@ -95,8 +96,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let memory = file.memory.get().zip(limits.as_ref());
     let memory = memory.map(|(memory, limits)| sections::memory(memory, limits, context));
     let snapshot = file.memory.get().and_then(|section| sections::snapshot(section, context));
-    let write_wait = upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
-    let redis = redis(file, write_wait, context);
+    let redis = redis(file, upstream.as_ref(), context);
     let (log, trace) = telemetry(file, context);
     let response_rules = response_rules(file, context);
     let (fields, CallerSettings { credential, jwt, identity }) = fields(file, context);
@@ -114,6 +114,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), (&fields, &apps), context);
     let sources = sources::sources(file.sources.get(), redis.iter().flatten().next(), context);
+    let notify = notify::notify(file.notify.get(), context);
     addresses(file, server.as_ref(), admin.as_ref(), (upstream.as_ref(), &apps), context);
     tiers(file, memory.as_ref(), redis.iter().flatten().next(), limits.as_ref(), context);
     // The following checks need the whole file, so it must have been decoded completely.
@@ -151,6 +152,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         purges: purge_rules(purges, file)?,
         purge_requests: purge_requests(file, context),
         sources,
+        notify,
         credential,
         jwt,
         identity,
@@ -265,9 +267,10 @@ fn report_tie(tie: &str, whole: bool, context: &mut CompileContext) {
 #[allow(clippy::option_option, reason = "an invalid section differs from an absent one")]
 fn redis(
     file: &ConfigFile,
-    write_wait: Duration,
+    upstream: Option<&crate::upstream::UpstreamSettings>,
     context: &mut CompileContext,
 ) -> Option<Option<crate::redis::RedisSettings>> {
+    let write_wait = upstream.map_or(Duration::ZERO, |upstream| upstream.wait_timeout);
     match &file.redis {
         Setting::Given(redis) => {
             sections::redis(&redis.value, &redis.span, write_wait, context).map(Some)

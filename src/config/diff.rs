@@ -139,9 +139,9 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
                 let rules = listed("purge rule", rule_name::in_file, before, after);
                 changes.extend(rules.map(|(_, change)| change));
             }
-            "sources" => {
-                changes
-                    .extend(listed("source", source_name, before, after).map(|(_, change)| change));
+            "sources" | "notify" => {
+                let what = if name == "sources" { "source" } else { "notification" };
+                changes.extend(listed(what, source_name, before, after).map(|(_, change)| change));
             }
             "apps" => changes.extend(apps(before, after)),
             // SECURITY: their requests may hold credentials.

@@ -22,9 +22,11 @@ pub use self::freshness::FreshnessSection;
 pub use self::identity::IdentitySection;
 pub use self::jwt::JwtSection;
 pub use self::limits::LimitsSection;
+pub use self::notify::NotifySection;
 pub use self::purge_requests::PurgeRequestsSection;
 pub use self::purges::{MatchSection, PurgeSection};
 pub use self::query::{QueryForm, QuerySection};
+pub use self::signature::{SignatureChoice, SignatureSection};
 pub use self::signed_in::SignedInForm;
 pub use self::sources::SourceSection;
 pub use self::tags::TagsSection;
@@ -41,9 +43,11 @@ mod freshness;
 mod identity;
 mod jwt;
 mod limits;
+mod notify;
 mod purge_requests;
 mod purges;
 mod query;
+mod signature;
 mod signed_in;
 mod sources;
 mod tags;
@@ -121,6 +125,8 @@ table! {
         purges: TomlList<PurgeSection> = [],
         /// What tells of changes that no request tells, such as a database.
         sources: TomlList<SourceSection> = [],
+        /// Who is told of purges, such as a CDN in front.
+        notify: TomlList<NotifySection> = [],
         /// Requests, and what the rules must make of them.
         expect: TomlList<ExpectSection> = [],
     }

@@ -11,6 +11,8 @@ use crate::policy::route::{
     VaryCookie,
 };
 use crate::policy::scope::Scope;
+use crate::policy::webhook_signature::SignatureEncoding;
+use crate::policy::webhook_signature::presets::SignaturePreset;
 use crate::redis::{OnLoss, WritePolicy};
 use crate::semantics::storability::OriginRule;
 use crate::telemetry::log::LogFormat;
@@ -84,6 +86,8 @@ pub enum SourceWordKind {
     Poll,
     /// A file that is looked at now and then.
     File,
+    /// Signed requests that a service sends.
+    Webhook,
 }
 
 impl SourceWordKind {
@@ -96,6 +100,7 @@ impl SourceWordKind {
             Self::RedisStream => "redis-stream",
             Self::Poll => "poll",
             Self::File => "file",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -108,6 +113,57 @@ words! {
         "redis-stream" => SourceWordKind::RedisStream,
         "poll" => SourceWordKind::Poll,
         "file" => SourceWordKind::File,
+        "webhook" => SourceWordKind::Webhook,
+    }
+}
+
+/// Who is told of purges; where that is are keys of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotifyWordKind {
+    /// The API of Cloudflare.
+    Cloudflare,
+    /// The API of Fastly.
+    Fastly,
+    /// Whoever takes signed requests.
+    Webhook,
+}
+
+impl NotifyWordKind {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloudflare => "cloudflare",
+            Self::Fastly => "fastly",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+words! {
+    /// Who is told of purges.
+    NotifyWord -> NotifyWordKind, "a kind of notification" {
+        "cloudflare" => NotifyWordKind::Cloudflare,
+        "fastly" => NotifyWordKind::Fastly,
+        "webhook" => NotifyWordKind::Webhook,
+    }
+}
+
+words! {
+    /// How a webhook is signed.
+    SignatureWord -> SignaturePreset, "a form of signatures (one of your own goes in braces)" {
+        "github" => SignaturePreset::GitHub,
+        "shopify" => SignaturePreset::Shopify,
+        "slack" => SignaturePreset::Slack,
+        "standard" => SignaturePreset::Standard,
+        "stripe" => SignaturePreset::Stripe,
+    }
+}
+
+words! {
+    /// How a signature is written.
+    EncodingWord -> SignatureEncoding, "a way to write a signature" {
+        "hex" => SignatureEncoding::Hex, "base64" => SignatureEncoding::Base64,
     }
 }
 

@@ -12,6 +12,7 @@ use super::include::{FileTexts, IncludedFile};
 use crate::admin;
 use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
+use crate::notify::NotifySettings;
 use crate::policy::apps::{AppHosts, AppRules, Apps};
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::FieldSource;
@@ -22,6 +23,7 @@ use crate::policy::jwt::{TokenRules, VerifyKey};
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::{PurgeRule, PurgeRules};
 use crate::policy::route;
+use crate::policy::webhook_path::{WebhookPath, WebhookPaths};
 use crate::proxy::DebugHeaders;
 use crate::redis;
 use crate::server;
@@ -66,6 +68,8 @@ pub struct Config {
     pub purge_requests: Option<PurgeRequestRule>,
     /// What tells of changes that no request tells.
     pub sources: Vec<SourceSettings>,
+    /// Who is told of purges.
+    pub notify: Vec<NotifySettings>,
     /// How tokens are verified, if they are.
     pub jwt: Option<JwtSettings>,
     /// How the app is asked who a caller is, if it is.
@@ -95,6 +99,16 @@ impl Config {
     #[must_use]
     pub fn texts(&self) -> FileTexts {
         FileTexts { main: Arc::clone(&self.text), included: Arc::clone(&self.included) }
+    }
+
+    /// The paths of the webhooks, and their sources.
+    #[must_use]
+    pub fn webhook_paths(&self) -> WebhookPaths {
+        let paths = self.sources.iter().filter_map(|source| {
+            let path = source.webhook_path()?.into();
+            Some(WebhookPath { path, source: Arc::clone(&source.name) })
+        });
+        WebhookPaths(paths.collect())
     }
 
     /// Logs the warnings and notes.

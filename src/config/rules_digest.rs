@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use crate::units::hex;
 
 /// The parts of the file that are no rules.
-const NO_RULES: [&str; 12] = [
+const NO_RULES: [&str; 13] = [
     "listen",
     "admin",
     "memory",
@@ -22,6 +22,7 @@ const NO_RULES: [&str; 12] = [
     "debug",
     "watch",
     "purge_requests",
+    "notify",
     "sources",
     "expect",
 ];

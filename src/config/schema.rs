@@ -7,10 +7,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{
-    BrowserForm, Count, Fraction, NamedTable, NamesForm, OWN_KEYS, Period, SecretsForm, Setting,
-    Size, StripForm, TextsForm, TomlList, TomlString, TtlForm, ValueTable,
+    BrowserForm, Count, Fraction, NamedTable, NamedTexts, NamesForm, OWN_KEYS, Period, SecretsForm,
+    Setting, Size, StripForm, TextsForm, TomlList, TomlString, TtlForm, ValueTable,
 };
-use super::file::{self, ConfigFile, QueryForm};
+use super::file::{self, ConfigFile, QueryForm, SignatureChoice};
 
 /// The schema (builder 2020-12), as text.
 #[must_use]
@@ -52,6 +52,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "SignedInForm" => file::SignedInForm::KEYS,
         "ExpectSection" => file::ExpectSection::KEYS,
         "OtherRequestSection" => file::OtherRequestSection::KEYS,
+        "NotifySection" => file::NotifySection::KEYS,
         "SourceSection" => file::SourceSection::KEYS,
         "PurgeRequestsSection" => file::PurgeRequestsSection::KEYS,
         _ => &[],
@@ -220,6 +221,50 @@ inline!(ValueTable, "ValueTable", {
             }
         ]
     }
+});
+
+inline!(NamedTexts, "NamedTexts", {
+    "title": "table of names and JSON pointers",
+    "type": "object",
+    "additionalProperties": { "type": "string", "pattern": "^/" }
+});
+
+inline!(SignatureChoice, "SignatureChoice", {
+    "title": "string or table",
+    "oneOf": [
+        { "type": "string", "enum": ["github", "shopify", "slack", "standard", "stripe"] },
+        {
+            "type": "object",
+            "properties": {
+                "header": {
+                    "description": "The header with the signature.",
+                    "type": "string"
+                },
+                "prefix": {
+                    "description": "What stands before it in the header.",
+                    "type": "string",
+                    "default": ""
+                },
+                "encoding": {
+                    "description": "How it is written.",
+                    "type": "string",
+                    "enum": ["hex", "base64"],
+                    "default": "hex"
+                },
+                "timestamp": {
+                    "description": "The header with the time of sending, in seconds since 1970.",
+                    "type": "string"
+                },
+                "signs": {
+                    "description": "What is signed: a text with `{body}`, and with `{timestamp}`.",
+                    "type": "string"
+                }
+            },
+            "required": ["header"],
+            "additionalProperties": false
+        }
+    ],
+    "examples": ["github", { "header": "x-signature", "prefix": "sha256=" }]
 });
 
 impl JsonSchema for file::DefaultsSection {

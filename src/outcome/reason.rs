@@ -1,8 +1,7 @@
 //! Why the cache took no part in a request, found nothing to serve, or did not store a response.
 //!
 //! The table below is the only list of reasons: headers, logs, metrics, the admin API, `explain`
-//! and the reference page all read it. Must not know how a decision is made, nor which route it was
-//! for.
+//! and the reference page read it. It must not know how a decision is made, nor for which route.
 
 use std::borrow::Cow;
 
@@ -276,6 +275,12 @@ reasons! {
                   somebody else (403), or its regular expression is more than plain text (400). \
                   What follows says why.",
         remedy: "Name the address in `from`, or let the client send the token.";
+    Webhook = "webhook", [Bypass],
+        meaning: "A webhook for one of `[[sources]]`: the origin does not get it.",
+        remedy: "";
+    WebhookRefused = "webhook refused", [Failure],
+        meaning: "A webhook that is not signed as it must be, or has another fault.",
+        remedy: "Compare `secret` and `signature` with those of the sender.";
     MutationPending = "mutation pending", [Bypass],
         meaning: "A write that may purge one of the tags is in progress, and its purge rule has \
                   `guard = \"bypass\"`.",

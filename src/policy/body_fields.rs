@@ -118,6 +118,22 @@ impl BodyFields {
         found
     }
 
+    /// Whether there is something at a JSON pointer, be it `null` or an empty list.
+    #[must_use]
+    pub fn has(&self, pointer: &str) -> bool {
+        let path = pointer.split('/').skip(1);
+        let path: Vec<String> = path
+            .map(|part| fold(&part.replace("~1", "/").replace("~0", "~")).into_owned())
+            .collect();
+        match &self.0 {
+            BodyContent::Json(document) => document.has(&path),
+            BodyContent::Form(_) => {
+                let found = self.read(pointer);
+                found.is_unreadable || !found.values.is_empty()
+            }
+        }
+    }
+
     /// The names of the members of a JSON object; none of anything else.
     pub fn member_names(&self) -> impl Iterator<Item = &str> {
         let members = match &self.0 {
@@ -193,6 +209,25 @@ impl BodyValues {
 }
 
 impl Json {
+    /// Whether there is something at a path, whose names are folded.
+    fn has(&self, path: &[String]) -> bool {
+        let Some((step, rest)) = path.split_first() else { return true };
+        match self {
+            Self::Members(members) => {
+                let is_named = |name: &str| step == "*" || fold(name) == *step;
+                members.iter().any(|(name, member)| is_named(name) && member.has(rest))
+            }
+            Self::List(elements) if step == "*" => {
+                elements.is_empty() || elements.iter().any(|element| element.has(rest))
+            }
+            Self::List(elements) => {
+                let element = step.parse().ok().and_then(|at: usize| elements.get(at));
+                element.is_some_and(|element| element.has(rest))
+            }
+            Self::Null | Self::Scalar(_) | Self::Inexact => false,
+        }
+    }
+
     /// Adds what is at a path, whose names are folded.
     fn collect(&self, path: &[String], found: &mut BodyValues) {
         match (path.split_first(), self) {

@@ -196,6 +196,10 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
     if let Err(bad) = forward::check_request(view.method, view.uri, Version::HTTP_11, view.headers)
     {
         lines.line("refused", format!("{} {}", bad.status(), bad.as_str()));
+    } else if let Some(source) = rules.webhooks.source_of(view.method, view.uri.path()) {
+        lines.line("X-Cache", "BYPASS");
+        lines.reason(Reason::Webhook, Reason::Webhook.as_str());
+        lines.line("sidecar answers", format!("if it is signed for the source {source}"));
     } else {
         match rules.plan(&view) {
             Plan::Lookup(lookup) => explain_lookup(&mut lines, &lookup, view.headers, now),

@@ -29,12 +29,30 @@ const ORIGIN_FAMILY: &str = "origin family ";
 /// What the tags of folders begin with.
 const FOLDER: &str = "under ";
 
+/// What the implicit tags of URIs begin with.
+const URI: &str = "uri:";
+
 /// What the tags begin with that stand for a longer one.
 pub(super) const DIGEST: &str = "sha256:";
 
 /// The name of something that responses depend on, by which they are purged.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
+
+/// What a tag stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagNature<'a> {
+    /// What the operator or the origin calls so.
+    Named(&'a str),
+    /// All tags of this shape.
+    Family(&'a str),
+    /// A URI, without its scheme and its query.
+    Uri(&'a str),
+    /// All that is below a folder of a host.
+    Folder(&'a str),
+    /// A caller.
+    Caller,
+}
 
 impl Tag {
     /// The tag with this name, in which case does not count. All tags are made here: those of
@@ -61,7 +79,7 @@ impl Tag {
             Cow::Borrowed(path)
         };
         let path = request_target::bare_path(&path);
-        Self::new(&format!("uri:{host}{}", if path.is_empty() { "/" } else { path }))
+        Self::new(&format!("{URI}{host}{}", if path.is_empty() { "/" } else { path }))
     }
 
     /// The tag of all that is below a folder of a host. No template and no header of the origin can
@@ -95,6 +113,30 @@ impl Tag {
     #[must_use]
     pub fn is_auxiliary(&self) -> bool {
         [CALLER, FAMILY, ORIGIN_FAMILY, FOLDER].iter().any(|prefix| self.0.starts_with(prefix))
+    }
+
+    /// Whether it stands for a caller.
+    #[must_use]
+    pub fn is_caller(&self) -> bool {
+        self.0.starts_with(CALLER)
+    }
+
+    /// What it stands for.
+    #[must_use]
+    pub fn nature(&self) -> TagNature<'_> {
+        let name = &*self.0;
+        if let Some(shape) = name.strip_prefix(FAMILY).or_else(|| name.strip_prefix(ORIGIN_FAMILY))
+        {
+            TagNature::Family(shape)
+        } else if let Some(folder) = name.strip_prefix(FOLDER) {
+            TagNature::Folder(folder)
+        } else if let Some(uri) = name.strip_prefix(URI) {
+            TagNature::Uri(uri)
+        } else if self.is_caller() {
+            TagNature::Caller
+        } else {
+            TagNature::Named(name)
+        }
     }
 
     /// Its name, for people to read. SECURITY: eight digits of a keyed hash tell two callers apart,

@@ -17,6 +17,7 @@ use crate::outcome::{Disposition, Outcome, Reason};
 use crate::policy::key::KeyHash;
 use crate::policy::plan::{Lookup, Plan, RequestView};
 use crate::policy::scope::Scope;
+use crate::policy::surrogate::CarriedTags;
 use crate::proxy::context::{LookupContext, request_view};
 use crate::proxy::fill::authorization::record_confirmation;
 use crate::proxy::fill::guest_proof::GuestProof;
@@ -324,10 +325,13 @@ async fn answer_unstored(
     let date_skew = date_skew(&resources.store, response.headers(), (requested, received));
     let now = resources.clock.date();
     let call = response.extensions().get().cloned();
-    let ((status, headers), body) = prepare_head(&request.route, response, confirmed, now);
+    let ((status, mut headers), body) = prepare_head(&request.route, response, confirmed, now);
     if let Some(stored) = &revalidated {
         record_confirmation(resources, request, stored, &headers);
     }
+    // A CDN may store what is not stored here.
+    let carried = CarriedTags { tags: &request.tags, is_complete: false };
+    request.config.settings.name_tags(&request.route, &mut headers, carried);
     let (stored, revalidated) = (Err(reason), confirmed);
     let _ = sender.send(FillResult::Response {
         status,

@@ -6,6 +6,7 @@ use http::header::{HeaderMap, HeaderValue};
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
+use crate::policy::surrogate::CarriedTags;
 use crate::policy::tag::Tag;
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::StaleCandidate;
@@ -100,6 +101,12 @@ fn deliver(
     let ranges = context.lookup.range.then(|| context.settings().max_ranges);
     let headers = &context.parts.headers;
     let mut response = response::hit(&cached.entry, headers, head_only, now, &outcome, ranges);
+    if !context.settings().surrogates.is_empty() {
+        let own = context.lookup.tags();
+        let tags: Vec<Tag> = own.iter().chain(&*cached.entry.response_tags).cloned().collect();
+        let carried = CarriedTags { tags: &tags, is_complete: true };
+        context.settings().name_tags(context.lookup.route, response.headers_mut(), carried);
+    }
     add_debug_headers(context, response.headers_mut());
     ProxyResponse { response, outcome, route: Some(context.route()) }
 }

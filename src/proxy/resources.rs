@@ -14,6 +14,7 @@ use crate::cache::store::Store;
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::{Clock, Wall};
 use crate::coherence::Coherence;
+use crate::notify::Notifiers;
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::proxy::counters::ProxyCounters;
 use crate::proxy::guest_proofs::GuestProofs;
@@ -47,6 +48,8 @@ pub struct Resources {
     pub coherence: Arc<Coherence>,
     /// What tells of changes that no request tells.
     pub(crate) sources: Sources,
+    /// Who is told of purges.
+    pub(crate) notifiers: Arc<Notifiers>,
     /// Fills in flight.
     pub fills: Arc<Fills>,
     /// Fills shared with the other sidecars. Set once a route asks for them.

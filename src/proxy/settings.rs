@@ -1,7 +1,14 @@
 //! The limits and switches of the flow. A reload may change them; a request goes by those that it
 //! began with.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use http::header::HeaderMap;
+
+use crate::policy::route::Route;
+use crate::policy::scope::Scope;
+use crate::policy::surrogate::{CarriedTags, SurrogateHeader};
 
 /// Which headers that help to find out why responses have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +51,26 @@ pub struct ProxySettings {
     pub half_closed: Duration,
     /// Headers that help to find out why.
     pub debug: DebugHeaders,
+    /// The headers in which responses name their tags for a CDN.
+    pub surrogates: Arc<[SurrogateHeader]>,
     /// Whether each request gets a line in the log.
     pub access_log: bool,
+}
+
+impl ProxySettings {
+    /// Names the tags of a response of this route for the CDNs in front.
+    ///
+    /// SECURITY: what is not for everybody is for no CDN, and its tags may name whom it is for.
+    pub(super) fn name_tags(
+        &self,
+        route: &Route,
+        headers: &mut HeaderMap,
+        carried: CarriedTags<'_>,
+    ) {
+        if route.spec.scope == Scope::Public {
+            for header in self.surrogates.iter() {
+                header.add(headers, carried);
+            }
+        }
+    }
 }

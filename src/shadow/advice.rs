@@ -410,8 +410,9 @@ fn elsewhere(subject: &Subject<'_>) -> Option<Advice> {
         return None;
     }
     let why = format!(
-        "{} stale although no write through this sidecar explains it: whatever else changes the \
-         data must purge through the admin API, or the ttl limits how long the old data is served",
+        "{} stale although no write through this sidecar explains it, and no source: whatever else \
+         changes the data must be heard of by [[sources]] or purge through the admin API, or the \
+         ttl limits how long the old data is served",
         would_have_been(findings.unexplained)
     );
     Some(subject.set(why, "ttl", &format!("{}s", SHORT_TTL.as_secs())))

@@ -8,8 +8,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Wall;
 use crate::outcome::Reason;
+use crate::policy::tag::Tag;
 use crate::shadow::languages::LanguageFindings;
 use crate::shadow::mutations::Suspect;
+use crate::shadow::source_purges::{LateSource, ToldBySources};
 use crate::telemetry::metrics::{Counter, Metrics};
 
 /// How many changes are kept for a route, and how many paths with an unsafe scope.
@@ -76,6 +78,10 @@ pub struct StaleChange {
     pub after: Vec<Suspect>,
     /// How many responses would have been stale because of it.
     pub responses: u64,
+    /// The tags of the stored response.
+    pub tags: Box<[Tag]>,
+    /// The source that told of it afterwards.
+    pub late: Option<LateSource>,
 }
 
 /// A key whose callers should not share an entry.
@@ -122,8 +128,10 @@ pub struct Findings {
     pub bypasses: u64,
     /// Responses that would have been, or were, stale.
     pub stale: u64,
-    /// How many of them no write explains.
+    /// How many of them no write explains, and no source.
     pub unexplained: u64,
+    /// What sources have told.
+    pub told: ToldBySources,
     /// The latest changes, the newest last.
     pub changes: VecDeque<StaleChange>,
     /// Responses that would have been another caller's.
@@ -298,6 +306,19 @@ impl Findings {
         }
     }
 
+    /// Records that a source has told of changes after they were seen.
+    pub fn explain_late(&mut self, late: &LateSource, tags: &[Tag]) {
+        for change in &mut self.changes {
+            let is_open = change.after.is_empty() && change.late.is_none();
+            if is_open && change.tags.iter().any(|tag| tags.contains(tag)) {
+                change.late = Some(late.clone());
+                self.unexplained = self.unexplained.saturating_sub(change.responses);
+                let responses = change.responses;
+                self.told.count(&late.source, |told| told.late += responses);
+            }
+        }
+    }
+
     /// Records a response that would have been another caller's.
     pub fn record_scope(&mut self, sighting: Sighting) {
         self.scope += 1;
@@ -347,6 +368,8 @@ mod tests {
             age: Duration::ZERO,
             after: vec![suspect; after],
             responses: 0,
+            tags: [Tag::new("a")].into(),
+            late: None,
         }
     }
 
@@ -366,6 +389,23 @@ mod tests {
             (findings.stale, findings.unexplained, findings.changes[0].responses),
             (5, 3, 2)
         );
+    }
+
+    #[test]
+    fn a_source_that_tells_afterwards_explains_what_no_write_does() {
+        let mut findings = Findings::default();
+        findings.change(change(1, 1));
+        let open = findings.change(change(2, 0));
+        findings.still(Some(open), false);
+        let late = |source: &str| LateSource { source: source.into(), at: Wall(10) };
+        findings.explain_late(&late("other"), &[Tag::new("b")]);
+        assert_eq!(findings.unexplained, 2);
+        for source in ["db", "db-2"] {
+            findings.explain_late(&late(source), &[Tag::new("b"), Tag::new("a")]);
+            assert_eq!((findings.stale, findings.unexplained), (3, 0));
+        }
+        let told: Vec<_> = findings.told.iter().map(|(name, told)| (name, told.late)).collect();
+        assert_eq!(told, [("db", 2)]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::policy::edit::Edit;
 use crate::policy::rule_place::RulePlace;
 use crate::shadow::findings::{Findings, Sighting, StaleChange};
 use crate::shadow::languages::{LanguageFinding, LanguageFindings};
+use crate::shadow::source_purges::SourceTold;
 
 /// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,6 +44,19 @@ pub struct RouteReport {
     pub audit: AuditReport,
     /// Whether bodies depend on `Accept-Language`.
     pub languages: LanguageReport,
+    /// What sources have told.
+    pub sources: Vec<SourceReport>,
+}
+
+/// What a source has told of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceReport {
+    /// Its name.
+    pub source: String,
+    /// Changes that it told of before a response would have been stale.
+    pub in_time: u64,
+    /// Responses that would have been stale until it told.
+    pub late: u64,
 }
 
 /// How many responses would not have been stored for one reason.
@@ -59,7 +73,7 @@ pub struct NotStored {
 pub struct StaleReport {
     /// How many.
     pub count: u64,
-    /// How many of them no write through this sidecar explains.
+    /// How many of them neither a write through this sidecar nor a source explains.
     pub unexplained: u64,
     /// The latest changes that made them so.
     pub examples: Vec<StaleExample>,
@@ -76,6 +90,10 @@ pub struct StaleExample {
     pub age_s: f64,
     /// The writes that may have caused the change, the latest first.
     pub after: Vec<Write>,
+    /// The source that told of it afterwards.
+    pub source: Option<String>,
+    /// How long after the change was seen, in milliseconds.
+    pub told_ms_after: Option<u64>,
 }
 
 /// A write before a change.
@@ -206,6 +224,15 @@ impl RouteReport {
             },
             audit: AuditReport { asked: findings.audited, stale: findings.audited_stale },
             languages: LanguageReport::from_findings(&findings.languages),
+            sources: findings
+                .told
+                .iter()
+                .map(|(source, SourceTold { in_time, late })| SourceReport {
+                    source: source.to_owned(),
+                    in_time,
+                    late,
+                })
+                .collect(),
         }
     }
 }
@@ -240,6 +267,11 @@ impl StaleExample {
                     ms_before: before(write.at),
                 })
                 .collect(),
+            source: change.late.as_ref().map(|late| late.source.to_string()),
+            told_ms_after: change
+                .late
+                .as_ref()
+                .map(|late| crate::clock::millis(late.at.since(change.at))),
         }
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::cache::store::Store;
 use crate::clock::Clock;
-use crate::coherence::Coherence;
+use crate::coherence::{Coherence, Released};
 use crate::policy::tag::Tag;
 use crate::telemetry::metrics::Counter;
 
@@ -41,6 +41,8 @@ pub(super) struct SourceContext {
     pub(super) bursts: Arc<Counter>,
     /// How often more ids of a table were missing than are remembered.
     pub(super) forgotten: Arc<Counter>,
+    /// How often one signature of a webhook came more often than it may.
+    pub(super) repeats: Arc<Counter>,
     /// By the name of the source: what it cannot hear of, and how long entries with that may be
     /// served.
     unheard: Mutex<BTreeMap<Arc<str>, UnheardTags>>,
@@ -57,6 +59,7 @@ impl SourceContext {
             overflows: Arc::default(),
             bursts: Arc::default(),
             forgotten: Arc::default(),
+            repeats: Arc::default(),
             unheard: Mutex::default(),
         }
     }
@@ -67,12 +70,13 @@ impl SourceContext {
     }
 
     /// Purges tags, as a write does.
-    pub(super) async fn purge(&self, purge: SourcePurge<'_>) {
-        self.coherence.purge(purge.tags).await;
+    pub(super) async fn purge(&self, purge: SourcePurge<'_>) -> Released {
+        let released = self.coherence.purge(purge.tags).await;
         self.purges.inc();
         if let Some(listener) = self.listener.get() {
             listener(&purge);
         }
+        released
     }
 
     /// Notes what a source cannot hear of at present, as `unheard` says under the lock, so that an

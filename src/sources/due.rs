@@ -4,6 +4,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
+use crate::coherence::Released;
 use crate::policy::tag::Tag;
 
 /// How many tags of one source may wait.
@@ -87,6 +90,8 @@ pub(super) struct WaitingPurges {
     pub(super) proves: Option<u64>,
     /// When the first of it was told.
     pub(super) since: Option<Instant>,
+    /// Those who wait until it is purged.
+    pub(super) waiters: Vec<oneshot::Sender<Released>>,
 }
 
 impl WaitingPurges {
@@ -108,7 +113,10 @@ impl WaitingPurges {
 
     /// What is due now, if anything is.
     pub(super) fn take(&mut self) -> Option<Self> {
-        let is_due = !self.tags.is_empty() || !self.families.is_empty() || self.proves.is_some();
+        let is_due = !self.tags.is_empty()
+            || !self.families.is_empty()
+            || !self.waiters.is_empty()
+            || self.proves.is_some();
         is_due.then(|| std::mem::take(self))
     }
 }

@@ -29,6 +29,12 @@ impl SourceListener {
         }
     }
 
+    /// It gets what is sent to it from now on, which nothing proves. What it may not have got
+    /// before is purged.
+    pub(super) fn receives(&self) {
+        self.queue.prove(self.session, true);
+    }
+
     /// Something was told.
     pub(super) fn told(&self, text: &str) {
         let counters = &self.queue.status.counters;
@@ -44,12 +50,7 @@ impl SourceListener {
 
     /// What was told names no tags.
     pub(super) fn refuse(&self, why: &dyn Display) {
-        self.queue.status.counters.bad_payloads.inc();
-        tracing::warn!(
-            source = &*self.queue.settings.name,
-            %why,
-            "a source was told something that names none of its tags: nothing is purged"
-        );
+        self.queue.refuse(why);
     }
 
     /// Everything that the source can name may have changed.

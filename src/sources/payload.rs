@@ -105,13 +105,39 @@ fn names(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload>
     Ok(told)
 }
 
+/// What the body of a request purges, by the templates of its source: a form, or JSON.
+pub(super) fn read_body(
+    kind: &[u8],
+    body: &[u8],
+    templates: &[Template],
+) -> Result<ToldPurge, BadPayload> {
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let is_form = essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+    let kind = if is_form { essence } else { &b"application/json"[..] };
+    if !templates.iter().any(|template| template.fields().next().is_some()) {
+        return Ok(ToldPurge::everything());
+    }
+    let text = || String::from_utf8_lossy(&body[..body.len().min(2 * MAX_SHOWN)]);
+    match BodyFields::parse(kind, body) {
+        Some(object) => {
+            fill(&object, templates).ok_or_else(|| BadPayload::LacksFields(shown(&text())))
+        }
+        None => Err(BadPayload::Malformed(shown(&text()))),
+    }
+}
+
 fn object(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload> {
     let Some(object) = BodyFields::parse(b"application/json", payload.trim().as_bytes()) else {
         return Err(BadPayload::Malformed(shown(payload)));
     };
+    fill(&object, templates).ok_or_else(|| BadPayload::LacksFields(shown(payload)))
+}
+
+/// What an object purges; `None` if it has not all fields of any template.
+fn fill(object: &BodyFields, templates: &[Template]) -> Option<ToldPurge> {
     let (mut told, mut is_about_any) = (ToldPurge::default(), false);
     for (at, template) in templates.iter().enumerate() {
-        match template.told_tags(&object) {
+        match template.told_tags(object) {
             ToldTags::Absent => continue,
             ToldTags::Tags(tags) => told.tags.extend(tags),
             ToldTags::Unread => told.families.insert(at),
@@ -119,7 +145,7 @@ fn object(payload: &str, templates: &[Template]) -> Result<ToldPurge, BadPayload
         // A template without fields is purged beside another one, and not by any object.
         is_about_any |= template.fields().any(|field| !field.is_optional);
     }
-    if is_about_any { Ok(told) } else { Err(BadPayload::LacksFields(shown(payload))) }
+    is_about_any.then_some(told)
 }
 
 /// The places of the templates that a line names; `None` if it names anything else.
@@ -216,6 +242,41 @@ mod tests {
         assert_eq!(told(&format!("{both}{{\"id\": \"7")), Ok((Vec::new(), 0b11)));
         assert_eq!(told("all\n{\"id\": 1}"), Ok(tags(&["all"])));
         assert!(told("users:{id}\n{\"id\": \"7\"}").is_err());
+    }
+
+    #[test]
+    fn the_body_of_a_request_is_json_or_a_form_and_may_lie_deep() {
+        let resolve = |name: &str| {
+            let pointer = if name == "id" { "/data/*/id" } else { "/tenant" };
+            Some(Arc::new(Field::new(name, FieldSource::Body(pointer.into()))))
+        };
+        let parse = |text| Template::parse(text, &resolve).expect("a template");
+        let templates = ["item:{id}", "tenant:{tenant}"].map(parse);
+        let told = |kind: &str, body: &str| {
+            read_body(kind.as_bytes(), body.as_bytes(), &templates).map(|told| {
+                let tags: Vec<String> = told.tags.iter().map(Tag::to_string).collect();
+                (tags.join(" "), told.families.contains(0), told.families.contains(1))
+            })
+        };
+        let json = "application/json; charset=utf-8";
+        for (kind, body, expected) in [
+            (json, r#"{"data": [{"id": 1}, {"id": "b c"}]}"#, ("item:1 item:b%20c", false, false)),
+            ("", r#"{"data": [{"id": 1}]}"#, ("item:1", false, false)),
+            (json, r#"{"data": [{"id": null}], "tenant": "x"}"#, ("tenant:x", true, false)),
+            (json, r#"{"data": [], "tenant": null}"#, ("", true, true)),
+            ("application/x-www-form-urlencoded", "tenant=a+b&x=1", ("tenant:a%20b", false, false)),
+        ] {
+            let (tags, first, second) = expected;
+            assert_eq!(told(kind, body), Ok((tags.to_owned(), first, second)), "{body}");
+        }
+        for body in ["{}", "[1]", "7", r#"{"data": {"x": {"ids": 1}}}"#] {
+            assert!(matches!(told(json, body), Err(BadPayload::LacksFields(_))), "{body}");
+        }
+        for body in ["", "item:1", "*", "{"] {
+            assert!(matches!(told(json, body), Err(BadPayload::Malformed(_))), "{body}");
+        }
+        let plain = [Template::parse("all", &resolve).expect("a template")];
+        assert_eq!(read_body(b"", b"x", &plain), Ok(ToldPurge::everything()));
     }
 
     #[test]

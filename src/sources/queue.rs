@@ -3,13 +3,14 @@
 //! Invariant: hearing counts as proven once everything is purged that was due at the proof, by all
 //! purges that were begun before it.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,7 @@ use super::context::{SourceContext, SourcePurge, UnheardChange};
 use super::due::{Burst, BurstRoom, TemplateSet, WaitingPurges};
 use super::settings::SourceSettings;
 use super::status::{SourceState, SourceStatus};
+use crate::coherence::Released;
 use crate::policy::tag::Tag;
 use crate::policy::template::Template;
 
@@ -41,6 +43,8 @@ pub(super) struct PurgeQueue {
     wake: Notify,
     /// Another source, or none, has its name now.
     is_retired: AtomicBool,
+    /// Nobody purges what is due any more. Written under the lock of `due`.
+    is_closed: AtomicBool,
 }
 
 impl PurgeQueue {
@@ -62,6 +66,7 @@ impl PurgeQueue {
             burst: Mutex::default(),
             wake: Notify::new(),
             is_retired: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         };
         queue.wake.notify_one();
         queue
@@ -131,6 +136,10 @@ impl PurgeQueue {
     /// Adds what is to be purged.
     pub(super) fn add(&self, tags: Vec<Tag>, families: TemplateSet) {
         let has_too_many = self.due.lock().add(tags, families, self.context.clock.now());
+        self.note_added(has_too_many);
+    }
+
+    fn note_added(&self, has_too_many: bool) {
         if has_too_many {
             self.context.overflows.inc();
             tracing::warn!(
@@ -139,6 +148,36 @@ impl PurgeQueue {
             );
         }
         self.wake.notify_one();
+    }
+
+    /// Purges this with all that is due, and says how it ended; `None` if the source has ended.
+    pub(super) async fn purge_and_wait(
+        &self,
+        tags: Vec<Tag>,
+        families: TemplateSet,
+    ) -> Option<Released> {
+        let (sender, purged) = oneshot::channel();
+        {
+            let mut due = self.due.lock();
+            if self.is_closed.load(Ordering::SeqCst) {
+                return None;
+            }
+            due.waiters.push(sender);
+            let has_too_many = due.add(tags, families, self.context.clock.now());
+            drop(due);
+            self.note_added(has_too_many);
+        }
+        purged.await.ok()
+    }
+
+    /// What was told names no tags.
+    pub(super) fn refuse(&self, why: &dyn Display) {
+        self.status.counters.bad_payloads.inc();
+        tracing::warn!(
+            source = &*self.settings.name,
+            %why,
+            "a source was told something that names none of its tags: nothing is purged"
+        );
     }
 
     /// Purges all that is due, and the families of all tags if changes may have been missed; then
@@ -177,7 +216,12 @@ impl PurgeQueue {
                 self.begin_to_listen(session);
             }
         }
-        if let Some(due) = self.take() {
+        let last = {
+            let mut due = self.due.lock();
+            self.is_closed.store(true, Ordering::SeqCst);
+            due.take()
+        };
+        if let Some(due) = last {
             Arc::clone(&self).purge(due).await;
         }
         while running.join_next().await.is_some() {}
@@ -191,7 +235,9 @@ impl PurgeQueue {
     /// still does.
     fn begin_to_listen(&self, session: u64) {
         let before = self.status.begin_to_listen(session, self.context.clock.wall());
-        if before.is_some_and(|before| before != SourceState::Listening) {
+        if before.is_some_and(|before| {
+            !matches!(before, SourceState::Listening | SourceState::Receiving)
+        }) {
             self.publish_unheard();
             let (source, kind) = (&*self.settings.name, self.settings.kind.as_str());
             tracing::info!(source, kind, "a source listens");
@@ -208,10 +254,18 @@ impl PurgeQueue {
         }
         tags.sort();
         tags.dedup();
+        let released = if tags.is_empty() {
+            Released::Acknowledged
+        } else {
+            self.context.purge(SourcePurge { source: &self.settings.name, tags: &tags }).await
+        };
+        for waiter in due.waiters {
+            // Ignore the error: the receiver is dropped when its request has timed out.
+            let _ = waiter.send(released);
+        }
         if tags.is_empty() {
             return;
         }
-        self.context.purge(SourcePurge { source: &self.settings.name, tags: &tags }).await;
         let counters = &self.status.counters;
         counters.tags.add(tags.len() as u64);
         if let Some(since) = due.since {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::webhook::settings::WebhookSettings;
 use crate::policy::template::Template;
 use crate::redis::RedisSettings;
 use crate::secret::Secret;
@@ -47,6 +48,8 @@ pub enum SourceKind {
     Poll(PollSettings),
     /// A file that is looked at now and then.
     File(FileSettings),
+    /// Webhooks that a service sends.
+    Webhook(Box<WebhookSettings>),
 }
 
 /// Where a PostgreSQL is, and what is listened to there.
@@ -114,16 +117,28 @@ impl SourceKind {
             Self::RedisStream(_) => "redis-stream",
             Self::Poll(_) => "poll",
             Self::File(_) => "file",
+            Self::Webhook(_) => "webhook",
         }
     }
 }
 
 impl SourceSettings {
+    /// The path to which its webhooks are sent, if it receives any.
+    #[must_use]
+    pub fn webhook_path(&self) -> Option<&str> {
+        match &self.kind {
+            SourceKind::Webhook(settings) => Some(&settings.path),
+            _ => None,
+        }
+    }
+
     /// Whether a source with these settings need not begin anew for those.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let texts = |settings: &Self| -> Vec<String> {
-            settings.tags.iter().map(|tag| tag.as_str().to_owned()).collect()
+            let texts = settings.tags.iter().map(|tag| tag.as_str().to_owned());
+            let fields = settings.tags.iter().flat_map(Template::fields);
+            texts.chain(fields.map(|field| format!("{:?}", field.source))).collect()
         };
         self.name == other.name
             && self.kind == other.kind

@@ -66,6 +66,10 @@ async fn hear(kind: &SourceKind, listener: &SourceListener, clock: &Clock) -> St
             let _ = listener;
             std::future::pending().await
         }
+        SourceKind::Webhook(_) => {
+            listener.receives();
+            std::future::pending().await
+        }
         #[cfg(feature = "postgres")]
         SourceKind::Postgres(settings) => super::postgres::listen(settings, listener).await,
         #[cfg(not(feature = "postgres"))]

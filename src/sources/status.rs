@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::settings::SourceSettings;
+use super::settings::{SourceKind, SourceSettings};
 use crate::clock::Wall;
 use crate::telemetry::log::printable;
 use crate::telemetry::metrics::Counter;
@@ -21,6 +21,8 @@ pub enum SourceState {
     Connecting,
     /// It hears every change.
     Listening,
+    /// It gets what is sent to it. Nothing proves that all is.
+    Receiving,
     /// Changes may be missed: it has no connection, or its own messages do not come back.
     Deaf,
     /// A reload has removed it, or the sidecar stops.
@@ -34,9 +36,101 @@ impl SourceState {
         match self {
             Self::Connecting => "connecting",
             Self::Listening => "listening",
+            Self::Receiving => "receiving",
             Self::Deaf => "deaf",
             Self::Stopped => "stopped",
         }
+    }
+}
+
+/// What has become of a delivery of a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    /// It is purged in all sidecars.
+    Purged,
+    /// It is purged here, and in the journal for the others.
+    Pending,
+    /// It names none of the tags.
+    Ignored,
+    /// A header of the signature is missing or malformed.
+    Unsigned,
+    /// It was sent too long ago, or by a clock that is wrong.
+    Late,
+    /// The signature is wrong.
+    WrongSignature,
+    /// Its signature has come too often.
+    Repeated,
+    /// The body is too long.
+    TooLarge,
+    /// The body did not arrive, or too slowly.
+    Broken,
+    /// There is no memory for the body.
+    NoRoom,
+    /// It is signed, and is neither JSON nor a form.
+    Malformed,
+    /// Its purge has not come to an end.
+    Unfinished,
+}
+
+impl DeliveryOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 12] = [
+        Self::Purged,
+        Self::Pending,
+        Self::Ignored,
+        Self::Unsigned,
+        Self::Late,
+        Self::WrongSignature,
+        Self::Repeated,
+        Self::TooLarge,
+        Self::Broken,
+        Self::NoRoom,
+        Self::Malformed,
+        Self::Unfinished,
+    ];
+
+    /// The word for metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Purged => "purged",
+            Self::Pending => "pending",
+            Self::Ignored => "ignored",
+            Self::Unsigned => "unsigned",
+            Self::Late => "late",
+            Self::WrongSignature => "wrong_signature",
+            Self::Repeated => "repeated",
+            Self::TooLarge => "too_large",
+            Self::Broken => "broken",
+            Self::NoRoom => "no_room",
+            Self::Malformed => "malformed",
+            Self::Unfinished => "unfinished",
+        }
+    }
+
+    /// Whether its sender is told that it was not accepted.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        !matches!(self, Self::Purged | Self::Pending | Self::Ignored)
+    }
+}
+
+/// What has become of the deliveries of a webhook.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryCounters([Arc<Counter>; DeliveryOutcome::ALL.len()]);
+
+impl DeliveryCounters {
+    /// The counter of this outcome.
+    #[must_use]
+    pub const fn of(&self, outcome: DeliveryOutcome) -> &Arc<Counter> {
+        &self.0[outcome as usize]
+    }
+
+    /// How many were refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let refusals = DeliveryOutcome::ALL.into_iter().filter(|outcome| outcome.is_refusal());
+        refusals.map(|outcome| self.of(outcome).get()).sum()
     }
 }
 
@@ -53,6 +147,8 @@ pub struct SourceCounters {
     pub bad_payloads: Arc<Counter>,
     /// Microseconds from the telling to the end of the purge, all together.
     pub purge_us: Arc<Counter>,
+    /// Of a webhook: what has become of its deliveries.
+    pub deliveries: DeliveryCounters,
 }
 
 /// A view of what a source does.
@@ -80,6 +176,8 @@ pub struct SourceStatus {
     /// What was counted so far.
     pub counters: SourceCounters,
     degraded_ttl: Duration,
+    /// Whether something proves that it hears every change.
+    has_proof: bool,
     view: Mutex<SourceView>,
     /// The number of the connection in use; 0 for none.
     session: Mutex<u64>,
@@ -95,6 +193,7 @@ impl SourceStatus {
             tags: settings.tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
             counters,
             degraded_ttl: settings.degraded_ttl,
+            has_proof: !matches!(settings.kind, SourceKind::Webhook(_)),
             view: Mutex::new(view),
             session: Mutex::new(0),
         })
@@ -112,10 +211,10 @@ impl SourceStatus {
         self.view.lock().state.as_str()
     }
 
-    /// Whether it hears every change.
+    /// Whether it hears every change, as far as that can be known.
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        self.view.lock().state == SourceState::Listening
+        matches!(self.view.lock().state, SourceState::Listening | SourceState::Receiving)
     }
 
     /// Why entries with its tags are served for a short time alone; `None` if they are not, or if
@@ -144,7 +243,8 @@ impl SourceStatus {
     pub(super) fn begin_to_listen(&self, session: u64, now: Wall) -> Option<SourceState> {
         // Held, so that the session does not end in between.
         let current = self.session.lock();
-        (*current == session).then(|| self.change(SourceState::Listening, None, now))
+        let state = if self.has_proof { SourceState::Listening } else { SourceState::Receiving };
+        (*current == session).then(|| self.change(state, None, now))
     }
 
     pub(super) fn note_heard(&self, now: Wall) {

@@ -40,6 +40,17 @@ pub struct Fetched {
     pub body: Bytes,
 }
 
+/// What was answered to a POST, whatever its status.
+#[derive(Debug)]
+pub struct UrlAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
 /// Why nothing was fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum UrlError {
@@ -110,6 +121,45 @@ impl UrlClient {
         let body = Limited::new(body, self.max_bytes).collect().await;
         let body = body.map_err(|_| UrlError::Body(self.max_bytes / 1024))?.to_bytes();
         Ok(Fetched { headers: head.headers, body })
+    }
+}
+
+impl UrlClient {
+    /// Posts to a path of the same server.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<UrlAnswer, UrlError> {
+        let posted = self.exchange_post(path, headers, body);
+        let posted = tokio::time::timeout(TIMEOUT, Box::pin(posted)).await;
+        posted.unwrap_or(Err(UrlError::Timeout))
+    }
+
+    async fn exchange_post(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<UrlAnswer, UrlError> {
+        let mut request = Request::post(path).body(Body::full(body)).map_err(|_| UrlError::Url)?;
+        let authority = HeaderValue::try_from(&*self.source.target.authority);
+        *request.headers_mut() = headers;
+        let own = request.headers_mut();
+        own.insert(HOST, authority.map_err(|_| UrlError::Url)?);
+        own.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        own.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        own.insert(USER_AGENT, HeaderValue::from_static("sidecache"));
+        let choice = ConnectionChoice::LastUse;
+        let response = self.client.send_for(&choice, &Requester::default(), request).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, self.max_bytes).collect().await;
+        let body = body.map_err(|_| UrlError::Body(self.max_bytes / 1024))?.to_bytes();
+        Ok(UrlAnswer { status: head.status, headers: head.headers, body })
     }
 }
 

@@ -165,7 +165,8 @@ export class Mock {
       memory: { entries: 1284, bytes: 61_203_456, limit_bytes: 268_435_456, evictions: 0 },
       redis: this.state === 'memory' ? null : { state: lost ? 'degraded' : 'shared', lease: !lost, peers: lost ? 0 : 2, journal: lost ? 3 : 0, why: lost ? LOST : null },
       apps: this.state === 'hostile' ? [{ name: HOSTILE, address: HOSTILE, answers: false, why: HOSTILE, advice: HOSTILE, since_ms: Date.now() - 90_000, failures: 1 }] : [],
-      sources: this.state === 'hostile' ? [{ name: HOSTILE, kind: 'postgres', state: 'deaf', why: HOSTILE, events: 0, purged_tags: 0 }] : [],
+      notify: this.state === 'hostile' ? [{ name: HOSTILE, kind: 'cloudflare', waiting: 3, waits_s: 9, sent_ms: null, why: HOSTILE, failures: 4, sent: 0, tags: 0, everything: 0 }] : [],
+      sources: this.state === 'hostile' ? [{ name: HOSTILE, kind: 'postgres', state: 'deaf', why: HOSTILE, events: 0, purged_tags: 0, refused: 0 }] : [],
       app: { address: '127.0.0.1:8000', answers: this.state === 'idle' ? null : !lost, why: lost ? DOWN : null, advice: lost ? 'start the app, or correct its `url`' : null, since_ms: lost ? Date.now() - 90_000 : null, failures: lost ? 51 : 0 },
       ready: lost ? { status: 'degraded', reasons: [DOWN, LOST] } : this.config.error ? { status: 'degraded', reasons: [`the changed file is rejected, the old rules stay in force: ${this.config.error.split('\n')[0]}`] } : { status: 'ready', reasons: [] },
       config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 },
@@ -202,9 +203,9 @@ export class Mock {
   }
 
   shadow () {
-    const base = { requests: 4210, would_hit: 3105, would_miss: 900, would_bypass: 205, hit_rate: 0.775, not_stored: [{ reason: 'set-cookie', count: 41 }], audit: { asked: 0, stale: 0, refused: 0 }, languages: { finding: null, pages: 0, languages: [], differing: 0, vary: false } }
+    const base = { requests: 4210, would_hit: 3105, would_miss: 900, would_bypass: 205, hit_rate: 0.775, not_stored: [{ reason: 'set-cookie', count: 41 }], audit: { asked: 0, stale: 0, refused: 0 }, languages: { finding: null, pages: 0, languages: [], differing: 0, vary: false }, sources: [] }
     if (this.state !== 'shadow') return { routes: [], advice: [] }
-    const written = { path: '/api/v1/forms/7', at_ms: Date.now() - 60_000, age_s: 1.2, after: [{ method: 'PUT', path: '/api/v1/forms/7', ms_before: 12 }] }
+    const written = { path: '/api/v1/forms/7', at_ms: Date.now() - 60_000, age_s: 1.2, after: [{ method: 'PUT', path: '/api/v1/forms/7', ms_before: 12 }], source: null, told_ms_after: null }
     return {
       routes: [
         { route: '/api/v1/forms/{*rest}', mode: 'shadow', ...base, stale: { count: 3, unexplained: 0, examples: [written] }, scope: { count: 0, scope: 'private', examples: [] } },

@@ -21,6 +21,7 @@ mod coherence;
 mod config;
 mod deploy;
 mod flow;
+mod notify;
 mod redis;
 mod rfc;
 #[cfg(all(feature = "mysql", feature = "postgres"))]

@@ -9,5 +9,7 @@ mod mysql_sql;
 mod postgres;
 mod postgres_faults;
 mod postgres_sql;
+mod shadow;
 mod shop;
 mod watch;
+mod webhook;

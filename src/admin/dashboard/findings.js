@@ -32,13 +32,16 @@ function showShadow (row, one) {
   put(row.mode, one.mode)
   put(row.requests, count(one.requests))
   put(row.hits, percent(one.hit_rate))
-  put(row.stale, count(one.stale.count))
+  put(row.stale, [count(one.stale.count), ...(one.sources ?? []).map(toldBy)].join('; '))
   put(row.scope, count(one.scope.count))
   put(row.audit, one.audit.asked ? `${count(one.audit.stale)} of ${count(one.audit.asked)}` : NONE)
   put(row.languages, languagesOf(one.languages))
   if (one.not_stored.length) putCounts(row.unstored, one.not_stored.map(({ reason, count: n }) => [reason, count(n)]))
   else put(row.unstored, NONE)
 }
+
+// Changes of which a source has told, in time or after a response would have been stale.
+const toldBy = ({ source, in_time: inTime, late }) => `${clean(source)} told of ${plural(inTime, 'change')}${late ? `, and of ${count(late)} stale too late` : ''}`
 
 function languagesOf ({ finding, pages, languages, differing, vary }) {
   if (finding === 'never') return `never differ: ${plural(pages, 'page')} in ${languages.map(clean).join(', ')}`
@@ -47,9 +50,9 @@ function languagesOf ({ finding, pages, languages, differing, vary }) {
 }
 
 function exampleLines ({ stale, scope }) {
-  const after = (list) => list.length ? `after ${list.map((write) => `${write.method} ${write.path} ${milliseconds(write.ms_before)} before`).join(', ')}` : 'after no write that was seen'
+  const after = ({ after: list, source, told_ms_after: ms }) => source ? `told by the source ${source} ${milliseconds(ms)} later` : list.length ? `after ${list.map((write) => `${write.method} ${write.path} ${milliseconds(write.ms_before)} before`).join(', ')}` : 'after no write that was seen'
   return [
-    ...stale.examples.map((e) => `${moment(e.at_ms)} ${e.path}: changed, ${span(e.age_s)} after it would have been stored, ${after(e.after)}`),
+    ...stale.examples.map((e) => `${moment(e.at_ms)} ${e.path}: changed, ${span(e.age_s)} after it would have been stored, ${after(e)}`),
     ...scope.examples.map((e) => `${moment(e.at_ms)} ${e.path}: ${e.evidence === 'refusal' ? 'refused to a caller' : 'another body for another credential'}, though the scope is ${scope.scope}`)
   ]
 }

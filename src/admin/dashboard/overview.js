@@ -79,9 +79,15 @@ function appState (app) {
   return `${name}${app.answers ? 'Answers' : 'Not asked yet,'} at ${clean(app.address)}`
 }
 
-const source = (one) => one.state === 'listening'
-  ? `${clean(one.name)} listens: ${plural(one.events, 'event')}, ${plural(one.purged_tags, 'tag')} purged`
+const HEARING = { listening: 'listens', receiving: 'receives' }
+const source = (one) => HEARING[one.state]
+  ? `${clean(one.name)} ${HEARING[one.state]}: ${plural(one.events, 'event')}, ${plural(one.purged_tags, 'tag')} purged`
   : `${clean(one.name)} is ${one.state}${one.why ? `: ${clean(one.why)}` : ''}`
+
+// Who is told of purges.
+const receiver = (one) => one.why
+  ? `${clean(one.name)} is not told, ${plural(one.waiting, 'tag')} wait: ${clean(one.why)}`
+  : `${clean(one.name)} was told of ${plural(one.tags, 'tag')}${one.waiting ? `, ${count(one.waiting)} wait` : ''}`
 
 export function showState (stats) {
   const { redis, memory, totals, config } = stats
@@ -98,6 +104,9 @@ export function showState (stats) {
   const sources = stats.sources ?? []
   for (const node of document.querySelectorAll('.sources-only')) node.hidden = sources.length === 0
   put($('sources'), sources.map(source).join('; '))
+  const receivers = stats.notify ?? []
+  for (const node of document.querySelectorAll('.notify-only')) node.hidden = receivers.length === 0
+  put($('notify'), receivers.map(receiver).join('; '))
   const isOff = memory.limit_bytes === 0
   const used = isOff ? 0 : memory.bytes / memory.limit_bytes
   put($('memory'), isOff ? 'Off' : `${bytes(memory.bytes)} of ${bytes(memory.limit_bytes)}`)

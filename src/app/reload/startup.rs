@@ -87,6 +87,7 @@ impl StartupSettings {
             tunnel_timeout: config.upstream.tunnel_timeout,
             half_closed: self.half_closed,
             debug: config.debug,
+            surrogates: config.notify.iter().filter_map(|one| one.header.clone()).collect(),
             access_log: config.log.access,
         };
         let tokens = self.tokens.verifier(config);
@@ -109,6 +110,7 @@ impl StartupSettings {
             tokens,
             identities,
             purge_requests: config.purge_requests.clone(),
+            webhooks: config.webhook_paths(),
         };
         let table = metrics.table(rules.routes.iter().map(|route| route.name().to_owned()));
         let cookie_use = CookieUse::new(&rules.credential);

@@ -15,7 +15,7 @@ use crate::telemetry::metrics::{BodySource, Description, Metrics, RequestRecord}
 
 /// Settings that add metrics: a title, and lines of `proxy.toml`. Each includes the metrics of the
 /// one before it.
-const SETTINGS: [(&str, &str, &str); 5] = [
+const SETTINGS: [(&str, &str, &str); 6] = [
     ("Every sidecar", "Always present.", ""),
     (
         "Shadow mode and audits",
@@ -27,14 +27,21 @@ const SETTINGS: [(&str, &str, &str); 5] = [
         "Sources",
         "With `[[sources]]`.",
         "[[sources]]\nkind = \"postgres\"\nurl = \"postgres://app@127.0.0.1/app\"\n\
-         tags = [\"a\"]\n",
+         tags = [\"a\"]\n\
+         [[sources]]\nkind = \"webhook\"\npath = \"/hooks/a\"\nsecret = \"0123456789abcdef\"\n\
+         signature = \"github\"\ntags = [\"a\"]\n",
+    ),
+    (
+        "Notifications",
+        "With `[[notify]]`.",
+        "[[notify]]\nkind = \"fastly\"\nservice = \"a\"\ntoken = \"0123456789abcdef\"\n",
     ),
     ("Redis", "With `[redis]`.", "[redis]\nurl = \"redis://127.0.0.1:6379/0\"\n"),
     ("Fills across sidecars", "With `collapse = \"cluster\"`.", "collapse = \"cluster\"\n"),
 ];
 
 /// Labels whose values are not listed beside each family.
-const OPEN_LABELS: [(&str, &str); 7] = [
+const OPEN_LABELS: [(&str, &str); 8] = [
     (
         "route",
         "The `path` of a route; `none` for requests without a route; `other` for all routes beyond \
@@ -45,6 +52,7 @@ const OPEN_LABELS: [(&str, &str); 7] = [
         "The `name` of a source, or the one that it has by its kind. Those beyond the first 64 \
          that the process has had are not counted apart.",
     ),
+    ("notify", "The `name` of a notification, or the one that it has by its kind."),
     ("reason", "A metric label of the page on reasons, or `none`."),
     ("version", "The version of Sidecache."),
     (

@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 25] = [
+const TABLES: [(&str, &str, &str); 26] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -116,6 +116,14 @@ const TABLES: [(&str, &str, &str); 25] = [
          [[sources]]\nkind = \"postgres\"\n\
          url  = \"postgres://sidecache:${DATABASE_PASSWORD}@127.0.0.1:5432/app\"\n\
          tags = [\"campaigns:{tenant_id}\"]",
+    ),
+    (
+        "NotifySection",
+        "[[notify]]",
+        "[[routes]]\npath = \"/products/{id}\"\nttl = \"5m\"\nscope = \"public\"\n\
+         tags = [\"product:{id}\"]\n\n\
+         [[notify]]\nkind  = \"cloudflare\"\nzone  = \"023e105f4ecef8ad9ca31a8372d0c353\"\n\
+         token = \"${CLOUDFLARE_TOKEN}\"",
     ),
     (
         "ExpectSection",

@@ -66,6 +66,7 @@ fn borrow_rules(config: &mut Config) -> PolicyRules {
         tokens: None,
         identities: None,
         purge_requests: config.purge_requests.clone(),
+        webhooks: config.webhook_paths(),
         max_read_body: config.limits.read_body,
     }
 }

@@ -1,12 +1,13 @@
 //! Compiles `[[sources]]`: what is listened to, and the tags that it may name.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::compile::pointer::pointer;
 use crate::config::context::CompileContext;
-use crate::config::decode::{Located, Setting, TomlList, TomlString};
+use crate::config::decode::{Located, NamedTexts, Setting, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::DiagnosticBuilder;
 use crate::config::file::SourceSection;
 use crate::config::keywords::SourceWordKind;
@@ -17,12 +18,14 @@ use crate::sources::{MAX_SOURCES, MAX_TEMPLATES, SourceSettings};
 
 mod kinds;
 mod mysql;
+mod webhook;
 
 /// The longest time that changes which are not heard of may stay unseen.
 const HOUR: Duration = Duration::from_hours(1);
 
 pub use self::kinds::DEFAULT_CHANNEL;
 pub use self::mysql::DEFAULT_TABLE;
+pub(super) use self::kinds::{url_source, web_url};
 
 /// The most characters of a name.
 const MAX_NAME: usize = 64;
@@ -41,10 +44,17 @@ pub fn sources(
         context.report.push(builder.hint("let one of them tell of several tags"));
     }
     let mut names = HashSet::new();
-    let mut compiled = Vec::new();
+    let mut compiled: Vec<SourceSettings> = Vec::new();
     for located in list {
         let source = source(located, (&names, redis), context);
         if let Some(source) = source {
+            if let Some(path) = source.webhook_path()
+                && compiled.iter().any(|other| other.webhook_path() == Some(path))
+            {
+                let message = format!("another source receives the webhooks to {path}");
+                let builder = DiagnosticBuilder::error(located.span.clone(), message);
+                context.report.push(builder.hint("give each its own `path`"));
+            }
             names.insert(Arc::clone(&source.name));
             compiled.push(source);
         }
@@ -62,23 +72,24 @@ fn source(
     let degraded_ttl = context.period(&file.degraded_ttl, Duration::ZERO, HOUR);
     let tags = tags(located, context);
     let word = word.map(|word| word.value.0);
-    let name = name(located, word, taken, context);
+    let kind = ("source", word.map(SourceWordKind::as_str));
+    let name = source_name(&file.name, kind, taken, context);
     let kind = kinds::kind(word?, located, redis, context);
     Some(SourceSettings { name: name?, kind: kind?, tags: tags?, degraded_ttl })
 }
 
-/// Its name: as written, or by its kind, with a number where that is taken.
-fn name(
-    located: &Located<SourceSection>,
-    word: Option<SourceWordKind>,
+/// A name: as written, or by the kind, with a number where that is taken.
+pub(super) fn source_name(
+    slot: &Setting<TomlString>,
+    (what, kind): (&str, Option<&str>),
     taken: &HashSet<Arc<str>>,
     context: &mut CompileContext,
 ) -> Option<Arc<str>> {
-    let given = match &located.value.name {
+    let given = match slot {
         Setting::Given(given) => given,
         Setting::Bad => return None,
         Setting::Absent | Setting::Default(_) => {
-            let kind = word?.as_str();
+            let kind = kind?;
             let numbered = (2..).map(|n| format!("{kind}-{n}"));
             let mut names = std::iter::once(kind.to_owned()).chain(numbered);
             return names.find(|name| !taken.contains(name.as_str())).map(Arc::from);
@@ -87,13 +98,13 @@ fn name(
     let text = given.value.as_str();
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     if !(1..=MAX_NAME).contains(&text.len()) || !text.bytes().all(fits) {
-        let what = format!("`{}` is not a name of a source", given.value.shown());
+        let message = format!("`{}` is not a name of a {what}", given.value.shown());
         let allowed = Some("1 to 64 letters, digits, `_`, `.`, `-`");
-        context.report.malformed(given, "a name", what, allowed, "write it as \"orders-db\"");
+        context.report.malformed(given, "a name", message, allowed, "write it as \"orders-db\"");
         return None;
     }
     if taken.contains(text) {
-        let message = "another source has this name";
+        let message = format!("another {what} has this name");
         let builder = DiagnosticBuilder::error(given.span.clone(), message);
         context
             .report
@@ -124,15 +135,44 @@ fn tags(located: &Located<SourceSection>, context: &mut CompileContext) -> Optio
         return None;
     }
     let mut templates = Vec::new();
+    let pointers = pointers(&file.fields, list, context)?;
     let read = |context: &mut CompileContext, text: &Located<TomlString>| {
-        templates.extend(template(text, context));
+        templates.extend(template(text, &pointers, context));
         Some(text.value.as_str().to_owned())
     };
     context.names(list, read);
     (templates.len() == list.len()).then(|| templates.into())
 }
 
-fn template(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Template> {
+/// The JSON pointers of the fields that `fields` names. None may be there for nothing.
+fn pointers(
+    slot: &Setting<NamedTexts>,
+    tags: &[Located<TomlString>],
+    context: &mut CompileContext,
+) -> Option<HashMap<String, Box<str>>> {
+    let given = match slot {
+        Setting::Given(given) => given,
+        Setting::Bad => return None,
+        Setting::Absent | Setting::Default(_) => return Some(HashMap::new()),
+    };
+    let mut pointers = HashMap::new();
+    for (name, text) in &given.value.0 {
+        let braced = [format!("{{{}}}", name.value), format!("{{{}?}}", name.value)];
+        if !tags.iter().any(|tag| braced.iter().any(|field| tag.value.as_str().contains(field))) {
+            let message = format!("no tag of this source has the field `{}`", name.value);
+            let builder = DiagnosticBuilder::error(name.span.clone(), message);
+            context.report.push(builder.hint("remove it, or write it in braces in `tags`"));
+        }
+        pointers.insert(name.value.clone(), pointer(text, context)?);
+    }
+    Some(pointers)
+}
+
+fn template(
+    text: &Located<TomlString>,
+    pointers: &HashMap<String, Box<str>>,
+    context: &mut CompileContext,
+) -> Option<Template> {
     let unfit = RefCell::new(None);
     let resolve = |written: &str| {
         let (name, is_optional) = match written.strip_suffix('?') {
@@ -143,7 +183,8 @@ fn template(text: &Located<TomlString>, context: &mut CompileContext) -> Option<
         if name.is_empty() || !name.bytes().all(fits) {
             unfit.borrow_mut().get_or_insert_with(|| written.to_owned());
         }
-        let source = FieldSource::Body(pointer_to(name).into());
+        let pointer = pointers.get(name).cloned();
+        let source = FieldSource::Body(pointer.unwrap_or_else(|| pointer_to(name).into()));
         Some(Arc::new(Field { is_optional, ..Field::new(name, source) }))
     };
     let parsed = Template::parse(text.value.as_str(), &resolve);

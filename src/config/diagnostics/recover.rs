@@ -146,7 +146,8 @@ fn header(begin: usize, content: &str) -> Option<SyntaxFault> {
         && open != closing
         && (rest.is_empty() || rest.starts_with('#'));
     let header_end = begin + open + name_end + closing;
-    let is_list = matches!(&inner[..name_end], "routes" | "purges" | "sources" | "expect");
+    let is_list =
+        matches!(&inner[..name_end], "routes" | "purges" | "sources" | "notify" | "expect");
     let (place, text, replaces) = match (open, closing) {
         _ if !plausible => return None,
         (2, 1) if !is_list => (begin, " ", 1),

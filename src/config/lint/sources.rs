@@ -4,11 +4,14 @@ use super::super::context::CompileContext;
 use super::super::decode::{Located, TomlString, nearest};
 use super::super::diagnostics::diagnostic::DiagnosticBuilder;
 use super::template;
-use super::view::{LintFile, LintRoute, texts};
+use super::view::{LintFile, LintRoute, LintSource, texts};
 use crate::policy::template::Template;
 
 /// Checks each source.
 pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
+    for source in &whole.sources {
+        taken(source, context);
+    }
     if whole.routes.is_empty() {
         return;
     }
@@ -19,6 +22,20 @@ pub fn check(whole: &LintFile<'_>, context: &mut CompileContext) {
             }
         }
     }
+}
+
+/// Notes which path the origin loses to a webhook.
+fn taken(source: &LintSource<'_>, context: &mut CompileContext) {
+    let Some(given) = source.file.path.given().filter(|_| source.settings.webhook_path().is_some())
+    else {
+        return;
+    };
+    let path = given.value.shown();
+    let message = format!("the app gets no POST to `{path}` any more: this source does");
+    context.report.push(
+        DiagnosticBuilder::note(given.span.clone(), message)
+            .hint("choose a path that the app does not have"),
+    );
 }
 
 /// Whether some source can tell of entries of this route.

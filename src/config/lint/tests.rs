@@ -158,7 +158,7 @@ fn the_lines_that_the_documents_show_have_no_mistakes() {
         let is_secret = |name: &str| {
             ["_SECRET", "_SECRET_KEY", "_TOKEN", "_PASSWORD"].iter().any(|end| name.ends_with(end))
         };
-        let env = |name: &str| is_secret(name).then(|| "sixteen-characters".to_owned());
+        let env = |name: &str| is_secret(name).then(|| "sixteencharacter".to_owned());
         let from = IncludeSource::Given(&[]);
         let diagnostics = Config::parse_with(&text, "proxy.toml", &env, from).err();
         assert!(

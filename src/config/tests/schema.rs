@@ -8,9 +8,9 @@ use super::{EXAMPLE, parse};
 use crate::config::file::{
     AdminSection, AppSection, ConfigFile, CredentialSection, DebugSection, ExpectSection,
     FieldForm, FreshnessSection, IdentitySection, JwtSection, LimitsSection, ListenSection,
-    LogSection, MatchSection, MemorySection, OtherRequestSection, PurgeRequestsSection,
-    PurgeSection, RedisSection, RouteSection, SignedInForm, SourceSection, TagsSection,
-    TraceSection, UpstreamSection,
+    LogSection, MatchSection, MemorySection, NotifySection, OtherRequestSection,
+    PurgeRequestsSection, PurgeSection, RedisSection, RouteSection, SignedInForm, SourceSection,
+    TagsSection, TraceSection, UpstreamSection,
 };
 use crate::config::json_schema;
 use crate::policy::credential::CredentialRule;
@@ -29,7 +29,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 25] = [
+    let tables: [(&str, &[&str]); 26] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
         ("UpstreamSection", UpstreamSection::KEYS),
@@ -49,6 +49,7 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         ("RouteSection", RouteSection::KEYS),
         ("PurgeSection", PurgeSection::KEYS),
         ("AppSection", AppSection::KEYS),
+        ("NotifySection", NotifySection::KEYS),
         ("SourceSection", SourceSection::KEYS),
         ("PurgeRequestsSection", PurgeRequestsSection::KEYS),
         ("MatchSection", MatchSection::KEYS),

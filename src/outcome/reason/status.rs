@@ -22,6 +22,7 @@ impl Reason {
             // For the log alone: nobody gets it.
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::UpstreamTimeout | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::WebhookRefused => StatusCode::UNAUTHORIZED,
             Self::PurgeRefused => StatusCode::FORBIDDEN,
             // These let the origin's response through. A request that fails with one of them has
             // lost that response on its way, which only a fault of the sidecar can cause.

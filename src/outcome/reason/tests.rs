@@ -45,6 +45,7 @@ fn every_reason_has_its_status_of_failure() {
         others,
         [
             (Reason::PurgeRefused, 403),
+            (Reason::WebhookRefused, 401),
             (Reason::CacheUnavailable, 503),
             (Reason::OnlyIfCached, 504),
             (Reason::ClientGone, 499),

@@ -12,6 +12,7 @@ fn rules_of(text: &str) -> PolicyRules {
         .unwrap_or_else(|problems| panic!("{problems}"));
     let apps = config.app_rules();
     PolicyRules {
+        webhooks: config.webhook_paths(),
         apps,
         documents: std::sync::Arc::default(),
         routes: config.routes,

@@ -19,6 +19,7 @@ use crate::policy::keyed_body::SeenBody;
 use crate::policy::purge_request::PurgeRequestRule;
 use crate::policy::purge_rule::PurgeRules;
 use crate::policy::route::Routes;
+use crate::policy::webhook_path::WebhookPaths;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
 
@@ -45,6 +46,8 @@ pub struct PolicyRules {
     pub apps: Apps,
     /// Who may send `PURGE` and `BAN`; none where the origin gets them.
     pub purge_requests: Option<PurgeRequestRule>,
+    /// The paths of webhooks, which sources get in place of the origin.
+    pub webhooks: WebhookPaths,
     /// The documents of GraphQL that only read.
     pub documents: Arc<KnownDocuments>,
     /// Verifies tokens, if there is a `[jwt]`.

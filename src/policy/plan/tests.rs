@@ -42,6 +42,7 @@ fn rules_with(upstream: &str, toml: &str) -> PolicyRules {
         documents: Arc::default(),
         tokens: None,
         identities: None,
+        webhooks: config.webhook_paths(),
         purge_requests: config.purge_requests,
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &trusted),
         routes: config.routes,

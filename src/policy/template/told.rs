@@ -86,9 +86,8 @@ impl Template {
     /// Its tags for the members of a JSON object, whose names are those of the fields.
     #[must_use]
     pub fn told_tags(&self, object: &BodyFields) -> ToldTags {
-        let has = |name: &str| object.member_names().any(|own| fold(own) == fold(name));
         let lacks = |field: &FieldSource, is_optional: bool| match field {
-            FieldSource::Body(pointer) => !is_optional && !has(&member_of(pointer)),
+            FieldSource::Body(pointer) => !is_optional && !object.has(pointer),
             _ => true,
         };
         if self.fields().any(|field| lacks(&field.source, field.is_optional)) {
@@ -119,10 +118,6 @@ impl Template {
 #[must_use]
 pub fn pointer_to(member: &str) -> String {
     format!("/{}", member.replace('~', "~0").replace('/', "~1"))
-}
-
-fn member_of(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace("~1", "/").replace("~0", "~")
 }
 
 #[cfg(test)]

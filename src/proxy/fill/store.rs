@@ -17,6 +17,7 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::Reason;
 use crate::policy::route::Route;
+use crate::policy::surrogate::CarriedTags;
 use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
 use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::request::{FillRequest, FillResult};
@@ -70,6 +71,7 @@ pub(crate) async fn stream_and_store(
     if let Some(confirmed) = &decision.revalidated {
         record_confirmation(resources, &request, confirmed, shareable.fields());
     }
+    let (headers, named) = name_tags(&request, &decision, headers);
     let body_reader = shared_body.reader().map_or_else(Body::empty, Body::stream);
     let _ = sender.send(FillResult::Response {
         status,
@@ -84,7 +86,7 @@ pub(crate) async fn stream_and_store(
     let share = |leader: Leader| {
         let head = || SharedHead {
             status,
-            headers: shareable.fields().clone(),
+            headers: named.fields().clone(),
             ttl,
             revalidated,
             more_tags: decision.more_tags(),
@@ -128,6 +130,18 @@ pub(crate) async fn stream_and_store(
         Err(_) => storing.await,
     };
     end_fill(resources, leader, stored, &route);
+}
+
+/// The head with the names of its tags for CDNs, for the request that began the fill and for those
+/// that follow. What is stored has no such names: the rules for them may change.
+fn name_tags(
+    request: &FillRequest,
+    decision: &StoreDecision,
+    mut headers: HeaderMap,
+) -> (HeaderMap, ShareableHead) {
+    let carried = CarriedTags { tags: &decision.tags, is_complete: !decision.reads_body };
+    request.config.settings.name_tags(&request.route, &mut headers, carried);
+    (headers.clone(), ShareableHead::new(headers))
 }
 
 /// Tells the others how a fill has ended.

@@ -45,6 +45,8 @@ fn findings(changes: &[&[&str]]) -> Findings {
             age: Duration::ZERO,
             after,
             responses: 0,
+            tags: Box::default(),
+            late: None,
         };
         findings.change(change);
     }

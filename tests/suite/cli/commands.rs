@@ -380,7 +380,7 @@ async fn a_file_is_compared_with_what_runs_once_it_is_right_in_itself() {
 async fn advice_is_toml_with_its_reasons_as_comments() {
     let answer = r#"{"routes":[{"route":"/api/v1/forms/{*rest}","mode":"shadow","requests":40,"would_hit":28,"would_miss":12,"would_bypass":0,"hit_rate":0.7,
       "not_stored":[],"stale":{"count":3,"unexplained":1,"examples":[]},"scope":{"count":0,"scope":"shared","examples":[]},"audit":{"asked":0,"stale":0},
-      "languages":{"finding":"never","pages":20,"languages":["de","en"],"differing":0}}],
+      "languages":{"finding":"never","pages":20,"languages":["de","en"],"differing":0},"sources":[{"source":"sync","in_time":4,"late":2}]}],
      "advice":[{"route":"/api/v1/forms/{*rest}","why":"3 answers would have been stale after PUT /api/v1/forms/7\u001b[2J",
       "toml":"[[purges]]\npath = \"/api/v1/forms/{*rest}\"\ntags = [\"forms:{tenant}\"]\n","line":42}]}"#;
     let admin = Origin::scripted(&[("GET /shadow", 200, answer)]);
@@ -390,7 +390,8 @@ async fn advice_is_toml_with_its_reasons_as_comments() {
         &said.out,
         &[
             "40 requests, 70.0% would be hits, 3 would have been stale (1 without a preceding \
-            write), 20 pages the same in 2 languages",
+            write), 4 changes told by the source sync and 2 stale until it told, 20 pages the same \
+            in 2 languages",
             "line 42: 3 answers would have been stale",
         ],
     );

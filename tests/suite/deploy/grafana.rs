@@ -134,7 +134,9 @@ fn r1363_each_alert_has_a_section_in_the_runbook() {
 async fn every_metric_that_they_name_is_in_a_scrape() {
     let redis = RedisServer::start();
     let app = Origin::start(versioned());
-    let source = "[[sources]]\nkind = \"file\"\npath = \"last-run\"\ntags = [\"v:{key}\"]\n";
+    let source = "[[sources]]\nkind = \"file\"\npath = \"last-run\"\ntags = [\"v:{key}\"]\n\
+                  [[notify]]\nkind = \"fastly\"\nservice = \"a\"\nurl = \"http://127.0.0.1:1\"\n\
+                  token = \"0123456789abcdef\"\n";
     let rules = format!("{}{RULES}\n{source}", redis.table());
     let sidecar = Sidecar::start(app.address, &rules).await;
     let mut client = Client::new(sidecar.address);

@@ -12,20 +12,20 @@ use super::shop::{PATIENCE, in_state, listening, read, source, warmed};
 use crate::support::{Client, CommandLine, Origin, RedisServer, Response, Sidecar, eventually};
 
 /// An app with one number, which is its answer everywhere.
-struct Numbered {
-    origin: Origin,
+pub struct Numbered {
+    pub origin: Origin,
     number: Arc<AtomicI64>,
 }
 
 impl Numbered {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let number = Arc::new(AtomicI64::new(1));
         let said = Arc::clone(&number);
         let origin = Origin::start(move |_| Response::ok(said.load(SeqCst).to_string()));
         Self { origin, number }
     }
 
-    fn says(&self, number: i64) {
+    pub fn says(&self, number: i64) {
         self.number.store(number, SeqCst);
     }
 
@@ -36,7 +36,7 @@ impl Numbered {
     }
 }
 
-const ROUTES: &str = r#"
+pub const ROUTES: &str = r#"
 [[routes]]
 path = "/items/{id}"
 ttl = "1h"

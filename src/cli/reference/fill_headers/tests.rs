@@ -26,6 +26,7 @@ fn rules(route: &str) -> PolicyRules {
         .unwrap_or_else(|problems| panic!("{problems}"));
     PolicyRules {
         apps: Apps::default(),
+        webhooks: config.webhook_paths(),
         documents: std::sync::Arc::default(),
         client_address: ClientAddressRule::new(&config.routes, &config.purges, &[].into()),
         routes: config.routes,

@@ -1,5 +1,6 @@
 //! Compiles what is particular to each kind of source: where it is, and what is listened to there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -46,26 +47,34 @@ pub(super) fn kind(
             .map(|settings| SourceKind::RedisStream(Box::new(settings))),
         SourceWordKind::Poll => poll(located, context).map(SourceKind::Poll),
         SourceWordKind::File => file(located, context).map(SourceKind::File),
+        SourceWordKind::Webhook => super::webhook::webhook(located, context)
+            .map(|settings| SourceKind::Webhook(Box::new(settings))),
     }
 }
 
 /// Reports keys that say nothing for a source of this kind.
 fn foreign_keys(word: SourceWordKind, file: &SourceSection, context: &mut CompileContext) {
-    use SourceWordKind::{File, Mysql, Poll, Postgres, RedisStream};
+    use SourceWordKind::{File, Mysql, Poll, Postgres, RedisStream, Webhook};
 
     fn span<T>(slot: &Setting<T>) -> Option<&SourceSpan> {
         slot.given().map(|given| &given.span)
     }
-    let keys: [(&str, Option<&SourceSpan>, &[SourceWordKind]); 9] = [
+    let keys: [(&str, Option<&SourceSpan>, &[SourceWordKind]); 15] = [
         ("url", span(&file.url), &[Postgres, Mysql, RedisStream, Poll]),
         ("channel", span(&file.channel), &[Postgres]),
         ("table", span(&file.table), &[Mysql]),
         ("max_transaction", span(&file.max_transaction), &[Mysql]),
         ("stream", span(&file.stream), &[RedisStream]),
-        ("path", span(&file.path), &[File]),
+        ("path", span(&file.path), &[File, Webhook]),
         ("every", span(&file.every), &[Mysql, Poll, File]),
         ("pointer", span(&file.pointer), &[Poll]),
         ("ca_file", span(&file.ca_file), &[Postgres, Mysql, RedisStream, Poll]),
+        ("fields", span(&file.fields), &[Postgres, Mysql, RedisStream, Webhook]),
+        ("secret", span(&file.secret), &[Webhook]),
+        ("signature", span(&file.signature), &[Webhook]),
+        ("window", span(&file.window), &[Webhook]),
+        ("max_body", span(&file.max_body), &[Webhook]),
+        ("degraded_ttl", span(&file.degraded_ttl), &[Postgres, Mysql, RedisStream, Poll, File]),
     ];
     for (key, span, kinds) in keys {
         let Some(span) = span.filter(|_| !kinds.contains(&word)) else { continue };
@@ -167,7 +176,12 @@ fn poll(located: &Located<SourceSection>, context: &mut CompileContext) -> Optio
         _ => None,
     };
     let ca_file = context.file(&file.ca_file, MAX_CA_BYTES).map(|(path, _)| path);
-    let url = polled(url?, context)?;
+    let url = url_source(&web_url(url?, context)?, ca_file)?;
+    Some(PollSettings { url, every, pointer })
+}
+
+/// Where to connect for a URL of `http` or `https`, and what to ask for there.
+pub fn url_source(url: &Url, ca_file: Option<PathBuf>) -> Option<UrlSource> {
     let (host, port) = (url.host_str()?, url.port_or_known_default()?);
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let address = UpstreamAddress::Tcp {
@@ -177,11 +191,11 @@ fn poll(located: &Located<SourceSection>, context: &mut CompileContext) -> Optio
     };
     let target = Target { address, authority: authority.into() };
     let path = url[url::Position::BeforePath..].into();
-    Some(PollSettings { url: UrlSource { target, path, ca_file }, every, pointer })
+    Some(UrlSource { target, path, ca_file })
 }
 
-/// The URL that is fetched. Its text may hold a password, so no message repeats it.
-fn polled(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Url> {
+/// A URL of `http` or `https`. Its text may hold a password, so no message repeats it.
+pub fn web_url(text: &Located<TomlString>, context: &mut CompileContext) -> Option<Url> {
     const FORM: &str = "http://HOST[:PORT]/PATH, or https://";
     let lower = text.value.as_str().to_ascii_lowercase();
     let (what, hint) = match Url::parse(text.value.as_str()) {

@@ -22,6 +22,19 @@ fn a_source_that_tells_of_a_route_is_as_good_as_a_purge_rule() {
 }
 
 #[test]
+fn a_webhook_takes_a_path_from_the_app() {
+    let (routes, _) = FILE.split_once("[[sources]]").expect("a source");
+    let text = format!(
+        "{routes}[[sources]]\nkind = \"webhook\"\npath = \"/hooks/x\"\nsignature = \"github\"\n\
+         secret = \"0123456789abcdef\"\ntags = [\"item:{{item_id}}\"]\n"
+    );
+    let found = warnings(&text);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].severity, found[0].found.as_str()), (Severity::Note, "\"/hooks/x\""));
+    assert!(found[0].message.contains("gets no POST to `/hooks/x` any more"));
+}
+
+#[test]
 fn a_tag_of_a_source_that_no_route_has() {
     let more = with(FILE, "[\"item:{item_id}\"]", "[\"item:{item_id}\", \"itme:{id}\"]");
     one(&more, "\"itme:{id}\"", "no route has a tag", "did you mean \"item:{id}\"?");
