@@ -1,0 +1,3 @@
+<!DOCTYPE html><title>Catalog</title><ul>
+@foreach ($items as $item)<li>{{ $item->name }}</li>@endforeach
+</ul>
