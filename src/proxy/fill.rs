@@ -243,7 +243,7 @@ pub(super) async fn run_fill(
     };
     let status = origin.response.status();
     record_head(resources, &request, status, origin.response.headers());
-    if let Some(outcome) = request.passes_after(&origin.response) {
+    if let Some(outcome) = request.passes_after(&origin.response, resources.clock.wall()) {
         resources.fills.refuse(request.refusal_key, origin.received);
         if let Some(leader) = leader {
             leader.finish_unshared();

@@ -42,7 +42,7 @@ pub(super) async fn pass_head(
                 .unwrap_or_else(|| ProxyResponse::upstream_failure(&error, &outcome, route));
         }
     };
-    let own = request.passes_after(&response);
+    let own = request.passes_after(&response, resources.clock.wall());
     if let Some(outcome) = own.or_else(|| request.own_request(response.headers())) {
         return pass::pass_lookup(resources, context, outcome).await;
     }

@@ -43,6 +43,7 @@ mod regressions_departures;
 mod regressions_field;
 mod regressions_fill;
 mod regressions_heads;
+mod regressions_logout;
 mod regressions_numbers;
 mod regressions_restarts;
 mod regressions_rules;

@@ -24,8 +24,8 @@ mod webhook;
 const HOUR: Duration = Duration::from_hours(1);
 
 pub use self::kinds::DEFAULT_CHANNEL;
-pub use self::mysql::DEFAULT_TABLE;
 pub(super) use self::kinds::{url_source, web_url};
+pub use self::mysql::DEFAULT_TABLE;
 
 /// The most characters of a name.
 const MAX_NAME: usize = 64;

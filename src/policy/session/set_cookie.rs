@@ -1,12 +1,11 @@
 //! What a response makes of a session: the same payload, signed anew, or another one.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 
 use crate::clock::Wall;
-use crate::policy::cookie_header::set_cookie;
+use crate::policy::cookie_header::{is_cleared, set_cookie};
 use crate::policy::session::{SessionFault, SessionRule, VerifiedSession, exact_cookie};
 use crate::secret::Hasher;
 
@@ -85,39 +84,4 @@ impl SessionRule {
         let lines: Vec<&[u8]> = lines.collect();
         self.read_set(&HeaderMap::new(), &lines, hasher).ok()
     }
-}
-
-/// Whether a line ends a cookie's life: `Max-Age` counts before `Expires` (RFC 6265 5.3).
-pub(super) fn is_cleared(line: &[u8], now: Wall) -> bool {
-    if let Some(seconds) = attribute(line, "max-age") {
-        return seconds.parse::<i64>().map_or(true, |seconds| seconds <= 0);
-    }
-    attribute(line, "expires").is_some_and(|date| {
-        // A date that cannot be read may be one in the past.
-        let date = httpdate::parse_http_date(date).ok();
-        date.is_none_or(|date| seconds_of(date) <= now.seconds())
-    })
-}
-
-/// For how many seconds browsers keep the cookie of a line; none if until they end.
-pub(super) fn seconds_left(line: &[u8], now: Wall) -> Option<u64> {
-    if let Some(seconds) = attribute(line, "max-age") {
-        return seconds.parse().ok();
-    }
-    let date = httpdate::parse_http_date(attribute(line, "expires")?).ok()?;
-    Some(seconds_of(date).saturating_sub(now.seconds()))
-}
-
-/// The value of an attribute, by its last occurrence.
-fn attribute<'a>(line: &'a [u8], name: &str) -> Option<&'a str> {
-    let attributes = line.split(|&byte| byte == b';').skip(1).filter_map(|attribute| {
-        let text = std::str::from_utf8(attribute).ok()?;
-        let (own, value) = text.split_once('=')?;
-        own.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-    });
-    attributes.last()
-}
-
-fn seconds_of(date: SystemTime) -> u64 {
-    date.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -5,10 +5,9 @@
 
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 
-use super::set_cookie::{is_cleared, seconds_left};
 use super::{MAX_COOKIE, SessionFormat, payload, signature};
 use crate::clock::Wall;
-use crate::policy::cookie_header::{cookies, set_cookie};
+use crate::policy::cookie_header::{cookies, is_cleared, seconds_left, set_cookie};
 
 /// How many cookies of a request are looked at.
 const MAX_COOKIES: usize = 64;

@@ -14,6 +14,7 @@ use crate::clock::Wall;
 use crate::coherence::TagSnapshot;
 use crate::outcome::{OriginCall, Outcome, Reason};
 use crate::policy::authorized_clients::{AuthorizedClients, SharedClient};
+use crate::policy::cookie_header::{cookies, is_cleared, set_cookie};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::{FillHead, IdentityCheck, Lookup};
 use crate::policy::refusal::Refusal;
@@ -223,9 +224,10 @@ impl FillRequest {
 
     /// Why the client's own request goes to the origin in place of this one, if it does: the origin
     /// refuses this one, which has less, or varies on what a fill replaces.
-    pub(crate) fn passes_after(&self, response: &Response<Body>) -> Option<Outcome> {
+    pub(crate) fn passes_after(&self, response: &Response<Body>, now: Wall) -> Option<Outcome> {
         let (status, headers) = (response.status(), response.headers());
         let is_refused = self.refusal(status, headers) == Some(Refusal::Credential)
+            && !self.ends_session(headers, now)
             || matches!(status, StatusCode::NOT_ACCEPTABLE | StatusCode::TOO_MANY_REQUESTS);
         // What frameworks say when the token is missing: Django 403, Rails 422, Laravel 419.
         let is_unproven =
@@ -245,6 +247,15 @@ impl FillRequest {
         let vary = VarySpec::from_response(&self.sent, headers).ok()?;
         let name = self.route.substituted_in(&vary, &self.roles)?;
         Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
+    }
+
+    /// Whether a response ends a cookie that the origin has seen: a logout was done, and leads to the
+    /// login. Asked again, the origin would be asked by somebody else.
+    fn ends_session(&self, response: &HeaderMap, now: Wall) -> bool {
+        let lines = response.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
+        let ended = lines.filter(|line| is_cleared(line, now)).filter_map(set_cookie);
+        let mut ended = ended.map(|(name, _)| name);
+        ended.any(|ended| cookies(&self.sent).any(|(name, _)| name == ended))
     }
 
     /// Whether a response sets a cookie that keeps it from being stored, whatever its value.
