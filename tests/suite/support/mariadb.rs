@@ -55,8 +55,7 @@ impl MariaDbServer {
     pub async fn start_with(flags: &[&str], files: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let folder = directory.path().to_owned();
-        let copied = Command::new("cp").arg("-a").arg(template()).arg(folder.join("data")).status();
-        assert!(copied.expect("cp runs").success(), "the folder of the server is copied");
+        copy_folder(&template(), &folder.join("data"));
         let mut init = "CREATE DATABASE IF NOT EXISTS app;\n".to_owned();
         for (user, grant) in
             [("app", "GRANT ALL ON *.* TO app@'%' WITH GRANT OPTION;\n"), ("sidecache", "")]
@@ -185,8 +184,8 @@ fn template() -> PathBuf {
     if whole.exists() {
         return whole;
     }
-    let making = tempfile::tempdir_in(parent).expect("a temporary directory can be made");
-    // The user of the server has to reach it.
+    // The user of the server may not reach the folder of the target.
+    let making = TempDir::new().expect("a temporary directory can be made");
     let data = making.path().join("data");
     std::fs::create_dir(&data).expect("the directory can be written to");
     give_away(making.path());
@@ -201,9 +200,16 @@ fn template() -> PathBuf {
         .expect("mariadb-install-db runs");
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{said}{}", String::from_utf8_lossy(&made.stdout));
+    let copy = tempfile::tempdir_in(parent).expect("a temporary directory can be made");
+    copy_folder(&data, &copy.path().join("data"));
     // Another test may have been faster.
-    let _ = std::fs::rename(&data, &whole);
+    let _ = std::fs::rename(copy.path().join("data"), &whole);
     whole
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.expect("cp runs").success(), "the folder of the server is copied");
 }
 
 fn program(name: &str) -> PathBuf {
