@@ -16,9 +16,10 @@ use std::hash::{Hash as _, Hasher as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
+use sidecache::app::Clock;
 use sidecache::internals::{FuzzTarget, TARGETS};
 
 /// The longest input, in bytes.
@@ -92,7 +93,9 @@ fn main() -> ExitCode {
         };
         let broken = chosen.iter().filter_map(|target| broken(target, &input));
         let broken: Vec<String> = broken.collect();
-        broken.iter().for_each(|why| say(why));
+        for why in &broken {
+            say(why);
+        }
         return ExitCode::from(u8::from(!broken.is_empty()));
     }
     let time = Duration::from_secs(arguments.seconds) / u32::try_from(chosen.len()).unwrap_or(1);
@@ -108,13 +111,14 @@ fn fuzz(target: &FuzzTarget, seed: u64, time: Duration) -> bool {
     target.name.hash(&mut name);
     // Never 0, from which nothing comes.
     let mut random = Random((seed ^ name.finish()) | 1);
-    let (began, mut runs) = (Instant::now(), 0_u64);
+    let (clock, mut runs) = (Clock::system(), 0_u64);
+    let began = clock.now();
     for input in &corpus {
         if let Some(why) = broken(target, input) {
             return report(target, input, &why);
         }
     }
-    while began.elapsed() < time {
+    while clock.now() - began < time {
         for _ in 0..BATCH {
             let input = mutated(&corpus, target.words, &mut random);
             runs += 1;
@@ -123,19 +127,20 @@ fn fuzz(target: &FuzzTarget, seed: u64, time: Duration) -> bool {
             }
         }
     }
-    let rate = runs as f64 / began.elapsed().as_secs_f64();
-    say(&format!("{}: {runs} inputs, {rate:.0} a second, seed {seed}", target.name));
+    let seconds = (clock.now() - began).as_secs().max(1);
+    let rate = runs / seconds;
+    say(&format!("{}: {runs} inputs, {rate} a second, seed {seed}", target.name));
     true
 }
 
 /// What an input has broken.
 fn broken(target: &FuzzTarget, input: &[u8]) -> Option<String> {
-    let began = Instant::now();
+    let clock = Clock::system();
+    let began = clock.now();
     let done = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    let took = clock.now() - began;
     match done {
-        Ok(()) if began.elapsed() > MAX_TIME => {
-            Some(format!("{}: it took {:?}", target.name, began.elapsed()))
-        }
+        Ok(()) if took > MAX_TIME => Some(format!("{}: it took {took:?}", target.name)),
         Ok(()) => None,
         Err(why) => {
             let text = why.downcast_ref::<String>().map(String::as_str);

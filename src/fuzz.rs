@@ -211,7 +211,7 @@ fn session(input: &[u8]) {
             cookie: "session".into(),
             format,
             secrets: [Secret::new("a secret that no input has")].into(),
-            max_age: format.has_time().then_some(Duration::from_secs(60)),
+            max_age: format.has_time().then_some(Duration::from_mins(1)),
             pointer: None,
             ignore: Box::default(),
         });

@@ -159,11 +159,11 @@ reasons! {
                  with and without a cookie, or use scope `private`.";
     FillRefused = "fill refused", [Bypass],
         meaning: "The origin refused the request that the cache made (401, 403, 406, 429, a \
-                  redirect to a login, or 400, 419 and 422 where the client has sent an \
-                  anti-forgery token), which has less of the client than its own; or its response \
-                  varies on what only the client's own has, or redirects to another spelling of \
-                  the query that has the same key. For 10 seconds requests for the key go \
-                  to the origin as they are.",
+                  redirect to a login that ends no session, or 400, 419 and 422 where the client \
+                  has sent an anti-forgery token), which has less of the client than its own; or \
+                  its response varies on what only the client's own has, or redirects to another \
+                  spelling of the query that has the same key. For 10 seconds requests for the \
+                  key go to the origin as they are.",
         remedy: "Find out what the origin asks for: `sidecache explain` shows what it gets on a \
                  fill. Name the header in `key`, or let the client's address \
                  into the key with a field `{ client = \"address\" }`.";

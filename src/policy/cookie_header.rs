@@ -40,7 +40,8 @@ pub fn set_cookie(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (!name.is_empty()).then(|| (name, pair[equals + 1..].trim_ascii()))
 }
 
-/// Whether a line of `Set-Cookie` ends a cookie's life: `Max-Age` counts before `Expires` (RFC 6265 5.3).
+/// Whether a line of `Set-Cookie` ends a cookie's life: `Max-Age` counts before `Expires` (RFC
+/// 6265 5.3).
 #[must_use]
 pub fn is_cleared(line: &[u8], now: Wall) -> bool {
     if let Some(seconds) = attribute(line, "max-age") {

@@ -107,7 +107,7 @@ fn better(
 }
 
 /// Whether one secret signs and verifies.
-fn is_hmac(algorithm: &Algorithm) -> bool {
+fn is_hmac(algorithm: Algorithm) -> bool {
     algorithm.family() == AlgorithmFamily::Hmac
 }
 
@@ -239,7 +239,7 @@ impl<'a> Learning<'a> {
     /// The reads by claims, if their tokens can be verified by keys of one kind.
     fn claim_reads(&self, reads: &[Visit<'_>]) -> Vec<ClaimReads> {
         let families: HashSet<bool> =
-            self.trail.callers.tokens.algorithms.iter().map(is_hmac).collect();
+            self.trail.callers.tokens.algorithms.iter().copied().map(is_hmac).collect();
         if families.len() == 1 { ClaimReads::all(reads) } else { Vec::new() }
     }
 

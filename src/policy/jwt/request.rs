@@ -55,8 +55,8 @@ impl RequestTokens {
             let token = token(place, headers);
             let found = token.and_then(|token| match verifier {
                 Some(verifier) => {
-                    let verified = verifier.verify(token, is_again);
-                    verified.map_err(TokenError::Unverified)
+                    let found = verifier.verify(token, is_again);
+                    found.map_err(TokenError::Unverified)
                 }
                 None => Err(TokenError::Unverified(TokenFault::KeysUnavailable)),
             });

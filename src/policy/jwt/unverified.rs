@@ -17,7 +17,7 @@ const MAX_CLAIMS: usize = 12;
 const MAX_NAME: usize = 32;
 const MAX_VALUE: usize = 128;
 
-/// Claims that are of one token alone, or of one login (RFC 7519, RFC 9068, OpenID Connect Core,
+/// Claims that are of one token alone, or of one login (RFC 7519, RFC 9068, `OpenID` Connect Core,
 /// and what identity providers add).
 #[rustfmt::skip]
 const OF_ONE_TOKEN: &[&str] = &[

@@ -249,8 +249,8 @@ impl FillRequest {
         Some(Outcome::bypass_with(Reason::WithheldHeader, name.as_str()))
     }
 
-    /// Whether a response ends a cookie that the origin has seen: a logout was done, and leads to the
-    /// login. Asked again, the origin would be asked by somebody else.
+    /// Whether a response ends a cookie that the origin has seen: a logout was done, and leads to
+    /// the login. Asked again, the origin would be asked by somebody else.
     fn ends_session(&self, response: &HeaderMap, now: Wall) -> bool {
         let lines = response.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
         let ended = lines.filter(|line| is_cleared(line, now)).filter_map(set_cookie);

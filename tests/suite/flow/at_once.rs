@@ -1,6 +1,7 @@
 //! A hit is answered before its request has a future, and by the flow where its target is in
 //! absolute form. Both answers are one: whatever headers come together, on every kind of route.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use serde_json::json;
@@ -102,10 +103,10 @@ async fn r1334_an_answer_at_once_is_that_of_the_flow() {
                     let mut lines = format!("Host: {address}\r\n");
                     let chosen = if one == other { vec![one] } else { vec![one, other] };
                     for at in chosen {
-                        lines += &format!("{}: {}\r\n", HEADERS[at].0, HEADERS[at].1);
+                        let _ = write!(lines, "{}: {}\r\n", HEADERS[at].0, HEADERS[at].1);
                     }
                     if path.starts_with("/session/") {
-                        lines += &format!("Cookie: {session}\r\n");
+                        let _ = write!(lines, "Cookie: {session}\r\n");
                     }
                     let whole = format!("{method} http://{address}{path} HTTP/1.1\r\n{lines}\r\n");
                     let short = format!("{method} {path} HTTP/1.1\r\n{lines}\r\n");

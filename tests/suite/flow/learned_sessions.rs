@@ -57,7 +57,7 @@ impl<'a> Browser<'a> {
         let cookie = format!("session={}", self.session);
         let reply = self.scene.send(method, path, &[("cookie", &cookie)], "").await;
         if let Some(set) = reply.header("set-cookie").strip_prefix("session=") {
-            self.session = set.split(';').next().expect("a value").to_owned();
+            set.split(';').next().expect("a value").clone_into(&mut self.session);
         }
         reply
     }

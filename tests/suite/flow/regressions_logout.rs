@@ -10,7 +10,7 @@ path = "/{*rest}"
 ttl  = "5m"
 "#;
 
-/// An app with one session, in the manner of WordPress: a logout ends the cookie and leads to the
+/// An app with one session, in the manner of `WordPress`: a logout ends the cookie and leads to the
 /// login; without a session, everything does.
 async fn site(ends: &'static str) -> Scene {
     let is_open = AtomicBool::new(true);
