@@ -35,7 +35,7 @@ use self::queue::PurgeQueue;
 
 pub use self::context::SourcePurge;
 pub use self::settings::{
-    FileSettings, MAX_CHANNEL, MAX_SOURCES, MAX_TABLE, MAX_TEMPLATES, MysqlSettings, PollSettings,
+    FileSettings, MAX_CHANNEL, MAX_SOURCES, MAX_TEMPLATES, MysqlSettings, PollSettings,
     PostgresSettings, SourceKind, SourceSettings, StreamSettings,
 };
 pub use self::status::{DeliveryOutcome, SourceCounters, SourceStatus};

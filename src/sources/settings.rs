@@ -19,9 +19,6 @@ pub const MAX_TEMPLATES: usize = 32;
 /// The longest name of a channel, in bytes: PostgreSQL cuts longer ones.
 pub const MAX_CHANNEL: usize = 63;
 
-/// The longest name of a table with its database, in bytes.
-pub const MAX_TABLE: usize = 129;
-
 /// A source.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {

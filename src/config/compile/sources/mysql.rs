@@ -74,7 +74,9 @@ pub(super) fn mysql(
 #[cfg(feature = "mysql")]
 fn table(file: &SourceSection, context: &mut CompileContext) -> Option<Box<str>> {
     use crate::config::decode::Setting;
-    use crate::sources::MAX_TABLE;
+
+    /// The longest name of a table with its database, in bytes.
+    const MAX_TABLE: usize = 129;
 
     let given = match &file.table {
         Setting::Given(given) => given,
