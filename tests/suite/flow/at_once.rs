@@ -110,7 +110,7 @@ fn timeless(reply: &Reply) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r1334_an_answer_at_once_is_that_of_the_flow() {
+async fn an_answer_at_once_is_that_of_the_flow() {
     let scene = Scene::start(RULES, app).await;
     let address = scene.sidecar.address;
     let mut client = WireClient::new(address, Ipv4Addr::LOCALHOST);
