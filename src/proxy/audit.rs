@@ -21,7 +21,7 @@ use crate::outcome::Reason;
 use crate::policy::key;
 use crate::policy::refusal::Refusal;
 use crate::policy::scope::Scope;
-use crate::policy::tag::Tag;
+use crate::policy::tag::{self, Tag};
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::{FillReason, FillRequest};
 use crate::proxy::resources::Resources;
@@ -73,7 +73,7 @@ async fn run(
 ) {
     let entry = &cached.entry;
     let served = entry.content_digest();
-    let tags: Vec<Tag> = request.tags.iter().chain(&entry.response_tags).cloned().collect();
+    let tags = tag::of_entry(&request.tags, &entry.response_tags);
     // The earliest time at which the fetch of what was served may have begun.
     let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration)));
     let sent = next_span(resources);

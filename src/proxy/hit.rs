@@ -7,7 +7,7 @@ use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
 use crate::policy::surrogate::CarriedTags;
-use crate::policy::tag::Tag;
+use crate::policy::tag::{self, Tag};
 use crate::proxy::context::LookupContext;
 use crate::proxy::fill::request::StaleCandidate;
 use crate::proxy::resources::Resources;
@@ -102,8 +102,7 @@ fn deliver(
     let headers = &context.parts.headers;
     let mut response = response::hit(&cached.entry, headers, head_only, now, &outcome, ranges);
     if !context.settings().surrogates.is_empty() {
-        let own = context.lookup.tags();
-        let tags: Vec<Tag> = own.iter().chain(&*cached.entry.response_tags).cloned().collect();
+        let tags = tag::of_entry(&context.lookup.tags(), &cached.entry.response_tags);
         let carried = CarriedTags { tags: &tags, is_complete: true };
         context.settings().name_tags(context.lookup.route, response.headers_mut(), carried);
     }

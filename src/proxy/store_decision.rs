@@ -157,9 +157,7 @@ pub(super) fn decide_store(
         check_tag_body(request, response.headers(), length)?;
     }
     let response_tags = response_tags(request, response.headers(), revalidated.as_deref())?;
-    let families = tag::origin_families(&response_tags);
-    let tags: Vec<Tag> =
-        request.tags.iter().chain(&response_tags).chain(&families).cloned().collect();
+    let tags = tag::of_entry(&request.tags, &response_tags);
     if tags.len() > request.config.settings.max_tags {
         return Err(Reason::TooManyTags);
     }

@@ -241,6 +241,27 @@ async fn r1476_only_what_is_for_everybody_names_its_tags() {
     assert!(reply.header("x-tags").contains("item:7"));
 }
 
+/// A purge of the families of what the origin names reaches what a CDN got of a hit, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r1485_a_hit_names_all_that_its_miss_has_named() {
+    let origin = Origin::start(|_| {
+        Response::ok("7").header("surrogate-key", "item:7 campaign:9 offer:3 plain")
+    });
+    let cdn = Cdn::start("cloudflare");
+    let rules = format!("{}[tags]\nresponse_headers = [\"surrogate-key\"]\n", cdn.rules());
+    let sidecar = Sidecar::start(origin.address, &format!("{rules}{ROUTES}")).await;
+    let mut client = Client::new(sidecar.address);
+    let mut seen = Vec::new();
+    for cache in ["MISS", "HIT"] {
+        let reply = client.get("/items/7", &[]).await;
+        assert_eq!(reply.cache(), cache);
+        let names = reply.header("cache-tag").split(',').map(str::to_owned);
+        seen.push(names.collect::<HashSet<_>>());
+    }
+    assert!(seen[0].iter().any(|name| name.contains("campaign:") && name != "campaign:9"));
+    assert_eq!(seen[0], seen[1]);
+}
+
 /// A response with more tags than its header has room for is purged there by every purge.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r1477_no_purge_misses_a_response_with_too_many_tags() {
