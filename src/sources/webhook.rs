@@ -10,6 +10,9 @@
 //!    sender repeats what is not accepted.
 //! 3. *A delivery purges all that it names, or nothing.* Beyond a rate, the families of all tags
 //!    are purged in its place.
+//! 4. *A delivery that comes again too often is purged all the same*, with what else is due, since
+//!    senders may repeat themselves where something has changed again. None of these is accepted,
+//!    so that none keeps anybody waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +67,12 @@ impl WebhookReceiver {
     pub fn count(&self, outcome: DeliveryOutcome) {
         let status = &self.queue.status;
         status.counters.deliveries.of(outcome).inc();
-        if outcome.is_refusal() {
+        if outcome == DeliveryOutcome::Repeated {
+            tracing::warn!(
+                source = &*status.name,
+                "a webhook comes again and again: it purges, and is not accepted"
+            );
+        } else if outcome.is_refusal() {
             tracing::warn!(
                 source = &*status.name,
                 why = outcome.as_str(),
@@ -77,16 +85,13 @@ impl WebhookReceiver {
     pub async fn deliver(&self, headers: &HeaderMap, body: &[u8]) -> DeliveryOutcome {
         let (queue, clock) = (&self.queue, &self.queue.context.clock);
         let (keys, form) = (&self.settings.keys, &self.settings.form);
-        match form.verify(headers, body, keys, (clock.wall(), self.settings.window)) {
-            Ok(signature) if self.seen.lock().note(&signature, clock.now()) => {}
-            Ok(_) => {
-                queue.context.repeats.inc();
-                return DeliveryOutcome::Repeated;
-            }
+        let is_repeat = match form.verify(headers, body, keys, (clock.wall(), self.settings.window))
+        {
+            Ok(signature) => !self.seen.lock().note(&signature, clock.now()),
             Err(SignatureFault::Unsigned) => return DeliveryOutcome::Unsigned,
             Err(SignatureFault::Time) => return DeliveryOutcome::Late,
             Err(SignatureFault::Wrong) => return DeliveryOutcome::WrongSignature,
-        }
+        };
         queue.status.note_heard(clock.wall());
         queue.status.counters.events.inc();
         let (tags, families) = if queue.has_room() {
@@ -104,6 +109,11 @@ impl WebhookReceiver {
         } else {
             (Vec::new(), TemplateSet::ALL)
         };
+        if is_repeat {
+            queue.context.repeats.inc();
+            queue.add(tags, families);
+            return DeliveryOutcome::Repeated;
+        }
         let purged = tokio::time::timeout(PURGE_TIME, queue.purge_and_wait(tags, families)).await;
         match purged {
             Ok(Some(Released::PublishFailed)) => DeliveryOutcome::Pending,

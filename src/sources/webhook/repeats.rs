@@ -1,6 +1,6 @@
 //! Signatures that were seen lately. One that comes again is a delivery that its sender repeats, or
-//! one that somebody has read and sends again. It purges what it purged before, which is harmless,
-//! but only so often.
+//! one that somebody has read and sends again. It purges what it purged before, which is harmless;
+//! it is accepted only so often.
 //!
 //! Invariant: a signature that was seen within [`REPEAT_TIME`] is remembered, unless [`MAX_SEEN`]
 //! others were seen since.
@@ -26,7 +26,7 @@ pub(super) struct SeenSignatures {
 }
 
 impl SeenSignatures {
-    /// Counts a signature that was verified, and says whether it may purge.
+    /// Counts a signature that was verified, and says whether it is accepted.
     pub(super) fn note(&mut self, signature: &[u8], now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         let is_over = now.saturating_duration_since(since) >= REPEAT_TIME;
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_signature_purges_so_often_in_a_time() {
+    fn one_signature_is_accepted_so_often_in_a_time() {
         let (mut seen, now) = (SeenSignatures::default(), crate::clock::Clock::system().now());
         let may = (0..=MAX_REPEATS).map(|_| seen.note(b"a", now));
         assert_eq!(may.filter(|may| *may).count(), 10);
