@@ -16,8 +16,10 @@ pub const MAX_SESSION_COOKIES: usize = 8;
 const SIGNED_VALUES: usize = 8192;
 /// The most names of claims that are remembered.
 pub const MAX_CLAIM_NAMES: usize = 32;
-/// The most issuers, and the most audiences, of tokens.
-const MAX_TOKEN_NAMES: usize = 4;
+/// The most issuers, and the most audiences, of tokens that are counted.
+const MAX_SAID: usize = 8;
+/// One token of so many is rare.
+const RARE_TOKENS: u64 = 20;
 /// The most values of one response that are remembered.
 pub const MAX_SIGNED: usize = 4;
 
@@ -30,7 +32,7 @@ pub struct SessionFacts {
     /// A keyed hash of who asks, with the payload in place of the cookie.
     pub caller: u64,
     /// The response sets the same payload again, and no other cookie; `kept_for` is for how many
-    /// seconds browsers keep it.
+    /// seconds browsers keep it, if the response says so.
     pub is_renewed: bool,
     pub kept_for: Option<u64>,
     /// The response may be stored, as far as its head says, without the cookie that it sets.
@@ -43,6 +45,15 @@ pub struct SessionFacts {
 pub struct SessionCookie {
     pub name: Box<str>,
     pub format: SessionFormat,
+}
+
+/// A cookie with a signed session that the app sets again and again.
+#[derive(Clone, Debug)]
+pub struct SeenSession {
+    pub cookie: SessionCookie,
+    /// The least number of seconds for which a response has told browsers to keep it; `None` if one
+    /// has not said so: then nobody knows for how long the app accepts it.
+    pub kept_for: Option<u64>,
 }
 
 /// What the trail remembers of a session cookie.
@@ -67,30 +78,49 @@ pub struct TokenFacts {
 /// What the tokens that the app has accepted say of themselves.
 #[derive(Clone, Debug, Default)]
 pub struct KnownTokens {
-    pub algorithms: Vec<Algorithm>,
-    pub issuers: KnownNames,
-    pub audiences: KnownNames,
+    pub algorithms: Usual<Algorithm>,
+    pub issuers: Usual<Box<str>>,
+    pub audiences: Usual<Box<str>>,
 }
 
-/// The names that all tokens have in one place; none if one lacks it, or there are too many.
-#[derive(Clone, Debug, Default)]
-pub struct KnownNames {
-    names: Vec<Box<str>>,
-    is_unclear: bool,
+/// What tokens say in one place.
+///
+/// SECURITY: an app accepts any token on a page that is for everybody. What is rare is a stranger's,
+/// and neither names anything nor hides what others say.
+#[derive(Clone, Debug)]
+pub struct Usual<T> {
+    /// How many tokens say this.
+    said: Vec<(T, u64)>,
+    /// All tokens, with those that say nothing or something else.
+    tokens: u64,
 }
 
-impl KnownNames {
-    /// The names.
-    #[must_use]
-    pub fn all(&self) -> &[Box<str>] {
-        if self.is_unclear { &[] } else { &self.names }
+impl<T> Default for Usual<T> {
+    fn default() -> Self {
+        Self { said: Vec::new(), tokens: 0 }
+    }
+}
+
+impl<T: Clone + Eq> Usual<T> {
+    /// What usual tokens say; nothing if some of them say nothing, or too many different things.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        let most_rare = self.tokens / RARE_TOKENS;
+        let usual = move |count: u64| count > most_rare;
+        let named: u64 = self.said.iter().map(|(_, count)| count).filter(|n| usual(**n)).sum();
+        let is_clear = self.tokens - named <= most_rare;
+        self.said.iter().filter(move |(_, count)| is_clear && usual(*count)).map(|(said, _)| said)
     }
 
-    fn note(&mut self, name: Option<&str>) {
-        match name {
-            Some(name) if self.names.iter().any(|known| **known == *name) => {}
-            Some(name) if self.names.len() < MAX_TOKEN_NAMES => self.names.push(name.into()),
-            _ => self.is_unclear = true,
+    fn note(&mut self, said: Option<&T>) {
+        self.tokens += 1;
+        let Some(said) = said else { return };
+        if let Some((_, count)) = self.said.iter_mut().find(|(known, _)| known == said) {
+            *count += 1;
+        } else if self.said.len() < MAX_SAID {
+            self.said.push((said.clone(), 1));
+        } else if let Some(rarest) = self.said.iter_mut().min_by_key(|(_, count)| *count) {
+            // What comes with most tokens soon has a count that nothing rare takes away.
+            *rarest = (said.clone(), 1);
         }
     }
 }
@@ -115,8 +145,7 @@ struct KnownClaim {
 /// What is known of them.
 #[derive(Clone, Debug, Default)]
 pub struct SeenCallers {
-    /// Cookies with signed sessions, and for how many seconds browsers keep them at most.
-    pub session_cookies: Vec<(SessionCookie, Option<u64>)>,
+    pub session_cookies: Vec<SeenSession>,
     /// Claims of tokens that the app has accepted, by keyed hashes of their names.
     pub claims: Vec<(u64, Arc<str>)>,
     /// What these tokens say of themselves.
@@ -153,11 +182,9 @@ impl TrailCallers {
         }
         if let Some(token) = token {
             let known = &mut self.known.tokens;
-            if !known.algorithms.contains(&token.algorithm) {
-                known.algorithms.push(token.algorithm);
-            }
-            known.issuers.note(token.issuer.as_deref());
-            known.audiences.note(token.audience.as_deref());
+            known.algorithms.note(Some(&token.algorithm));
+            known.issuers.note(token.issuer.as_ref());
+            known.audiences.note(token.audience.as_ref());
         }
         claims.iter().map(|claim| (claim.key, claim.value)).collect()
     }
@@ -191,16 +218,18 @@ impl TrailCallers {
         if self.signed.get(slot(facts.value, SIGNED_VALUES)) != Some(&facts.value) {
             return None;
         }
-        let known = self.known.session_cookies.iter().position(|(known, _)| *known == facts.cookie);
-        let is_new = known.is_none()
-            && facts.is_renewed
-            && self.known.session_cookies.len() < MAX_SESSION_COOKIES;
+        let cookies = &mut self.known.session_cookies;
+        let known = cookies.iter().position(|known| known.cookie == facts.cookie);
+        let is_new = known.is_none() && facts.is_renewed && cookies.len() < MAX_SESSION_COOKIES;
         if is_new {
-            self.known.session_cookies.push((facts.cookie.clone(), None));
+            let (cookie, kept_for) = (facts.cookie.clone(), facts.kept_for);
+            cookies.push(SeenSession { cookie, kept_for });
         }
-        let place = known.or_else(|| is_new.then(|| self.known.session_cookies.len() - 1))?;
-        let (_, kept_for) = &mut self.known.session_cookies[place];
-        *kept_for = (*kept_for).max(facts.kept_for);
+        let place = known.or_else(|| is_new.then(|| cookies.len() - 1))?;
+        if facts.is_renewed {
+            // `None` is less than any number.
+            cookies[place].kept_for = cookies[place].kept_for.min(facts.kept_for);
+        }
         Some(TrailSession {
             cookie: u8::try_from(place).ok()?,
             caller: facts.caller,
@@ -255,24 +284,58 @@ mod tests {
     }
 
     #[test]
-    fn issuers_are_named_only_if_all_tokens_have_one() {
-        let token = |issuer: Option<&str>| TokenFacts {
-            algorithm: Algorithm::HS256,
-            issuer: issuer.map(Box::from),
-            audience: None,
-        };
-        let issuers = |tokens: &[Option<&str>]| {
+    fn r1486_a_session_is_kept_as_long_as_its_shortest_renewal_says() {
+        let kept_for = |renewals: &[(bool, Option<u64>)]| {
             let mut callers = TrailCallers::default();
-            for issuer in tokens {
-                callers.claims(&[], Some(&token(*issuer)));
+            for (is_renewed, kept_for) in renewals {
+                callers.sign(&[7]);
+                let facts =
+                    SessionFacts { kept_for: *kept_for, ..session("session", 7, *is_renewed) };
+                callers.session(&facts);
             }
-            let tokens = callers.known().tokens;
-            assert_eq!(tokens.algorithms, [Algorithm::HS256]);
-            assert_eq!(tokens.audiences.all().len(), 0);
-            tokens.issuers.all().len()
+            callers.known().session_cookies[0].kept_for
         };
-        assert_eq!(issuers(&[Some("a"), Some("b"), Some("a")]), 2);
-        assert_eq!(issuers(&[Some("a"), None]), 0);
-        assert_eq!(issuers(&[Some("a"), Some("b"), Some("c"), Some("d"), Some("e")]), 0);
+        assert_eq!(kept_for(&[(true, Some(60)), (true, Some(30)), (true, Some(90))]), Some(30));
+        // A read that does not renew it says nothing.
+        assert_eq!(kept_for(&[(true, Some(60)), (false, None)]), Some(60));
+        assert_eq!(kept_for(&[(true, Some(60)), (true, None), (true, Some(90))]), None);
+        assert_eq!(kept_for(&[(true, None), (true, Some(60))]), None);
+    }
+
+    fn issuers(tokens: impl IntoIterator<Item = Option<String>>) -> Vec<String> {
+        let mut callers = TrailCallers::default();
+        for issuer in tokens {
+            let token = TokenFacts {
+                algorithm: Algorithm::HS256,
+                issuer: issuer.map(Box::from),
+                audience: None,
+            };
+            callers.claims(&[], Some(&token));
+        }
+        let tokens = callers.known().tokens;
+        assert_eq!(tokens.algorithms.all().collect::<Vec<_>>(), [&Algorithm::HS256]);
+        assert_eq!(tokens.audiences.all().count(), 0);
+        tokens.issuers.all().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn issuers_are_named_only_if_all_tokens_have_one() {
+        let of = |names: &[Option<&str>]| issuers(names.iter().map(|name| name.map(str::to_owned)));
+        assert_eq!(of(&[Some("a"), Some("b"), Some("a")]), ["a", "b"]);
+        assert!(of(&[Some("a"), None]).is_empty());
+        let names: Vec<_> = (0..=MAX_SAID).map(|at| Some(at.to_string())).collect();
+        assert!(issuers(names).is_empty());
+    }
+
+    /// A page that is for everybody takes any token.
+    #[test]
+    fn r1487_a_few_tokens_of_strangers_change_nothing() {
+        let own = || (0..1000).map(|_| Some("own".to_owned()));
+        let forged = || (0..40).map(|at| (at % 2 == 0).then(|| format!("forged-{at}")));
+        assert_eq!(issuers(own().chain(forged())), ["own"]);
+        assert_eq!(issuers(forged().chain(own())), ["own"]);
+        // Of many, nobody knows which are the app's.
+        let many = || (0..1000).map(|at| Some(format!("forged-{at}")));
+        assert!(issuers(own().chain(many())).is_empty());
     }
 }

@@ -17,6 +17,7 @@ use crate::policy::names::{Meaning, meaning};
 use crate::policy::plan::PolicyRules;
 use crate::policy::route::Pattern;
 use crate::policy::route::headers::FROM_TRUSTED;
+use crate::policy::session::SessionFormat;
 use crate::uncached::causes::TracedWrite;
 use crate::uncached::facts::Facts;
 use crate::uncached::fold::{PathPart, pattern, shown};
@@ -219,7 +220,9 @@ impl<'a> Learning<'a> {
         let plain = self.learn_of(group, reads.clone(), LearnedSharing::IfSame);
         let mut best = plain.map(|learned| RouteLesson { learned, field: None });
         if let Some(sessions) = SessionReads::new(&reads) {
-            let learned = self.learn_of(group, sessions.visits(&reads), LearnedSharing::Never);
+            let learned = self.says_age(sessions.cookie).and_then(|()| {
+                self.learn_of(group, sessions.visits(&reads), LearnedSharing::Never)
+            });
             let (cookie, is_optional) = (sessions.cookie, sessions.is_optional);
             let field = Some(LearnedField::Session { cookie, is_optional });
             let by_session = learned.map(|learned| RouteLesson { learned, field });
@@ -236,10 +239,25 @@ impl<'a> Learning<'a> {
         best
     }
 
+    /// Whether the app says for how long it accepts this session cookie, where the signature has a
+    /// time; or why no rule can be founded on it.
+    fn says_age(&self, cookie: u8) -> Result<(), String> {
+        let seen = self.trail.callers.session_cookies.get(usize::from(cookie));
+        let seen = seen.ok_or("its session cookie is not known")?;
+        if seen.cookie.format == SessionFormat::Express || seen.kept_for > Some(0) {
+            return Ok(());
+        }
+        Err(format!(
+            "the app signs the session in the cookie {:?} anew, and does not say for how long it \
+             counts: a field for it needs the max_age that the app has",
+            seen.cookie.name
+        ))
+    }
+
     /// The reads by claims, if their tokens can be verified by keys of one kind.
     fn claim_reads(&self, reads: &[Visit<'_>]) -> Vec<ClaimReads> {
         let families: HashSet<bool> =
-            self.trail.callers.tokens.algorithms.iter().copied().map(is_hmac).collect();
+            self.trail.callers.tokens.algorithms.all().copied().map(is_hmac).collect();
         if families.len() == 1 { ClaimReads::all(reads) } else { Vec::new() }
     }
 
@@ -349,23 +367,23 @@ impl<'a> Learning<'a> {
         let (_, name) = self.trail.callers.claims.iter().find(|(key, _)| *key == claim)?;
         let tokens = &self.trail.callers.tokens;
         let algorithms: BTreeSet<String> =
-            tokens.algorithms.iter().map(|one| format!("{one:?}")).collect();
+            tokens.algorithms.all().map(|one| format!("{one:?}")).collect();
         Some(json!({
             "name": &**name,
             "algorithms": algorithms,
-            "issuers": tokens.issuers.all(),
-            "audiences": tokens.audiences.all(),
+            "issuers": tokens.issuers.all().collect::<Vec<_>>(),
+            "audiences": tokens.audiences.all().collect::<Vec<_>>(),
         }))
     }
 
     /// The cookie that tells who asks.
     fn session(&self, field: LearnedField) -> Option<Value> {
         let LearnedField::Session { cookie, is_optional } = field else { return None };
-        let (cookie, kept_for) = self.trail.callers.session_cookies.get(usize::from(cookie))?;
+        let session = self.trail.callers.session_cookies.get(usize::from(cookie))?;
         Some(json!({
-            "cookie": cookie.name,
-            "format": cookie.format.as_str(),
-            "kept_for_s": kept_for,
+            "cookie": session.cookie.name,
+            "format": session.cookie.format.as_str(),
+            "kept_for_s": session.kept_for,
             "is_optional": is_optional,
         }))
     }

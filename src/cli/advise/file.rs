@@ -200,22 +200,19 @@ fn rule(learned: &ApiLearnedRule) -> FileRule {
     }
 }
 
-/// The session cookie in its key. A signature counts for as long as the framework lets it by
-/// default, or as browsers keep the cookie if that is much shorter.
+/// The session cookie in its key. A signature counts for as long as browsers keep the cookie, in
+/// whole minutes: whatever the app does with an older one, nobody has seen it.
 fn session(learned: &ApiSessionCookie) -> Option<FileSession> {
     let format = SessionFormat::ALL.into_iter().find(|one| one.as_str() == learned.format)?;
-    let by_default = match format {
-        SessionFormat::Flask => Duration::from_hours(24 * 31),
-        SessionFormat::Django => Duration::from_hours(24 * 14),
-        SessionFormat::Express => return None,
-    };
-    // The clock of the app may differ a little, and browsers keep whole days.
-    let is_shorter = |kept_for: &Duration| *kept_for < by_default * 9 / 10;
-    let kept_for = learned.kept_for_s.map(|seconds| Duration::from_secs(seconds.max(60)));
+    if format == SessionFormat::Express {
+        return None;
+    }
+    let kept_for = learned.kept_for_s.filter(|seconds| *seconds > 0)?;
+    let in_minutes = if kept_for < 60 { kept_for } else { kept_for / 60 * 60 };
     Some(FileSession {
         cookie: learned.cookie.clone(),
         format,
-        max_age: show_duration(kept_for.filter(is_shorter).unwrap_or(by_default)),
+        max_age: show_duration(Duration::from_secs(in_minutes)),
         is_optional: learned.is_optional,
     })
 }

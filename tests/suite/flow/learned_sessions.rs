@@ -10,8 +10,8 @@ use crate::support::command::CommandLine;
 use crate::support::{Reply, Request, Response, Scene, eventually};
 
 /// An app in the manner of Flask. Its desk is for those who have logged in, and shows a message
-/// once; a forged cookie is none.
-async fn desk() -> Scene {
+/// once; a forged cookie is none. Its session cookies have these attributes.
+async fn desk(attributes: &'static str) -> Scene {
     let notes = std::sync::atomic::AtomicU64::new(0);
     let started = now() - 600;
     let count = std::sync::atomic::AtomicU64::new(0);
@@ -19,7 +19,7 @@ async fn desk() -> Scene {
         let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let sets = |session: &Value| {
             let value = signed(SECRET, session, started + nth);
-            format!("session={value}; Max-Age=7200; Path=/")
+            format!("session={value}; {attributes}")
         };
         if let Some(user) = request.path.strip_prefix("/enter/") {
             return Response::status(303, "").header("set-cookie", &sets(&json!({ "user": user })));
@@ -96,7 +96,7 @@ fn sessions(learned: &Value) -> Vec<(&str, &Value)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_signed_anew_is_learned_and_its_callers_get_hits() {
-    let mut scene = desk().await;
+    let mut scene = desk("Max-Age=7200; Path=/").await;
     for user in ["ann", "ben"] {
         Browser::enter(&scene, user).await.work(12).await;
     }
@@ -145,7 +145,7 @@ async fn a_session_that_is_signed_anew_is_learned_and_its_callers_get_hits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cookies_that_strangers_write_are_nobodys_session() {
-    let scene = desk().await;
+    let scene = desk("Max-Age=7200; Path=/").await;
     for round in 0..40 {
         // A payload of its own, a name of its own, and the payload of a user.
         let own = signed("no-secret", &json!({ "a": round }), now());
@@ -171,4 +171,18 @@ async fn cookies_that_strangers_write_are_nobodys_session() {
     for (path, cookie) in found {
         assert!(*cookie == "session" || cookie.is_null(), "{path}: {cookie}");
     }
+}
+
+/// A cookie that browsers keep until they are closed is accepted by the app for a time that it does
+/// not tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1488_no_rule_says_for_how_long_a_session_counts_that_does_not_say_so() {
+    let scene = desk("Path=/").await;
+    for user in ["ann", "ben"] {
+        Browser::enter(&scene, user).await.work(12).await;
+    }
+    let learned = learned_of(&scene, 54).await;
+    assert!(sessions(&learned).iter().all(|(_, cookie)| cookie.is_null()), "{learned:#}");
+    let why = learned["left_out"].to_string();
+    assert!(why.contains("does not say for how long"), "{learned:#}");
 }
