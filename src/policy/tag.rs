@@ -237,8 +237,8 @@ pub fn origin_families(named: &[Tag]) -> Vec<Tag> {
     families
 }
 
-/// All tags of an entry: those of its request, those that its response has told, and the families of
-/// these.
+/// All tags of an entry: those of its request, those that its response has told, and the families
+/// of these.
 #[must_use]
 pub fn of_entry(requested: &[Tag], told: &[Tag]) -> Vec<Tag> {
     let families = origin_families(told);

@@ -85,8 +85,8 @@ pub struct KnownTokens {
 
 /// What tokens say in one place.
 ///
-/// SECURITY: an app accepts any token on a page that is for everybody. What is rare is a stranger's,
-/// and neither names anything nor hides what others say.
+/// SECURITY: an app accepts any token on a page that is for everybody. What is rare is a
+/// stranger's, and neither names anything nor hides what others say.
 #[derive(Clone, Debug)]
 pub struct Usual<T> {
     /// How many tokens say this.
