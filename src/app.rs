@@ -407,13 +407,13 @@ impl Service for Proxy {
         self.answer_at_once(parts, client)
     }
 
-    async fn call(
+    fn call(
         self: &Arc<Self>,
         request: Request<Body>,
         client: &ClientConnection,
         flaw: Option<BadRequest>,
-    ) -> Response<Body> {
-        self.handle(request, client, flaw).await
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.handle(request, client, flaw)
     }
 
     fn reject(&self, head: &UnreadHead, client: &ClientConnection) -> Response<Body> {

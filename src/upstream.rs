@@ -168,21 +168,26 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no response; see [`UpstreamError`].
-    pub async fn send_for(
-        &self,
-        choice: &ConnectionChoice,
-        requester: &Requester,
+    // Boxed: the future is large, and all that wait for it would be moved with it. Not `async`: the
+    // request would be a part of both.
+    pub fn send_for<'a>(
+        &'a self,
+        choice: &'a ConnectionChoice,
+        requester: &'a Requester,
         request: Request<Body>,
-    ) -> Result<Response<Body>, UpstreamError> {
-        let result = exchange::send(&self.inner, request, choice, requester).await;
-        match &result {
-            Ok(_) => self.health.record_answer(),
-            Err(error) => {
-                error.count(&self.inner.counters);
-                self.health.record_failure(error);
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a {
+        let sending = Box::pin(exchange::send(&self.inner, request, choice, requester));
+        async move {
+            let result = sending.await;
+            match &result {
+                Ok(_) => self.health.record_answer(),
+                Err(error) => {
+                    error.count(&self.inner.counters);
+                    self.health.record_failure(error);
+                }
             }
+            result
         }
-        result
     }
 }
 

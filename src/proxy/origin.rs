@@ -108,33 +108,37 @@ impl OriginClient {
     }
 
     /// Like [`Self::send`], for a client's request that is passed on.
-    pub(super) async fn send_on(
-        &self,
-        choice: &ConnectionChoice,
-        requester: &Requester,
+    // Not `async`: see `Upstream::send_for`.
+    pub(super) fn send_on<'a>(
+        &'a self,
+        choice: &'a ConnectionChoice,
+        requester: &'a Requester,
         request: Request<Body>,
-        table: &RouteTable,
+        table: &'a RouteTable,
         route: Option<usize>,
-    ) -> Result<Response<Body>, UpstreamError> {
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a {
         let since = self.clock.now();
         let request_id = request.headers().get(X_REQUEST_ID).cloned();
-        let mut response = self.upstream.send_for(choice, requester, request).await?;
-        let took = self.clock.now().duration_since(since);
-        table.origin(route, took);
-        let call = OriginCall { took: Some(took), request_id, cause: None };
-        response.extensions_mut().insert(Arc::new(call));
-        Ok(response)
+        let sending = self.upstream.send_for(choice, requester, request);
+        async move {
+            let mut response = sending.await?;
+            let took = self.clock.now().duration_since(since);
+            table.origin(route, took);
+            let call = OriginCall { took: Some(took), request_id, cause: None };
+            response.extensions_mut().insert(Arc::new(call));
+            Ok(response)
+        }
     }
 
     /// Like [`Self::send_on`], for a request that may change data, whatever its method.
-    pub(super) async fn send_once(
-        &self,
-        (choice, requester): &(ConnectionChoice, Requester),
+    pub(super) fn send_once<'a>(
+        &'a self,
+        (choice, requester): &'a (ConnectionChoice, Requester),
         mut request: Request<Body>,
-        table: &RouteTable,
-    ) -> Result<Response<Body>, UpstreamError> {
+        table: &'a RouteTable,
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a {
         request.extensions_mut().insert(SendOnce);
-        self.send_on(choice, requester, request, table, None).await
+        self.send_on(choice, requester, request, table, None)
     }
 
     /// The request that the origin gets for a request of a client.

@@ -107,16 +107,16 @@ pub(super) fn shadow_request(
     context: RequestContext<'_>,
     parts: &Parts,
     plan: &Plan<'_>,
-) -> Option<ShadowRequest> {
+) -> Option<Box<ShadowRequest>> {
     let in_shadow = |route: &Route| route.mode() == RouteMode::Shadow;
     match plan {
         Plan::Lookup(lookup) if in_shadow(lookup.route) => {
             let clients = &resources.shadow.authorized_clients;
             let context = LookupContext::new(context, parts, lookup, clients);
-            Some(shadow_lookup(resources, &context))
+            Some(Box::new(shadow_lookup(resources, &context)))
         }
         Plan::Pass(Some(route), _) | Plan::Refuse(Some(route), _) if in_shadow(route) => {
-            Some(ShadowRequest::bypass(route, resources))
+            Some(Box::new(ShadowRequest::bypass(route, resources)))
         }
         _ => None,
     }
@@ -199,9 +199,9 @@ pub(super) async fn pass_in_shadow(
     context: RequestContext<'_>,
     parts: Parts,
     body: Body,
-    shadowed: ShadowRequest,
+    shadowed: Box<ShadowRequest>,
 ) -> ProxyResponse {
-    let ShadowRequest { route, route_shadow, outcome: shadow_outcome, watch } = shadowed;
+    let ShadowRequest { route, route_shadow, outcome: shadow_outcome, watch } = *shadowed;
     if let Some(route_shadow) = &route_shadow {
         route_shadow.record_outcome(shadow_outcome);
     }

@@ -268,7 +268,8 @@ impl RedisClient {
         self.call(
             &Bytes::new(),
             self.settings.patience(),
-            publish(&session, self.turn(), self.is_sharded(), channel, message),
+            // Boxed: the future is large, and its callers should not contain it.
+            Box::pin(publish(&session, self.turn(), self.is_sharded(), channel, message)),
         )
         .await
     }

@@ -355,7 +355,7 @@ async fn until_silent(client: &WithOptions<Client>, suspicion: &Notify, loss_aft
         if client.wait_for_connect().await.is_err() {
             continue;
         }
-        if wait_while_running(loss_after, client.ping::<Value>(None)).await.is_none() {
+        if wait_while_running(loss_after, Box::pin(client.ping::<Value>(None))).await.is_none() {
             return;
         }
     }

@@ -392,7 +392,12 @@ fn begin<S: Service>(
         let response = finish(server, response, arrival.busy, end, about);
         return Either::Left(ready(Ok(response)));
     }
-    Either::Right(Box::pin(respond(Arc::clone(context), arrival.busy, checked, about)))
+    let (request, flaw) = match checked {
+        RequestCheck::Admitted(parts, body) => (Request::from_parts(parts, body), None),
+        RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
+    };
+    let context = Arc::clone(context);
+    Either::Right(Box::pin(respond(context, arrival.busy, request, flaw, about)))
 }
 
 /// The response to a request for which there is nothing to wait for, without a future that would be
@@ -413,13 +418,10 @@ fn respond_at_once<S: Service>(
 async fn respond<S: Service>(
     context: Arc<ConnectionContext<S>>,
     busy: BusyGuard,
-    checked: RequestCheck,
+    request: Request<Body>,
+    flaw: Option<BadRequest>,
     about: (Version, bool),
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (request, flaw) = match checked {
-        RequestCheck::Admitted(parts, body) => (Request::from_parts(parts, body), None),
-        RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
-    };
     let is_connect = request.method() == Method::CONNECT;
     let service = &context.server.service;
     let call = service.call(request, &context.client, flaw);
