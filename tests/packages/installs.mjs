@@ -1,14 +1,17 @@
 // The ways to install a package, each into a clean place below one folder, without a registry. Each
 // gives the program that people call, the folder in which they call it, and where its documents are.
 
+import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import zlib from 'node:zlib'
+import { fileURLToPath } from 'node:url'
 
 // A name that only the hosts file of the chroot knows.
 const APP_IN_CHROOT = 'legacy-app'
+const BREW = path.join(path.dirname(fileURLToPath(import.meta.url)), 'brew.rb')
 
 export function run (command, args, options = {}) {
   return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], ...options })
@@ -143,7 +146,26 @@ function rpm (dist, folder) {
   return { ...chrooted(root, '/usr/bin/sidecache', folder), documents, manual: at('usr/share/man/man1'), end }
 }
 
-export const INSTALLS = { archive, wheel, npm, deb, rpm }
+// Homebrew is no package of Debian: brew.rb does what it does with a formula, the test of the formula
+// included. One with another checksum, and one whose test does not hold, are refused.
+function brew (dist, folder) {
+  const formula = packed(dist, /\.rb$/)
+  const text = fs.readFileSync(formula, 'utf8')
+  const installed = (file, prefix) => run('ruby', ['-W', BREW, file, path.join(folder, prefix)])
+  const wrong = path.join(folder, 'wrong.rb')
+  for (const [part, other, why] of [[/sha256 "[0-9a-f]/, 'sha256 "x', /SHA-256 mismatch/], [/version\.to_s/, '"9.9.9"', /9\.9\.9 is not in/]]) {
+    fs.writeFileSync(wrong, text.replace(part, other))
+    assert.throws(() => installed(wrong, 'wrong'), ({ stderr }) => why.test(stderr), `a formula with ${other} is refused`)
+  }
+  const [program, ...service] = installed(formula, 'prefix').trim().split('\n')
+  const rules = path.join(folder, 'prefix/etc/sidecache/proxy.toml')
+  if (service.join() !== ['serve', '--config', rules].join()) throw new Error(`the service is started by: ${service}`)
+  run(program, ['check', '--deny-warnings', '--config', rules])
+  const cellar = path.join(folder, 'prefix/opt/sidecache')
+  return { program, site: emptyFolder(path.join(folder, 'site')), documents: cellar, manual: path.join(cellar, 'share/man/man1') }
+}
+
+export const INSTALLS = { archive, wheel, npm, deb, rpm, brew }
 
 /** The text of a document, which Debian compresses. */
 export function documentOf (folder, name) {
