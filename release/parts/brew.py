@@ -46,14 +46,21 @@ def systems(archives: dict[str, Path], source: str) -> list[str]:
     """A block for each system, and in it one for each processor."""
     blocks = []
     for npm_os, system in SYSTEMS.items():
-        found = [
-            f'    on_{PROCESSORS[PLATFORMS[target].npm_cpu]} do\n'
-            f'      url "{source}/{archive.name}"\n'
-            f'      sha256 "{hashlib.sha256(archive.read_bytes()).hexdigest()}"\n'
-            '    end\n'
+        found = {
+            PROCESSORS[PLATFORMS[target].npm_cpu]: archive
             for target, archive in archives.items()
             if PLATFORMS[target].npm_os == npm_os
-        ]
+        }
         if found:
-            blocks.append(f'  on_{system} do\n{"".join(found)}  end\n')
+            inner = ''.join(processor(name, found[name], source) for name in sorted(found))
+            blocks.append(f'  on_{system} do\n{inner}  end\n')
     return blocks
+
+
+def processor(name: str, archive: Path, source: str) -> str:
+    return (
+        f'    on_{name} do\n'
+        f'      url "{source}/{archive.name}"\n'
+        f'      sha256 "{hashlib.sha256(archive.read_bytes()).hexdigest()}"\n'
+        '    end\n'
+    )

@@ -61,6 +61,8 @@ list CONTEXT NAME. */ -}}
 {{- define "sidecache.env" -}}
 - name: POD_NAME
   valueFrom: { fieldRef: { fieldPath: metadata.name } }
+- name: STATE_DIRECTORY
+  value: /var/lib/sidecache
 {{- with .Values.upstream }}
 - name: UPSTREAM_URL
   value: {{ . | quote }}
