@@ -29,14 +29,14 @@ function isInstalled (folder, packages) {
 }
 
 // Installs packages, each with its version and the hash of its archive: what is run on this machine is what was read.
-export function install (folder, packages) {
+export function install (folder, packages, flags = []) {
   if (isInstalled(folder, packages)) return
   fs.mkdirSync(folder, { recursive: true })
   // Without a package of its own here, npm would look for one in the folders above.
   fs.writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n')
   const wanted = Object.entries(packages).map(([name, [version]]) => `${name}@${version}`)
   const quiet = ['--no-audit', '--no-fund', '--ignore-scripts', '--no-package-lock', '--save-exact', '--loglevel=error']
-  execFileSync('npm', ['install', ...quiet, ...wanted], { cwd: folder, stdio: 'inherit' })
+  execFileSync('npm', ['install', ...quiet, ...flags, ...wanted], { cwd: folder, stdio: 'inherit' })
   if (!isInstalled(folder, packages)) {
     const found = Object.keys(packages).map((name) => `${name} ${archive(folder, name).join(' ')}`).join(', ')
     throw new Error(`npm installed something else than what is pinned: ${found}`)

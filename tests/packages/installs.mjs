@@ -1,14 +1,20 @@
 // The ways to install a package, each into a clean place below one folder, without a registry. Each
 // gives the program that people call, the folder in which they call it, and where its documents are.
 
+import assert from 'node:assert/strict'
+import crypto from 'node:crypto'
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import zlib from 'node:zlib'
+import { fileURLToPath } from 'node:url'
 
 // A name that only the hosts file of the chroot knows.
 const APP_IN_CHROOT = 'legacy-app'
+const HERE = path.dirname(fileURLToPath(import.meta.url))
+const BREW = path.join(HERE, 'brew.rb')
+const FORMULA = path.join(HERE, '../../release/formula')
 
 export function run (command, args, options = {}) {
   return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], ...options })
@@ -143,7 +149,49 @@ function rpm (dist, folder) {
   return { ...chrooted(root, '/usr/bin/sidecache', folder), documents, manual: at('usr/share/man/man1'), end }
 }
 
-export const INSTALLS = { archive, wheel, npm, deb, rpm }
+// The formula of a release has a block for each platform whose archive is there, with its checksum.
+function formulaOfRelease (dist, folder) {
+  const [, version, target] = /^sidecache-(.+?)-((?:x86_64|aarch64)-.*)\.tar\.gz$/.exec(path.basename(packed(dist, /\.tar\.gz$/)))
+  const names = (targets) => targets.map((each) => `sidecache-${version}-${each}.tar.gz`)
+  const all = names(['aarch64-apple-darwin', 'x86_64-apple-darwin', 'aarch64-unknown-linux-gnu', 'x86_64-unknown-linux-gnu'])
+  for (const archives of [all, names([target])]) {
+    const place = emptyFolder(path.join(folder, 'release'))
+    for (const name of archives) fs.writeFileSync(path.join(place, name), name)
+    run(FORMULA, [place, '--repository', 'https://github.com/OWNER/NAME'])
+    const text = fs.readFileSync(path.join(place, 'sidecache.rb'), 'utf8')
+    run('ruby', ['-wc', path.join(place, 'sidecache.rb')])
+    const named = [...text.matchAll(/on_(\w+) do\n +url "(\S+)"\n +sha256 "(\S+)"/g)].map(([, ...parts]) => parts.join(' '))
+    const wanted = archives.map((name) => {
+      const sum = crypto.createHash('sha256').update(name).digest('hex')
+      return `${/aarch64/.test(name) ? 'arm' : 'intel'} https://github.com/OWNER/NAME/releases/download/v${version}/${name} ${sum}`
+    })
+    assert.deepEqual(named, wanted)
+    const systems = [...text.matchAll(/^ {2}on_(\w+) do$/gm)].map(([, name]) => name)
+    assert.deepEqual(systems, archives === all ? ['macos', 'linux'] : ['linux'])
+  }
+}
+
+// Homebrew is no package of Debian: brew.rb does what it does with a formula, the test of the formula
+// included. One with another checksum, and one whose test does not hold, are refused.
+function brew (dist, folder) {
+  formulaOfRelease(dist, folder)
+  const formula = packed(dist, /\.rb$/)
+  const text = fs.readFileSync(formula, 'utf8')
+  const installed = (file, prefix) => run('ruby', ['-W', BREW, file, path.join(folder, prefix)])
+  const wrong = path.join(folder, 'wrong.rb')
+  for (const [part, other, why] of [[/sha256 "[0-9a-f]/, 'sha256 "x', /SHA-256 mismatch/], [/version\.to_s/, '"9.9.9"', /9\.9\.9 is not in/]]) {
+    fs.writeFileSync(wrong, text.replace(part, other))
+    assert.throws(() => installed(wrong, 'wrong'), ({ stderr }) => why.test(stderr), `a formula with ${other} is refused`)
+  }
+  const [program, ...service] = installed(formula, 'prefix').trim().split('\n')
+  const rules = path.join(folder, 'prefix/etc/sidecache/proxy.toml')
+  if (service.join() !== ['serve', '--config', rules].join()) throw new Error(`the service is started by: ${service}`)
+  run(program, ['check', '--deny-warnings', '--config', rules])
+  const cellar = path.join(folder, 'prefix/opt/sidecache')
+  return { program, site: emptyFolder(path.join(folder, 'site')), documents: cellar, manual: path.join(cellar, 'share/man/man1') }
+}
+
+export const INSTALLS = { archive, wheel, npm, deb, rpm, brew }
 
 /** The text of a document, which Debian compresses. */
 export function documentOf (folder, name) {
