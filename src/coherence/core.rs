@@ -265,10 +265,10 @@ impl Core {
                     self.resend_to(of, commands);
                 }
             }
-            Message::Invalidate { by, id, tags } => {
+            Message::Invalidate { by, id, tags, inbox } => {
                 if by != self.me.process {
                     commands.push(CoreCommand::Invalidate(tags));
-                    commands.push(CoreCommand::Ack(by, id));
+                    commands.push(CoreCommand::Ack { to: by, id, inbox });
                 } else if let Some(wait) = self.waits.get(&id).filter(|wait| !wait.echoed) {
                     let heard = wait
                         .missing_acks

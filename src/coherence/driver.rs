@@ -53,7 +53,9 @@ impl Coherence {
 
     fn subscribe(self: &Arc<Self>, shared: &RecordStore) -> Subscriber {
         let coherence: Weak<Self> = Arc::downgrade(self);
-        shared.client().subscribe(shared.bus().to_owned(), move |event| {
+        let inbox = shared.inbox(self.core().core.me().process);
+        let channels = vec![shared.bus().to_owned(), inbox];
+        shared.client().subscribe(channels, move |event| {
             let Some(coherence) = coherence.upgrade() else { return };
             match event {
                 BusEvent::Listening => {
@@ -128,7 +130,7 @@ impl Coherence {
             CoreCommand::Heartbeat { number, peer, register } => {
                 self.send_heartbeat(shared, number, peer, register).await;
             }
-            CoreCommand::Ack(to, id) => self.acknowledge(shared, to, id).await,
+            CoreCommand::Ack { to, id, inbox } => self.acknowledge(shared, to, id, inbox).await,
             CoreCommand::RequestAck(id) => {
                 let message = self.core().waiters.get(&id).map(|waiter| waiter.message.clone());
                 if let Some(message) = message.flatten() {
@@ -198,10 +200,17 @@ impl Coherence {
         self.handle(CoreEvent::HeartbeatReply(number, reply));
     }
 
-    async fn acknowledge(&self, shared: &RecordStore, to: Process, id: OperationId) {
-        let of = self.core().core.me().process;
+    /// Tells a sidecar alone that its operation was done here: told to all, the acknowledgements of
+    /// one purge would grow with the square of how many sidecars there are.
+    async fn acknowledge(&self, shared: &RecordStore, to: Process, id: OperationId, inbox: bool) {
+        let acknowledgement = Message::Ack { to, id, of: self.core().core.me().process };
+        let told = if inbox {
+            shared.tell(to, &acknowledgement).await
+        } else {
+            shared.publish(&acknowledgement).await
+        };
         // Fail open: the peer then waits until our lease expires.
-        let _ = self.record_result(shared.publish(&Message::Ack { to, id, of }).await);
+        let _ = self.record_result(told);
     }
 
     /// Evicts a peer, and purges the tags of its pending mutations.

@@ -90,6 +90,10 @@ pub enum Message {
         id: OperationId,
         /// The tags; every tag where there is no list.
         tags: Option<Vec<Tag>>,
+        /// Whether the sender listens to a channel of its own, for what is meant for it alone.
+        /// Versions that have none do not say so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        inbox: bool,
     },
     /// The receiver did what the message says.
     Ack {
@@ -138,17 +142,27 @@ mod tests {
         }
     }
 
+    /// The sender then gets its acknowledgements on the bus, as it expects them.
+    #[test]
+    fn r1489_an_invalidation_of_an_earlier_version_names_no_inbox() {
+        let earlier = br#"{"say":"distrust","by":1,"id":2,"tags":["a"],"seq":7}"#;
+        let (by, id, tags) = (Process(1), OperationId(2), Some(vec![Tag::new("a")]));
+        let read = Message::Invalidate { by, id, tags, inbox: false };
+        assert_eq!(Message::parse(earlier), Some(read));
+    }
+
     proptest! {
         #[test]
         fn a_message_is_read_as_it_is_written(
             names in proptest::option::of(proptest::collection::vec(".{0,20}", 0..4)),
             number in any::<u64>(),
+            inbox in any::<bool>(),
         ) {
             let tags = names.map(|names| names.iter().map(|name| Tag::new(name)).collect());
             for message in [
                 Message::Heartbeat { of: Process(number), number, registered: true },
                 Message::Leave { of: Process(number), gone: number.is_multiple_of(2) },
-                Message::Invalidate { by: Process(1), id: OperationId(number), tags },
+                Message::Invalidate { by: Process(1), id: OperationId(number), tags, inbox },
                 Message::Ack { to: Process(number), id: OperationId(2), of: Process(3) },
                 Message::SwitchesChanged,
             ] {

@@ -454,7 +454,8 @@ impl Coherence {
         send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
     ) -> Result<ReleaseWait<'a>, CallError> {
         let by = self.core().core.me().process;
-        let message = Message::Invalidate { by, id: wait.id, tags: tags.map(<[Tag]>::to_vec) };
+        let tags = tags.map(<[Tag]>::to_vec);
+        let message = Message::Invalidate { by, id: wait.id, tags, inbox: true };
         self.core().keep_message(wait.id, &message);
         let subscribers = self.record_result(send(message).await)?;
         self.handle(CoreEvent::Published(wait.id, subscribers));

@@ -1,4 +1,4 @@
-//! A subscription to one channel of Redis.
+//! A subscription to channels of Redis.
 //!
 //! Invariants:
 //! - A subscriber that says it is listening has received, on its own connection, a message sent
@@ -78,11 +78,11 @@ impl Drop for Subscriber {
 }
 
 impl RedisClient {
-    /// Subscribes to a channel, on a connection of its own. `on_event` is called from one task, and
-    /// must not block.
+    /// Subscribes to channels, on a connection of its own; in a cluster all of them must be in the
+    /// slot of the metadata. `on_event` is called from one task, and must not block.
     pub fn subscribe(
         &self,
-        channel: String,
+        channels: Vec<String>,
         on_event: impl Fn(BusEvent) + Send + Sync + 'static,
     ) -> Subscriber {
         let listening = Arc::new(AtomicBool::new(false));
@@ -94,7 +94,7 @@ impl RedisClient {
             publisher: Arc::clone(&self.session),
             calls: Arc::clone(&self.counters.calls),
             listening: Arc::clone(&listening),
-            channel,
+            channels,
         };
         Subscriber { listening, task: tokio::spawn(async move { listener.run(&on_event).await }) }
     }
@@ -125,7 +125,7 @@ struct SubscriberTask {
     publisher: Arc<ArcSwap<RedisSession>>,
     calls: Arc<Counter>,
     listening: Arc<AtomicBool>,
-    channel: String,
+    channels: Vec<String>,
 }
 
 impl SubscriberTask {
@@ -149,9 +149,14 @@ impl SubscriberTask {
         }
     }
 
+    /// The channel by whose name it is known.
+    fn first_channel(&self) -> &str {
+        self.channels.first().map_or("", |channel| channel)
+    }
+
     /// Tells that nothing comes back over the subscription, and why, if an ACL says so.
     async fn tell_unheard(&self) {
-        let channel = self.channel.as_str();
+        let channel = self.first_channel();
         let primary = match self.publisher.load().servers() {
             Ok(servers) => servers.primary.address.clone(),
             Err(_) => return,
@@ -194,7 +199,8 @@ impl SubscriberTask {
         };
         let (messages, mut errors) = (client.message_rx(), client.error_rx());
         let router = AbortOnDrop(client.connect());
-        let own = format!("{}:{}", self.channel, crate::units::hex(&rand::random::<[u8; 16]>()));
+        let own =
+            format!("{}:{}", self.first_channel(), crate::units::hex(&rand::random::<[u8; 16]>()));
         let echo = Notify::new();
         let listening = async {
             if !matches!(
@@ -203,16 +209,16 @@ impl SubscriberTask {
             ) {
                 return ListenEnd::Broken;
             }
-            // In this order: a message on the second channel proves the subscription to the first.
+            // In this order: a message on the last channel proves the subscription to the others.
+            let channels = self.channels.iter().chain([&own]);
             if self.is_sharded {
                 // One by one: fred takes each confirmation for the reply to one command.
-                for channel in [&self.channel, &own] {
+                for channel in channels {
                     if let Err(error) = client.ssubscribe(channel.clone()).await {
                         return ListenEnd::of(&CallError::from_fred(&error));
                     }
                 }
-            } else if let Err(error) =
-                client.subscribe(vec![self.channel.clone(), own.clone()]).await
+            } else if let Err(error) = client.subscribe(channels.cloned().collect::<Vec<_>>()).await
             {
                 return ListenEnd::of(&CallError::from_fred(&error));
             }
@@ -241,12 +247,12 @@ impl SubscriberTask {
         while let Ok(Message { channel, value, .. }) = messages.recv().await {
             if &*channel == own {
                 if !self.listening.swap(true, SeqCst) {
-                    tracing::debug!(channel = self.channel, "listening");
+                    tracing::debug!(channel = self.first_channel(), "listening");
                     on_event(BusEvent::Listening);
                 }
                 echo.notify_one();
             } else if let (true, Some(bytes)) =
-                (*channel == *self.channel, Value::into_bytes(value))
+                (self.channels.iter().any(|own| *channel == **own), Value::into_bytes(value))
             {
                 on_event(BusEvent::Message(bytes));
             }

@@ -154,7 +154,7 @@ impl World {
                 CoreCommand::Invalidate(_) => sidecar.tag_state += 1,
                 CoreCommand::Release(id, how) => released.push((id, how)),
                 // No response waits for it.
-                CoreCommand::Ack(_, id) if id.0 >= FOR_OTHERS => {}
+                CoreCommand::Ack { id, .. } if id.0 >= FOR_OTHERS => {}
                 command => sidecar.commands.push(command),
             }
         }
@@ -259,7 +259,7 @@ impl World {
                 let came = if self.fault == Fault::LateIsLost { self.now } else { 0 };
                 self.of(n).answers.push((number, came, answer));
             }
-            CoreCommand::Ack(to, id) => {
+            CoreCommand::Ack { to, id, .. } => {
                 let of = self.of(n).core.me().process;
                 match self.writable(n) {
                     Ok(_) => {
@@ -278,7 +278,12 @@ impl World {
             CoreCommand::RequestAck(id) => {
                 let by = self.of(n).core.me().process;
                 match self.writable(n) {
-                    Ok(_) => self.publish(&Message::Invalidate { by, id, tags: Some(Vec::new()) }),
+                    Ok(_) => self.publish(&Message::Invalidate {
+                        by,
+                        id,
+                        tags: Some(Vec::new()),
+                        inbox: true,
+                    }),
                     Err(failure) => self.record_result(n, &failure, notes),
                 }
             }
@@ -342,7 +347,7 @@ impl World {
         let mut nonce = self.nonce;
         let subscribers = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
         self.nonce = nonce;
-        self.publish(&Message::Invalidate { by, id, tags: Some(vec![tag()]) });
+        self.publish(&Message::Invalidate { by, id, tags: Some(vec![tag()]), inbox: true });
         Ok(subscribers)
     }
 

@@ -118,7 +118,7 @@ impl ClusterFills {
         let namespace = &client.settings().namespace;
         let (prefix, channel) = (format!("{{{namespace}}}:l:"), format!("{{{namespace}}}:filled"));
         let (waiting, counters) = (Arc::<Waiters>::default(), ClusterFillCounters::default());
-        let subscriber = client.subscribe(channel.clone(), {
+        let subscriber = client.subscribe(vec![channel.clone()], {
             let (waiting, lags) = (Arc::clone(&waiting), Arc::clone(&counters.lags));
             move |event| {
                 if event == BusEvent::Lagged {

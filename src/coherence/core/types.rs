@@ -182,7 +182,14 @@ pub enum CoreCommand {
     /// Purge these tags in the local table; every tag where there is no list.
     Invalidate(Option<Vec<Tag>>),
     /// Acknowledge that this was done. Only after the commands before it.
-    Ack(Process, OperationId),
+    Ack {
+        /// The sender of the operation.
+        to: Process,
+        /// The operation.
+        id: OperationId,
+        /// Whether the sender has an inbox. Otherwise it listens to the bus.
+        inbox: bool,
+    },
     /// Publish this once more, whole: an acknowledgement may have been missed, or a peer has
     /// subscribed too late to get it.
     RequestAck(OperationId),

@@ -9,7 +9,7 @@ use super::replies::{list_from, longest_lease_from, peers_from, time_from, unexp
 use super::{RecordStore, clock_args};
 use crate::clock::millis;
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration};
-use crate::coherence::message::{Message, OperationId, PeerId};
+use crate::coherence::message::{Message, OperationId, PeerId, Process};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, Script, ScriptReply};
 
@@ -64,6 +64,12 @@ impl RecordStore {
     #[must_use]
     pub fn bus(&self) -> &str {
         &self.keys.bus
+    }
+
+    /// The channel of what is meant for one sidecar alone.
+    #[must_use]
+    pub fn inbox(&self, of: Process) -> String {
+        format!("{}:{of}", self.keys.bus)
     }
 
     pub(super) fn publish_args(&self, message: Option<&Message>) -> [Bytes; 3] {
@@ -127,6 +133,11 @@ impl RecordStore {
     /// Publishes a message on the bus.
     pub async fn publish(&self, message: &Message) -> Result<(), CallError> {
         self.client.publish(&self.keys.bus, message.to_bytes().into()).await
+    }
+
+    /// Sends a message to one sidecar, into its inbox.
+    pub async fn tell(&self, to: Process, message: &Message) -> Result<(), CallError> {
+        self.client.publish(&self.inbox(to), message.to_bytes().into()).await
     }
 
     /// Evicts a peer, and returns its marks: each mutation with its tags, and whether it keeps hits

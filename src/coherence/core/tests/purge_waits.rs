@@ -14,7 +14,7 @@ fn publish(
 
 /// The message of this sidecar, back over the bus.
 fn own(id: OperationId) -> CoreEvent {
-    CoreEvent::Message(Message::Invalidate { by: ME, id, tags: Some(tags(&["a"])) })
+    CoreEvent::Message(Message::Invalidate { by: ME, id, tags: Some(tags(&["a"])), inbox: true })
 }
 
 #[test]
@@ -97,8 +97,12 @@ fn a_peer_that_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_f
         None,
         "earlier messages are not known to have arrived"
     );
-    let came_back =
-        CoreEvent::Message(Message::Invalidate { by: ME, id: OperationId(8), tags: None });
+    let came_back = CoreEvent::Message(Message::Invalidate {
+        by: ME,
+        id: OperationId(8),
+        tags: None,
+        inbox: true,
+    });
     assert_eq!(released(&core.handle(at(52), came_back)), Some(Released::LeaseExpired));
 }
 
