@@ -309,7 +309,7 @@ fn by_name(name: fn(&Table) -> String, list: Option<&Value>) -> BTreeMap<(String
     let mut found = BTreeMap::new();
     for table in list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table) {
         let path = name(table);
-        let nth = found.keys().filter(|(known, _): &&(String, usize)| *known == path).count();
+        let nth = found.range((path.clone(), 0)..=(path.clone(), usize::MAX)).count();
         found.insert((path, nth), table.clone());
     }
     found

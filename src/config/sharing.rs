@@ -34,7 +34,9 @@ use crate::policy::fronts::{FrontClass, Fronts};
 use crate::policy::glob::Glob;
 use crate::policy::jwt::{TokenField, TokenPlace};
 use crate::policy::request_match::{RequestMatch, any_request};
-use crate::policy::route::{AdmitRule, PathCase, Route, Routes, StripSetCookie, VaryCookie};
+use crate::policy::route::{
+    AdmitRule, Neighbours, PathCase, Route, Routes, StripSetCookie, VaryCookie,
+};
 use crate::policy::scope::Scope;
 use crate::policy::session::SessionRule;
 use crate::policy::signed_in::SignedIn;
@@ -137,8 +139,11 @@ impl SharingRules {
             let what = format!("passes `{name}`, which says who asks, without a place in the key");
             found.push(Widening::of_all("fronts", what));
         }
+        let former: Vec<_> = before.table.iter().zip(&before.routes).collect();
+        let neighbours: Neighbours = former.iter().map(|(old, _)| &old.spec.pattern).collect();
         for (now, sharing) in self.table.iter().zip(&self.routes) {
-            for (old, old_sharing) in before.table.iter().zip(&before.routes) {
+            for place in neighbours.of(&now.spec.pattern) {
+                let (old, old_sharing) = former[place];
                 if !self.follows(now, before, old) {
                     continue;
                 }

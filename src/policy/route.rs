@@ -34,7 +34,7 @@ pub use crate::policy::route::guests::GuestRule;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
-pub use crate::policy::route::pattern::{Captures, Pattern};
+pub use crate::policy::route::pattern::{Captures, Neighbours, Pattern};
 pub use crate::policy::route::read_methods::{BODY_METHODS, ReadMethods, WHOLE_BODY};
 pub use crate::policy::route::set_cookie::StripSetCookie;
 pub use crate::policy::route::table::{ChosenRoute, Routes};

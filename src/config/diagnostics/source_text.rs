@@ -4,7 +4,7 @@
 //! A position counts bytes in all texts, one after the other, so that a span alone says which file
 //! it is in. Lines are those of the file.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::diagnostic::{Diagnostic, DiagnosticBuilder, Excerpt, MAX_SHOWN_CHARS, SourceSpan};
 use super::redact;
@@ -32,8 +32,9 @@ pub struct SourceText {
     text: String,
     /// Where the lines end.
     newlines: Vec<usize>,
-    /// In order, and apart from each other.
-    secrets: Vec<SourceSpan>,
+    /// In order, and apart from each other. Looked for where something is shown: most files have
+    /// nothing that is.
+    secrets: OnceLock<Vec<SourceSpan>>,
 }
 
 impl SourceText {
@@ -44,7 +45,7 @@ impl SourceText {
             files: Vec::new(),
             text: String::new(),
             newlines: Vec::new(),
-            secrets: Vec::new(),
+            secrets: OnceLock::new(),
         };
         source.add(file, text);
         source
@@ -62,10 +63,24 @@ impl SourceText {
         self.text.push_str(text);
         let newlines = memchr::memchr_iter(b'\n', text.as_bytes());
         self.newlines.extend(newlines.map(|newline| start + newline));
-        // Each text by itself: an open quote of one must not hide or show what another one has.
-        let secrets = redact::secrets(text).into_iter();
-        self.secrets.extend(secrets.map(|secret| start + secret.start..start + secret.end));
+        // SECURITY: what was found before is not all any more.
+        self.secrets = OnceLock::new();
         start
+    }
+
+    /// The ranges that must not be shown.
+    fn secrets(&self) -> &[SourceSpan] {
+        self.secrets.get_or_init(|| {
+            let ends = self.files.iter().skip(1).map(|next| next.start - 1);
+            let ends = ends.chain([self.text.len()]);
+            // Each text by itself: an open quote of one must not hide or show what another one has.
+            let of_file = |(file, end): (&SourceFile, usize)| {
+                let found = redact::secrets(&self.text[file.start..end]).into_iter();
+                let start = file.start;
+                found.map(move |secret| start + secret.start..start + secret.end)
+            };
+            self.files.iter().zip(ends).flat_map(of_file).collect()
+        })
     }
 
     /// The main file's name.
@@ -130,8 +145,9 @@ impl SourceText {
     pub fn shown(&self, span: &SourceSpan) -> String {
         let Some(slice) = self.text.get(span.clone()) else { return String::new() };
         let hidden = |at: usize| {
-            let next = self.secrets.partition_point(|secret| secret.end <= at);
-            self.secrets.get(next).is_some_and(|secret| secret.contains(&at))
+            let secrets = self.secrets();
+            let next = secrets.partition_point(|secret| secret.end <= at);
+            secrets.get(next).is_some_and(|secret| secret.contains(&at))
         };
         let show = |(offset, c): (usize, char)| match c {
             _ if hidden(span.start + offset) => '*',
@@ -194,8 +210,9 @@ impl SourceText {
 
     /// SECURITY: a message may repeat the value that it is about.
     fn without_secrets(&self, mut builder: DiagnosticBuilder) -> DiagnosticBuilder {
-        let first = self.secrets.partition_point(|secret| secret.end <= builder.span.start);
-        let within = self.secrets[first..].iter().take_while(|one| one.start < builder.span.end);
+        let secrets = self.secrets();
+        let first = secrets.partition_point(|secret| secret.end <= builder.span.start);
+        let within = secrets[first..].iter().take_while(|one| one.start < builder.span.end);
         for secret in within.filter_map(|secret| self.text.get(secret.clone())) {
             let texts =
                 [Some(&mut builder.message), builder.allowed.as_mut(), builder.hint.as_mut()];

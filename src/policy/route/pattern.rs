@@ -10,9 +10,12 @@ use crate::policy::request_target;
 use self::foreign::HINT;
 use self::mixed::{MixedSegment, TextCase};
 
+pub use self::neighbours::Neighbours;
+
 mod foreign;
 mod meeting;
 mod mixed;
+mod neighbours;
 #[cfg(test)]
 mod tests;
 

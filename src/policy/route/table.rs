@@ -18,7 +18,7 @@ use crate::policy::fronts::Fronts;
 use crate::policy::request_match::{Condition, MatchVerdict, RequestMatch};
 use crate::policy::route::pattern::Tree;
 use crate::policy::route::{
-    Captures, PathCase, Pattern, ResponseRules, Route, RouteSpec, ToldApart,
+    Captures, Neighbours, PathCase, Pattern, ResponseRules, Route, RouteSpec, ToldApart,
 };
 
 /// Two routes that take the same requests, so that neither is more specific.
@@ -95,10 +95,13 @@ impl Routes {
         let apps = specs.iter().map(|spec| spec.app.id.index() + 1).max().unwrap_or(0);
         let mut trees = vec![AppTrees::default(); apps];
         let mut is_lead: Vec<bool> = Vec::with_capacity(specs.len());
+        let mut earlier = Neighbours::default();
         for (id, spec) in specs.iter().enumerate() {
-            if let Some(first) = specs[..id].iter().position(|earlier| earlier.ties(spec)) {
+            let mut near = earlier.of(&spec.pattern).into_iter();
+            if let Some(first) = near.find(|first| specs[*first].ties(spec)) {
                 return Err(Tie { first, second: id });
             }
+            earlier.push(&spec.pattern);
             // Of those that differ by their conditions alone, the trees have the first.
             let known = trees[spec.app.id.index()].insert(spec, id);
             is_lead.push(known.is_none());
