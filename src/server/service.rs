@@ -27,9 +27,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Handles a request. One with a flaw has no body and must be refused.
     ///
-    /// What it does is for its future to do: a panic inside the future becomes a 500, a panic before the
-    /// future exists ends the connection. The future is dropped when the client goes away. A
-    /// request body that stalls yields an [`std::io::Error`] of kind
+    /// All that it does is for its future to do: a panic inside the future becomes a 500, a panic
+    /// before the future exists ends the connection. The future is dropped when the client goes
+    /// away. A request body that stalls yields an [`std::io::Error`] of kind
     /// [`std::io::ErrorKind::TimedOut`].
     fn call(
         self: &Arc<Self>,
