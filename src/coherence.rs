@@ -67,6 +67,7 @@ mod lease;
 pub mod local_snapshot;
 pub mod message;
 mod mutation;
+mod on_behalf;
 pub mod purge_kind;
 mod purge_observer;
 pub mod redis_records;
@@ -105,6 +106,8 @@ pub struct CoherenceCounters {
     pub losses: Arc<Counter>,
     /// Rejoins.
     pub rejoins: Arc<Counter>,
+    /// Times that a sidecar of another protocol was met.
+    pub other_protocols: Arc<Counter>,
     /// Rejoins under another primary than before.
     pub fences: Arc<Counter>,
     /// Heartbeats sent.
@@ -304,6 +307,7 @@ impl Coherence {
                     }
                     None => format!("redis is lost: {why}"),
                 },
+                _ if self.is_mixed() => Self::other_protocol(),
                 _ => format!(
                     "redis is back, and will be trusted after rejoin_grace ({:?}); it was lost: \
                     {why}",
@@ -452,7 +456,9 @@ impl Coherence {
         if phase_before != Phase::Lost && phase == Phase::Lost {
             *self.loss_reason.lock() = why;
         }
-        if phase_before == Phase::Joined && phase != Phase::Joined {
+        if phase_before == Phase::Joined && matches!(phase, Phase::Joining(_)) {
+            self.tell_other_protocol();
+        } else if phase_before == Phase::Joined && phase != Phase::Joined {
             self.counters.losses.inc();
             tracing::warn!(
                 why,

@@ -45,6 +45,8 @@
 //!     also waits for its acknowledgement, or for as long as it may serve what it filled by itself.
 //!     Nothing else that is heard of it ends that: a heartbeat or a departure may have been on its
 //!     way since before it was cut off. Only the end of its process does.
+//! 11. *Other protocols.* While a sidecar that speaks another one may be there, Redis is not
+//!     trusted ([`Core::is_mixed`]), which is so before any message of it is acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +61,7 @@ pub use types::{
 
 use state::{AckWait, PeerState};
 
+mod mixed;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -190,6 +193,9 @@ impl Core {
             self.lease_state.contact_until.max(sent + self.settings.lease);
         let alone = reply.peers.iter().all(|entry| entry.peer.process == self.me.process);
         self.update_peers(now, &reply.peers);
+        if reply.is_mixed {
+            self.on_other_protocol(now);
+        }
         // This sidecar gave up all trust under an older id when it gave up that id.
         let older = reply
             .peers
@@ -243,6 +249,9 @@ impl Core {
         message: Message,
         commands: &mut Vec<CoreCommand>,
     ) {
+        if message.is_of_other_protocol() {
+            self.on_other_protocol(now);
+        }
         // A sidecar that may have missed messages still obeys invalidations.
         if self.listening_since.is_none() && !matches!(message, Message::Invalidate { .. }) {
             return;
@@ -265,7 +274,7 @@ impl Core {
                     self.resend_to(of, commands);
                 }
             }
-            Message::Invalidate { by, id, tags, inbox } => {
+            Message::Invalidate { by, id, tags, inbox, .. } => {
                 if by != self.me.process {
                     commands.push(CoreCommand::Invalidate(tags));
                     commands.push(CoreCommand::Ack { to: by, id, inbox });
@@ -380,6 +389,9 @@ impl Core {
         commands: &mut Vec<CoreCommand>,
     ) {
         self.update_peers(now, &subscribers.peers);
+        if subscribers.is_mixed {
+            self.on_other_protocol(now);
+        }
         if self.registered && !subscribers.peers.iter().any(|entry| entry.peer == self.me) {
             self.unknown_peers_until = self.settings.lease_expiry(now);
         }

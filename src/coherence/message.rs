@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::tag::Tag;
 
+/// The number of the protocol: what sidecars publish, what the records of tags look like, and how
+/// tags are spelled. It changes with each of these. Builds from before it was told count as 0.
+pub const PROTOCOL: u32 = 1;
+
 /// The id of one run of a sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Process(pub u64);
@@ -71,6 +75,9 @@ pub enum Message {
         number: u64,
         /// Whether the sender may hold a lease.
         registered: bool,
+        /// The protocol that the sender speaks.
+        #[serde(default)]
+        protocol: u32,
     },
     /// The sender no longer trusts its local table: do not wait for its lease.
     #[serde(rename = "quit")]
@@ -94,6 +101,9 @@ pub enum Message {
         /// Versions that have none do not say so.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         inbox: bool,
+        /// The protocol that the sender speaks.
+        #[serde(default)]
+        protocol: u32,
     },
     /// The receiver did what the message says.
     Ack {
@@ -112,6 +122,29 @@ pub enum Message {
 }
 
 impl Message {
+    /// The heartbeat of a sidecar of this version.
+    #[must_use]
+    pub const fn heartbeat(of: Process, number: u64, registered: bool) -> Self {
+        Self::Heartbeat { of, number, registered, protocol: PROTOCOL }
+    }
+
+    /// The invalidation that a sidecar of this version sends.
+    #[must_use]
+    pub const fn invalidate(by: Process, id: OperationId, tags: Option<Vec<Tag>>) -> Self {
+        Self::Invalidate { by, id, tags, inbox: true, protocol: PROTOCOL }
+    }
+
+    /// Whether the sender says that it speaks another protocol, or says nothing of it.
+    #[must_use]
+    pub const fn is_of_other_protocol(&self) -> bool {
+        match self {
+            Self::Heartbeat { protocol, .. } | Self::Invalidate { protocol, .. } => {
+                *protocol != PROTOCOL
+            }
+            Self::Leave { .. } | Self::Ack { .. } | Self::SwitchesChanged => false,
+        }
+    }
+
     /// The bytes on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -147,8 +180,49 @@ mod tests {
     fn r1489_an_invalidation_of_an_earlier_version_names_no_inbox() {
         let earlier = br#"{"say":"distrust","by":1,"id":2,"tags":["a"],"seq":7}"#;
         let (by, id, tags) = (Process(1), OperationId(2), Some(vec![Tag::new("a")]));
-        let read = Message::Invalidate { by, id, tags, inbox: false };
+        let read = Message::Invalidate { by, id, tags, inbox: false, protocol: 0 };
         assert_eq!(Message::parse(earlier), Some(read));
+    }
+
+    /// 1345. What is published has these bytes. With other bytes, [`PROTOCOL`] has another number.
+    #[test]
+    fn r1345_messages_of_this_protocol_have_these_bytes() {
+        let (one, two, id) = (Process(1), Process(2), OperationId(7));
+        let tags = Some(vec![Tag::new("Items:\"Ü\""), Tag::for_uri("a", "/X.json")]);
+        for (message, bytes) in [
+            (
+                Message::heartbeat(one, 3, true),
+                r#"{"say":"beat","of":1,"number":3,"registered":true,"protocol":1}"#,
+            ),
+            (Message::Leave { of: one, gone: true }, r#"{"say":"quit","of":1,"gone":true}"#),
+            (
+                Message::invalidate(one, id, tags),
+                r#"{"say":"distrust","by":1,"id":7,"tags":["items:\"ü\"","uri:a/x"],"inbox":true,"protocol":1}"#,
+            ),
+            (
+                Message::invalidate(one, id, None),
+                r#"{"say":"distrust","by":1,"id":7,"tags":null,"inbox":true,"protocol":1}"#,
+            ),
+            (Message::Ack { to: one, id, of: two }, r#"{"say":"ack","to":1,"id":7,"of":2}"#),
+            (Message::SwitchesChanged, r#"{"say":"modes"}"#),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&message.to_bytes()), bytes);
+            assert_eq!(Message::parse(bytes.as_bytes()), Some(message.clone()));
+            assert!(!message.is_of_other_protocol(), "{message:?}");
+        }
+        // As 0.1 publishes them.
+        for bytes in [
+            r#"{"say":"beat","of":1,"number":3,"registered":true}"#,
+            r#"{"say":"distrust","by":1,"id":7,"tags":["Items:A"]}"#,
+            r#"{"say":"distrust","by":1,"id":7,"tags":null}"#,
+        ] {
+            let message = Message::parse(bytes.as_bytes()).expect("a message");
+            assert!(message.is_of_other_protocol(), "{message:?}");
+        }
+        assert_eq!(
+            Message::parse(br#"{"say":"quit","of":1}"#),
+            Some(Message::Leave { of: one, gone: false })
+        );
     }
 
     proptest! {
@@ -160,9 +234,15 @@ mod tests {
         ) {
             let tags = names.map(|names| names.iter().map(|name| Tag::new(name)).collect());
             for message in [
-                Message::Heartbeat { of: Process(number), number, registered: true },
+                Message::heartbeat(Process(number), number, true),
                 Message::Leave { of: Process(number), gone: number.is_multiple_of(2) },
-                Message::Invalidate { by: Process(1), id: OperationId(number), tags, inbox },
+                Message::Invalidate {
+                    by: Process(1),
+                    id: OperationId(number),
+                    tags,
+                    inbox,
+                    protocol: PROTOCOL,
+                },
                 Message::Ack { to: Process(number), id: OperationId(2), of: Process(3) },
                 Message::SwitchesChanged,
             ] {

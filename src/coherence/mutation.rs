@@ -34,7 +34,7 @@ use crate::redis::{CallError, WritePolicy};
 const MAX_ABANDONED_MARKS: usize = 1024;
 
 /// A wait for the peers. Dropping it ends the wait.
-struct ReleaseWait<'a> {
+pub(super) struct ReleaseWait<'a> {
     coherence: &'a Coherence,
     id: OperationId,
     release: oneshot::Receiver<Released>,
@@ -353,6 +353,7 @@ impl Coherence {
             for batch in tags.chunks(MAX_BATCH_TAGS) {
                 how = how.max(self.purge_batch(shared, mark, Some(batch), kind).await);
             }
+            how = how.max(self.purge_for_other_protocols(shared, kind).await);
         }
         self.purge_observer.told(Some(tags));
         how
@@ -369,7 +370,7 @@ impl Coherence {
     }
 
     /// Purges tags, or everything, in all sidecars.
-    async fn purge_batch(
+    pub(super) async fn purge_batch(
         &self,
         shared: &RecordStore,
         mark: Option<(OperationId, PeerId)>,
@@ -439,7 +440,7 @@ impl Coherence {
     }
 
     /// Publishes an invalidation of tags, in one step with what `send` does in Redis.
-    async fn publish_with(
+    pub(super) async fn publish_with(
         &self,
         tags: Option<&[Tag]>,
         send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
@@ -454,48 +455,10 @@ impl Coherence {
         send: impl AsyncFnOnce(Message) -> Result<Subscribers, CallError>,
     ) -> Result<ReleaseWait<'a>, CallError> {
         let by = self.core().core.me().process;
-        let tags = tags.map(<[Tag]>::to_vec);
-        let message = Message::Invalidate { by, id: wait.id, tags, inbox: true };
+        let message = Message::invalidate(by, wait.id, tags.map(<[Tag]>::to_vec));
         self.core().keep_message(wait.id, &message);
         let subscribers = self.record_result(send(message).await)?;
         self.handle(CoreEvent::Published(wait.id, subscribers));
         Ok(wait)
-    }
-
-    /// Purges tags on behalf of another sidecar: no response waits for it.
-    pub(super) async fn purge_on_behalf(
-        &self,
-        shared: &RecordStore,
-        mark: Option<(OperationId, PeerId)>,
-        tags: &[Tag],
-    ) -> Result<(), CallError> {
-        self.table.purge(tags);
-        for batch in tags.chunks(MAX_BATCH_TAGS) {
-            drop(
-                self.publish_with(Some(batch), async |message| {
-                    shared.purge(mark, batch, PurgeKind::Hard, &message).await
-                })
-                .await?,
-            );
-            self.table.purge(batch);
-        }
-        self.purge_observer.told(Some(tags));
-        Ok(())
-    }
-
-    /// Purges everything on behalf of another sidecar.
-    pub(super) async fn purge_everything_on_behalf(
-        &self,
-        shared: &RecordStore,
-    ) -> Result<(), CallError> {
-        drop(
-            self.publish_with(None, async |message| {
-                shared.purge_everything(PurgeKind::Hard, &message).await
-            })
-            .await?,
-        );
-        self.table.purge_everything();
-        self.purge_observer.told(None);
-        Ok(())
     }
 }

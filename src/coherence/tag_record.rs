@@ -248,6 +248,39 @@ mod tests {
         }
     }
 
+    /// 1349. With another form of records, `message::PROTOCOL` has another number.
+    #[test]
+    fn r1349_a_record_of_this_protocol_has_this_text() {
+        let nonce = "000102030405060708090a0b0c0d0e0f";
+        let mac = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff";
+        let bytes = |from: u8| std::array::from_fn(|at| from + u8::try_from(at).expect("small"));
+        let (plain, seal) =
+            (Nonce(bytes(0)), |nonce| NonceSeal { nonce, seq: 41, mac: bytes(0xf0) });
+        let mut soft = plain;
+        soft.0[8..].fill(0xaa);
+        let expected = |nonce, seal, pending_until, guarded| TagRecord {
+            nonce,
+            seal,
+            seq: 1_764_000_000_000_001,
+            fence: "8c7d".into(),
+            pending_until,
+            guarded,
+        };
+        for (nonce, pending, record) in [
+            (nonce.to_owned(), "-", expected(plain, None, None, false)),
+            (nonce.to_owned(), "0f:1500:m,fe:1200:b", expected(plain, None, Some(1_200), true)),
+            (format!("{nonce}.41.{mac}"), "-", expected(plain, Some(seal(plain)), None, false)),
+            (
+                format!("{nonce}.41.{mac}~aaaaaaaaaaaaaaaa"),
+                "0f:1500:m",
+                expected(soft, Some(seal(plain)), Some(1_500), false),
+            ),
+        ] {
+            let text = format!("1 {nonce} 1764000000000001 8c7d {pending}");
+            assert_eq!(TagRecord::parse(text.as_bytes()), Some(record), "{text}");
+        }
+    }
+
     #[test]
     fn a_record_is_read_as_it_is_written() {
         let record = record(1, "id-1:2000:m,id-2:1500:b").expect("a record");

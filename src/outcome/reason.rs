@@ -292,8 +292,8 @@ reasons! {
         remedy: "";
     CacheUnavailable = "cache unavailable", [Bypass],
         meaning: "Redis did not answer within `redis.deadline`, or is lost and `on_redis_loss` is \
-                  `bypass`.",
-        remedy: "Check Redis and the network path to it.";
+                  `bypass`, or is used by a sidecar of another protocol as well.",
+        remedy: "Check Redis and the network path to it; `/ready` says which it is.";
     RequestNoStore = "request no-store", [Bypass],
         meaning: "The request's `Cache-Control` forbids storing the response.",
         remedy: "Correct the client, or set `client_cache_control = \"ignore\"`.";

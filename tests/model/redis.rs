@@ -87,7 +87,7 @@ impl Redis {
                 Registration::New
             }
         };
-        HeartbeatReply { fence: fence_name(self.fence), registration, peers }
+        HeartbeatReply { fence: fence_name(self.fence), registration, peers, is_mixed: false }
     }
 
     /// `mark.lua`
@@ -125,7 +125,7 @@ impl Redis {
                 self.marks.remove(&peer);
             }
         }
-        Subscribers { peers: self.peers(), listeners }
+        Subscribers { peers: self.peers(), listeners, is_mixed: false }
     }
 
     /// `evict.lua`

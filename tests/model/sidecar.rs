@@ -248,11 +248,7 @@ impl World {
             CoreCommand::Heartbeat { number, peer, register } => {
                 let answer = self.writable(n).ok().map(|redis| redis.heartbeat(peer, register));
                 if answer.is_some() {
-                    self.publish(&Message::Heartbeat {
-                        of: peer.process,
-                        number,
-                        registered: register,
-                    });
+                    self.publish(&Message::heartbeat(peer.process, number, register));
                 } else {
                     self.lose(n, notes);
                 }
@@ -278,12 +274,7 @@ impl World {
             CoreCommand::RequestAck(id) => {
                 let by = self.of(n).core.me().process;
                 match self.writable(n) {
-                    Ok(_) => self.publish(&Message::Invalidate {
-                        by,
-                        id,
-                        tags: Some(Vec::new()),
-                        inbox: true,
-                    }),
+                    Ok(_) => self.publish(&Message::invalidate(by, id, Some(Vec::new()))),
                     Err(failure) => self.record_result(n, &failure, notes),
                 }
             }
@@ -347,7 +338,7 @@ impl World {
         let mut nonce = self.nonce;
         let subscribers = self.writable(n)?.purge(fence, mark, &mut nonce, listeners);
         self.nonce = nonce;
-        self.publish(&Message::Invalidate { by, id, tags: Some(vec![tag()]), inbox: true });
+        self.publish(&Message::invalidate(by, id, Some(vec![tag()])));
         Ok(subscribers)
     }
 

@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod host_key;
+mod mixed_versions;
 mod mode_switches;
 mod peers;
 mod regressions_clocks;

@@ -74,14 +74,25 @@ pub(super) fn register(proxy: &Arc<Proxy>) {
         &[],
         waited,
     );
+    register_peers(proxy);
+    register_journal(proxy);
+    register_summaries(proxy);
+    register_redis_client(proxy);
+}
+
+fn register_peers(proxy: &Arc<Proxy>) {
+    let count = |name, help, counter| count(&proxy.metrics, name, help, counter);
+    let coherence = &proxy.coherence.counters;
     count(
         "sidecache_peers_evicted",
         "Other sidecars removed because they were silent for longer than their leases",
         &coherence.peers_evicted,
     );
-    register_journal(proxy);
-    register_summaries(proxy);
-    register_redis_client(proxy);
+    count(
+        "sidecache_other_protocols",
+        "How often a sidecar of another protocol was met, so that nothing was cached",
+        &coherence.other_protocols,
+    );
 }
 
 fn register_summaries(proxy: &Arc<Proxy>) {

@@ -47,6 +47,8 @@ pub struct Core {
     pub(super) max_journal: usize,
     /// When the leases of all peers have expired, counted from the loss of Redis.
     pub(super) others_expired_at: MonotonicTime,
+    /// Until when a sidecar that speaks another protocol counts as being there.
+    pub(super) mixed_until: Option<MonotonicTime>,
 }
 
 impl Core {
@@ -85,6 +87,7 @@ impl Core {
             replaying: false,
             max_journal,
             others_expired_at: MonotonicTime::ZERO,
+            mixed_until: None,
         }
     }
 

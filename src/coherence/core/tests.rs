@@ -1,5 +1,6 @@
 //! Tests of the core: one sidecar, with hand-written replies of Redis and messages on the bus.
 
+mod mixed;
 mod purge_waits;
 mod stalls;
 
@@ -35,11 +36,11 @@ fn registered(process: Process) -> RegisteredPeer {
 }
 
 fn reply(registration: Registration, names: &[RegisteredPeer]) -> HeartbeatReply {
-    HeartbeatReply { fence: "a".into(), registration, peers: names.to_vec() }
+    HeartbeatReply { fence: "a".into(), registration, peers: names.to_vec(), is_mixed: false }
 }
 
 fn subscribers(names: &[RegisteredPeer], listeners: usize) -> Subscribers {
-    Subscribers { peers: names.to_vec(), listeners }
+    Subscribers { peers: names.to_vec(), listeners, is_mixed: false }
 }
 
 fn tags(names: &[&str]) -> Vec<Tag> {
@@ -51,7 +52,7 @@ fn batch(names: &[&str]) -> ReplayBatch {
 }
 
 fn heartbeat_of(of: Process, number: u64) -> CoreEvent {
-    CoreEvent::Message(Message::Heartbeat { of, number, registered: true })
+    CoreEvent::Message(Message::heartbeat(of, number, true))
 }
 
 fn ack(id: OperationId, of: Process) -> CoreEvent {

@@ -27,7 +27,11 @@ impl Core {
             .map(|evicted_at| self.settings.forgotten_at(*evicted_at));
         let grace = match self.phase {
             // Without contact the next heartbeat comes first.
-            Phase::Joining(until) if until < self.lease_state.contact_until && !self.replaying => {
+            Phase::Joining(until)
+                if until < self.lease_state.contact_until
+                    && !self.replaying
+                    && !self.is_mixed() =>
+            {
                 Some(until)
             }
             _ => None,
@@ -38,6 +42,7 @@ impl Core {
             .chain(unregistered)
             .chain(lease_expiries.chain(evicted_at).filter(|_| connected))
             .chain(grace)
+            .chain(self.mixed_until.filter(|_| connected))
             .chain(heartbeat)
             .min()
     }
@@ -51,6 +56,7 @@ impl Core {
         if self.phase == Phase::Lost {
             return;
         }
+        self.end_mix(now);
         let empty = self.journal.tags.is_empty() && !self.journal.everything;
         if !empty && !self.replaying {
             self.replaying = true;
@@ -60,6 +66,7 @@ impl Core {
             && now >= until
             && empty
             && !self.replaying
+            && !self.is_mixed()
             && now < self.lease_state.contact_until
         {
             self.phase = Phase::Joined;

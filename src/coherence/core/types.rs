@@ -92,6 +92,8 @@ pub struct HeartbeatReply {
     pub registration: Registration,
     /// All registered peers.
     pub peers: Vec<RegisteredPeer>,
+    /// Whether a sidecar that speaks another protocol may be there.
+    pub is_mixed: bool,
 }
 
 /// An entry of the list of peers in Redis.
@@ -123,6 +125,8 @@ pub struct Subscribers {
     pub peers: Vec<RegisteredPeer>,
     /// How many subscribers the bus had.
     pub listeners: usize,
+    /// Whether a sidecar that speaks another protocol may be there.
+    pub is_mixed: bool,
 }
 
 /// What happens to the core.

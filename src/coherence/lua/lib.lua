@@ -102,6 +102,14 @@ local function hash(key)
   return {}
 end
 
+-- Makes a new generation, which ends all entries.
+local function renew(seq, gen, fresh)
+  redis.pcall('INCR', seq)
+  local set = redis.pcall('SET', gen, fresh)
+  -- Out of memory: an absent generation proves nothing either.
+  if set['err'] then redis.call('DEL', gen) end
+end
+
 -- Notes the time of this clock, by which entries are dated. If the clock has gone back, they would
 -- seem younger than they are: a new generation ends them all.
 local function watch_clock(key, seq, gen, fresh, tolerance, ttl)
@@ -111,12 +119,38 @@ local function watch_clock(key, seq, gen, fresh, tolerance, ttl)
   local latest = tonumber(redis.call('GET', key) or '') or 0
   if now + tonumber(tolerance) < latest then
     latest = now
-    redis.pcall('INCR', seq)
-    local set = redis.pcall('SET', gen, fresh)
-    -- Out of memory: an absent generation proves nothing either.
-    if set['err'] then redis.call('DEL', gen) end
+    renew(seq, gen, fresh)
   end
   redis.pcall('SET', key, string.format('%d', math.max(now, latest)), 'PX', ttl)
+end
+
+-- Notes in the list of peers that its sidecars speak this protocol: the field `-` holds the number,
+-- and since when another one was spoken as well. Sidecars of before protocol 1 remove the field with
+-- each heartbeat, those of a later one write another number. Neither may know how the tags of this
+-- one are spelled, so each sight of them makes a new generation, and so does their end.
+-- Returns `mixed` while one of them may be there: for two leases after it was seen; else `alone`.
+local function watch_protocol(nodes, listed, lease, seq, gen, fresh, protocol)
+  local now, longest, noted, has_peers = now_ms(), tonumber(lease), '', false
+  for at = 1, #listed, 2 do
+    local name, value = listed[at], listed[at + 1]
+    if name == '-' then
+      noted = value
+    elseif value ~= '0' then
+      has_peers = true
+      longest = math.max(longest, tonumber(value) or 0)
+    end
+  end
+  local number, since = string.match(noted, '^(%d+) ?(%d*)$')
+  if number == protocol and since == '' then return 'alone' end
+  local age = number == protocol and now - tonumber(since)
+  -- A time to come is that of a clock which was set back since.
+  if age and age >= 0 and age <= 2 * longest then return 'mixed' end
+  local is_over = age and age >= 0
+  renew(seq, gen, fresh)
+  -- Where no peer is listed either, the list is new, or was lost.
+  local alone = is_over or not has_peers
+  redis.pcall('HSET', nodes, '-', alone and protocol or protocol .. ' ' .. string.format('%d', now))
+  return alone and 'alone' or 'mixed'
 end
 
 -- Publishes a message. Returns who could receive it: the number of subscribers, and the list of

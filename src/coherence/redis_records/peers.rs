@@ -9,7 +9,7 @@ use super::replies::{list_from, longest_lease_from, peers_from, time_from, unexp
 use super::{RecordStore, clock_args};
 use crate::clock::millis;
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration};
-use crate::coherence::message::{Message, OperationId, PeerId, Process};
+use crate::coherence::message::{Message, OperationId, PROTOCOL, PeerId, Process};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, Script, ScriptReply};
 
@@ -89,12 +89,13 @@ impl RecordStore {
         number: u64,
         register: bool,
     ) -> Result<(HeartbeatReply, Duration), CallError> {
-        let message = Message::Heartbeat { of: peer.process, number, registered: register };
+        let message = Message::heartbeat(peer.process, number, register);
         let mut args = self.publish_args(Some(&message)).to_vec();
         args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
         args.push(millis(self.client.settings().lease).to_string().into());
         args.push(millis(PEERS_TTL).to_string().into());
         args.extend(clock_args());
+        args.push(PROTOCOL.to_string().into());
         let keys = vec![
             self.keys.peers.clone(),
             self.keys.seq.clone(),
@@ -103,7 +104,7 @@ impl RecordStore {
         ];
         let before = self.clock.wall();
         let words = self.run_list(&self.scripts.heartbeat, keys, args).await?;
-        let [fence, role, time, registration, names @ ..] = &words[..] else {
+        let [fence, role, time, registration, company, names @ ..] = &words[..] else {
             return Err(unexpected_reply());
         };
         if **role != *b"master" {
@@ -125,6 +126,7 @@ impl RecordStore {
                 fence: String::from_utf8_lossy(fence).into(),
                 registration,
                 peers: names,
+                is_mixed: **company != *b"alone",
             },
             longest,
         ))

@@ -131,7 +131,7 @@ mod tests {
 
     fn purge(tags: Option<&[&str]>, seq: u64) -> (Message, Vec<u8>) {
         let tags = tags.map(|tags| tags.iter().map(|tag| Tag::new(tag)).collect());
-        let message = Message::Invalidate { by: Process(1), id: OperationId(2), tags, inbox: true };
+        let message = Message::invalidate(Process(1), OperationId(2), tags);
         let text = String::from_utf8(message.to_bytes()).expect("JSON");
         // As the script that publishes it does.
         let published = format!("{},\"seq\":{seq}}}", &text[..text.len() - 1]);

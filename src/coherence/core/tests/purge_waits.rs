@@ -14,7 +14,7 @@ fn publish(
 
 /// The message of this sidecar, back over the bus.
 fn own(id: OperationId) -> CoreEvent {
-    CoreEvent::Message(Message::Invalidate { by: ME, id, tags: Some(tags(&["a"])), inbox: true })
+    CoreEvent::Message(Message::invalidate(ME, id, Some(tags(&["a"]))))
 }
 
 #[test]
@@ -97,12 +97,7 @@ fn a_peer_that_was_silent_for_a_lease_before_the_purge_came_back_is_not_waited_f
         None,
         "earlier messages are not known to have arrived"
     );
-    let came_back = CoreEvent::Message(Message::Invalidate {
-        by: ME,
-        id: OperationId(8),
-        tags: None,
-        inbox: true,
-    });
+    let came_back = CoreEvent::Message(Message::invalidate(ME, OperationId(8), None));
     assert_eq!(released(&core.handle(at(52), came_back)), Some(Released::LeaseExpired));
 }
 
@@ -276,7 +271,7 @@ fn r884_acknowledgements_missed_before_the_reply_of_redis_are_asked_for_again() 
 fn r885_a_peer_that_subscribes_while_it_is_waited_for_is_sent_the_purge() {
     let mut core = leased(at(40), &[OTHER]);
     core.settings.absence = at(60);
-    let unregistered = Message::Heartbeat { of: THIRD, number: 1, registered: false };
+    let unregistered = Message::heartbeat(THIRD, 1, false);
     core.handle(at(40), CoreEvent::Message(unregistered));
     core.expect(OperationId(7));
     let named = subscribers(&[registered(ME), registered(OTHER)], 2);

@@ -122,8 +122,8 @@ fn a_purge_waits_for_a_peer_that_may_serve_by_itself() {
 fn only_an_acknowledgement_or_the_end_of_its_process_ends_the_wait_for_a_peer() {
     let late = [
         // They may have been on their way since before it was cut off.
-        Message::Heartbeat { of: OTHER, number: 9, registered: true },
-        Message::Heartbeat { of: OTHER, number: 10, registered: false },
+        Message::heartbeat(OTHER, 9, true),
+        Message::heartbeat(OTHER, 10, false),
         Message::Leave { of: OTHER, gone: false },
     ];
     let (mut core, now) = deserted(at(60));
