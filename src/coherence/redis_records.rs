@@ -38,7 +38,8 @@ const IDLE_RECORD: Duration = Duration::from_hours(1);
 /// How much longer than the entry its records live.
 const RECORD_MARGIN: Duration = Duration::from_mins(10);
 
-/// How long the generation, the step and the clock live without heartbeats: longer than any entry.
+/// How long the generation, the step, the clock and the list of sidecars live without heartbeats:
+/// longer than any entry.
 const SHARED_TTL: Duration = Duration::from_hours(400 * 24);
 
 /// The most tags that one script changes.

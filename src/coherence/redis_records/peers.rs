@@ -6,15 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::replies::{list_from, longest_lease_from, peers_from, time_from, unexpected_reply};
-use super::{RecordStore, clock_args};
+use super::{RecordStore, SHARED_TTL, clock_args};
 use crate::clock::millis;
 use crate::coherence::core::{HeartbeatReply, RegisteredPeer, Registration};
 use crate::coherence::message::{Message, OperationId, PROTOCOL, PeerId, Process};
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, Script, ScriptReply};
-
-/// How long the list of peers lives without heartbeats: far longer than any lease.
-const PEERS_TTL: Duration = Duration::from_hours(24);
 
 /// What a server says of its own role.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +90,7 @@ impl RecordStore {
         let mut args = self.publish_args(Some(&message)).to_vec();
         args.push(if register { peer.to_string().into() } else { Bytes::from_static(b"-") });
         args.push(millis(self.client.settings().lease).to_string().into());
-        args.push(millis(PEERS_TTL).to_string().into());
+        args.push(millis(SHARED_TTL).to_string().into());
         args.extend(clock_args());
         args.push(PROTOCOL.to_string().into());
         let keys = vec![
