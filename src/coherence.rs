@@ -300,7 +300,7 @@ impl Coherence {
         let shared = self.records.as_ref()?;
         if self.mode() != CoherenceMode::Shared {
             let why = *self.loss_reason.lock();
-            return Some(match self.core().core.phase() {
+            return Some(match self.phase() {
                 Phase::Lost => match self.faults.current() {
                     Some(fault) => {
                         format!("redis is lost: {why}; {fault}; {}", fault.kind.remedy())
@@ -432,10 +432,11 @@ impl Coherence {
     fn handle_because(&self, event: CoreEvent, why: &'static str) {
         let mut guarded = self.core();
         let core = &mut guarded.core;
-        let (phase_before, before) = (core.phase(), core.lease_state());
+        let (phase_before, before, was_mixed) = (core.phase(), core.lease_state(), core.is_mixed());
         let is_tick = event == CoreEvent::Tick;
         let commands = core.handle(self.lease_state.now(), event);
         let (after, phase) = (core.lease_state(), core.phase());
+        let is_first_of_mix = core.is_mixed() && !was_mixed;
         // Hits must see the new lease state before any command is carried out: see `core`.
         self.lease_state.publish(after);
         for command in commands {
@@ -456,9 +457,10 @@ impl Coherence {
         if phase_before != Phase::Lost && phase == Phase::Lost {
             *self.loss_reason.lock() = why;
         }
-        if phase_before == Phase::Joined && matches!(phase, Phase::Joining(_)) {
+        if is_first_of_mix {
             self.tell_other_protocol();
-        } else if phase_before == Phase::Joined && phase != Phase::Joined {
+        }
+        if phase_before == Phase::Joined && phase == Phase::Lost {
             self.counters.losses.inc();
             tracing::warn!(
                 why,
