@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use crate::support::origin::{VERSIONED_RULES, versioned};
 use crate::support::{Client, Origin, RedisServer, Sidecar, eventually, metric};
 
@@ -87,12 +85,11 @@ async fn r1348_entries_from_before_another_version_worked_are_misses() {
             // A purge of `V:a`, which is no tag of the entry.
             redis.command("INCR {sidecache}:seq").expect("redis answers");
         }
-        let after = Sidecar::start(app.address, &rules).await;
+        let mut after = Sidecar::start(app.address, &rules).await;
         let expected = if is_older_there { "MISS" } else { "HIT" };
         let first = read(&after, "/v/a").await;
         assert_eq!(first.0, expected, "an older one was there: {is_older_there}");
         hits(&after, "/v/a").await;
-        drop(after);
-        sleep(Duration::from_millis(1)).await;
+        after.stop().await;
     }
 }
