@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn r1345_messages_of_this_protocol_have_these_bytes() {
         let (one, two, id) = (Process(1), Process(2), OperationId(7));
-        let tags = Some(vec![Tag::new("Items:\"Ü\""), Tag::for_uri("a", "/X.json")]);
+        let tags = Some(vec![Tag::new("Item:\"Ü\""), Tag::for_uri("a", "/X.c")]);
         for (message, bytes) in [
             (
                 Message::heartbeat(one, 3, true),
@@ -197,7 +197,10 @@ mod tests {
             (Message::Leave { of: one, gone: true }, r#"{"say":"quit","of":1,"gone":true}"#),
             (
                 Message::invalidate(one, id, tags),
-                r#"{"say":"distrust","by":1,"id":7,"tags":["items:\"ü\"","uri:a/x"],"inbox":true,"protocol":1}"#,
+                concat!(
+                    r#"{"say":"distrust","by":1,"id":7,"tags":["item:\"ü\"","uri:a/x"],"#,
+                    r#""inbox":true,"protocol":1}"#
+                ),
             ),
             (
                 Message::invalidate(one, id, None),
