@@ -86,8 +86,9 @@ def sent_by(redis):
 
 def hit(client, length):
     """Asks once, and returns how long it took until the last byte had come."""
+    host = ":".join(map(str, client.getpeername()))
     begun = time.perf_counter()
-    client.sendall(b"GET /v/1 HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.sendall(f"GET /v/1 HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
     reply = client.recv(1 << 16)
     while (end := reply.find(b"\r\n\r\n")) < 0:
         reply += client.recv(1 << 16)

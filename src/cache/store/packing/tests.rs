@@ -80,9 +80,12 @@ async fn text_above_the_size_is_compressed_whoever_does_it() {
 async fn what_is_not_compressed_is_stored_as_it_is_and_counted_by_why() {
     const ENCODING: HeaderName = CONTENT_ENCODING;
     let json = (CONTENT_TYPE, "application/json");
-    let noise: Vec<u8> = (0_u64..4096)
-        .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29).to_be_bytes()[7])
-        .collect();
+    let noise: Vec<u8> = std::iter::successors(Some(1_u64), |state| {
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1))
+    })
+    .map(|state| state.to_be_bytes()[0])
+    .take(4096)
+    .collect();
     let text = text(4096);
     for (setting, headers, body, form) in [
         (Some(ON), vec![json.clone()], &text, BodyForm::Compressed),
