@@ -62,6 +62,7 @@ mod listeners;
 mod metrics;
 mod metrics_registrar;
 mod notify;
+mod packing_metrics;
 #[cfg(target_os = "linux")]
 mod process_metrics;
 pub mod reload;
@@ -116,13 +117,7 @@ impl Sidecar {
         let client = config.redis.clone().map(RedisClient::new).transpose()?;
         let shared = client.map(|client| RecordStore::new(Arc::new(client), clock.clone()));
         let coherence = Arc::new(Coherence::new(shared, clock.clone()).with_journal(beside)?);
-        let store = Arc::new(Store::new(
-            Memory::new(config.memory),
-            Arc::clone(&coherence),
-            seal,
-            config.limits.object,
-            config.limits.variants,
-        ));
+        let store = Arc::new(new_store(config, &coherence, seal));
         let upstream_counters = upstream::UpstreamCounters::default();
         let metrics = Arc::new(Metrics::new());
         let (tracer, trace) = TraceExport::start(config.trace.as_ref(), &metrics);
@@ -199,6 +194,13 @@ fn register_parts(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>, config: &Config)
     publish_findings(proxy);
     sources::register(proxy, &config.sources);
     notify::register(proxy, &config.notify);
+}
+
+fn new_store(config: &Config, coherence: &Arc<Coherence>, seal: Seal) -> Store {
+    let limits = &config.limits;
+    let memory = Memory::new(config.memory);
+    Store::new(memory, Arc::clone(coherence), seal, limits.object, limits.variants)
+        .with_compression(config.redis.as_ref().and_then(|redis| redis.compress))
 }
 
 fn mutation_permits(

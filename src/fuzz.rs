@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 
-use crate::cache::entry::packed;
+use crate::cache::entry::packed::{self, CompressedBody, Unpacked};
 use crate::clock::{Clock, Wall};
 use crate::coherence::journal::text as journal;
 use crate::coherence::message::Message;
@@ -150,11 +150,20 @@ fn vary(input: &[u8]) {
     }
 }
 
-/// What has the right seal is read without a panic, whatever is in it.
+/// What has the right seal is read without a panic, whatever is in it, and no body becomes longer
+/// than is allowed. What is compressed is read as it was.
 fn packed_entry(input: &[u8]) {
+    const LONGEST: u64 = 4096;
     let seal = packed::Seal::keyed(b"a secret");
-    let _ = packed::unpack(&Bytes::copy_from_slice(input), &seal);
-    let _ = packed::unpack(&packed::sealed(input, &seal), &seal);
+    let received = Bytes::copy_from_slice(input);
+    assert!(packed::unpack(&received, &seal, LONGEST).is_err(), "a forged entry");
+    let sealed = packed::sealed(input, &seal);
+    if let Ok(Unpacked::Entry(entry, _)) = packed::unpack(&sealed, &seal, LONGEST) {
+        assert!(entry.body.len() as u64 <= LONGEST.max(sealed.len() as u64), "a body too long");
+    }
+    if let Some(body) = CompressedBody::of(input, 1) {
+        assert_eq!(body.inflated(input.len() as u64).as_deref(), Ok(input), "another body");
+    }
 }
 
 /// A line that is read is written so that it is read again.

@@ -26,7 +26,7 @@ pub use crate::redis::fault::{FaultKind, RedisFault};
 pub use crate::redis::inspect::RedisInfo;
 pub use crate::redis::probe::NothingWrong;
 pub use crate::redis::settings::{
-    OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
+    BodyCompression, OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
 };
 pub use crate::redis::stream::{StreamNews, StreamReader};
 

@@ -7,7 +7,8 @@ use crate::app::metrics_registrar::{MetricsRegistrar, as_f64};
 #[cfg(target_os = "linux")]
 use crate::app::process_metrics;
 use crate::app::{
-    history, listener_metrics, session_metrics, share_metrics, switch_metrics, upload_metrics,
+    history, listener_metrics, packing_metrics, session_metrics, share_metrics, switch_metrics,
+    upload_metrics,
 };
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
@@ -273,11 +274,7 @@ fn register_cache(proxy: &Arc<Proxy>) {
         "Stored responses not served because they had been purged",
         &proxy.store.counters.refused_stale,
     );
-    count(
-        "sidecache_redis_decode_errors",
-        "Values in Redis that could not be decoded as entries",
-        &proxy.store.counters.decode_errors,
-    );
+    packing_metrics::register(proxy);
     let scans = &proxy.store.counters.scans;
     count("sidecache_memory_scans", "Times that an operator has browsed the memory", &scans.scans);
     count(

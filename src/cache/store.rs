@@ -16,10 +16,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::entry::packed::Seal;
-use crate::cache::entry::{Entry, VaryMark, packed};
+use crate::cache::entry::{Entry, VaryMark};
 use crate::cache::store::counters::StoreCounters;
 use crate::cache::store::lookup::{find_in_memory, not_stored};
 use crate::cache::store::memory::{CachedEntry, Memory, MemorySlot};
+use crate::cache::store::packing::Packing;
 use crate::cache::store::shared_lookup::SharedLookup;
 use crate::cache::store::unheard::UnheardFamilies;
 use crate::cache::store::variants::Variants;
@@ -30,14 +31,15 @@ use crate::outcome::{Reason, Tier};
 use crate::policy::key::{Key, KeyHash};
 use crate::policy::plan::Lookup;
 use crate::policy::tag::Tag;
-use crate::redis::{OnLoss, ReplyWait};
+use crate::redis::{BodyCompression, OnLoss, ReplyWait};
 use crate::semantics::vary::VarySpec;
 
 pub use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult};
 
-mod counters;
+pub mod counters;
 mod lookup;
 pub mod memory;
+mod packing;
 pub mod scan;
 mod shared_lookup;
 pub mod unheard;
@@ -64,7 +66,7 @@ pub struct Store {
     /// The memory tier.
     pub memory: Memory,
     coherence: Arc<Coherence>,
-    seal: Seal,
+    packing: Packing,
     max_object: u64,
     /// The known variants of keys.
     pub variants: Variants,
@@ -84,15 +86,23 @@ impl Store {
         max_object: u64,
         max_variants: usize,
     ) -> Self {
+        let counters = StoreCounters::default();
+        let clock = coherence.clock().clone();
         Self {
             memory,
             coherence,
-            seal,
+            packing: Packing::new(seal, max_object, clock, counters.packing.clone()),
             max_object,
             variants: Variants::new(max_variants),
             unheard: UnheardFamilies::default(),
-            counters: StoreCounters::default(),
+            counters,
         }
+    }
+
+    /// The same, with bodies in Redis compressed so.
+    #[must_use]
+    pub fn with_compression(self, compression: Option<BodyCompression>) -> Self {
+        Self { packing: self.packing.with_compression(compression), ..self }
     }
 
     /// The largest response that can be stored in any tier.
@@ -135,7 +145,7 @@ impl Store {
                     memory: &self.memory,
                     coherence: &self.coherence,
                     records: shared,
-                    seal: &self.seal,
+                    packing: &self.packing,
                     counters: &self.counters,
                     wait,
                 };
@@ -300,7 +310,7 @@ impl Store {
             let expire = Some(millis(left).max(1));
             let key = shared.entry_key(hash);
             let received = Wall(entry.times.received.0.saturating_add_signed(redis_ahead_ms));
-            let packed = packed::pack(&entry, stamp, received, &self.seal);
+            let packed = self.packing.pack(&entry, stamp, received).await;
             // Fail open: an entry that Redis did not accept is still valid in memory, since its
             // proof holds.
             let put = self.coherence.record_result(shared.client().put(key, packed, expire).await);
@@ -312,7 +322,7 @@ impl Store {
             if let Some(mark) = &mark {
                 let key = shared.entry_key(primary.hash());
                 let _ = self.coherence.record_result(
-                    shared.client().put(key, packed::pack_vary(mark, &self.seal), expire).await,
+                    shared.client().put(key, self.packing.pack_vary(mark), expire).await,
                 );
             }
         }

@@ -31,6 +31,7 @@ use crate::units::{show_duration, show_size};
 use crate::upstream::UpstreamAddress;
 
 pub mod apps;
+mod compress;
 pub mod conditions;
 pub mod credential;
 mod expectations;
@@ -412,7 +413,8 @@ fn tiers(
         }
     }
     if let (Some(redis), Some(section)) = (redis, file.redis.given()) {
-        let RedisSection { deadline, .. } = &section.value;
+        let RedisSection { deadline, compress, .. } = &section.value;
+        compress::lint(compress, limits, context);
         if redis.deadline > limits.wait
             && let Some(deadline) = deadline.given()
         {

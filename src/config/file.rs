@@ -15,6 +15,7 @@ use super::keywords::{
 
 pub use self::admin::AdminSection;
 pub use self::apps::AppSection;
+pub use self::compress::{CompressForm, CompressSection};
 pub use self::defaults::DefaultsSection;
 pub use self::expect::{ExpectSection, OtherRequestSection};
 pub use self::fields::FieldForm;
@@ -36,6 +37,7 @@ pub use self::upstream::UpstreamSection;
 
 mod admin;
 mod apps;
+mod compress;
 mod defaults;
 mod expect;
 mod fields;
@@ -257,6 +259,10 @@ table! {
         /// How many fills of one key may run at once: one per sidecar (`process`), or one among all
         /// sidecars that share this Redis (`cluster`). Routes can override it.
         collapse: CollapseWord = "process",
+        /// Compresses bodies in Redis and on the way to it: those of types such as JSON, HTML and
+        /// other text that the app has not coded itself, from a size on. Clients get the same
+        /// bytes. Sidecars with and without it share their entries.
+        compress: CompressForm = "off",
         /// A secret that authenticates stored entries and tag records, and keys the hashes of
         /// credentials: at least 16 characters, the same in all sidecars.
         #[schemars(extend("examples" = ["${CACHE_SECRET}"]))]

@@ -53,6 +53,13 @@ words! {
 }
 
 words! {
+    /// How bodies are compressed.
+    CompressWord -> bool, "a choice of compression" {
+        "zstd" => true, "off" => false,
+    }
+}
+
+words! {
     /// What to do with writes without Redis.
     WritesWord -> WritePolicy, "a rule for writes" {
         "forward" => WritePolicy::Forward, "refuse" => WritePolicy::Refuse,

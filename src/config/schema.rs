@@ -10,7 +10,7 @@ use super::decode::{
     BrowserForm, Count, Fraction, NamedTable, NamedTexts, NamesForm, OWN_KEYS, Period, SecretsForm,
     Setting, Size, StripForm, TextsForm, TomlList, TomlString, TtlForm, ValueTable,
 };
-use super::file::{self, ConfigFile, QueryForm, SignatureChoice};
+use super::file::{self, CompressForm, ConfigFile, QueryForm, SignatureChoice};
 
 /// The schema (builder 2020-12), as text.
 #[must_use]
@@ -128,6 +128,41 @@ inline!(QueryForm, "QueryForm", {
         }
     ],
     "examples": [["page", "limit"], { "except": ["utm_*", "gclid", "fbclid"], "order": "ignore" }]
+});
+
+inline!(CompressForm, "CompressForm", {
+    "title": "`\"zstd\"`, `\"off\"` or table",
+    "oneOf": [
+        { "type": "string", "enum": ["zstd", "off"] },
+        {
+            "type": "object",
+            "properties": {
+                "method": {
+                    "description": "The method, or `off`.",
+                    "type": "string",
+                    "enum": ["zstd", "off"],
+                    "default": "zstd"
+                },
+                "level": {
+                    "description":
+                        "How thoroughly. Above 9 it takes many times as long for little.",
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": 19,
+                    "default": 3
+                },
+                "min_size": {
+                    "description": "The shortest body that is compressed.",
+                    "type": "string",
+                    "pattern": "^(0|[0-9]+([kMGT]B|[KMGT]iB|B)|.*\\$\\{.*)$",
+                    "default": "1KiB"
+                }
+            },
+            "minProperties": 1,
+            "additionalProperties": false
+        }
+    ],
+    "examples": ["zstd", { "method": "zstd", "level": 6, "min_size": "4KiB" }]
 });
 
 inline!(SecretsForm, "SecretsForm", {

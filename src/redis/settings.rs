@@ -89,6 +89,15 @@ pub enum ReplyWait {
     Patient,
 }
 
+/// How bodies are compressed before they go to Redis (Zstandard).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyCompression {
+    /// How thoroughly, 1 to 19.
+    pub level: u8,
+    /// The shortest body that is compressed, in bytes.
+    pub min_size: u64,
+}
+
 /// The settings of `[redis]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
@@ -130,6 +139,8 @@ pub struct RedisSettings {
     pub wait_replicas: u8,
     /// Authenticates entries and tag records, and keys the hashes of credentials.
     pub secret: Option<Secret>,
+    /// How bodies are compressed, if they are.
+    pub compress: Option<BodyCompression>,
 }
 
 impl RedisSettings {

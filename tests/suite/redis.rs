@@ -1,6 +1,7 @@
 //! The Redis tier on real servers: one, behind sentinels, in a cluster, and failing.
 
 mod cluster;
+mod compression;
 mod faults;
 mod host_key;
 mod mixed_versions;

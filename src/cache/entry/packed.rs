@@ -1,9 +1,11 @@
 //! The stored form of an entry in Redis: version, checksum or keyed MAC, stamp, key, head, and the
 //! body last.
 //!
-//! Invariants: unpacking a packed entry gives the same entry. Any other bytes give a
-//! [`DecodeError`], never a panic, and allocate no more than the bytes received. A sidecar of
-//! another version gets `DecodeError::Version`, which counts as a miss.
+//! Invariants: unpacking a packed entry gives the same entry, in whichever form its body is. Any
+//! other bytes give a [`DecodeError`], never a panic, and allocate no more than the bytes received
+//! and one body of the length that is allowed. A sidecar of another version gets
+//! `DecodeError::Version`, and one that does not know a kind `DecodeError::Shape`; both count as a
+//! miss.
 //!
 //! ```text
 //! "SCE" version kind integrity-kind | integrity (16) | length of meta (4) | meta | body
@@ -12,10 +14,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hmac::{Hmac, Mac as _};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use crate::cache::entry::{Entry, EntryMetadata, VaryMark, prepare};
@@ -25,57 +25,25 @@ use crate::policy::tag::Tag;
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 
+pub use self::compression::CompressedBody;
+pub use self::decode_error::DecodeError;
+pub use self::seal::Seal;
+
+mod compression;
+mod decode_error;
+mod seal;
+
 /// The version that is written, and the only one that is accepted.
 pub const VERSION: u8 = 3;
 
 const MAGIC: &[u8; 3] = b"SCE";
 const ENTRY: u8 = b'E';
+/// An entry whose body is compressed. A kind and no version, so that entries in plain form stay
+/// what they were before there was any compression.
+const COMPRESSED: u8 = b'Z';
 const VARY: u8 = b'V';
-const CHECKSUM: u8 = 0;
-const KEYED: u8 = 1;
+/// Where the meta part begins.
 const HEAD_BYTES: usize = 26;
-
-/// The integrity check of stored entries, against damage or, with a secret, against forgery.
-#[derive(Clone, Default)]
-pub struct Seal(Option<Hmac<Sha256>>);
-
-impl std::fmt::Debug for Seal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Seal(keyed)" } else { "Seal(checksum)" })
-    }
-}
-
-impl Seal {
-    /// A MAC with this secret: nobody can write entries without knowing it.
-    #[must_use]
-    pub fn keyed(secret: &[u8]) -> Self {
-        // HMAC accepts keys of any length.
-        Self(Hmac::<Sha256>::new_from_slice(secret).ok())
-    }
-
-    const fn kind(&self) -> u8 {
-        if self.0.is_some() { KEYED } else { CHECKSUM }
-    }
-
-    fn over(&self, head: &[u8], rest: &[u8]) -> [u8; 16] {
-        let mut seal = [0; 16];
-        match &self.0 {
-            None => {
-                let mut crc = crc32fast::Hasher::new();
-                crc.update(head);
-                crc.update(rest);
-                seal[..4].copy_from_slice(&crc.finalize().to_be_bytes());
-            }
-            Some(mac) => {
-                let mut mac = mac.clone();
-                mac.update(head);
-                mac.update(rest);
-                seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-            }
-        }
-        seal
-    }
-}
 
 /// What a key in Redis holds.
 #[derive(Clone, Debug)]
@@ -86,36 +54,25 @@ pub enum Unpacked {
     Vary(VaryMark),
 }
 
-/// Why bytes are not a valid entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecodeError {
-    /// They do not have the format of this program.
-    Foreign,
-    /// They are of another version.
-    Version,
-    /// They were altered, or written with another secret.
-    Integrity,
-    /// They are truncated or contain an invalid value.
-    Shape,
-}
-
-impl DecodeError {
-    /// The name in logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Foreign => "foreign",
-            Self::Version => "version",
-            Self::Integrity => "integrity",
-            Self::Shape => "shape",
-        }
-    }
-}
-
 /// Packs an entry with its stamp. `received` is when it was received, by the clock of Redis: no
 /// reader depends on the clock of the sidecar that wrote it.
 #[must_use]
 pub fn pack(entry: &Entry, stamp: &Stamp, received: Wall, seal: &Seal) -> Bytes {
+    seal_bytes(ENTRY, &meta_of(entry, stamp, received), &entry.body, seal)
+}
+
+/// The same with its body in compressed form.
+#[must_use]
+pub fn pack_compressed(
+    (entry, body): (&Entry, &CompressedBody),
+    stamp: &Stamp,
+    received: Wall,
+    seal: &Seal,
+) -> Bytes {
+    seal_bytes(COMPRESSED, &meta_of(entry, stamp, received), body.as_bytes(), seal)
+}
+
+fn meta_of(entry: &Entry, stamp: &Stamp, received: Wall) -> Vec<u8> {
     let mut meta = Vec::with_capacity(256 + entry.key.len());
     put_u64(&mut meta, received.0);
     put_u64(&mut meta, millis(entry.times.initial_age));
@@ -137,7 +94,7 @@ pub fn pack(entry: &Entry, stamp: &Stamp, received: Wall, seal: &Seal) -> Bytes 
         put_bytes(&mut meta, name.as_str().as_bytes());
         put_bytes(&mut meta, value.as_bytes());
     }
-    seal_bytes(ENTRY, &meta, &entry.body, seal)
+    meta
 }
 
 /// Packs a vary mark.
@@ -168,12 +125,35 @@ pub fn sealed(bytes: &[u8], seal: &Seal) -> Bytes {
     let (kind, rest) = bytes.split_first().unwrap_or((&0, &[]));
     let (length, rest) = rest.split_first().unwrap_or((&0, &[]));
     let (meta, body) = rest.split_at(usize::from(*length).min(rest.len()));
-    seal_bytes(kind % 4, meta, body, seal)
+    let kind = [ENTRY, VARY, COMPRESSED, *kind][usize::from(kind % 4)];
+    seal_bytes(kind, meta, body, seal)
 }
 
-/// Unpacks the result of [`pack`] or [`pack_vary`]. Key, header values and body are slices of
-/// `packed`.
-pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
+/// How long the body of these bytes is, if they say that it is compressed. Nothing of it is
+/// verified: it tells how much work they may be, and that what is unpacked shares no memory with
+/// them.
+#[must_use]
+pub fn stated_length(packed: &[u8]) -> Option<u64> {
+    let head = packed.get(..HEAD_BYTES)?;
+    let is_compressed = head.starts_with(MAGIC) && head[3..5] == [VERSION, COMPRESSED];
+    let body = is_compressed.then(|| packed.get(body_at(packed).ok()?..)).flatten()?;
+    compression::stated_length(body)
+}
+
+/// Where the body begins, of bytes that have a whole head.
+fn body_at(packed: &[u8]) -> Result<usize, DecodeError> {
+    let meta = u32::from_be_bytes([packed[22], packed[23], packed[24], packed[25]]);
+    usize::try_from(meta)
+        .ok()
+        .and_then(|meta| meta.checked_add(HEAD_BYTES))
+        .filter(|at| *at <= packed.len())
+        .ok_or(DecodeError::Shape)
+}
+
+/// Unpacks what one of the functions above has packed. Key, header values and body are slices of
+/// `packed`; or of memory of their own, where the body is compressed. It may then be of this length
+/// at most.
+pub fn unpack(packed: &Bytes, seal: &Seal, longest: u64) -> Result<Unpacked, DecodeError> {
     let head = packed.get(..HEAD_BYTES).ok_or(DecodeError::Foreign)?;
     if !head.starts_with(MAGIC) {
         return Err(DecodeError::Foreign);
@@ -187,15 +167,15 @@ pub fn unpack(packed: &Bytes, seal: &Seal) -> Result<Unpacked, DecodeError> {
     if head[5] != seal.kind() || !bool::from(head[6..22].ct_eq(&integrity)) {
         return Err(DecodeError::Integrity);
     }
-    let meta_len = usize::try_from(u32::from_be_bytes([head[22], head[23], head[24], head[25]]))
-        .map_err(|_| DecodeError::Shape)?;
-    let body_at = HEAD_BYTES
-        .checked_add(meta_len)
-        .filter(|at| *at <= packed.len())
-        .ok_or(DecodeError::Shape)?;
+    let body_at = body_at(packed)?;
     let mut meta = Cursor { whole: packed, at: HEAD_BYTES, end: body_at };
     match head[4] {
         ENTRY => meta.entry(packed.slice(body_at..)),
+        COMPRESSED => {
+            let whole = compression::inflate(packed, body_at, longest)?;
+            let body = whole.slice(body_at..);
+            Cursor { whole: &whole, ..meta }.entry(body)
+        }
         VARY => {
             let key = meta.bytes()?;
             let spec = VarySpec::decode(&packed[body_at..]).ok_or(DecodeError::Shape)?;
@@ -320,169 +300,4 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn sample() -> (Entry, Stamp) {
-        let mut headers = HeaderMap::new();
-        headers.append("content-type", HeaderValue::from_static("application/json"));
-        headers.append("link", HeaderValue::from_static("<a>"));
-        headers.append("link", HeaderValue::from_static("<b>"));
-        let times = Times {
-            received: Wall(1_700_000_000_123),
-            initial_age: Duration::from_millis(7),
-            lifetime: Duration::from_mins(1),
-        };
-        let [while_revalidate, if_error, unreachable, keep, fetch_duration] =
-            [1, 2, 3, 4, 5].map(Duration::from_secs);
-        let leeway = Leeway { while_revalidate, if_error, unreachable, keep };
-        let metadata =
-            EntryMetadata { times, leeway, fetch_duration, response_tags: [Tag::new("a")].into() };
-        let entry = Entry::compact(
-            b"canonical key",
-            StatusCode::OK,
-            &headers,
-            &[Bytes::from_static(b"{\"a\":1}")],
-            metadata,
-        );
-        let stamp = Stamp {
-            generation: Nonce([1; 16]),
-            tags: [(Tag::new("a"), Nonce([2; 16])), (Tag::new("b"), Nonce([3; 16]))].into(),
-        };
-        (entry, stamp)
-    }
-
-    fn unpacked(packed: &Bytes, seal: &Seal) -> (Entry, Stamp) {
-        match unpack(packed, seal).expect("an entry") {
-            Unpacked::Entry(entry, stamp) => (*entry, stamp),
-            Unpacked::Vary(_) => panic!("a mark"),
-        }
-    }
-
-    #[test]
-    fn an_entry_is_unpacked_as_it_was_packed() {
-        for seal in [Seal::default(), Seal::keyed(b"secret")] {
-            let (entry, stamp) = sample();
-            let packed = pack(&entry, &stamp, entry.times.received, &seal);
-            let (again, stamp_again) = unpacked(&packed, &seal);
-            assert_eq!(stamp, stamp_again);
-            assert_eq!(again.digest(), entry.digest(), "computed anew");
-            assert_eq!(
-                (again.key, again.status, again.headers, again.body),
-                (entry.key, entry.status, entry.headers, entry.body)
-            );
-            assert_eq!(
-                (again.times, again.leeway, again.fetch_duration),
-                (entry.times, entry.leeway, entry.fetch_duration)
-            );
-            assert_eq!(
-                again.response_tags[..],
-                [Tag::new("a"), Tag::new("b")],
-                "all tags, since the stamp does not say which came with the response"
-            );
-        }
-    }
-
-    #[test]
-    fn the_body_is_a_slice_of_the_packed_bytes() {
-        let (entry, stamp) = sample();
-        let packed = pack(&entry, &stamp, entry.times.received, &Seal::default());
-        let (again, _) = unpacked(&packed, &Seal::default());
-        let range = packed.as_ptr_range();
-        assert!(range.contains(&again.body.as_ptr()));
-    }
-
-    /// Version 2 counted by the clock of the sidecar that wrote it.
-    #[test]
-    fn the_fixture_of_version_2_is_a_miss() {
-        let fixture = Bytes::from_static(include_bytes!("fixtures/entry-v2.bin"));
-        assert_eq!(unpack(&fixture, &Seal::default()).err(), Some(DecodeError::Version));
-    }
-
-    /// Written by version 3. It must stay readable for as long as version 3 is accepted.
-    #[test]
-    fn the_fixture_of_version_3_is_unpacked() {
-        let fixture = include_bytes!("fixtures/entry-v3.bin");
-        let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
-        let (expected, expected_stamp) = sample();
-        assert_eq!(
-            (entry.key, entry.body, entry.times, stamp),
-            (expected.key, expected.body, expected.times, expected_stamp)
-        );
-        assert_eq!(
-            (entry.leeway, entry.fetch_duration),
-            (expected.leeway, expected.fetch_duration)
-        );
-    }
-
-    #[test]
-    fn entries_sealed_with_another_secret_are_rejected() {
-        let (entry, stamp) = sample();
-        let plain = pack(&entry, &stamp, entry.times.received, &Seal::default());
-        let sealed = pack(&entry, &stamp, entry.times.received, &Seal::keyed(b"one"));
-        for (packed, seal) in [
-            (&plain, Seal::keyed(b"one")),
-            (&sealed, Seal::keyed(b"two")),
-            (&sealed, Seal::default()),
-        ] {
-            assert_eq!(unpack(packed, &seal).err(), Some(DecodeError::Integrity));
-        }
-    }
-
-    /// A client that is told a greater length waits for bytes that never come.
-    #[test]
-    fn a_length_that_does_not_fit_the_body_is_a_miss() {
-        let seal = Seal::default();
-        for length in ["0", "6", "8", "99", "x", "7, 7"] {
-            let (mut entry, stamp) = sample();
-            entry.headers.insert("content-length", HeaderValue::from_static(length));
-            let packed = pack(&entry, &stamp, entry.times.received, &seal);
-            assert_eq!(unpack(&packed, &seal).err(), Some(DecodeError::Shape), "{length}");
-        }
-    }
-
-    #[test]
-    fn another_version_is_a_miss() {
-        let (entry, stamp) = sample();
-        let mut packed = pack(&entry, &stamp, entry.times.received, &Seal::default()).to_vec();
-        packed[3] = VERSION - 1;
-        assert_eq!(
-            unpack(&Bytes::from(packed), &Seal::default()).err(),
-            Some(DecodeError::Version)
-        );
-        assert_eq!(
-            unpack(&Bytes::from_static(b"{}"), &Seal::default()).err(),
-            Some(DecodeError::Foreign)
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn every_flipped_bit_is_noticed(at in 0usize..200, bit in 0u8..8) {
-            let (entry, stamp) = sample();
-            let mut packed = pack(&entry, &stamp, entry.times.received, &Seal::default()).to_vec();
-            let at = at % packed.len();
-            packed[at] ^= 1 << bit;
-            prop_assert!(unpack(&Bytes::from(packed), &Seal::default()).is_err());
-        }
-
-        #[test]
-        fn no_bytes_from_redis_cause_a_panic(
-            meta in proptest::collection::vec(any::<u8>(), 0..200),
-            kind in prop_oneof![Just(ENTRY), Just(VARY), any::<u8>()],
-        ) {
-            // Correctly sealed, so that the decoder has to check every length itself.
-            let packed = seal_bytes(kind, &meta, b"body", &Seal::default());
-            let _ = unpack(&packed, &Seal::default());
-        }
-
-        #[test]
-        fn a_shortened_entry_is_noticed(cut in 1usize..200) {
-            let (entry, stamp) = sample();
-            let packed = pack(&entry, &stamp, entry.times.received, &Seal::default());
-            let short = packed.slice(..packed.len() - cut.min(packed.len()));
-            prop_assert!(unpack(&short, &Seal::default()).is_err());
-        }
-    }
-}
+mod tests;

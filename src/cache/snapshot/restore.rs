@@ -61,8 +61,9 @@ pub fn read(source: &SnapshotSource<'_>) -> Result<Option<ReadSnapshot>, Snapsho
         if source.clock.now() >= source.until {
             return Err(SnapshotError::too_slow(source.settings.time));
         }
-        // The body stays where it was read to: `record` is all the memory that the entry takes.
-        let slot = packed::unpack(&record, &Seal::default()).map_err(|_| broken())?;
+        // The body stays where it was read to: `record` is all the memory that the entry takes. No
+        // body in a snapshot is compressed.
+        let slot = packed::unpack(&record, &Seal::default(), 0).map_err(|_| broken())?;
         match room.checked_sub(record.len() as u64) {
             Some(left) => {
                 room = left;

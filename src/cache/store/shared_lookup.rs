@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::entry::packed::{Seal, Unpacked};
-use crate::cache::entry::{Entry, packed};
+use crate::cache::entry::Entry;
+use crate::cache::entry::packed::Unpacked;
 use crate::cache::store::counters::StoreCounters;
 use crate::cache::store::lookup::{Candidate, LookupKey, LookupResult, find_in_memory, not_stored};
 use crate::cache::store::memory::{CachedEntry, Memory};
+use crate::cache::store::packing::Packing;
 use crate::clock::Wall;
 use crate::coherence::redis_records::RecordStore;
 use crate::coherence::stamp::Stamp;
@@ -26,7 +27,7 @@ pub(super) struct SharedLookup<'a> {
     pub(super) memory: &'a Memory,
     pub(super) coherence: &'a Coherence,
     pub(super) records: &'a RecordStore,
-    pub(super) seal: &'a Seal,
+    pub(super) packing: &'a Packing,
     pub(super) counters: &'a StoreCounters,
     /// How long Redis may take.
     pub(super) wait: ReplyWait,
@@ -162,7 +163,7 @@ impl SharedLookup<'_> {
         let (mut key, mut bytes, mut varies) = (key, fetched.entry, varies);
         // Once for the vary mark, and once for the variant.
         for _ in 0..2 {
-            let miss_reason = match bytes.take().and_then(|bytes| self.unpack(&bytes)) {
+            let miss_reason = match self.unpack(bytes.take()).await {
                 None => not_stored(varies),
                 Some(Unpacked::Vary(mark)) if mark.key[..] == *key.canonical() && !varies => {
                     key = request.variant(&mark.spec);
@@ -270,18 +271,7 @@ impl SharedLookup<'_> {
         self.coherence.record_result(result).ok()
     }
 
-    fn unpack(&self, bytes: &Bytes) -> Option<Unpacked> {
-        // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in
-        // memory.
-        let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        packed::unpack(&own, self.seal)
-            .inspect_err(|error| {
-                self.counters.decode_errors.inc();
-                tracing::debug!(
-                    error = error.as_str(),
-                    "bytes in Redis are not an entry of this version; counted as a miss"
-                );
-            })
-            .ok()
+    async fn unpack(&self, bytes: Option<Bytes>) -> Option<Unpacked> {
+        self.packing.unpack(&bytes?, self.memory.is_on()).await
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderName, header};
 
 use crate::cache::snapshot::SnapshotSettings;
 use crate::cache::store;
-use crate::config::compile::socket_path;
+use crate::config::compile::{compress, socket_path};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -356,6 +356,7 @@ pub fn redis(
         password,
         ca_file,
         secret,
+        compress: compress::compress(&file.compress, context),
         database: location.as_ref()?.database,
         address: location?.address,
     };

@@ -181,6 +181,7 @@ fn nowhere() -> RedisSettings {
         writes: WritePolicy::Forward,
         wait_replicas: 0,
         secret: None,
+        compress: None,
     }
 }
 

@@ -119,6 +119,7 @@ fn stream(
                 journal: None,
                 wait_replicas: 0,
                 secret: None,
+                compress: None,
             })
         }
         Setting::Bad => return None,
