@@ -121,7 +121,7 @@ pub fn pack(entry: &Entry, stamp: &Stamp, received: Wall, seal: &Seal) -> Bytes 
     put_u64(&mut meta, millis(entry.times.initial_age));
     put_u64(&mut meta, millis(entry.times.lifetime));
     let Leeway { while_revalidate, if_error, unreachable, keep } = entry.leeway;
-    for duration in [while_revalidate, if_error, unreachable, keep, entry.fetch_duration] {
+    for duration in [while_revalidate, if_error, unreachable, keep, entry.fetch_duration()] {
         put_u64(&mut meta, millis(duration));
     }
     meta.extend_from_slice(&entry.status.as_u16().to_be_bytes());
@@ -322,6 +322,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::entry::head::StoredHead;
     use proptest::prelude::*;
 
     fn sample() -> (Entry, Stamp) {
@@ -369,12 +370,12 @@ mod tests {
             assert_eq!(stamp, stamp_again);
             assert_eq!(again.digest(), entry.digest(), "computed anew");
             assert_eq!(
-                (again.key, again.status, again.headers, again.body),
-                (entry.key, entry.status, entry.headers, entry.body)
+                (again.headers(), &again.key, again.status, &again.body),
+                (entry.headers(), &entry.key, entry.status, &entry.body)
             );
             assert_eq!(
-                (again.times, again.leeway, again.fetch_duration),
-                (entry.times, entry.leeway, entry.fetch_duration)
+                (again.times, again.leeway, again.fetch_duration()),
+                (entry.times, entry.leeway, entry.fetch_duration())
             );
             assert_eq!(
                 again.response_tags[..],
@@ -407,12 +408,12 @@ mod tests {
         let (entry, stamp) = unpacked(&Bytes::from_static(fixture), &Seal::default());
         let (expected, expected_stamp) = sample();
         assert_eq!(
-            (entry.key, entry.body, entry.times, stamp),
-            (expected.key, expected.body, expected.times, expected_stamp)
+            (&entry.key, &entry.body, entry.times, stamp),
+            (&expected.key, &expected.body, expected.times, expected_stamp)
         );
         assert_eq!(
-            (entry.leeway, entry.fetch_duration),
-            (expected.leeway, expected.fetch_duration)
+            (entry.leeway, entry.fetch_duration()),
+            (expected.leeway, expected.fetch_duration())
         );
     }
 
@@ -436,7 +437,9 @@ mod tests {
         let seal = Seal::default();
         for length in ["0", "6", "8", "99", "x", "7, 7"] {
             let (mut entry, stamp) = sample();
-            entry.headers.insert("content-length", HeaderValue::from_static(length));
+            let mut headers = entry.headers();
+            headers.insert("content-length", HeaderValue::from_static(length));
+            entry.head = StoredHead::alone(headers);
             let packed = pack(&entry, &stamp, entry.times.received, &seal);
             assert_eq!(unpack(&packed, &seal).err(), Some(DecodeError::Shape), "{length}");
         }

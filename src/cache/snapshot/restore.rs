@@ -62,7 +62,10 @@ pub fn read(source: &SnapshotSource<'_>) -> Result<Option<ReadSnapshot>, Snapsho
             return Err(SnapshotError::too_slow(source.settings.time));
         }
         // The body stays where it was read to: `record` is all the memory that the entry takes.
-        let slot = packed::unpack(&record, &Seal::default()).map_err(|_| broken())?;
+        let mut slot = packed::unpack(&record, &Seal::default()).map_err(|_| broken())?;
+        if let Unpacked::Entry(entry, _) = &mut slot {
+            entry.settle_in(record.len());
+        }
         match room.checked_sub(record.len() as u64) {
             Some(left) => {
                 room = left;

@@ -274,7 +274,7 @@ impl SharedLookup<'_> {
         // A slice of fred's read buffer would keep that buffer alive for as long as the entry is in
         // memory.
         let own = if self.memory.is_on() { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        packed::unpack(&own, self.seal)
+        let mut unpacked = packed::unpack(&own, self.seal)
             .inspect_err(|error| {
                 self.counters.decode_errors.inc();
                 tracing::debug!(
@@ -282,6 +282,12 @@ impl SharedLookup<'_> {
                     "bytes in Redis are not an entry of this version; counted as a miss"
                 );
             })
-            .ok()
+            .ok()?;
+        if self.memory.is_on()
+            && let Unpacked::Entry(entry, _) = &mut unpacked
+        {
+            entry.settle_in(own.len());
+        }
+        Some(unpacked)
     }
 }
