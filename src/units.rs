@@ -164,6 +164,23 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
+/// What an allocation of so many bytes takes of memory: the allocator has four sizes between two
+/// powers of two, and puts a page beside what is large (jemalloc, on pages of 4 KiB).
+#[must_use]
+pub const fn allocated(bytes: usize) -> usize {
+    const PAGE: usize = 4096;
+    match bytes {
+        0 => 0,
+        1..=8 => 8,
+        9..=128 => bytes.next_multiple_of(16),
+        _ => match bytes.checked_next_multiple_of(1 << ((bytes - 1).ilog2() - 2)) {
+            Some(rounded) if rounded < 4 * PAGE => rounded,
+            Some(rounded) => rounded.saturating_add(PAGE),
+            None => usize::MAX,
+        },
+    }
+}
+
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -254,6 +271,26 @@ fn size_hint(digits: &str, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn r1367_an_allocation_takes_the_next_size_of_the_allocator() {
+        let sizes = [
+            (0, 0),
+            (1, 8),
+            (9, 16),
+            (113, 128),
+            (129, 160),
+            (256, 256),
+            (257, 320),
+            (1025, 1280),
+            (14_337, 16_384 + 4096),
+            (100_200, 114_688 + 4096),
+            (usize::MAX, usize::MAX),
+        ];
+        for (asked, taken) in sizes {
+            assert_eq!(allocated(asked), taken, "{asked}");
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

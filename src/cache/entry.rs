@@ -2,6 +2,7 @@
 //!
 //! Owns the shape; [`packed`] owns the bytes in Redis. Knows nothing of where entries are kept.
 
+use std::iter;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -10,14 +11,17 @@ use http::StatusCode;
 use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use once_cell::race::OnceBox;
 
-use crate::clock::Wall;
+use crate::cache::entry::head::StoredHead;
+use crate::clock::{Wall, millis};
 use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
 use crate::semantics::digest::{self, Digest, Digester};
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
+use crate::units::allocated;
 
+mod head;
 pub mod packed;
 
 /// A stored response.
@@ -27,17 +31,21 @@ pub struct Entry {
     pub key: Bytes,
     /// Its status.
     pub status: StatusCode,
+    /// The bytes that its body's buffer has besides the body.
+    beside_body: u32,
+    /// Whether its key and its head have a buffer of their own: they came after the body.
+    is_renewed: bool,
     /// The head of a hit, prepared: end-to-end fields, `Content-Length`, and a placeholder for each
-    /// field that a hit fills in (`prepare`), so that a clone never has to grow.
-    pub headers: HeaderMap,
+    /// field that a hit fills in (`prepare`).
+    pub head: StoredHead,
     /// The complete content.
     pub body: Bytes,
     /// Its times.
     pub times: Times,
     /// How it may be used once it is stale.
     pub leeway: Leeway,
-    /// How long the origin took to send it.
-    pub fetch_duration: Duration,
+    /// How long the origin took to send it, in milliseconds.
+    fetch_ms: u32,
     /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
     /// What somebody has asked for.
@@ -76,6 +84,16 @@ pub struct VaryMark {
     pub spec: VarySpec,
 }
 
+impl VaryMark {
+    /// The memory that it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        // With two counts of references.
+        let itself = allocated(size_of::<Self>() + 2 * size_of::<usize>());
+        itself + allocated(self.key.len()) + self.spec.weight()
+    }
+}
+
 impl Entry {
     /// An entry that shares no memory with the buffers its parts were read into.
     ///
@@ -90,25 +108,36 @@ impl Entry {
         metadata: EntryMetadata,
     ) -> Self {
         let content = body.iter().map(Bytes::len).sum();
-        let mut whole = joined(key, headers, body.iter().map(|chunk| &chunk[..]), content);
+        let mut head = StoredHead::sharing(&prepared(headers, content));
+        let mut whole = joined(key, &head, body.iter().map(|chunk| &chunk[..]), content);
         let key = whole.split_to(key.len());
-        let headers = own_headers(&mut whole, headers, content);
-        Self::new(key, status, headers, whole, metadata)
+        head.move_to(&mut whole);
+        Self::of(key, status, head, whole, metadata)
     }
 
     /// The same response with another head, after a revalidation. The body is shared, not copied.
     #[must_use]
     pub fn revalidated(&self, key: &[u8], headers: &HeaderMap, metadata: EntryMetadata) -> Self {
-        let mut whole = joined(key, headers, std::iter::empty(), 0);
+        let mut head = StoredHead::sharing(&prepared(headers, self.body.len()));
+        let mut whole = joined(key, &head, iter::empty(), 0);
         let key = whole.split_to(key.len());
-        let headers = own_headers(&mut whole, headers, self.body.len());
-        let again = Self::new(key, self.status, headers, self.body.clone(), metadata);
+        head.move_to(&mut whole);
+        let mut again = Self::of(key, self.status, head, self.body.clone(), metadata);
+        (again.beside_body, again.is_renewed) = (self.beside_body, true);
         if let Some(content) = self.hashes.get().and_then(|hashes| hashes.content.get()) {
             let _ = again.hashes().content.set(*content);
         }
         again
     }
 
+    /// Shares with other entries what their heads have alike: for one that stays in memory, where
+    /// it takes slices of a buffer of this length.
+    pub fn settle_in(&mut self, buffer: usize) {
+        self.head = StoredHead::sharing(&self.head.to_map());
+        self.beside_body = length(buffer.saturating_sub(self.body.len()));
+    }
+
+    /// An entry that was read from its packed form.
     fn new(
         key: Bytes,
         status: StatusCode,
@@ -116,18 +145,42 @@ impl Entry {
         body: Bytes,
         metadata: EntryMetadata,
     ) -> Self {
+        Self::of(key, status, StoredHead::alone(headers), body, metadata)
+    }
+
+    fn of(
+        key: Bytes,
+        status: StatusCode,
+        head: StoredHead,
+        body: Bytes,
+        metadata: EntryMetadata,
+    ) -> Self {
         let EntryMetadata { times, leeway, fetch_duration, response_tags } = metadata;
         Self {
-            key,
             status,
-            headers,
+            beside_body: length(key.len() + head.own_len()),
+            is_renewed: false,
+            key,
+            head,
             body,
             times,
             leeway,
-            fetch_duration,
+            fetch_ms: u32::try_from(millis(fetch_duration)).unwrap_or(u32::MAX),
             response_tags,
             hashes: OnceBox::new(),
         }
+    }
+
+    /// How long the origin took to send it.
+    #[must_use]
+    pub fn fetch_duration(&self) -> Duration {
+        Duration::from_millis(u64::from(self.fetch_ms))
+    }
+
+    /// Its head as a map, with the placeholders.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        self.head.to_map()
     }
 
     fn hashes(&self) -> &EntryHashes {
@@ -147,7 +200,7 @@ impl Entry {
     /// a hit costs no hash. In other scopes nobody calls this.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        *self.hashes().whole.get_or_init(|| self.digest_with(&self.headers))
+        *self.hashes().whole.get_or_init(|| self.digest_with(&self.headers()))
     }
 
     /// The digest of the same response with another head.
@@ -160,7 +213,7 @@ impl Entry {
     #[must_use]
     pub fn content_digest(&self) -> Digest {
         *self.hashes().content.get_or_init(|| {
-            let mut digester = Digester::for_response(self.status, &self.headers);
+            let mut digester = Digester::for_response(self.status, &self.headers());
             digester.update(&self.body);
             digester.finish()
         })
@@ -177,65 +230,54 @@ impl Entry {
 
     /// The response's own fields, without the placeholders for a hit.
     pub fn stored_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.headers.iter().filter(|(name, value)| is_own(name, value))
+        self.head.lines().filter(|(name, value)| is_own(name, value))
     }
 
-    /// The memory it takes, including all overhead.
+    /// The memory of what it points to.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // A slot of a HeaderMap holds a name, a value and a hash; its index takes two bytes twice.
-        // Measured with jemalloc.
-        const SLOT: usize = 112;
-        let names: usize = self.headers.keys().map(|name| name.as_str().len()).sum();
-        let values: usize = self.headers.values().map(HeaderValue::len).sum();
-        let tags: usize = self.response_tags.iter().map(|tag| tag.as_str().len() + 32).sum();
-        size_of::<Self>()
-            + tags
-            + self.key.len()
-            + self.body.len()
-            + names
-            + values
-            + self.headers.capacity().max(self.headers.len()) * SLOT
+        // The count of the references to a buffer.
+        const COUNT: usize = 32;
+        let beside = usize::try_from(self.beside_body).unwrap_or(usize::MAX);
+        let buffer = allocated(self.body.len().saturating_add(beside)) + COUNT;
+        let renewed = allocated(self.key.len() + self.head.own_len()) + COUNT;
+        let texts = self.response_tags.iter().map(Tag::weight).sum::<usize>();
+        buffer
+            + if self.is_renewed { renewed } else { 0 }
+            + self.head.weight()
+            + allocated(size_of_val(&*self.response_tags))
+            + texts
     }
 }
 
-/// The key, the values of the headers and the body, concatenated.
+/// A length that does not fit is that of no head.
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// The key, the head's own values and the body, concatenated in a buffer of just their length.
 fn joined<'a>(
     key: &[u8],
-    headers: &'a HeaderMap,
+    head: &StoredHead,
     body: impl Iterator<Item = &'a [u8]>,
     content: usize,
 ) -> Bytes {
-    let values: usize = headers.values().map(HeaderValue::len).sum();
-    let mut buffer = BytesMut::with_capacity(key.len() + values + content);
+    let mut buffer = BytesMut::with_capacity(key.len() + head.own_len() + content);
     buffer.extend_from_slice(key);
-    for part in headers.values().map(HeaderValue::as_bytes).chain(body) {
-        buffer.extend_from_slice(part);
-    }
+    head.own_values().for_each(|value| buffer.extend_from_slice(value));
+    body.for_each(|chunk| buffer.extend_from_slice(chunk));
     buffer.freeze()
 }
 
-/// The prepared head of a hit, whose values are slices from the front of `whole`.
-fn own_headers(whole: &mut Bytes, headers: &HeaderMap, content: usize) -> HeaderMap {
-    let lines = headers
-        .keys()
-        .filter(|name| is_stored(name))
-        .map(|name| headers.get_all(name).iter().count())
-        .sum::<usize>();
-    let mut own = HeaderMap::with_capacity(lines + 4);
-    for (name, value) in headers {
-        let bytes = whole.split_to(value.len());
-        if is_stored(name) {
-            // These bytes were a header value before, so the fallback is never taken.
-            own.append(
-                own_name(name),
-                HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone()),
-            );
-        }
+/// The head of a hit: what is stored of these fields, the length, and the placeholders.
+fn prepared(headers: &HeaderMap, content: usize) -> HeaderMap {
+    let mut prepared = HeaderMap::with_capacity(headers.len() + 4);
+    for (name, value) in headers.iter().filter(|(name, _)| is_stored(name)) {
+        prepared.append(name.clone(), value.clone());
     }
-    own.insert(CONTENT_LENGTH, HeaderValue::from(content));
-    prepare(&mut own);
-    own
+    prepared.insert(CONTENT_LENGTH, HeaderValue::from(content));
+    prepare(&mut prepared);
+    prepared
 }
 
 /// Makes places for the fields that a hit fills in. The app's own `Cache-Status` stays in its
@@ -259,11 +301,6 @@ pub(crate) fn prepare(headers: &mut HeaderMap) {
 /// Whether a field is stored. Fields of one connection or of one moment are not.
 fn is_stored(name: &HeaderName) -> bool {
     !(*name == AGE || *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || *name == X_CACHE)
-}
-
-/// A copy of the name that does not share memory with a read buffer.
-fn own_name(name: &HeaderName) -> HeaderName {
-    HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
 }
 
 #[cfg(test)]
@@ -292,13 +329,13 @@ mod tests {
         let body = [Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
         let entry = Entry::compact(b"key", StatusCode::OK, &headers, &body, metadata.clone());
         assert_eq!((&entry.key[..], &entry.body[..]), (&b"key"[..], &b"abc"[..]));
-        assert_eq!(entry.headers.get_all("link").iter().count(), 2);
+        assert_eq!(entry.headers().get_all("link").iter().count(), 2);
         assert_eq!(
-            (&entry.headers["age"], &entry.headers["x-cache"]),
+            (&entry.headers()["age"], &entry.headers()["x-cache"]),
             (&HeaderValue::from_static("0"), &HeaderValue::from_static("HIT"))
         );
-        assert_eq!(entry.headers[CONTENT_LENGTH], "3");
-        assert!(entry.weight() > 300);
+        assert_eq!(entry.headers()[CONTENT_LENGTH], "3");
+        assert!(entry.weight() > 100);
 
         let error = StatusCode::NOT_FOUND;
         let error = Entry::compact(b"key", error, &headers, &body, metadata.clone());
@@ -316,8 +353,37 @@ mod tests {
         assert_ne!(again.key_hash(), entry.key_hash());
         assert_eq!(again.digest(), entry.digest_with(&headers), "as it was before it was stored");
         assert_eq!(
-            (again.headers.contains_key("link"), &again.headers[CONTENT_LENGTH]),
+            (again.headers().contains_key("link"), &again.headers()[CONTENT_LENGTH]),
             (false, &HeaderValue::from_static("3"))
         );
+    }
+
+    #[test]
+    fn r1369_an_entry_weighs_no_more_for_being_confirmed_again_and_again() {
+        let times = Times {
+            received: Wall(1),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(1),
+        };
+        let metadata = EntryMetadata {
+            times,
+            leeway: Leeway::default(),
+            fetch_duration: Duration::from_millis(7),
+            response_tags: Box::default(),
+        };
+        let headers =
+            HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"1\""))]);
+        let body = [Bytes::from(vec![b'x'; 1000])];
+        let filled = Entry::compact(b"key", StatusCode::OK, &headers, &body, metadata.clone());
+        assert_eq!(filled.fetch_duration(), Duration::from_millis(7));
+        let once = filled.revalidated(b"key", &headers, metadata.clone());
+        let _first_ones = [once.clone(), once.clone(), once.clone()];
+        let mut often = once.clone();
+        for _ in 0..100 {
+            often = often.revalidated(b"key", &headers, metadata.clone());
+        }
+        assert_eq!(often.weight(), once.weight());
+        assert!(once.weight() > filled.weight(), "it has a buffer more");
+        assert!(filled.weight() > 1000 && once.weight() < 1500, "{}", once.weight());
     }
 }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Wall;
 use crate::policy::tag::Tag;
+use crate::units::allocated;
 
 const SHARD_COUNT: usize = 16;
 
@@ -101,6 +102,14 @@ impl TagState {
     #[must_use]
     pub fn since(&self, purged: u64) -> PurgedSince {
         self.purges.since(purged)
+    }
+
+    /// The memory that it takes, with its name and its place in the table.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        // A slot and its control byte, in a table that is two thirds full.
+        let slot = (size_of::<(Tag, Weak<Self>)>() + 1) * 3 / 2;
+        allocated(size_of::<Self>() + 2 * size_of::<usize>()) + self.name.weight() + slot
     }
 
     /// Whether a mutation keeps hits away.

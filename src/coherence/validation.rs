@@ -13,6 +13,7 @@ use crate::coherence::tag_table::{PurgedSince, TagState};
 use crate::outcome::Reason;
 use crate::policy::tag::Tag;
 use crate::redis::ReplyWait;
+use crate::units::allocated;
 
 /// What must still be true for an entry to be served.
 #[derive(Debug)]
@@ -89,8 +90,15 @@ impl TagWatch {
 impl SharedProof {
     /// A proof by this stamp, which Redis validated after the watch began.
     #[must_use]
-    pub fn new(stamp: Stamp, watch: Option<&TagWatch>) -> Self {
-        let leased = ArcSwapOption::from(watch.and_then(|watch| watch.leased_snapshot(&stamp)));
+    pub fn new(mut stamp: Stamp, watch: Option<&TagWatch>) -> Self {
+        let leased = watch.and_then(|watch| watch.leased_snapshot(&stamp));
+        if let Some(leased) = &leased {
+            // The table has each name once already.
+            for ((tag, _), (state, _)) in stamp.tags.iter_mut().zip(&leased.states) {
+                tag.clone_from(state.name());
+            }
+        }
+        let leased = ArcSwapOption::from(leased);
         Self { stamp, leased }
     }
 
@@ -103,23 +111,28 @@ impl SharedProof {
 }
 
 impl Proof {
-    /// How much memory it takes besides the entry.
+    /// The memory of what it points to. The first entries of a tag bear what its state takes.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // A tag state with its name, here and in the table, shared by some entries.
-        const TAG_STATE: usize = 192;
         match self {
-            Self::Local(local) => local.states.len() * TAG_STATE,
+            Self::Local(local) => weight_of(&local.states),
             Self::Shared(proof) => {
-                128 + proof
-                    .stamp
-                    .tags
-                    .iter()
-                    .map(|(tag, _)| tag.as_str().len() + 48 + TAG_STATE)
-                    .sum::<usize>()
+                // With two counts of references.
+                let snapshot = allocated(size_of::<LeasedSnapshot>() + 2 * size_of::<usize>());
+                let leased = proof.leased.load();
+                let states = leased.as_ref().map_or(0, |leased| weight_of(&leased.states));
+                let texts = proof.stamp.tags.iter().map(|(tag, _)| tag.weight()).sum::<usize>();
+                snapshot + states + allocated(size_of_val(&*proof.stamp.tags)) + texts
             }
         }
     }
+}
+
+fn weight_of(states: &TagStates) -> usize {
+    let list = if states.spilled() { allocated(size_of_val(&**states)) } else { 0 };
+    // Held by this proof, by that of the entry that it replaces, and by what read the tags.
+    let own = states.iter().filter(|(state, _)| Arc::strong_count(state) <= 3);
+    list + own.map(|(state, _)| state.weight()).sum::<usize>()
 }
 
 impl Coherence {

@@ -12,6 +12,7 @@ use http::header::{HeaderMap, HeaderName};
 
 use crate::policy::fold::fold;
 use crate::policy::request_target;
+use crate::units::allocated;
 
 /// The longest tag that is stored under its own name, in bytes. A longer tag is replaced by its
 /// digest, so that clients cannot create Redis keys of any size.
@@ -145,6 +146,12 @@ impl Tag {
     pub fn shown(&self) -> &str {
         let end = CALLER.len() + 8;
         self.0.get(..end).filter(|_| self.0.starts_with(CALLER)).unwrap_or(&self.0)
+    }
+
+    /// The memory that its name takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        allocated(2 * size_of::<usize>() + self.0.len())
     }
 
     /// Its name.

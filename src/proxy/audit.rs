@@ -75,7 +75,7 @@ async fn run(
     let served = entry.content_digest();
     let tags = tag::of_entry(&request.tags, &entry.response_tags);
     // The earliest time at which the fetch of what was served may have begun.
-    let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration)));
+    let fetched = Wall(entry.times.received.0.saturating_sub(millis(entry.fetch_duration())));
     let sent = next_span(resources);
     let audit = match fetch(resources, request, &request.sent).await {
         AuditResponse::Whole(first, _) if first == served => {
@@ -119,7 +119,7 @@ async fn compare_languages(
     let (page, own) = key::without_languages(&entry.key);
     let other = {
         let mut findings = route_shadow.findings();
-        findings.languages.is_said |= names_languages(&entry.headers);
+        findings.languages.is_said |= names_languages(&entry.headers());
         findings.languages.see(own);
         let mut others = findings.languages.seen.clone();
         others.retain(|seen| primary_language(seen) != primary_language(own));
@@ -129,7 +129,7 @@ async fn compare_languages(
     };
     let Some(other) = other else { return };
     let (is_success, times) = (entry.status.is_success(), entry.times);
-    let served = (entry.content_digest(), head_digest(entry.status, &entry.headers));
+    let served = (entry.content_digest(), head_digest(entry.status, &entry.headers()));
     let record = |languages: &str, (digest, head), span| {
         let sample = LanguageSample { languages, digest, head, is_success, others: 0, span, times };
         let (purges, now) = (resources.coherence.purges(), resources.clock.wall());

@@ -86,7 +86,7 @@ async fn apply_head(
 ) {
     let (key, cached) = (stale.key, &stale.candidate.cached);
     let entry = &cached.entry;
-    let verdict = revalidation::head_agrees(&entry.headers, &head.headers);
+    let verdict = revalidation::head_agrees(&entry.headers(), &head.headers);
     if head.status != entry.status || verdict == HeadVerdict::Other {
         resources.store.forget(key).await;
     }

@@ -32,7 +32,7 @@ pub(super) fn hit(
     let outcome = Outcome {
         tier: Some(tier),
         ttl: Some(resources.ttl_ms(cached, now) / 1000),
-        saved: Some(cached.entry.fetch_duration),
+        saved: Some(cached.entry.fetch_duration()),
         ..Outcome::new(Disposition::Hit)
     };
     deliver(context, cached, outcome, now)
@@ -51,7 +51,7 @@ pub(super) fn serve_stale(
         disposition: Disposition::Stale,
         tier: Some(stale.candidate.tier),
         ttl: Some(stale.candidate.ttl_ms(now).div_euclid(1000)),
-        saved: (!outcome.forwarded).then_some(cached.entry.fetch_duration),
+        saved: (!outcome.forwarded).then_some(cached.entry.fetch_duration()),
         ..outcome
     };
     deliver(context, cached, outcome, now)

@@ -82,7 +82,7 @@ pub(super) fn is_due(
     context.lookup.route.spec.early_refresh
         && early_refresh::should_refresh_early(
             &entry.times,
-            entry.fetch_duration,
+            entry.fetch_duration(),
             resources.clock.wall(),
             rand::random,
         )

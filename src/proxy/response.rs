@@ -82,9 +82,10 @@ pub fn hit(
     outcome: &Outcome,
     ranges: Option<usize>,
 ) -> Response<Body> {
-    let mut headers = entry.headers.clone();
-    headers.insert(AGE, cache_status::age(entry.times.age(now).as_secs()));
-    cache_status::fill_in(&mut headers, entry.headers.get(CACHE_STATUS), outcome);
+    let status = cache_status::stored_status(entry.head.origin_status(), outcome);
+    let age = cache_status::age(entry.times.age(now).as_secs());
+    let mut headers = entry.head.filled(age, status);
+    cache_status::set_stored_word(&mut headers, outcome);
     let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
     let response = conditional(request, entry.status, headers, body);
     match ranges {

@@ -23,15 +23,19 @@ pub(crate) fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
     !(*name == AGE || *name == X_CACHE || (*name == CACHE_STATUS && value.is_empty()))
 }
 
-/// Fills in the copy of a prepared head. `upstream` is the `Cache-Status` that was stored with it.
-pub(crate) fn fill_in(headers: &mut HeaderMap, upstream: Option<&HeaderValue>, outcome: &Outcome) {
-    let status = if outcome.disposition == Disposition::Hit {
-        hit_status(upstream, outcome)
-    } else {
+/// The line of a stored response. `upstream` is the `Cache-Status` that was stored with it.
+pub(crate) fn stored_status(upstream: Option<&HeaderValue>, outcome: &Outcome) -> HeaderValue {
+    match outcome.disposition {
+        Disposition::Hit => hit_status(upstream, outcome),
+        _ => appended_status(upstream, outcome),
+    }
+}
+
+/// Sets `X-Cache` in the head of a stored response, in which it is `HIT`.
+pub(crate) fn set_stored_word(headers: &mut HeaderMap, outcome: &Outcome) {
+    if outcome.disposition != Disposition::Hit {
         headers.insert(X_CACHE, HeaderValue::from_static(outcome.disposition.as_str()));
-        appended_status(upstream, outcome)
-    };
-    headers.insert(CACHE_STATUS, status);
+    }
 }
 
 /// Marks a response of the origin. What the origin, or another cache before it, says in

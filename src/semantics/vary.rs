@@ -7,6 +7,8 @@ use http::header::{
     VARY,
 };
 
+use crate::units::allocated;
+
 /// A response that varies on more names than this is treated as `Vary: *`.
 pub const MAX_NAMES: usize = 16;
 
@@ -35,6 +37,14 @@ pub fn names_languages(response: &HeaderMap) -> bool {
 }
 
 impl VarySpec {
+    /// The memory of what it points to.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let list = allocated(self.names.capacity() * size_of::<HeaderName>());
+        // A name that is not of the standard has a text of its own, and a count of references.
+        list + self.names.iter().map(|name| allocated(name.as_str().len()) + 32).sum::<usize>()
+    }
+
     /// The headers that the response varies on: those of all its `Vary` lines, and those that
     /// origins that encode or translate often omit.
     ///

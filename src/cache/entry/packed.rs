@@ -78,7 +78,7 @@ fn meta_of(entry: &Entry, stamp: &Stamp, received: Wall) -> Vec<u8> {
     put_u64(&mut meta, millis(entry.times.initial_age));
     put_u64(&mut meta, millis(entry.times.lifetime));
     let Leeway { while_revalidate, if_error, unreachable, keep } = entry.leeway;
-    for duration in [while_revalidate, if_error, unreachable, keep, entry.fetch_duration] {
+    for duration in [while_revalidate, if_error, unreachable, keep, entry.fetch_duration()] {
         put_u64(&mut meta, millis(duration));
     }
     meta.extend_from_slice(&entry.status.as_u16().to_be_bytes());
@@ -138,6 +138,12 @@ pub fn stated_length(packed: &[u8]) -> Option<u64> {
     let is_compressed = head.starts_with(MAGIC) && head[3..5] == [VERSION, COMPRESSED];
     let body = is_compressed.then(|| packed.get(body_at(packed).ok()?..)).flatten()?;
     compression::stated_length(body)
+}
+
+/// How many bytes stand before the body.
+#[must_use]
+pub fn bytes_before_body(packed: &[u8]) -> usize {
+    packed.get(..HEAD_BYTES).and_then(|_| body_at(packed).ok()).unwrap_or_default()
 }
 
 /// Where the body begins, of bytes that have a whole head.

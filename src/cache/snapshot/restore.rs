@@ -63,7 +63,10 @@ pub fn read(source: &SnapshotSource<'_>) -> Result<Option<ReadSnapshot>, Snapsho
         }
         // The body stays where it was read to: `record` is all the memory that the entry takes. No
         // body in a snapshot is compressed.
-        let slot = packed::unpack(&record, &Seal::default(), 0).map_err(|_| broken())?;
+        let mut slot = packed::unpack(&record, &Seal::default(), 0).map_err(|_| broken())?;
+        if let Unpacked::Entry(entry, _) = &mut slot {
+            entry.settle_in(record.len());
+        }
         match room.checked_sub(record.len() as u64) {
             Some(left) => {
                 room = left;

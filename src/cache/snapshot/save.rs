@@ -151,7 +151,7 @@ impl SnapshotTarget<'_> {
     fn local_stamp(&self, cached: &CachedEntry, proof: &LocalProof) -> Result<Stamp, LeftOut> {
         let entry = &cached.entry;
         // The two conditions of a fill that revalidates.
-        if entry.status != StatusCode::OK || !revalidation::has_validator(&entry.headers) {
+        if entry.status != StatusCode::OK || !revalidation::has_validator(&entry.headers()) {
             return Err(LeftOut::Validator);
         }
         self.coherence.validate_local(proof).map_err(|_| LeftOut::Purged)?;

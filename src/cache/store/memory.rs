@@ -15,6 +15,7 @@ use crate::cache::entry::{Entry, VaryMark};
 use crate::coherence::Proof;
 use crate::policy::key::{Key, KeyHash};
 use crate::telemetry::metrics::Counter;
+use crate::units::allocated;
 
 pub use crate::policy::key::SlotIndex;
 
@@ -34,6 +35,8 @@ pub struct MemorySettings {
 #[repr(C)]
 pub struct CachedEntry {
     hits: AtomicU64,
+    /// What it takes of the tier's limit. Weighed once: the tier subtracts what it has added.
+    weight: u64,
     /// What must still hold for the entry to be current.
     pub proof: Proof,
     /// The stored response.
@@ -43,8 +46,11 @@ pub struct CachedEntry {
 impl CachedEntry {
     /// An entry that nobody was served yet.
     #[must_use]
-    pub const fn new(entry: Entry, proof: Proof) -> Self {
-        Self { hits: AtomicU64::new(0), proof, entry }
+    pub fn new(entry: Entry, proof: Proof) -> Self {
+        // With two counts of references.
+        let itself = allocated(size_of::<Self>() + 2 * size_of::<usize>());
+        let weight = (SLOT_BYTES + itself + entry.weight() + proof.weight()) as u64;
+        Self { hits: AtomicU64::new(0), weight, proof, entry }
     }
 
     /// Counts a client that was served it.
@@ -72,28 +78,17 @@ pub enum MemorySlot {
 #[derive(Clone, Debug)]
 struct ByteWeighter;
 
-/// The cost of a slot besides its value: the key, the cache's own slot, its index, and its record
-/// of evicted keys.
-const SLOT_BYTES: u64 = 256;
+/// The cost of a slot besides its value: the cache's own slot with the key, its index, and their
+/// room to grow.
+const SLOT_BYTES: usize = 96;
 
 impl Weighter<u128, MemorySlot> for ByteWeighter {
     fn weight(&self, _: &u128, slot: &MemorySlot) -> u64 {
         match slot {
-            MemorySlot::Entry(cached) => entry_weight(cached),
-            MemorySlot::Vary(mark) => with_gaps(size_of::<VaryMark>() + mark.key.len() + 256, 0),
+            MemorySlot::Entry(cached) => cached.weight,
+            MemorySlot::Vary(mark) => (SLOT_BYTES + mark.weight()) as u64,
         }
     }
-}
-
-fn entry_weight(cached: &CachedEntry) -> u64 {
-    let body = cached.entry.body.len();
-    with_gaps(cached.entry.weight() + cached.proof.weight() + 72 - body, body)
-}
-
-/// Small allocations leave gaps: a quarter, measured with jemalloc, huge pages and a million tiny
-/// entries.
-const fn with_gaps(small: usize, body: usize) -> u64 {
-    SLOT_BYTES + (small + small / 4 + body) as u64
 }
 
 /// Counts evictions, and drops values as the cache's default lifecycle does: outside of the lock.
@@ -183,9 +178,10 @@ impl Memory {
             Ok(options) => Cache::with_options(options, ByteWeighter, hasher, lifecycle),
             Err(_) => Cache::with(items, settings.size, ByteWeighter, hasher, lifecycle),
         };
-        let largest = (settings.size / shards as u64)
-            .saturating_sub(1024)
-            .min(settings.max_object.saturating_add(64 * 1024));
+        // The largest response, with its head, its key and its tags.
+        let object = usize::try_from(settings.max_object.saturating_add(64 * 1024));
+        let object = allocated(object.unwrap_or(usize::MAX)) as u64;
+        let largest = (settings.size / shards as u64).saturating_sub(1024).min(object);
         Self { cache: Some(cache), limit: settings.size, largest, refused, evicted }
     }
 
@@ -270,8 +266,8 @@ impl Memory {
 
     /// The bytes that an entry takes of the tier's limit.
     #[must_use]
-    pub fn weight_of(cached: &CachedEntry) -> u64 {
-        entry_weight(cached)
+    pub const fn weight_of(cached: &CachedEntry) -> u64 {
+        cached.weight
     }
 
     /// Stores a vary mark.

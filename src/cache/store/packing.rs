@@ -99,7 +99,11 @@ impl Packing {
     /// Compresses the body of an entry; or says in which form it is stored otherwise.
     async fn compressed(&self, entry: &Entry) -> Result<CompressedBody, BodyForm> {
         let (length, setting) = (entry.body.len() as u64, self.compression);
-        judge(&entry.headers, length, setting.map_or(USUAL_MIN_SIZE, |setting| setting.min_size))?;
+        judge(
+            &entry.headers(),
+            length,
+            setting.map_or(USUAL_MIN_SIZE, |setting| setting.min_size),
+        )?;
         let level = setting.ok_or(BodyForm::Off)?.level;
         let (body, clock) = (entry.body.clone(), self.clock.clone());
         let spent = Arc::clone(&self.counters.compress_micros);
@@ -121,7 +125,8 @@ impl Packing {
     /// Unpacks bytes of Redis. `own` says that the result will be kept, and so must share no memory
     /// with them: they are a slice of the read buffer of fred.
     pub(super) async fn unpack(&self, bytes: &Bytes, own: bool) -> Option<Unpacked> {
-        let unpacked = match packed::stated_length(bytes) {
+        let compressed = packed::stated_length(bytes);
+        let unpacked = match compressed {
             None => {
                 let bytes = if own { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
                 packed::unpack(&bytes, &self.seal, self.longest)
@@ -138,6 +143,13 @@ impl Packing {
                     error = error.as_str(),
                     "bytes in Redis are not an entry of this version; counted as a miss"
                 );
+            })
+            .map(|mut unpacked| {
+                if own && let Unpacked::Entry(entry, _) = &mut unpacked {
+                    let plain = |_| packed::bytes_before_body(bytes) + entry.body.len();
+                    entry.settle_in(compressed.map_or(bytes.len(), plain));
+                }
+                unpacked
             })
             .ok()
     }

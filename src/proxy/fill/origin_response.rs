@@ -37,7 +37,7 @@ impl OriginResponse {
             response.extensions_mut().insert(call);
         }
         *response.status_mut() = entry.status;
-        *response.headers_mut() = revalidation::merge(&entry.headers, &update.headers, date);
+        *response.headers_mut() = revalidation::merge(&entry.headers(), &update.headers, date);
         Self { response, revalidated: Some(Arc::clone(cached)), ..self }
     }
 }
@@ -58,22 +58,22 @@ pub(super) async fn revalidate_or_fetch(
         .filter(|_| request.body.is_none());
     let fills = &resources.fills;
     let may_confirm = |cached: &&Arc<CachedEntry>| {
-        let headers = &cached.entry.headers;
-        revalidation::has_validator(headers)
-            && !fills.is_unconfirmed(request.primary.hash(), headers)
+        let headers = cached.entry.headers();
+        revalidation::has_validator(&headers)
+            && !fills.is_unconfirmed(request.primary.hash(), &headers)
     };
     if let Some(cached) = stale.filter(may_confirm) {
-        let mut headers = request.sent.clone();
-        revalidation::add_conditions(&cached.entry.headers, &mut headers);
+        let (stored, mut headers) = (cached.entry.headers(), request.sent.clone());
+        revalidation::add_conditions(&stored, &mut headers);
         let origin = send(resources, request, headers).await?;
         if origin.response.status() != StatusCode::NOT_MODIFIED {
             return Ok(origin);
         }
-        if revalidation::validates(&cached.entry.headers, origin.response.headers()) {
+        if revalidation::validates(&stored, origin.response.headers()) {
             resources.counters.revalidated.inc();
             return Ok(origin.confirm(cached, resources.clock.date()));
         }
-        fills.mark_unconfirmed(request.primary.hash(), &cached.entry.headers);
+        fills.mark_unconfirmed(request.primary.hash(), &stored);
         // RFC 9111 4.3.4: it confirms something else. Only this cache sent a condition, so no
         // client can use it.
     }

@@ -333,7 +333,7 @@ pub(super) async fn store_response(
         // A response that is confirmed at each use is not written at each use.
         Some(cached)
             if !times.is_fresh(received)
-                && revalidation::is_same_head(&cached.entry.headers, headers) =>
+                && revalidation::is_same_head(&cached.entry.headers(), headers) =>
         {
             return Ok(cached);
         }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::support::{Client, Origin, Response, Sidecar};
+use crate::support::child::ChildSidecar;
+use crate::support::process::resident;
+use crate::support::{Client, Origin, Response, Sidecar, metric};
 
 const MIB: u64 = 1024 * 1024;
 const SIZE: u64 = 64 * MIB;
@@ -54,6 +56,57 @@ async fn stays_within_its_size(keys: u64, body: Vec<u8>) {
     let last = Client::new(sidecar.address).get(&format!("/obj/{}", keys - 1), &[]).await;
     let again = Client::new(sidecar.address).get(&format!("/obj/{}", keys - 1), &[]).await;
     assert!(last.cache() == "HIT" || again.cache() == "HIT", "{}", again.header("cache-status"));
+}
+
+/// The growth of the tier by its own count and that of the process, for so many entries.
+///
+/// The allocator gives back at once what is freed, and asks for no huge pages: what is resident is
+/// what was allocated and touched. So it covers the entries, their buffers, heads and tags, their
+/// slots in the tier, and what lies idle between allocations.
+async fn counted_and_taken(body: usize, keys: u64) -> (u64, u64) {
+    let head = [
+        ("server", "nginx/1.26.2"),
+        ("content-type", "application/json"),
+        ("etag", "\"67470b2f-310\""),
+        ("last-modified", "Wed, 27 Nov 2024 12:06:07 GMT"),
+        ("cache-control", "max-age=3600"),
+        ("vary", "accept-encoding"),
+        ("x-frame-options", "DENY"),
+    ];
+    let body = Bytes::from(vec![b'x'; body]);
+    let app = Origin::start(move |_| {
+        head.iter().fold(Response::ok(body.clone()), |it, &(name, value)| it.header(name, value))
+    });
+    let line = "export _RJEM_MALLOC_CONF=thp:never,dirty_decay_ms:0,muzzy_decay_ms:0";
+    let upstream = format!("url = \"http://{}\"", app.address);
+    let rules = RULES.replace("64MiB", "1GiB");
+    let sidecar = ChildSidecar::spawn_limited(line, &upstream, &rules).await;
+    let admin = sidecar.admin.expect("it has one");
+    let both = async || (metric(admin, "sidecache_memory_bytes").await, resident(sidecar.pid()));
+    let warm = keys / 10;
+    ask_for_all(sidecar.address, 0..warm).await;
+    let before = both().await;
+    ask_for_all(sidecar.address, warm..warm + keys).await;
+    let after = both().await;
+    (after.0 - before.0, after.1 - before.1)
+}
+
+/// 1368. A body of 1 kB was counted for a seventh more than it took, and one of 100 kB for a sixth
+///       less, so that a full tier took more than its size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1368_what_is_counted_is_what_the_process_takes() {
+    // The last one fills its allocation: without huge pages, what is never touched is not resident.
+    for (body, keys) in [(784, 15_000), (10_000, 3_000), (114_000, 500)] {
+        let (counted, taken) = counted_and_taken(body, keys).await;
+        let each = [counted / keys, taken / keys];
+        println!("bodies of {body} bytes: {} counted, {} taken", each[0], each[1]);
+        assert!(
+            counted.abs_diff(taken) * 20 <= taken,
+            "bodies of {body} bytes: {} counted, {} taken",
+            each[0],
+            each[1]
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
