@@ -279,7 +279,7 @@ impl Proxy {
             let passing = shadow::pass_in_shadow(resources, context, parts, body, shadowed);
             return Box::pin(passing).await;
         }
-        // Steps that ask the origin are boxed, so that hits do not carry their state around.
+        // Steps with large futures are boxed, so that others do not carry their state around.
         match plan {
             Plan::Lookup(lookup) => {
                 let clients = &resources.authorized_clients;
@@ -305,7 +305,7 @@ impl Proxy {
                 observe();
                 key_watch::record_removed(resources, route, &outcome);
                 let route = route.map(|route| route.id);
-                Box::pin(unrouted::pass(resources, context, parts, body, outcome, route)).await
+                unrouted::pass(resources, context, parts, body, outcome, route).await
             }
             Plan::ReadBody(_) | Plan::Identify(_) => {
                 Box::pin(body_read::answer(resources, live, context, pending, parts, body)).await

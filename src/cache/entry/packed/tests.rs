@@ -145,7 +145,7 @@ fn the_fixture_of_a_compressed_entry_is_unpacked() {
 
 #[test]
 fn a_compressed_entry_is_unpacked_into_memory_of_its_own() {
-    let (entry, stamp, packed) = compressed(TEXT.repeat(9).as_bytes(), &Seal::default());
+    let (entry, stamp, packed) = compressed(TEXT.repeat(30).as_bytes(), &Seal::default());
     assert_eq!(stated_length(&packed), Some(entry.body.len() as u64));
     let (again, _) = unpacked(&packed, &Seal::default());
     let range = packed.as_ptr_range();

@@ -114,9 +114,9 @@ fn each_order_begins_with_what_it_is_named_for() {
     let tier = Tier::new();
     tier.fill("/first", Filled { hits: 1, fresh_for: 3 * MINUTE, ..PLAIN });
     tier.clock.advance(Duration::from_secs(1));
-    tier.fill("/second", Filled { hits: 5, body: 100, fresh_for: Duration::ZERO, ..PLAIN });
+    tier.fill("/second", Filled { hits: 5, body: 10_000, fresh_for: Duration::ZERO, ..PLAIN });
     tier.clock.advance(Duration::from_secs(1));
-    tier.fill("/third", Filled { hits: 3, body: 50, ..PLAIN });
+    tier.fill("/third", Filled { hits: 3, body: 5_000, ..PLAIN });
     for (order, paths) in [
         (ScanOrder::Hottest, ["/second", "/third", "/first"]),
         (ScanOrder::Largest, ["/second", "/third", "/first"]),
