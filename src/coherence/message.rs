@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(Message::parse(earlier), Some(read));
     }
 
-    /// 1345. What is published has these bytes. With other bytes, [`PROTOCOL`] has another number.
+    /// What is published has these bytes. With other bytes, [`PROTOCOL`] has another number.
     #[test]
     fn r1345_messages_of_this_protocol_have_these_bytes() {
         let (one, two, id) = (Process(1), Process(2), OperationId(7));

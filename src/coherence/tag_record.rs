@@ -248,7 +248,7 @@ mod tests {
         }
     }
 
-    /// 1349. With another form of records, `message::PROTOCOL` has another number.
+    /// With another form of records, `message::PROTOCOL` has another number.
     #[test]
     fn r1349_a_record_of_this_protocol_has_this_text() {
         let nonce = "000102030405060708090a0b0c0d0e0f";

@@ -315,7 +315,7 @@ mod tests {
         let tokens = callers.known().tokens;
         assert_eq!(tokens.algorithms.all().collect::<Vec<_>>(), [&Algorithm::HS256]);
         assert_eq!(tokens.audiences.all().count(), 0);
-        tokens.issuers.all().map(|name| name.to_string()).collect()
+        tokens.issuers.all().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn subscribers_from(reply: ScriptReply) -> Result<Subscribers, CallEr
         .and_then(|listeners| listeners.parse().ok())
         .ok_or_else(unexpected_reply)?;
     let (peers, is_mixed) = (peers_from(names), is_mixed(names));
-    Ok(Subscribers { listeners, peers, is_mixed })
+    Ok(Subscribers { peers, listeners, is_mixed })
 }
 
 /// The list of peers: each with its lease, or with `0` if it was evicted.

@@ -77,7 +77,7 @@ async fn bodies(sidecar: &Sidecar, form: &str) -> u64 {
     metric(sidecar.admin, &series).await
 }
 
-/// 1352. What is compressed in Redis is served as the app sent it: whole, in parts, to HEAD and to
+/// What is compressed in Redis is served as the app sent it: whole, in parts, to HEAD and to
 ///       conditions, through the sidecar that stored it and another that has just started.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1352_clients_get_what_the_app_sent() {
@@ -114,7 +114,7 @@ async fn r1352_clients_get_what_the_app_sent() {
     assert_eq!(metric(second.admin, "sidecache_redis_decode_errors_total").await, 0);
 }
 
-/// 1353. Sidecars with and without `compress` share their entries, and neither needs a purge.
+/// Sidecars with and without `compress` share their entries, and neither needs a purge.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1353_sidecars_with_and_without_compression_share_entries() {
     let (app, redis) = (app(), RedisServer::start());
@@ -133,7 +133,7 @@ async fn r1353_sidecars_with_and_without_compression_share_entries() {
     assert_eq!(Client::new(with.address).get("/long", &[]).await.cache(), "MISS");
 }
 
-/// 1354. Redis holds fewer bytes, and as many as the metrics say.
+/// Redis holds fewer bytes, and as many as the metrics say.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1354_redis_holds_fewer_bytes() {
     let app = app();
@@ -153,7 +153,7 @@ async fn r1354_redis_holds_fewer_bytes() {
     assert!(held[1] < held[0] / 4, "{held:?}");
 }
 
-/// 1355. What somebody else has put in place of an entry is a miss: a frame that is broken, and one
+/// What somebody else has put in place of an entry is a miss: a frame that is broken, and one
 ///       that would become longer than `limits.object`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1355_broken_and_planted_frames_are_misses() {

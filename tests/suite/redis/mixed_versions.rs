@@ -33,7 +33,7 @@ async fn hits(sidecar: &Sidecar, path: &str) {
     eventually("there are hits", LONG_ENOUGH, async || read(sidecar, path).await.0 == "HIT").await;
 }
 
-/// 1347. Nothing is served while a sidecar of another protocol is there, each write purges
+/// Nothing is served while a sidecar of another protocol is there, each write purges
 /// everything, and `/ready` says why. Before, a tag that it spells otherwise was not purged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1347_nothing_is_cached_beside_a_sidecar_of_another_protocol() {
@@ -69,7 +69,7 @@ async fn r1347_nothing_is_cached_beside_a_sidecar_of_another_protocol() {
     }
 }
 
-/// 1348. What was stored before another version worked alone for a while is not served after it:
+/// What was stored before another version worked alone for a while is not served after it:
 /// its purges may have missed these entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1348_entries_from_before_another_version_worked_are_misses() {

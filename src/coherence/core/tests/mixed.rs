@@ -7,7 +7,7 @@ fn older(number: u64) -> CoreEvent {
     CoreEvent::Message(Message::Heartbeat { of: OTHER, number, registered: true, protocol: 0 })
 }
 
-/// 1346. Trust ends with the first sign of another protocol, before anything of it is acknowledged,
+/// Trust ends with the first sign of another protocol, before anything of it is acknowledged,
 /// and begins again a lease after the last one, when everything was purged.
 #[test]
 fn r1346_another_protocol_ends_all_trust_until_everything_is_purged() {

@@ -65,7 +65,7 @@ mod tests {
         let pattern = (prop::collection::vec(segment, 0..3), any::<bool>()).prop_filter_map(
             "only what is a pattern",
             |(segments, has_rest)| {
-                let mut text: String = segments.iter().map(|one| format!("/{one}")).collect();
+                let mut text: String = segments.iter().flat_map(|one| ["/", *one]).collect();
                 // Each name once.
                 for name in ["y", "z"] {
                     if let Some(at) = text.rfind("{x}").filter(|at| text.find("{x}") != Some(*at)) {
