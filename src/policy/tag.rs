@@ -218,6 +218,13 @@ impl ResponseTags {
             .filter(|tag| !tag.is_empty())
             .map(|tag| Tag::new(&String::from_utf8_lossy(tag)))
     }
+
+    /// Removes what is for the sidecar alone from a head for clients.
+    pub fn withhold(&self, headers: &mut HeaderMap) {
+        for name in self.headers.iter().filter(|_| !self.keep) {
+            headers.remove(name);
+        }
+    }
 }
 
 /// The beginning of a tag, up to its first separator: its family among the tags that the origin

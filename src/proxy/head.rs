@@ -73,7 +73,9 @@ pub(super) async fn pass_head(
     {
         apply_head(resources, request, &stale, &head, requested).await;
     }
-    let response = Response::from_parts(head, body);
+    let mut response = Response::from_parts(head, body);
+    // As from the response to a GET.
+    context.lookup.route.response_rules.response_tags.withhold(response.headers_mut());
     pass::passed(resources, context.request, response, outcome, route, None)
 }
 

@@ -368,11 +368,6 @@ pub(super) fn prepare_head(
         forward::prepare_response(&mut parts.headers, version);
         revalidation::ensure_date(&mut parts.headers, now);
     }
-    let tags = &route.response_rules.response_tags;
-    if !tags.keep {
-        for name in &tags.headers {
-            parts.headers.remove(name);
-        }
-    }
+    route.response_rules.response_tags.withhold(&mut parts.headers);
     ((parts.status, parts.headers), body)
 }

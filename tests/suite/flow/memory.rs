@@ -92,7 +92,7 @@ async fn counted_and_taken(body: usize, keys: u64) -> (u64, u64) {
 }
 
 /// A body of 1 kB was counted for a seventh more than it took, and one of 100 kB for a sixth
-///       less, so that a full tier took more than its size.
+/// less, so that a full tier took more than its size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1368_what_is_counted_is_what_the_process_takes() {
     // The last one fills its allocation: without huge pages, what is never touched is not resident.

@@ -543,3 +543,24 @@ async fn r542_a_revoked_credential_is_served_for_a_bounded_time() {
         }
     }
 }
+
+/// 1490. A HEAD that reached the app gave its client the tags that a GET is not given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1490_a_head_tells_no_tags_whoever_answers_it() {
+    for (keep, told) in [("", ""), ("[tags]\nkeep = true\n", "a campaign:7")] {
+        let rules = format!(
+            "{keep}[[routes]]\npath = \"/c/{{id}}\"\nscope = \"public\"\nttl = \"1h\"\ntags = [\"c\"]\n"
+        );
+        let scene = Scene::start(&rules, |_| {
+            Response::ok("x").header("surrogate-key", "a campaign:7").header("etag", "\"1\"")
+        })
+        .await;
+        for (method, cache) in [("HEAD", "MISS"), ("GET", "MISS"), ("HEAD", "HIT")] {
+            let reply = scene.send(method, "/c/7", &[], "").await;
+            assert_eq!((reply.cache(), reply.header("surrogate-key")), (cache, told), "{method}");
+        }
+        scene.clock.advance(Duration::from_hours(2));
+        let reply = scene.send("HEAD", "/c/7", &[], "").await;
+        assert_eq!((reply.cache(), reply.header("surrogate-key")), ("MISS", told), "stale");
+    }
+}

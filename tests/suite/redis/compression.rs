@@ -78,7 +78,7 @@ async fn bodies(sidecar: &Sidecar, form: &str) -> u64 {
 }
 
 /// What is compressed in Redis is served as the app sent it: whole, in parts, to HEAD and to
-///       conditions, through the sidecar that stored it and another that has just started.
+/// conditions, through the sidecar that stored it and another that has just started.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1352_clients_get_what_the_app_sent() {
     let (app, redis) = (app(), RedisServer::start());
@@ -154,7 +154,7 @@ async fn r1354_redis_holds_fewer_bytes() {
 }
 
 /// What somebody else has put in place of an entry is a miss: a frame that is broken, and one
-///       that would become longer than `limits.object`.
+/// that would become longer than `limits.object`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1355_broken_and_planted_frames_are_misses() {
     let (app, redis) = (app(), RedisServer::start());
