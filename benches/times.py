@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""How long what is not a hit takes: a start, a reload, and a write where there are several sidecars.
+"""How long what is not a hit takes: a start, a reload, and a write where there are several sidecars;
+and what hits wait beside such things.
 
-usage: benches/times.py [start] [reload] [writes] SIDECACHE
+usage: benches/times.py [start] [reload] [writes] [beside] SIDECACHE
 
 start   from exec to the first hit: a request that is stored, and one that is served of it
 reload  of a file with 1,000 routes, and what hits beside it wait, next to what they wait without it
 writes  what a write takes through one of 1, 4, 16 and 48 sidecars of one Redis, where the app answers
         at once; and what an idle one takes of a core. Needs redis-server
+beside  the 99th percentile of what hits wait while nothing else happens, and while entries expire,
+        1,000 routes are reloaded, tags are purged, and bodies of 10 MB are stored: rounds in turns
 
 Without a name, all of them. Times are medians, in milliseconds. Everything runs on free ports of this
 machine, and ends with this script. Run it on a quiet machine: the sidecars share its cores with it.
@@ -15,6 +18,7 @@ machine, and ends with this script. Run it on a quiet machine: the sidecars shar
 import contextlib
 import http.client
 import json
+import multiprocessing
 import os
 import pathlib
 import random
@@ -32,6 +36,11 @@ STARTS, RELOADS, WRITES, SIDECARS = 21, 11, 200, (1, 4, 16, 48)
 IDLE = 10
 ROUTE = '[[routes]]\npath = "/{name}/{{id}}"\nttl = "1h"\nscope = "public"\ntags = ["{name}:{{id}}"]\n'
 PURGE = '[[purges]]\npath = "/things/{id}"\ntags = ["things:{id}"]\n'
+# What happens beside hits: rounds of each, and how many seconds one takes.
+ROUNDS, ROUND = 7, 3
+# Requests that store what expires, tags in a purge and purges in a second, bytes of a large body and how many
+# of those come in a second, and reloads in a second.
+SHORT, TAGS, PURGES, LARGE, FILLS, TURNS = 400, 100, 16, 10_000_000, 5, 2
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -53,17 +62,17 @@ def answer(connection):
                 connection.sendall(REPLY)
 
 
+def accept(listener, how):
+    while True:
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=how, args=(connection,), daemon=True).start()
+
+
 def serve_app():
     """An app whose answers take no time."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-
-    def accept():
-        while True:
-            connection, _ = listener.accept()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
+    threading.Thread(target=accept, args=(listener, answer), daemon=True).start()
     return listener.getsockname()[1]
 
 
@@ -216,8 +225,95 @@ def writes(binary, folder, app):
             print(f"an idle sidecar of {count}: {100 * statistics.mean(used) / IDLE:.2f} % of a core", flush=True)
 
 
+def answer_large(connection):
+    """An app whose answers are large under `/large/`, and short elsewhere."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % LARGE
+    large, rest = bytes(LARGE), b""
+    with connection, contextlib.suppress(OSError):
+        while more := connection.recv(65536):
+            rest += more
+            while b"\r\n\r\n" in rest:
+                request, rest = rest.split(b"\r\n\r\n", 1)
+                connection.sendall(head + large if request.startswith(b"GET /large/") else REPLY)
+
+
+def at_rate(rate, act):
+    """Acts so many times in a second, until the process is ended."""
+    began = time.monotonic()
+    for number in range(1 << 60):
+        act(number)
+        time.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
+
+
+def expire(sidecar):
+    client = sidecar.client()
+    at_rate(SHORT, lambda number: ask(client, "GET", f"/short/{number}"))
+
+
+def turn(sidecar):
+    text = sidecar.file.read_text()
+    first, others = text.split("path-0", 1)
+
+    def act(number):
+        sidecar.file.write_text(first + "path-0" + others.replace('"1h"', f'"{number % 1000 + 61}m"'))
+        status, said = sidecar.ask_admin("POST", "/reload", {})
+        assert status == 200, said
+
+    at_rate(TURNS, act)
+
+
+def purge(sidecar):
+    def act(number):
+        tags = [f"things:{number * TAGS + each + 2}" for each in range(TAGS)]
+        status, said = sidecar.ask_admin("POST", "/purge", {"tags": tags})
+        assert status == 200, said
+
+    at_rate(PURGES, act)
+
+
+def fill(sidecar):
+    client = sidecar.client()
+    at_rate(FILLS, lambda number: ask(client, "GET", f"/large/{number}"))
+
+
+def percentile(values, share):
+    return sorted(values)[int(len(values) * share)]
+
+
+def waits(client):
+    """The 99th percentile of what hits wait in a round."""
+    until = time.monotonic() + ROUND
+    return percentile(hits_until(client, lambda: time.monotonic() > until), 0.99)
+
+
+def beside(binary, folder, _):
+    # A process of its own: what it does must not delay whoever measures here.
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    multiprocessing.Process(target=accept, args=(listener, answer_large), daemon=True).start()
+    app = listener.getsockname()[1]
+    rules = (ROUTE.format(name="things") + ROUTE.format(name="large") + ROUTE.format(name="short").replace('"1h"', '"1s"')
+             + "".join(ROUTE.format(name=f"path-{number}") for number in range(997)))
+    for happens in (expire, turn, purge, fill):
+        sidecar = Sidecar(folder, app, rules)
+        with running([binary, "--config", str(sidecar.file)]):
+            client = sidecar.client()
+            ask(client, "GET", "/things/1")
+            quiet, other = [], []
+            for _ in range(ROUNDS):
+                quiet.append(waits(client))
+                process = multiprocessing.Process(target=happens, args=(sidecar,))
+                process.start()
+                time.sleep(0.5)
+                other.append(waits(client))
+                assert process.is_alive(), f"{happens.__name__} has failed"
+                process.terminate()
+                process.join()
+            show(f"99 of 100 hits beside {happens.__name__}, at most", other)
+            show("and without it", quiet)
+
+
 def main():
-    kinds = {"start": start, "reload": reload, "writes": writes}
+    kinds = {"start": start, "reload": reload, "writes": writes, "beside": beside}
     *names, binary = sys.argv[1:] or [""]
     if not binary or any(name not in kinds for name in names):
         sys.exit(__doc__)

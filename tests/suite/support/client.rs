@@ -20,7 +20,7 @@ use hyper::header::HOST;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use reply::Reply;
 pub use socket::{Crowd, Socket, exchange, get};
@@ -28,6 +28,9 @@ pub use wire::WireClient;
 
 /// No response takes this long unless something hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// For how long a sidecar that ends leaves a connection open that is idle (`IDLE_LINGER`).
+const LINGER: Duration = Duration::from_millis(300);
 
 type Content = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -56,12 +59,28 @@ impl Connection {
     }
 }
 
+/// A connection of HTTP/1 ended before a byte of the response, after it may have been idle for
+/// [`LINGER`]: a server that ends closes it then, and a client that was held up until that moment
+/// sends on it. One that was closed sooner is an error of the server.
+#[derive(Debug, thiserror::Error)]
+#[error("closed while it was idle: {0}")]
+struct ClosedIdle(#[source] hyper::Error);
+
+/// Whether any client sends the request again on another connection: the server has done nothing
+/// with it (RFC 9112 9.3.1, RFC 9113 6.8).
+pub fn is_sent_again(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<ClosedIdle>())
+        || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR")
+}
+
 /// A client of one address.
 pub struct Client {
     address: SocketAddr,
     host: String,
     http2: bool,
     connection: Option<Connection>,
+    /// When the last request on that connection was sent.
+    asked: Option<Instant>,
 }
 
 impl Client {
@@ -69,7 +88,7 @@ impl Client {
     pub fn new(address: SocketAddr) -> Self {
         // The Host is the same for all clients: several sidecars in front of one origin have one
         // name.
-        Self { address, host: "app.test".to_owned(), http2: false, connection: None }
+        Self { address, host: "app.test".to_owned(), http2: false, connection: None, asked: None }
     }
 
     /// A client that speaks HTTP/2, by prior knowledge.
@@ -170,18 +189,29 @@ impl Client {
         {
             kept = None;
         }
+        let asked = self.asked.take().filter(|_| kept.is_some());
         let connection = self.connection.insert(match kept {
             Some(connection) => connection,
             None => self.connect().await?,
         });
+        let now = Instant::now();
         let mut failed = match timeout(PATIENCE, connection.send(request)).await? {
-            Ok(response) => return Ok(response),
+            Ok(response) => {
+                self.asked = Some(now);
+                return Ok(response);
+            }
             Err(failed) => failed,
         };
         // The connection was closed while it was idle, as it may be: nothing of the request was
         // sent, and any client sends it on another connection.
         let Some(request) = failed.take_message() else {
-            return Err(io::Error::other(failed.into_error()));
+            let error = failed.into_error();
+            let was_idle = !self.http2 && asked.is_some_and(|at| at.elapsed() >= LINGER);
+            return Err(if was_idle && (error.is_incomplete_message() || is_reset(&error)) {
+                io::Error::other(ClosedIdle(error))
+            } else {
+                io::Error::other(error)
+            });
         };
         let connection = self.connection.insert(self.connect().await?);
         let response = timeout(PATIENCE, connection.send(request)).await?;
@@ -202,6 +232,14 @@ impl Client {
         tokio::spawn(connection);
         Ok(Connection::One(sender))
     }
+}
+
+/// Whether the other side no longer reads.
+fn is_reset(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let kind = cause.map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }
 
 async fn whole(response: Response<Incoming>) -> io::Result<Reply> {

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::client::is_sent_again;
 use super::process::{free_port, signal};
 use super::{Client, eventually};
 
@@ -371,7 +372,7 @@ async fn work(address: SocketAddr, number: usize, stop: Arc<AtomicBool>, state: 
         let (method, path) =
             if write { ("PUT", format!("/w/n{name}")) } else { ("GET", format!("/v/n{name}")) };
         let mut reply = client.try_send(method, &path, &[], "").await;
-        if reply.as_ref().is_err_and(goes_away) {
+        if reply.as_ref().is_err_and(is_sent_again) {
             client = connect();
             reply = client.try_send(method, &path, &[], "").await;
         }
@@ -392,12 +393,6 @@ async fn work(address: SocketAddr, number: usize, stop: Arc<AtomicBool>, state: 
         // The pace of a client.
         sleep(Duration::from_millis(40)).await;
     }
-}
-
-/// Whether the server said, as the client began the request, that it is for another connection (RFC
-/// 9113 6.8).
-pub fn goes_away(error: &std::io::Error) -> bool {
-    format!("{error:?}").contains("GoAway(b\"\", NO_ERROR")
 }
 
 async fn listen(address: SocketAddr, stop: Arc<AtomicBool>, state: Arc<Shared>) {

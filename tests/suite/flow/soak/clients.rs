@@ -12,11 +12,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ledger::{Ledger, Tolerance};
+use crate::support::client::is_sent_again;
 use crate::support::departures::{Numbers, leave_somehow, reset_somehow, websocket};
 use crate::support::frail_app::{check, digest};
 use crate::support::history::{Kind, Log, Operation};
 use crate::support::patient_app::{half_close, reset};
-use crate::support::upgrades::goes_away;
 use crate::support::{Client, Reply, http1};
 
 /// How long a client pauses between two requests, in milliseconds.
@@ -161,7 +161,7 @@ impl Stayer {
         let sum = digest(&upload);
         let mut reply = self.exchange(method, path, number, upload.clone()).await;
         if let Err((_, error)) = &reply
-            && goes_away(error)
+            && is_sent_again(error)
         {
             self.client = Self::connect(&self.play, self.habit);
             reply = self.exchange(method, path, number, upload).await;
