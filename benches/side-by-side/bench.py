@@ -2,8 +2,9 @@
 """Caching proxies side by side: each server on CPU 0, origin, Redis and load on CPU 1.
 
 Prints, for each peer and workload, the median over rounds of requests per second, requests per
-second of the server's own CPU time, p50 and p99 latency, and the share of responses marked as hits.
-Rounds interleave the peers, so that drift of the machine falls on all alike.
+second of the server's own CPU time with the least and the most of a round, p50 and p99 latency, and
+the memory that the server takes at the end (PSS). Rounds interleave the peers, so that drift of the
+machine falls on all alike.
 
   bench.py [--peers a,b] [--loads hot1k,spread1k,...] [--rounds 3] [--seconds 5] [--ours BIN]
 """
@@ -16,19 +17,30 @@ DIR = Path(tempfile.mkdtemp(prefix="bench-"))
 os.chmod(DIR, 0o755)
 PORTS = {}
 
-LOADS = {  # name: (path or None for spread, wrk connections, wrk script args)
+LOADS = {  # name: (path, connections, arguments of spread.lua: how many objects of which size)
     "hot1k": ("/obj/1k/1", 64, None),
     "hot10k": ("/obj/10k/1", 64, None),
     "hot100k": ("/obj/100k/1", 64, None),
     "spread1k": ("/", 64, ["10000", "1k"]),
     "spread10k": ("/", 64, ["10000", "10k"]),
+    "thousand1k": ("/", 64, ["1000", "1k"]),
+    "million1k": ("/", 64, ["1000000", "1k"]),
+    "h2": ("/obj/1k/1", 8, None),  # HTTP/2 without TLS, 10 streams on each connection, by h2load
     "pass1k": ("/pass/1", 64, None),
     "one1k": ("/obj/1k/1", 1, None),
 }
 
 
+# At least so many objects are stored in a second, while the caches are filled.
+FILLS = 10_000
+# Those of which HTTP/1 and HTTP/2 have ports of their own: the latter is this much above.
+APART, H2_APART = ("nginx", "haproxy"), 500
+H1_ONLY = ("bare-hyper", "nginx-redis", "varnish")
+
+
 def conf(name, port):
     text = (HERE / name).read_text().replace("@DIR@", str(DIR)).replace("@PORT@", str(port))
+    text = text.replace("@H2_PORT@", str(port + H2_APART))
     path = DIR / name
     path.write_text(text)
     return str(path)
@@ -105,7 +117,7 @@ def get(port, path):
 
 
 def wait(port):
-    for _ in range(100):
+    for _ in range(600):
         try:
             return get(port, "/obj/1k/1")
         except OSError:
@@ -113,11 +125,21 @@ def wait(port):
     raise SystemExit(f"nothing answers on {port}; logs in {DIR}")
 
 
-def wrk(port, load, seconds):
+def h2load(name, load, seconds):
+    path, conns, _ = LOADS[load]
+    port = PORTS[name] + (H2_APART if name in APART else 0)
+    out = subprocess.run(["taskset", "-c", "1", "h2load", f"-c{conns}", "-m10", f"-D{seconds}", f"http://127.0.0.1:{port}{path}"],
+                         capture_output=True, text=True).stdout
+    done, failed = (int(re.search(rf"(\d+) {what}", out).group(1)) for what in ("2xx", "failed"))
+    return {"rps": done / seconds, "p50": float("nan"), "p99": float("nan"), "n": done, "bad": failed, "errs": ""}
+
+
+def wrk(name, load, seconds, fill=False):
     path, conns, script = LOADS[load]
+    port = PORTS[name]
     cmd = ["taskset", "-c", "1", "wrk", "-t1", f"-c{conns}", f"-d{seconds}s", "--latency"]
     url = f"http://127.0.0.1:{port}{path}"
-    cmd += ["-s", str(HERE / "spread.lua"), url, "--", *script] if script else [url]
+    cmd += ["-s", str(HERE / "spread.lua"), url, "--", *script, *(["fill"] if fill else [])] if script else [url]
     out = subprocess.run(cmd, capture_output=True, text=True).stdout
     unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}
     def lat(q):
@@ -152,24 +174,25 @@ def main():
         for load in loads:  # fill the caches
             if LOADS[load][2]:
                 for name in running:
-                    wrk(PORTS[name], load, 4)
+                    wrk(name, load, 1 + int(LOADS[load][2][0]) // FILLS, fill=True)
         for _ in range(args.rounds):
             for load in loads:
                 for name, proc in running.items():
-                    if name == "bare-hyper" and load not in ("hot1k", "one1k"):
+                    if name == "bare-hyper" and load not in ("hot1k", "one1k") or name in H1_ONLY and load == "h2":
                         continue
                     before = cpu(proc.pid)
-                    r = wrk(PORTS[name], load, args.seconds)
+                    r = (h2load if load == "h2" else wrk)(name, load, args.seconds)
                     r["per_cpu"] = r["n"] / max(cpu(proc.pid) - before, 1e-3)
                     rows.setdefault((load, name), []).append(r)
         med = lambda rs, k: statistics.median(r[k] for r in rs)
-        print(f"{'load':10} {'peer':12} {'req/s':>9} {'req/cpu-s':>10} {'p50 ms':>8} {'p99 ms':>8} {'bad':>6} {'PSS MiB':>8}")
+        print(f"{'load':10} {'peer':12} {'req/s':>9} {'req/cpu-s':>10} {'least':>8} {'most':>8} {'p50 ms':>8} {'p99 ms':>8} {'bad':>6} {'PSS MiB':>8}")
         table = []
         for (load, name), rs in rows.items():
-            row = dict(load=load, peer=name, rps=med(rs, "rps"), per_cpu=med(rs, "per_cpu"), p50=med(rs, "p50"), p99=med(rs, "p99"),
+            row = dict(load=load, peer=name, rps=med(rs, "rps"), per_cpu=med(rs, "per_cpu"),
+                       least=min(r["per_cpu"] for r in rs), most=max(r["per_cpu"] for r in rs), p50=med(rs, "p50"), p99=med(rs, "p99"),
                        bad=sum(r["bad"] for r in rs), pss=rss(running[name].pid), errs=[r["errs"] for r in rs if r["errs"]])
             table.append(row)
-            print(f"{load:10} {name:12} {row['rps']:9.0f} {row['per_cpu']:10.0f} {row['p50']:8.3f} {row['p99']:8.3f} {row['bad']:6d} {row['pss']:8.1f} {row['errs'] or ''}")
+            print(f"{load:10} {name:12} {row['rps']:9.0f} {row['per_cpu']:10.0f} {row['least']:8.0f} {row['most']:8.0f} {row['p50']:8.3f} {row['p99']:8.3f} {row['bad']:6d} {row['pss']:8.1f} {row['errs'] or ''}")
         if args.json:
             Path(args.json).write_text(json.dumps(table, indent=1))
     finally:
