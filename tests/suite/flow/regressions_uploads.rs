@@ -446,7 +446,7 @@ async fn r568_hits_are_kept_away_from_the_end_of_an_upload_on() {
     let servers = [RedisServer::start(), RedisServer::start()];
     let refusing = format!("{}\nwrites = \"refuse\"\n", servers[1].table());
     for more in [String::new(), servers[0].table(), refusing] {
-        let app = PartialApp::start(SECOND / 2).await;
+        let app = PartialApp::start(SECOND * 3 / 2).await;
         let rules = format!("{RULES}{more}");
         let sidecar = Sidecar::start(app.address, &rules).await;
         // Without Redis a sidecar shares nothing, and keeps its own hits away by rule alone.
