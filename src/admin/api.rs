@@ -90,8 +90,9 @@ pub(super) fn router(context: Arc<ApiContext>) -> Router {
         )
         .route(
             "/peers",
-            get(async |State(context): State<Arc<ApiContext>>| {
-                json_response(StatusCode::OK, &context.peers.peers().await)
+            get(async |State(context): State<Arc<ApiContext>>| match context.peers.peers().await {
+                Some(peers) => json_response(StatusCode::OK, &peers),
+                None => report_failed(),
             }),
         )
         .route(
@@ -198,13 +199,15 @@ where
 {
     match tokio::task::spawn_blocking(make).await {
         Ok(report) => json_response(StatusCode::OK, &report),
-        Err(_) => ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the report failed with an internal error",
-        )
-        .hint("see the log")
-        .into_response(),
+        Err(_) => report_failed(),
     }
+}
+
+fn report_failed() -> Response {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    ApiError::new(status, "the report failed with an internal error")
+        .hint("see the log")
+        .into_response()
 }
 
 /// SECURITY: probes send no token, so strangers may be asking. They learn the state, and not the
@@ -221,9 +224,15 @@ async fn ready(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Re
 }
 
 async fn metrics(State(context): State<Arc<ApiContext>>, headers: HeaderMap) -> Response {
-    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    let (content_type, body) = context.state.metrics(accept);
-    content(StatusCode::OK, content_type, body)
+    // Beside the threads that serve requests, as each report: there may be thousands of routes.
+    let page = tokio::task::spawn_blocking(move || {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        context.state.metrics(accept)
+    });
+    match page.await {
+        Ok((content_type, body)) => content(StatusCode::OK, content_type, body),
+        Err(_) => report_failed(),
+    }
 }
 
 #[derive(Deserialize)]

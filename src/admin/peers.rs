@@ -59,7 +59,8 @@ struct RequestRate {
 }
 
 impl RequestRate {
-    fn note(&mut self, now: Instant, total: u64) {
+    /// Notes a total, and returns the rate.
+    fn note(&mut self, now: Instant, total: u64) -> f64 {
         if let Some((at, before)) = self.before {
             let seconds = now.saturating_duration_since(at).as_secs_f64();
             #[allow(clippy::cast_precision_loss, reason = "a rate for people to read")]
@@ -67,6 +68,7 @@ impl RequestRate {
             self.per_second = if seconds > 0.0 { requests / seconds } else { 0.0 };
         }
         self.before = Some((now, total));
+        self.per_second
     }
 }
 
@@ -95,23 +97,28 @@ impl PeerBoard {
         self.coherence().mode() == CoherenceMode::Shared
     }
 
-    fn own(&self) -> PeerSummary {
-        PeerSummary {
-            number: self.number.load(Relaxed),
-            per_second: self.rate.lock().per_second,
-            ..own::summary(&self.state, &self.name)
-        }
+    /// The summary of this sidecar. It is made beside the threads that serve requests: it reads the
+    /// counts of all routes.
+    async fn own(&self) -> Option<PeerSummary> {
+        let number = self.number.load(Relaxed);
+        let (state, name) = (Arc::clone(&self.state), self.name.clone());
+        let made = tokio::task::spawn_blocking(move || own::summary(&state, &name)).await;
+        // One that panics is logged, and tells nothing.
+        Some(PeerSummary { number, per_second: self.rate.lock().per_second, ..made.ok()? })
     }
 
     /// Publishes summaries until `stop`, then withdraws the last one.
     pub(super) async fn publish(&self, stop: CancellationToken) {
         let mut wait = jittered(RETRY_INTERVAL);
         while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-            let (now, total) = (self.state.proxy.clock.now(), self.own().total());
-            self.rate.lock().note(now, total);
             wait = jittered(PUBLISH_INTERVAL);
+            let Some(own) = self.own().await else { continue };
+            let per_second = self.rate.lock().note(self.state.proxy.clock.now(), own.total());
             match &self.store {
-                Some(store) if self.is_shared() => self.publish_to(store).await,
+                Some(store) if self.is_shared() => {
+                    let number = self.number.fetch_add(1, Relaxed) + 1;
+                    self.publish_to(store, &PeerSummary { number, per_second, ..own }).await;
+                }
                 // The rate is then one of a shorter time.
                 Some(_) => wait = jittered(RETRY_INTERVAL),
                 None => {}
@@ -123,10 +130,9 @@ impl PeerBoard {
         }
     }
 
-    async fn publish_to(&self, store: &SummaryStore) {
-        self.number.fetch_add(1, Relaxed);
+    async fn publish_to(&self, store: &SummaryStore, own: &PeerSummary) {
         let counters = &self.coherence().counters;
-        let why = match store.publish(&self.own()).await {
+        let why = match store.publish(own).await {
             Ok(Published::Yes) => return counters.summaries_published.inc(),
             Ok(Published::Full) => "as many sidecars as can have published theirs".to_owned(),
             Ok(Published::Refused(why)) => why,
@@ -136,8 +142,8 @@ impl PeerBoard {
         tracing::debug!(why, "the summary of this sidecar could not be published");
     }
 
-    /// `GET /peers`.
-    pub(super) async fn peers(&self) -> Value {
+    /// `GET /peers`; none if the summary of this sidecar cannot be made.
+    pub(super) async fn peers(&self) -> Option<Value> {
         let others = match &self.store {
             None => OtherSidecars {
                 why: Some("there is no [redis], so this sidecar knows of no other".to_owned()),
@@ -149,7 +155,7 @@ impl PeerBoard {
             },
             Some(store) => self.others(store).await,
         };
-        list::peers(self.process, &self.own(), others)
+        Some(list::peers(self.process, &self.own().await?, others))
     }
 
     async fn others(&self, store: &SummaryStore) -> OtherSidecars {

@@ -1,6 +1,6 @@
 //! `/stats` and `/routes`: the statistics and the rules, as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ pub(super) fn stats(state: &AdminState) -> Value {
     let proxy = &state.proxy;
     let (live, rows) = (proxy.active_config(), proxy.metrics.rows());
     let (now, status) = (proxy.clock.wall(), state.reloader.status());
-    let row = |name: &str| rows.iter().find(|row| *row.name == *name);
+    let by_name: HashMap<&str, &RowView> = rows.iter().map(|row| (&*row.name, row)).collect();
+    let row = |name: &str| by_name.get(name).copied();
     let routes: Vec<Value> = live
         .rules
         .routes

@@ -124,8 +124,18 @@ impl ConfigSnapshot {
 /// The differences between `old` and `new`, in the order of the file's sections.
 #[must_use]
 pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> {
+    changes_of(old, new, |_| true)
+}
+
+/// Those of the sections that are wanted.
+fn changes_of(
+    old: &ConfigSnapshot,
+    new: &ConfigSnapshot,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Vec<ConfigChange> {
     let mut changes = Vec::new();
     let mut names: Vec<&String> = old.tree.keys().chain(new.tree.keys()).collect();
+    names.retain(|name| is_wanted(name));
     names.sort();
     names.dedup();
     for name in names {
@@ -161,8 +171,9 @@ pub fn changes(old: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<ConfigChange> 
 /// The keys of `new` that differ from those at startup and need a restart, as `section.key`.
 #[must_use]
 pub fn waiting_for_restart(started: &ConfigSnapshot, new: &ConfigSnapshot) -> Vec<String> {
-    let waits =
-        changes(started, new).into_iter().filter(|change| change.effect == Some(Effect::Restart));
+    // No rule waits: those of a large file are not compared once more.
+    let changes = changes_of(started, new, |name| !matches!(name, "routes" | "purges" | "expect"));
+    let waits = changes.into_iter().filter(|change| change.effect == Some(Effect::Restart));
     waits
         .flat_map(|change| {
             let keys = change.keys.into_iter().filter(|key| at_start(&change.what, &key.key));

@@ -10,7 +10,6 @@ use crate::policy::apps::RuleApp;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::folder::FolderTags;
-use crate::policy::fronts::Fronts;
 use crate::policy::glob::Glob;
 use crate::policy::graphql;
 use crate::policy::jwt::TokenPlace;
@@ -31,6 +30,7 @@ use crate::semantics::ttl::TtlRule;
 pub use crate::policy::query_rule::QueryRule;
 pub use crate::policy::route::choices::{Collapse, VaryCookie};
 pub use crate::policy::route::guests::GuestRule;
+use crate::policy::route::headers::KnownRoles;
 pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
@@ -273,12 +273,12 @@ impl Route {
         id: usize,
         spec: RouteSpec,
         credential: &CredentialRule,
-        fronts: Fronts,
+        known: &KnownRoles,
         response_rules: &Arc<ResponseRules>,
         told_apart: &ToldApart,
     ) -> Self {
         let policy = |spec, guest_of| {
-            Self::policy(id, spec, guest_of, credential, fronts, response_rules, told_apart)
+            Self::policy(id, spec, guest_of, credential, known, response_rules, told_apart)
         };
         let guests = spec.signed_in.clone().map(|signed_in| {
             let route = policy(spec.for_guests(credential), Some(signed_in.clone()));
@@ -292,7 +292,7 @@ impl Route {
         mut spec: RouteSpec,
         guest_of: Option<SignedIn>,
         credential: &CredentialRule,
-        fronts: Fronts,
+        known: &KnownRoles,
         response_rules: &Arc<ResponseRules>,
         told_apart: &ToldApart,
     ) -> Self {
@@ -335,9 +335,10 @@ impl Route {
         let token_places = token_places(fields.iter());
         let reads_identity = fields.iter().any(|field| field.identity().is_some());
         let credential_headers = spec.methods.credential_headers();
-        let headers = HeaderRules::new(&spec, &fields, credential, fronts, &told_apart.headers);
+        let headers = HeaderRules::new(&spec, &fields, credential, known, &told_apart.headers);
         let folders = response_rules.folders.of_pattern(&spec.pattern);
-        let fingerprint = spec.fingerprint(guest_of.as_ref(), credential, fronts, response_rules);
+        let fingerprint =
+            spec.fingerprint(guest_of.as_ref(), credential, known.fronts, response_rules);
         Self {
             id,
             name: labelled(spec.pattern.as_str(), &spec.conditions.label).into(),

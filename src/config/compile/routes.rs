@@ -21,7 +21,8 @@ use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::fronts::Fronts;
 use crate::policy::route::{
-    AdmitRule, Collapse, Pattern, ReadMethods, RouteMode, RouteSpec, StripSetCookie, VaryCookie,
+    AdmitRule, Collapse, Neighbours, Pattern, ReadMethods, RouteMode, RouteSpec, StripSetCookie,
+    VaryCookie,
 };
 use crate::policy::scope::Scope;
 use crate::policy::share::CallerShare;
@@ -63,13 +64,16 @@ pub fn routes(
     shared: &RouteContext<'_>,
     context: &mut CompileContext,
 ) -> Vec<CompiledRoute> {
-    let mut routes: Vec<CompiledRoute> = Vec::new();
+    let (mut routes, mut places) = (Vec::<CompiledRoute>::new(), Neighbours::default());
     for route in list.map_or(&[][..], |list| &list.0) {
         if let Some(route) = self::route(route, shared, context) {
-            crowd(&routes, &route, context);
-            if let Some(earlier) = routes.iter().find(|earlier| earlier.spec.ties(&route.spec)) {
+            let near = places.of(&route.spec.pattern).into_iter();
+            let near: Vec<&CompiledRoute> = near.map(|place| &routes[place]).collect();
+            crowd(&near, &route, context);
+            if let Some(earlier) = near.iter().find(|earlier| earlier.spec.ties(&route.spec)) {
                 tie(earlier, &route, context);
             }
+            places.push(&route.spec.pattern);
             routes.push(route);
         }
     }
@@ -77,7 +81,7 @@ pub fn routes(
 }
 
 /// Reports a route beyond [`MAX_ROUTES_OF_PATH`].
-fn crowd(earlier: &[CompiledRoute], route: &CompiledRoute, context: &mut CompileContext) {
+fn crowd(earlier: &[&CompiledRoute], route: &CompiledRoute, context: &mut CompileContext) {
     if route.spec.conditions.is_empty() {
         return;
     }

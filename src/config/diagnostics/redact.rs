@@ -75,8 +75,12 @@ fn is_secret_name(word: &str) -> bool {
     SECRET_PARTS.iter().any(|part| word.contains(part))
         || SECRET_ENDINGS.iter().any(|ending| joined.ends_with(ending))
         || SECRET_LAST_WORDS.contains(&last_word(&word))
-        || (word.len() > 3
-            && SECRET_WORDS.iter().any(|secret| strsim::osa_distance(&word, secret) <= 2))
+        || (word.len() > 3 && SECRET_WORDS.iter().any(|secret| is_misspelt(&word, secret)))
+}
+
+/// Whether two changes at most make one of the other. Most words are told apart by their lengths.
+fn is_misspelt(word: &str, secret: &str) -> bool {
+    word.len().abs_diff(secret.len()) <= 2 && strsim::osa_distance(word, secret) <= 2
 }
 
 /// `key` of `api_key`.

@@ -184,10 +184,10 @@ impl HeaderRules {
         spec: &RouteSpec,
         fields: &[Arc<Field>],
         credential: &CredentialRule,
-        fronts: Fronts,
+        known: &KnownRoles,
         told_apart: &[HeaderName],
     ) -> Self {
-        let mut roles = known_roles(fronts);
+        let (mut roles, fronts) = (known.roles.clone(), known.fronts);
         if spec.graphql {
             roles.extend(graphql::CLIENT_HEADERS.map(|name| (name, HeaderRole::Implicit)));
         }
@@ -350,7 +350,19 @@ impl HeaderRules {
     }
 }
 
-/// The roles that headers have on every route, unless its rules name them.
+/// The roles that headers have on every route, unless its rules name them. Made once for all routes.
+#[derive(Debug)]
+pub(super) struct KnownRoles {
+    pub(super) fronts: Fronts,
+    roles: HeaderMap<HeaderRole>,
+}
+
+impl KnownRoles {
+    pub(super) fn new(fronts: Fronts) -> Self {
+        Self { fronts, roles: known_roles(fronts) }
+    }
+}
+
 fn known_roles(fronts: Fronts) -> HeaderMap<HeaderRole> {
     let mut roles = HeaderMap::default();
     let mut add = |name, role| {

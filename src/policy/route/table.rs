@@ -16,6 +16,7 @@ use crate::policy::apps::AppId;
 use crate::policy::credential::CredentialRule;
 use crate::policy::fronts::Fronts;
 use crate::policy::request_match::{Condition, MatchVerdict, RequestMatch};
+use crate::policy::route::headers::KnownRoles;
 use crate::policy::route::pattern::Tree;
 use crate::policy::route::{
     Captures, Neighbours, PathCase, Pattern, ResponseRules, Route, RouteSpec, ToldApart,
@@ -121,12 +122,13 @@ impl Routes {
             is_lead.iter().enumerate().map(chain).collect()
         };
         let has_graphql = specs.iter().any(|spec| spec.graphql);
+        let known = KnownRoles::new(fronts);
         let list = specs
             .into_iter()
             .zip(&told_apart)
             .enumerate()
             .map(|(id, (spec, told_apart))| {
-                Arc::new(Route::new(id, spec, credential, fronts, response_rules, told_apart))
+                Arc::new(Route::new(id, spec, credential, &known, response_rules, told_apart))
             })
             .collect();
         Ok(Self { list, trees, chains, has_graphql })

@@ -49,8 +49,13 @@ impl Histogram {
     pub(super) fn sum(histograms: &[Self]) -> Vec<(u16, u64)> {
         let mut counts = Vec::new();
         for at in 0..CHUNKS {
+            let mut chunks =
+                histograms.iter().filter_map(|histogram| histogram.chunks[at].get()).peekable();
+            // Most of them never occur: no time is spent on those.
+            if chunks.peek().is_none() {
+                continue;
+            }
             let mut sums = [0_u64; CHUNK];
-            let chunks = histograms.iter().filter_map(|histogram| histogram.chunks[at].get());
             for chunk in chunks {
                 for (sum, count) in sums.iter_mut().zip(&chunk.0) {
                     *sum = sum.wrapping_add(count.load(Ordering::Relaxed));

@@ -110,6 +110,17 @@ const POSITIONS: ([usize; Reason::ALL.len()], usize) = {
     }
     (positions, count)
 };
+/// The reasons with which a request may end, by their positions.
+const ENDING: [Reason; POSITIONS.1] = {
+    let (mut ending, mut at) = ([Reason::ALL[0]; POSITIONS.1], 0);
+    while at < Reason::ALL.len() {
+        if POSITIONS.0[at] != usize::MAX {
+            ending[POSITIONS.0[at]] = Reason::ALL[at];
+        }
+        at += 1;
+    }
+    ending
+};
 /// The first column of each kind of number. The numbers that a hit increments come first, so that
 /// they lie close together.
 /// The sums of the four histograms, in nanoseconds, are the first.
@@ -249,48 +260,58 @@ impl Row {
         (first..first + REASONS).map(|column| self.sum(column)).sum()
     }
 
-    /// A snapshot.
+    /// A snapshot. Of a route that nobody has asked for it takes hardly any time: a file may have
+    /// thousands, and some are read every few seconds.
     pub(super) fn view(&self) -> RowView {
-        let first = |disposition: Disposition| COUNTS + disposition as usize * REASONS;
-        let mut classes: [u64; CLASSES.len()] =
-            std::array::from_fn(|class| self.sum(STATUSES + class));
+        let sums = self.sums();
+        let mut classes: [u64; CLASSES.len()] = std::array::from_fn(|class| sums[STATUSES + class]);
         let mut requests = Vec::new();
         for disposition in Disposition::ALL {
-            let (first, mut plain) = (first(disposition), 0);
-            for (class, total) in classes.iter_mut().enumerate() {
-                let count = self.sum(first + class);
-                (*total, plain) = (total.wrapping_add(count), plain + count);
+            let first = COUNTS + disposition as usize * REASONS;
+            let (plain, by_reason) = sums[first..first + REASONS].split_at(CLASSES.len());
+            for (total, count) in classes.iter_mut().zip(plain) {
+                *total = total.wrapping_add(*count);
             }
-            let reasons = Reason::ALL.iter().filter(|reason| reason.ends_requests());
-            let by_reason = reasons.enumerate().map(|(at, reason)| {
-                (disposition, Some(*reason), self.sum(first + CLASSES.len() + at))
-            });
-            let all = std::iter::once((disposition, None, plain)).chain(by_reason);
+            let plain = (disposition, None, plain.iter().sum());
+            let by_reason = ENDING.iter().zip(by_reason);
+            let by_reason = by_reason.map(|(reason, count)| (disposition, Some(*reason), *count));
+            let all = std::iter::once(plain).chain(by_reason);
             requests.extend(all.filter(|(.., count)| *count > 0));
         }
+        let latency = |timed| self.latency(timed, sums[timed as usize]);
         RowView {
             name: Arc::clone(&self.name),
             requests,
             classes,
-            hit: self.latency(TimedAs::Hit),
-            miss: self.latency(TimedAs::Miss),
-            bypass: self.latency(TimedAs::Bypass),
-            origin: self.latency(TimedAs::Origin),
-            bytes_from_cache: self.sum(BYTES + BodySource::Cache as usize),
-            bytes_from_origin: self.sum(BYTES + BodySource::Origin as usize),
-            bytes_from_sidecar: self.sum(BYTES + BodySource::Sidecar as usize),
+            hit: latency(TimedAs::Hit),
+            miss: latency(TimedAs::Miss),
+            bypass: latency(TimedAs::Bypass),
+            origin: latency(TimedAs::Origin),
+            bytes_from_cache: sums[BYTES + BodySource::Cache as usize],
+            bytes_from_origin: sums[BYTES + BodySource::Origin as usize],
+            bytes_from_sidecar: sums[BYTES + BodySource::Sidecar as usize],
             lifetime: self.lifetime(),
-            saved: Duration::from_nanos(self.sum(SAVED)),
+            saved: Duration::from_nanos(sums[SAVED]),
         }
     }
 
-    fn latency(&self, timed: TimedAs) -> Latency {
+    /// The sum of each column over all stripes.
+    fn sums(&self) -> [u64; COLUMNS] {
+        let mut sums = [0; COLUMNS];
+        for stripe in 0..self.stripes {
+            for (sum, number) in sums.iter_mut().zip(self.lane(stripe)) {
+                *sum = u64::wrapping_add(*sum, number.load(Ordering::Relaxed));
+            }
+        }
+        sums
+    }
+
+    fn latency(&self, timed: TimedAs, nanos: u64) -> Latency {
         let histograms = match timed {
             TimedAs::Hit => &*self.hits,
             other => std::slice::from_ref(self.shared(other)),
         };
-        let sum = Duration::from_nanos(self.sum(timed as usize));
-        Latency::new(Histogram::sum(histograms), sum)
+        Latency::new(Histogram::sum(histograms), Duration::from_nanos(nanos))
     }
 
     /// The histogram of something that is not a hit.
