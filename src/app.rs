@@ -19,6 +19,7 @@ use crate::app::restart::RestartRole;
 use crate::app::snapshot::SnapshotKeeper;
 use crate::app::tokens::TokenKeeper;
 use crate::app::trace::TraceExport;
+use crate::cache::encoder::Encoder;
 use crate::cache::entry::packed::Seal;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
@@ -154,6 +155,7 @@ impl Sidecar {
             metrics,
             hot_tags: HotTags::default(),
             tracer,
+            encoder: Encoder::new(clock.clone()),
             events: Arc::default(),
             history: Arc::default(),
             tail: Arc::default(),

@@ -8,6 +8,7 @@ pub mod cache_groups;
 pub mod caller;
 pub mod canonical_json;
 pub mod client_address;
+pub mod compress_rule;
 pub mod cookie_header;
 pub mod cookie_purpose;
 pub mod cookies;

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod cache_control;
 pub mod cache_status;
 pub mod conditional;
+pub mod content_coding;
 pub mod daily_end;
 pub mod digest;
 pub mod early_refresh;

@@ -16,7 +16,9 @@ use crate::clock::{Wall, millis};
 use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE, is_own};
+use crate::semantics::content_coding;
 use crate::semantics::digest::{self, Digest, Digester};
+use crate::semantics::revalidation;
 use crate::semantics::times::{Leeway, Times};
 use crate::semantics::vary::VarySpec;
 use crate::units::allocated;
@@ -48,6 +50,8 @@ pub struct Entry {
     fetch_ms: u32,
     /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
+    /// What it was before the cache coded it; none where it is as the origin sent it.
+    original: Option<Box<OriginalForm>>,
     /// What somebody has asked for.
     hashes: OnceBox<EntryHashes>,
 }
@@ -60,6 +64,17 @@ struct EntryHashes {
     content: OnceLock<Digest>,
     /// The digest of status, body and head.
     whole: OnceLock<Digest>,
+}
+
+/// What a response was before the cache coded its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginalForm {
+    /// The length of its body.
+    pub length: u64,
+    /// The digest of its status and its body.
+    pub digest: Digest,
+    /// Whether its entity-tag was strong.
+    pub had_strong_tag: bool,
 }
 
 /// The metadata of a response besides its head and body.
@@ -115,6 +130,40 @@ impl Entry {
         Self::of(key, status, head, whole, metadata)
     }
 
+    /// The same for a response whose body the cache has coded.
+    #[must_use]
+    pub fn with_original(self, original: OriginalForm) -> Self {
+        Self { original: Some(Box::new(original)), ..self }
+    }
+
+    /// What it was before the cache coded it; none where it is as the origin sent it.
+    #[must_use]
+    pub fn original(&self) -> Option<&OriginalForm> {
+        self.original.as_deref()
+    }
+
+    /// Its head as the origin knows it: what it is asked by, and what its heads are compared with.
+    #[must_use]
+    pub fn origin_headers(&self) -> HeaderMap {
+        let headers = self.headers();
+        match &self.original {
+            None => headers,
+            Some(original) => {
+                content_coding::original_head(&headers, original.had_strong_tag, original.length)
+            }
+        }
+    }
+
+    /// Its head after an update by one of the origin, which confirms it.
+    #[must_use]
+    pub fn updated_headers(&self, update: &HeaderMap, date: Wall) -> HeaderMap {
+        let mut merged = revalidation::merge(&self.headers(), update, date);
+        if self.original.is_some() {
+            content_coding::keep_coded(&mut merged);
+        }
+        merged
+    }
+
     /// The same response with another head, after a revalidation. The body is shared, not copied.
     #[must_use]
     pub fn revalidated(&self, key: &[u8], headers: &HeaderMap, metadata: EntryMetadata) -> Self {
@@ -124,6 +173,7 @@ impl Entry {
         head.move_to(&mut whole);
         let mut again = Self::of(key, self.status, head, self.body.clone(), metadata);
         (again.beside_body, again.is_renewed) = (self.beside_body, true);
+        again.original.clone_from(&self.original);
         if let Some(content) = self.hashes.get().and_then(|hashes| hashes.content.get()) {
             let _ = again.hashes().content.set(*content);
         }
@@ -167,6 +217,7 @@ impl Entry {
             leeway,
             fetch_ms: u32::try_from(millis(fetch_duration)).unwrap_or(u32::MAX),
             response_tags,
+            original: None,
             hashes: OnceBox::new(),
         }
     }
@@ -209,9 +260,12 @@ impl Entry {
         digest::with_head(self.content_digest(), headers)
     }
 
-    /// The digest of its status and its body alone.
+    /// The digest of its status and its body alone, as the origin sent it.
     #[must_use]
     pub fn content_digest(&self) -> Digest {
+        if let Some(original) = &self.original {
+            return original.digest;
+        }
         *self.hashes().content.get_or_init(|| {
             let mut digester = Digester::for_response(self.status, &self.headers());
             digester.update(&self.body);
@@ -246,6 +300,7 @@ impl Entry {
             + if self.is_renewed { renewed } else { 0 }
             + self.head.weight()
             + allocated(size_of_val(&*self.response_tags))
+            + self.original.as_ref().map_or(0, |original| allocated(size_of_val(&**original)))
             + texts
     }
 }

@@ -31,6 +31,7 @@ use crate::units::{show_duration, show_size};
 use crate::upstream::UpstreamAddress;
 
 pub mod apps;
+pub mod codings;
 mod compress;
 pub mod conditions;
 pub mod credential;
@@ -103,6 +104,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let (fields, CallerSettings { credential, jwt, identity }) = fields(file, context);
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let apps = AppTable::compile(file, upstream.as_ref(), context);
+    let codings = codings::codings(file, context);
     let route_context = routes::RouteContext {
         fields: &fields,
         credential: &credential,
@@ -110,6 +112,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         mode,
         fronts: fronts::fronts(&file.fronts, context),
         apps: &apps,
+        codings: codings.as_ref(),
     };
     let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);

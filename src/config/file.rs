@@ -15,6 +15,7 @@ use super::keywords::{
 
 pub use self::admin::AdminSection;
 pub use self::apps::AppSection;
+pub use self::codings::CodingsSection;
 pub use self::compress::{CompressForm, CompressSection};
 pub use self::defaults::DefaultsSection;
 pub use self::expect::{ExpectSection, OtherRequestSection};
@@ -37,6 +38,7 @@ pub use self::upstream::UpstreamSection;
 
 mod admin;
 mod apps;
+mod codings;
 mod compress;
 mod defaults;
 mod expect;
@@ -97,6 +99,8 @@ table! {
         redis: RedisSection,
         /// Bounds on memory and work that requests and responses can cause.
         limits: LimitsSection = {},
+        /// Compresses stored responses for clients that accept it.
+        compress: CodingsSection,
         /// Which response headers say how long a response is fresh.
         freshness: FreshnessSection = {},
         /// What is logged, to stderr.
@@ -442,5 +446,10 @@ table! {
         /// without asking, "0s" to 1 year in whole seconds. Purges do not reach clients. Without it
         /// they are told what the origin says.
         browser: BrowserForm,
+        /// Whether `[compress]` counts for this route. Without it, it does in the scopes `shared`
+        /// and `public`, and for guests. With `true` in scope `private` too: the length of a
+        /// compressed body may tell a secret in it to whoever can put text beside that and count
+        /// the bytes (BREACH).
+        compress: bool,
     }
 }

@@ -14,6 +14,7 @@ use crate::policy::scope::Scope;
 use crate::policy::webhook_signature::SignatureEncoding;
 use crate::policy::webhook_signature::presets::SignaturePreset;
 use crate::redis::{OnLoss, WritePolicy};
+use crate::semantics::content_coding::Coding;
 use crate::semantics::storability::OriginRule;
 use crate::telemetry::log::LogFormat;
 use crate::upstream::HostHeader;
@@ -56,6 +57,13 @@ words! {
     /// How bodies are compressed.
     CompressWord -> bool, "a choice of compression" {
         "zstd" => true, "off" => false,
+    }
+}
+
+words! {
+    /// A coding of bodies for clients.
+    CodingWord -> Coding, "a coding" {
+        "zstd" => Coding::Zstd, "br" => Coding::Brotli, "gzip" => Coding::Gzip,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{ACCEPT_ENCODING, HeaderName};
 
 use crate::policy::apps::RuleApp;
+use crate::policy::compress_rule::CompressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::folder::FolderTags;
@@ -170,9 +171,17 @@ pub struct RouteSpec {
     pub encoded_slash: EncodedSlash,
     /// What those callers have who are no guests. None: nobody is a guest.
     pub signed_in: Option<SignedIn>,
+    /// In which codings clients get its responses. None: in those that the origin sends.
+    pub compress: Option<Arc<CompressRule>>,
 }
 
 impl RouteSpec {
+    /// In which codings clients get its responses, if the cache makes them.
+    #[must_use]
+    pub fn compress(&self) -> Option<&Arc<CompressRule>> {
+        self.compress.as_ref().filter(|rule| rule.private || self.scope != Scope::Private)
+    }
+
     /// Whether both match the same requests, and neither is more specific.
     #[must_use]
     pub fn ties(&self, other: &Self) -> bool {
@@ -254,6 +263,8 @@ pub struct Route {
     pub keys_address: bool,
     /// Whether tags are read from the bodies of responses.
     pub reads_response: bool,
+    /// Whether the origin is asked for the plain form, although the key has a coding.
+    pub asks_plain: bool,
     /// The folders that its entries carry as tags.
     pub folders: FolderTags,
     /// Where the tokens are that fields of the key read.
@@ -306,8 +317,9 @@ impl Route {
         }
         // What is stored of a GraphQL endpoint has no errors in it.
         let reads_response = spec.graphql || spec.tags.iter().any(Template::reads_response);
-        if reads_response && !spec.pass_headers.contains(&ACCEPT_ENCODING) {
-            // The app sends what the tags are read from as it stands.
+        // The app sends what the tags are read from as it stands.
+        let is_coded_here = spec.compress().is_some();
+        if reads_response && !is_coded_here && !spec.pass_headers.contains(&ACCEPT_ENCODING) {
             let withheld = std::iter::once(Glob::new(ACCEPT_ENCODING.as_str()));
             spec.drop_headers = spec.drop_headers.iter().cloned().chain(withheld).collect();
         }
@@ -336,6 +348,12 @@ impl Route {
         let reads_identity = fields.iter().any(|field| field.identity().is_some());
         let credential_headers = spec.methods.credential_headers();
         let headers = HeaderRules::new(&spec, &fields, credential, known, &told_apart.headers);
+        // Who decides by another form of the client's word than the key's decides on the coding.
+        let coding_role = headers.role(&ACCEPT_ENCODING, &headers.context(false));
+        if coding_role != HeaderRole::Negotiated {
+            spec.compress = None;
+        }
+        let asks_plain = reads_response && spec.compress().is_some();
         let folders = response_rules.folders.of_pattern(&spec.pattern);
         let fingerprint =
             spec.fingerprint(guest_of.as_ref(), credential, known.fronts, response_rules);
@@ -352,6 +370,7 @@ impl Route {
             credential_headers,
             keys_address,
             reads_response,
+            asks_plain,
             folders,
             token_places,
             reads_identity,
@@ -387,6 +406,13 @@ impl Route {
     #[must_use]
     pub fn mode(&self) -> RouteMode {
         self.spec.mode.and(self.switched.get())
+    }
+
+    /// The codings that it offers now, where the cache makes them: what only observes requests
+    /// compares the bytes of the origin.
+    #[must_use]
+    pub fn offers(&self) -> Option<&Arc<CompressRule>> {
+        self.spec.compress().filter(|_| self.mode() == RouteMode::On)
     }
 
     /// A path that it matches, as it stands in the key and in the request of a fill: the literal

@@ -40,6 +40,7 @@ use crate::semantics::vary::VarySpec;
 use crate::upstream::UpstreamError;
 
 mod authorization;
+mod coding;
 mod guest_proof;
 mod origin_response;
 mod own_redirect;
@@ -325,7 +326,7 @@ async fn answer_unstored(
     let date_skew = date_skew(&resources.store, response.headers(), (requested, received));
     let now = resources.clock.date();
     let call = response.extensions().get().cloned();
-    let ((status, mut headers), body) = prepare_head(&request.route, response, confirmed, now);
+    let ((status, mut headers), body) = prepare_head(request, response, confirmed, now);
     if let Some(stored) = &revalidated {
         record_confirmation(resources, request, stored, &headers);
     }
@@ -374,11 +375,11 @@ pub(super) async fn update_head(
     let store = &resources.store;
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {
         // A HEAD has no body by which it could be proven.
-        Ok(_) if guest_proof::is_needed(&request, response.headers()) => {
+        Ok(_) if request.needs_guest_proof(response.headers()) => {
             Err(Reason::GuestsUncompared)
         }
         Ok(decision) => {
-            let ((status, headers), _) = prepare_head(&request.route, response, true, received);
+            let ((status, headers), _) = prepare_head(&request, response, true, received);
             let head = ShareableHead::new(headers);
             store_response(resources, &request, decision, status, &head, &[]).await.map(drop)
         }

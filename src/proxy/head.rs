@@ -15,6 +15,7 @@ use crate::proxy::pass;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
+use crate::semantics::content_coding;
 use crate::semantics::revalidation;
 use crate::semantics::revalidation::HeadVerdict;
 
@@ -66,6 +67,7 @@ pub(super) async fn pass_head(
         return hit::serve_stale(context, stale, outcome, now);
     }
     request.record_refusal(&resources.authorized_clients, head.status, &head.headers);
+    let coding = request.coding().cloned();
     // An origin that does not support HEAD says nothing of the response to GET.
     if let Some(stale) = stale
         && request.supersedes(head.status, &head.headers)
@@ -74,6 +76,10 @@ pub(super) async fn pass_head(
         apply_head(resources, request, &stale, &head, requested).await;
     }
     let mut response = Response::from_parts(head, body);
+    if let Some(coding) = coding {
+        let status = response.status();
+        coding.note_choice(status, response.headers_mut());
+    }
     // As from the response to a GET.
     context.lookup.route.response_rules.response_tags.withhold(response.headers_mut());
     pass::passed(resources, context.request, response, outcome, route, None)
@@ -88,7 +94,10 @@ async fn apply_head(
 ) {
     let (key, cached) = (stale.key, &stale.candidate.cached);
     let entry = &cached.entry;
-    let verdict = revalidation::head_agrees(&entry.headers(), &head.headers);
+    let mut verdict = revalidation::head_agrees(&entry.origin_headers(), &head.headers);
+    if entry.original().is_some() && !content_coding::stays_coded(&head.headers) {
+        verdict = HeadVerdict::Other;
+    }
     if head.status != entry.status || verdict == HeadVerdict::Other {
         resources.store.forget(key).await;
     }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cache::encoder::Encoder;
 use crate::cache::fills::Fills;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::cache::store::Store;
@@ -98,6 +99,8 @@ pub struct Resources {
     pub(crate) refresh_permits: Arc<Semaphore>,
     /// Keys whose records are read for longer than a request waits.
     pub(crate) late_keys: LateKeys,
+    /// What codes bodies for clients.
+    pub encoder: Encoder,
     /// Proofs that answers are the same for all guests.
     pub(crate) guest_proofs: GuestProofs,
     /// Purges after the responses of mutations have begun.

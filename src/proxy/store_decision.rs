@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 
+use crate::cache::encoder::EncodeJob;
 use crate::cache::store::memory::CachedEntry;
 use crate::cache::store::{LookupKey as _, Store};
 use crate::clock::Wall;
@@ -53,6 +54,8 @@ pub(crate) struct StoreDecision {
     pub(super) date_skew: i64,
     /// What was stored before, where the origin has confirmed it.
     pub(super) revalidated: Option<Arc<CachedEntry>>,
+    /// What codes its body before it is stored.
+    pub(super) encode: Option<EncodeJob>,
 }
 
 impl StoreDecision {
@@ -135,7 +138,9 @@ pub(super) fn decide_store(
         // It has no end, and its events are for those who listen now.
         return Err(Reason::EventStream);
     }
-    if !accepts_coding(request, response.headers()) {
+    // What is stored in a coding of its own is for the clients of that coding.
+    let is_coded_here = revalidated.as_ref().is_some_and(|cached| cached.entry.original().is_some());
+    if !is_coded_here && !accepts_coding(request, response.headers()) {
         return Err(Reason::ContentCoding);
     }
     if response.extensions().get::<CloseDelimited>().is_some() {
@@ -177,6 +182,7 @@ pub(super) fn decide_store(
         requested,
         received,
         revalidated,
+        encode: None,
     })
 }
 

@@ -18,11 +18,21 @@ use std::borrow::Cow;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName};
 
-pub use self::encoding::accepts_codings;
+use crate::semantics::content_coding::Coding;
+
+pub use self::encoding::{accepts_codings, best_coding};
 pub use self::list::KeyedForm;
 
 /// The longest value that is read, in bytes. A longer one counts as the default.
 const MAX_VALUE: usize = 1024;
+
+/// The normal form of `Accept-Encoding` where the cache codes bodies itself: the best one for the
+/// client of the codings that it offers.
+#[must_use]
+pub fn keyed_coding(value: &[u8], offered: &[Coding]) -> KeyedForm {
+    let best = (value.len() <= MAX_VALUE).then(|| best_coding(value, offered)).flatten();
+    best.map_or(KeyedForm::Default, |coding| KeyedForm::Text(Cow::Borrowed(coding.as_str())))
+}
 
 /// Whether a header has a normal form of its own.
 #[must_use]

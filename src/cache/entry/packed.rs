@@ -18,7 +18,7 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use subtle::ConstantTimeEq as _;
 
-use crate::cache::entry::{Entry, EntryMetadata, VaryMark, prepare};
+use crate::cache::entry::{Entry, EntryMetadata, OriginalForm, VaryMark, prepare};
 use crate::clock::{Wall, millis};
 use crate::coherence::stamp::{Nonce, Stamp};
 use crate::policy::tag::Tag;
@@ -41,6 +41,9 @@ const ENTRY: u8 = b'E';
 /// An entry whose body is compressed. A kind and no version, so that entries in plain form stay
 /// what they were before there was any compression.
 const COMPRESSED: u8 = b'Z';
+/// An entry whose body the cache has coded for clients: its meta ends with what it was before. Of
+/// routes whose keys a sidecar without `[compress]` does not make.
+const CODED: u8 = b'C';
 const VARY: u8 = b'V';
 /// Where the meta part begins.
 const HEAD_BYTES: usize = 26;
@@ -58,7 +61,8 @@ pub enum Unpacked {
 /// reader depends on the clock of the sidecar that wrote it.
 #[must_use]
 pub fn pack(entry: &Entry, stamp: &Stamp, received: Wall, seal: &Seal) -> Bytes {
-    seal_bytes(ENTRY, &meta_of(entry, stamp, received), &entry.body, seal)
+    let kind = if entry.original().is_some() { CODED } else { ENTRY };
+    seal_bytes(kind, &meta_of(entry, stamp, received), &entry.body, seal)
 }
 
 /// The same with its body in compressed form.
@@ -94,6 +98,11 @@ fn meta_of(entry: &Entry, stamp: &Stamp, received: Wall) -> Vec<u8> {
         put_bytes(&mut meta, name.as_str().as_bytes());
         put_bytes(&mut meta, value.as_bytes());
     }
+    if let Some(OriginalForm { length, digest, had_strong_tag }) = entry.original() {
+        put_u64(&mut meta, *length);
+        meta.extend_from_slice(digest);
+        meta.push(u8::from(*had_strong_tag));
+    }
     meta
 }
 
@@ -125,7 +134,7 @@ pub fn sealed(bytes: &[u8], seal: &Seal) -> Bytes {
     let (kind, rest) = bytes.split_first().unwrap_or((&0, &[]));
     let (length, rest) = rest.split_first().unwrap_or((&0, &[]));
     let (meta, body) = rest.split_at(usize::from(*length).min(rest.len()));
-    let kind = [ENTRY, VARY, COMPRESSED, *kind][usize::from(kind % 4)];
+    let kind = [ENTRY, VARY, COMPRESSED, CODED, *kind][usize::from(kind % 5)];
     seal_bytes(kind, meta, body, seal)
 }
 
@@ -174,9 +183,10 @@ pub fn unpack(packed: &Bytes, seal: &Seal, longest: u64) -> Result<Unpacked, Dec
         return Err(DecodeError::Integrity);
     }
     let body_at = body_at(packed)?;
-    let mut meta = Cursor { whole: packed, at: HEAD_BYTES, end: body_at };
-    match head[4] {
-        ENTRY => meta.entry(packed.slice(body_at..)),
+    let kind = head[4];
+    let mut meta = Cursor { whole: packed, at: HEAD_BYTES, end: body_at, kind };
+    match kind {
+        ENTRY | CODED => meta.entry(packed.slice(body_at..)),
         COMPRESSED => {
             let whole = compression::inflate(packed, body_at, longest)?;
             let body = whole.slice(body_at..);
@@ -208,6 +218,7 @@ struct Cursor<'a> {
     whole: &'a Bytes,
     at: usize,
     end: usize,
+    kind: u8,
 }
 
 impl Cursor<'_> {
@@ -240,6 +251,16 @@ impl Cursor<'_> {
         let from = self.at;
         self.take(length)?;
         Ok(self.whole.slice(from..from + length))
+    }
+
+    fn original(&mut self) -> Result<OriginalForm, DecodeError> {
+        let (length, digest) = (self.u64()?, self.array()?);
+        let had_strong_tag = match self.array()? {
+            [0] => false,
+            [1] => true,
+            [_] => return Err(DecodeError::Shape),
+        };
+        Ok(OriginalForm { length, digest, had_strong_tag })
     }
 
     fn entry(&mut self, body: Bytes) -> Result<Unpacked, DecodeError> {
@@ -275,6 +296,7 @@ impl Cursor<'_> {
                 HeaderValue::from_maybe_shared(self.bytes()?).map_err(|_| DecodeError::Shape)?;
             headers.try_append(name, value).map_err(|_| DecodeError::Shape)?;
         }
+        let original = if self.kind == CODED { Some(self.original()?) } else { None };
         if self.at != self.end {
             return Err(DecodeError::Shape);
         }
@@ -287,6 +309,7 @@ impl Cursor<'_> {
         let response_tags = tags.iter().map(|(tag, _)| tag.clone()).collect();
         let metadata = EntryMetadata { times, leeway, fetch_duration, response_tags };
         let entry = Entry::new(key, status, headers, body, metadata);
+        let entry = original.into_iter().fold(entry, Entry::with_original);
         Ok(Unpacked::Entry(Box::new(entry), Stamp { generation, tags: tags.into() }))
     }
 }

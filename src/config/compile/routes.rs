@@ -12,11 +12,12 @@ use super::fields::FieldTable;
 use super::freshness::freshness_settings;
 use super::read_methods::{add_document, read_methods, requires_body};
 use super::rule_names::{BodyUse, RuleNames, pattern};
-use super::{fronts, graphql_tags, headers, identity, query, signed_in};
+use super::{codings, fronts, graphql_tags, headers, identity, query, signed_in};
 use crate::config::context::CompileContext;
 use crate::config::decode::{Located, Period, Setting, StripForm, TomlList, TomlString};
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use crate::config::file;
+use crate::policy::compress_rule::CompressRule;
 use crate::policy::credential::CredentialRule;
 use crate::policy::field::{Field, FieldSource};
 use crate::policy::fronts::Fronts;
@@ -56,6 +57,8 @@ pub struct RouteContext<'a> {
     pub fronts: Fronts,
     /// The apps.
     pub apps: &'a AppTable,
+    /// `[compress]`.
+    pub codings: Option<&'a CompressRule>,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -189,6 +192,7 @@ fn route(
         case: file.case.get().map(|word| word.0)?,
         encoded_slash: file.encoded_slash.get().map(|word| word.0)?,
         signed_in: signed_in?,
+        compress: codings::of_route(file, shared.codings),
         pattern: match pattern {
             Some(pattern) => pattern,
             // The path has been reported; the rest of the route is still checked.
@@ -205,6 +209,7 @@ fn route(
     credentials(file, &spec, shared.credential, context);
     signed_in::contradictions(file, &spec, shared.credential, context);
     without_effect(file, &spec, shared.credential, context);
+    codings::without_effect(file, shared.codings.is_some(), context);
     let path = file.path.given()?.span.clone();
     has_path.then_some(CompiledRoute { spec, path })
 }

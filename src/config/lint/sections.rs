@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::compile::socket_path;
+use super::super::compile::{codings, socket_path};
 use super::super::context::CompileContext;
 use super::super::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
 use super::super::file;
@@ -30,6 +30,10 @@ pub fn check(whole: &LintFile<'_>, parts: &CompiledParts<'_>, context: &mut Comp
     host_key(whole, context);
     debug(whole, context);
     tunnels(whole, context);
+    if let Some(section) = whole.file.compress.given() {
+        let routes = whole.routes.iter().map(|route| route.spec);
+        codings::lint(section, routes, parts.limits, context);
+    }
     if let Some(limits) = parts.limits {
         tags(whole, limits.tags, context);
         pinned(whole, limits.pinned, context);

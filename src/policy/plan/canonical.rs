@@ -22,6 +22,8 @@ use crate::policy::credential::{Credential, CredentialRule};
 use crate::policy::plan::rules::PolicyRules;
 use crate::policy::route::{HeaderRole, RoleContext, Route};
 use crate::policy::scope::Scope;
+use crate::semantics::cache_control::CacheControl;
+use crate::semantics::content_coding::Coding;
 use crate::semantics::forward;
 use crate::semantics::negotiation;
 use crate::semantics::negotiation::KeyedForm;
@@ -119,7 +121,7 @@ impl<'a> KeyedHeaders<'a> {
             }
         }
         if !negotiated.is_empty() {
-            keyed.add_negotiated(route, &negotiated);
+            keyed.add_negotiated(route, headers, &negotiated);
         }
         if has_forwarded && let Some(original) = forward::original_request(headers) {
             keyed.implicit.push((const { &FORWARDED }, Cow::Owned(original.into_bytes())));
@@ -140,21 +142,37 @@ impl<'a> KeyedHeaders<'a> {
         self.has_directives |= *name == CACHE_CONTROL || *name == PRAGMA;
     }
 
-    fn add_negotiated(&mut self, route: &Route, lines: &[(&'a HeaderName, &'a HeaderValue)]) {
+    fn add_negotiated(
+        &mut self,
+        route: &Route,
+        headers: &HeaderMap,
+        lines: &[(&'a HeaderName, &'a HeaderValue)],
+    ) {
         let languages = route.spec.languages.as_deref();
+        let offered = route.offers();
+        // RFC 9111 5.2.1.6. The origin may code as it likes, and is asked not to.
+        let stays_plain = offered.is_some()
+            && self.has_directives
+            && CacheControl::from_headers(headers).no_transform;
         for (at, (name, value)) in lines.iter().enumerate() {
             // A part of a response is a part of its plain form: a client that resumes a download
             // must not get pieces of two encodings.
-            let plain = self.has_range && **name == ACCEPT_ENCODING;
+            let plain = (self.has_range || stays_plain) && **name == ACCEPT_ENCODING;
             if plain || lines[..at].iter().any(|(earlier, _)| earlier == name) {
                 continue;
             }
+            let keyed_form = |value: &[u8]| match offered {
+                Some(rule) if **name == ACCEPT_ENCODING => {
+                    negotiation::keyed_coding(value, &rule.codings)
+                }
+                _ => negotiation::keyed_form(name, value, languages),
+            };
             let form = if lines[at + 1..].iter().any(|(later, _)| later == name) {
                 let all = lines.iter().filter(|(other, _)| other == name);
                 let all: Vec<&[u8]> = all.map(|(_, value)| value.as_bytes()).collect();
-                negotiation::keyed_form(name, &all.join(&b", "[..]), languages)
+                keyed_form(&all.join(&b", "[..]))
             } else {
-                negotiation::keyed_form(name, value.as_bytes(), languages)
+                keyed_form(value.as_bytes())
             };
             match form {
                 KeyedForm::Default => {}
@@ -192,6 +210,12 @@ impl<'a> CanonicalHeaders<'a> {
             names.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
         }
         sorted
+    }
+
+    /// The coding in the key, where there is but one.
+    pub(super) fn coding(&self) -> Option<Coding> {
+        let keyed = self.implicit.iter().find(|(name, _)| **name == ACCEPT_ENCODING)?;
+        Coding::named(&keyed.1)
     }
 
     /// Decides which `User-Agent` the origin receives.

@@ -51,7 +51,10 @@ fn fill_head(
     let host = value(canonical.host.as_bytes());
     head.insert(&HOST, constants.host.clone().or_else(|| host.clone()));
     let parts = &canonical.headers;
-    for (name, sent) in parts.implicit.iter().filter(|(name, _)| **name != FORWARDED) {
+    let is_sent = |name: &HeaderName| {
+        *name != FORWARDED && !(route.asks_plain && *name == ACCEPT_ENCODING)
+    };
+    for (name, sent) in parts.implicit.iter().filter(|(name, _)| is_sent(name)) {
         head.append(name, on_the_wire(name, sent));
     }
     for (name, sent) in &parts.fields {

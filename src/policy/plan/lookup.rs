@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::apps::AppRules;
 use crate::policy::authorized_clients::AuthorizationId;
+use crate::policy::compress_rule::CompressRule;
 use crate::policy::credential::Credential;
 use crate::policy::field::{AnsweredBody, Field, FieldSource, FieldView};
 use crate::policy::graphql::KnownDocument;
@@ -31,6 +32,7 @@ use crate::policy::session::{IdentityPart, RouteSessions};
 use crate::policy::share::CallerDraw;
 use crate::policy::tag::Tag;
 use crate::policy::template::FilledTemplate;
+use crate::semantics::content_coding::Coding;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -359,6 +361,14 @@ impl Lookup<'_> {
             headers: sorted,
             cookies: self.cookies(),
         }
+    }
+
+    /// The codings that the route offers, if the cache makes them, and the one for this client.
+    #[must_use]
+    pub fn offered_coding(&self) -> Option<(&Arc<CompressRule>, Option<Coding>)> {
+        let rule = self.route.offers()?;
+        let headers = CanonicalHeaders::new(self.route, &self.roles, self.request.headers);
+        Some((rule, headers.coding()))
     }
 
     pub(super) fn cookies(&self) -> CanonicalCookies<'_> {

@@ -46,6 +46,7 @@ impl RouteSpec {
             vary_cookie,
             case,
             signed_in,
+            compress: _,
             // These decide when the origin is contacted, who is served and what clients are told.
             jitter: _,
             mode: _,
@@ -86,6 +87,8 @@ impl RouteSpec {
             (!conditions.is_empty(), conditions),
             (*graphql, "graphql".to_owned()),
             (app.name.is_some(), format!("app {:?}", app.name)),
+            // What codes nothing has no entry that says how it varies.
+            (self.compress().is_some(), "compress".to_owned()),
             (signed_in.is_some() || guest_of.is_some(), format!("{:?}", (signed_in, guest_of))),
         ] {
             hash_if(is_there, &shown, &mut hasher);

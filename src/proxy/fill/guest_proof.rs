@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, SET_COOKIE};
+use http::header::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -15,7 +15,6 @@ use crate::proxy::fill::origin_response::send;
 use crate::proxy::fill::request::FillRequest;
 use crate::proxy::guest_proofs::{PROOF_TIMEOUT, ProofResult};
 use crate::proxy::resources::Resources;
-use crate::semantics::cache_control::CacheControl;
 
 /// The response headers by which two answers are compared, besides those that may hold a token.
 /// Others say when, where and how fast it was made.
@@ -35,13 +34,6 @@ const COMPARED: [&str; 10] = [
 /// Parts of names of headers that may hold a token of one session.
 const TOKEN_PARTS: [&str; 4] = ["csrf", "xsrf", "token", "nonce"];
 
-/// Whether an answer to a guest with this head has to be proven: it sets cookies, or the origin
-/// says that it is for one user. So does a 304, whose head is stored with the body it confirms.
-pub(super) fn is_needed(request: &FillRequest, response: &HeaderMap) -> bool {
-    request.route.is_for_guests()
-        && (response.contains_key(SET_COOKIE) || CacheControl::from_headers(response).private)
-}
-
 /// The right to prove an answer.
 pub(crate) struct GuestProof {
     _permit: OwnedSemaphorePermit,
@@ -59,7 +51,7 @@ impl GuestProof {
         response: &HeaderMap,
         leads: bool,
     ) -> Result<Option<Self>, Reason> {
-        if !is_needed(request, response) {
+        if !request.needs_guest_proof(response) {
             return Ok(None);
         }
         // Those who fetch alone would multiply the requests.
@@ -109,9 +101,12 @@ async fn compare(
     let Ok(second) = send(resources, request, request.sent.clone()).await else {
         return ProofResult::Failed;
     };
-    let (second, mut second_body) = second.response.into_parts();
+    let (mut second, mut second_body) = second.response.into_parts();
     if second.status.is_server_error() && !status.is_server_error() {
         return ProofResult::Failed;
+    }
+    if let Some(coding) = request.coding() {
+        coding.note_choice(second.status, &mut second.headers);
     }
     if second.status != status
         || request.sets_cookie(&second.headers)

@@ -11,6 +11,7 @@ use crate::outcome::OriginCall;
 use crate::proxy::fill::request::FillRequest;
 use crate::proxy::resources::Resources;
 use crate::semantics::body::Body;
+use crate::semantics::content_coding;
 use crate::semantics::forward;
 use crate::semantics::revalidation;
 use crate::upstream::UpstreamError;
@@ -37,7 +38,7 @@ impl OriginResponse {
             response.extensions_mut().insert(call);
         }
         *response.status_mut() = entry.status;
-        *response.headers_mut() = revalidation::merge(&entry.headers(), &update.headers, date);
+        *response.headers_mut() = entry.updated_headers(&update.headers, date);
         Self { response, revalidated: Some(Arc::clone(cached)), ..self }
     }
 }
@@ -58,18 +59,22 @@ pub(super) async fn revalidate_or_fetch(
         .filter(|_| request.body.is_none());
     let fills = &resources.fills;
     let may_confirm = |cached: &&Arc<CachedEntry>| {
-        let headers = cached.entry.headers();
+        let headers = cached.entry.origin_headers();
         revalidation::has_validator(&headers)
             && !fills.is_unconfirmed(request.primary.hash(), &headers)
     };
     if let Some(cached) = stale.filter(may_confirm) {
-        let (stored, mut headers) = (cached.entry.headers(), request.sent.clone());
+        let (stored, mut headers) = (cached.entry.origin_headers(), request.sent.clone());
         revalidation::add_conditions(&stored, &mut headers);
         let origin = send(resources, request, headers).await?;
         if origin.response.status() != StatusCode::NOT_MODIFIED {
             return Ok(origin);
         }
-        if revalidation::validates(&stored, origin.response.headers()) {
+        let is_confirmed = revalidation::validates(&stored, origin.response.headers());
+        if is_confirmed && !keeps_form(request, cached, origin.response.headers()) {
+            return send(resources, request, request.sent.clone()).await;
+        }
+        if is_confirmed {
             resources.counters.revalidated.inc();
             return Ok(origin.confirm(cached, resources.clock.date()));
         }
@@ -78,6 +83,13 @@ pub(super) async fn revalidate_or_fetch(
         // client can use it.
     }
     send(resources, request, request.sent.clone()).await
+}
+
+/// Whether what is stored may stay in the form that the cache has coded it in: the origin has not
+/// forbidden it since, and the bytes need no comparison with its own.
+fn keeps_form(request: &FillRequest, cached: &CachedEntry, update: &HeaderMap) -> bool {
+    cached.entry.original().is_none()
+        || (content_coding::stays_coded(update) && !request.needs_guest_proof(update))
 }
 
 pub(super) async fn send(

@@ -25,8 +25,10 @@ use crate::policy::tag::Tag;
 use crate::policy::template::FilledTemplate;
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::context::{LookupContext, RequestContext, refusal_key, shared_client};
+use crate::proxy::fill::coding::FillCoding;
 use crate::proxy::origin::OriginClient;
 use crate::semantics::body::Body;
+use crate::semantics::cache_control::CacheControl;
 use crate::semantics::vary::VarySpec;
 use crate::shares::{Departure, ShareOwner};
 use crate::upstream::UpstreamError;
@@ -121,6 +123,8 @@ pub(crate) struct FillRequest {
     pub(crate) identity: Option<Box<IdentityCheck>>,
     /// Whose share it counts for.
     pub(crate) peer: ShareOwner,
+    /// What becomes of its body before it is stored, where the route codes its responses.
+    coding: Option<Box<FillCoding>>,
     /// Whether all clients that wait for it have left; none for a fill that the cache wants.
     pub(crate) departure: Option<Arc<Departure>>,
     /// What is stored already, and what the origin may confirm to this caller.
@@ -153,6 +157,11 @@ impl Withheld {
 }
 
 impl FillRequest {
+    /// What becomes of the body before it is stored, where the route codes its responses.
+    pub(crate) fn coding(&self) -> Option<&FillCoding> {
+        self.coding.as_deref()
+    }
+
     /// The origin that answers for the app of its route.
     pub(crate) fn origin(&self) -> &Arc<OriginClient> {
         self.config.origins.of(self.route.spec.app.id)
@@ -186,6 +195,7 @@ impl FillRequest {
             has_owner: lookup.has_owner(),
             identity: lookup.identity_check().map(Box::new),
             peer: context.config.rules.client_address.share(lookup.headers(), &context.peer),
+            coding: FillCoding::of(lookup).map(Box::new),
             departure: None,
             stale: reason.stale,
             for_others: reason.for_others,
@@ -321,6 +331,14 @@ impl FillRequest {
         if let (Some(client), Some(_)) = (self.client, self.refusal(status, headers)) {
             clients.revoke(client, self.key);
         }
+    }
+
+    /// Whether an answer to a guest with this head has to be proven the same for all: it sets
+    /// cookies, or the origin says that it is for one user. So does a 304, whose head is stored with
+    /// the body it confirms.
+    pub(crate) fn needs_guest_proof(&self, response: &HeaderMap) -> bool {
+        self.route.is_for_guests()
+            && (response.contains_key(SET_COOKIE) || CacheControl::from_headers(response).private)
     }
 
     /// Whether such a response says anything of what is stored: an accident does not.

@@ -10,7 +10,8 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
-use crate::cache::entry::{Entry, EntryMetadata};
+use crate::cache::encoder::EncodeJob;
+use crate::cache::entry::EntryMetadata;
 use crate::cache::fills::{BodyWriter, Leader, PushOutcome, SharedBody, SharedHead};
 use crate::cache::store::PendingEntry;
 use crate::cache::store::memory::CachedEntry;
@@ -19,6 +20,7 @@ use crate::outcome::Reason;
 use crate::policy::route::Route;
 use crate::policy::surrogate::CarriedTags;
 use crate::proxy::fill::authorization::{digest_for_sharing, record_body, record_confirmation};
+use crate::proxy::fill::coding::new_entry;
 use crate::proxy::fill::guest_proof::GuestProof;
 use crate::proxy::fill::request::{FillRequest, FillResult};
 use crate::proxy::hit::named;
@@ -57,12 +59,12 @@ pub(crate) async fn stream_and_store(
     leader: Option<Leader>,
     sender: oneshot::Sender<FillResult>,
     response: Response<Body>,
-    (decision, proof): (StoreDecision, Option<GuestProof>),
+    (mut decision, proof): (StoreDecision, Option<GuestProof>),
 ) {
     let revalidated = decision.revalidated.is_some();
     let now = resources.clock.date();
     let call = response.extensions().get().cloned();
-    let ((status, headers), mut body) = prepare_head(&request.route, response, revalidated, now);
+    let ((status, headers), mut body) = prepare_head(&request, response, revalidated, now);
     let ttl = note_freshness(resources, &request, &decision);
     let shared_body =
         SharedBody::new(resources.store.largest(), UNSTORED_WINDOW, &resources.fills.budget);
@@ -114,12 +116,16 @@ pub(crate) async fn stream_and_store(
         }
         leader = leader.and_then(share);
     }
+    decision.encode =
+        encode_job(resources, &request, &decision, (status, &shareable), (&shared_body, &tail));
+    let is_slow = decision.encode.as_ref().is_some_and(EncodeJob::takes_long);
     let storing =
         store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
     // The last chunk is held back until the response is stored, so that a client that has the whole
-    // of it finds it stored; but not for long.
+    // of it finds it stored; but not for long, and not for what is coded beside.
     tokio::pin!(storing);
-    let stored = tokio::time::timeout(LAST_CHUNK_HOLD, &mut storing).await;
+    let hold = if is_slow { Duration::ZERO } else { LAST_CHUNK_HOLD };
+    let stored = tokio::time::timeout(hold, &mut storing).await;
     if let Some(chunk) = &tail.last {
         shared_body.push(chunk.clone()).await;
     }
@@ -269,6 +275,21 @@ async fn stream_body(
     }
 }
 
+/// What codes a new response before it is stored. What stays as it is, is counted.
+fn encode_job(
+    resources: &Resources,
+    request: &FillRequest,
+    decision: &StoreDecision,
+    (status, head): (StatusCode, &ShareableHead),
+    (shared_body, tail): (&SharedBody, &BodyTail),
+) -> Option<EncodeJob> {
+    let coding = request.coding().filter(|_| decision.revalidated.is_none())?;
+    let mut chunks = shared_body.chunks()?;
+    chunks.extend(tail.last.clone());
+    let job = coding.job((status, head.fields()), chunks);
+    job.inspect_err(|reason| resources.encoder.counters.plain(*reason).inc()).ok()
+}
+
 /// Stores a response whose body has come to its end.
 async fn store_body(
     resources: &Resources,
@@ -326,6 +347,7 @@ pub(super) async fn store_response(
         tags,
         received,
         revalidated,
+        encode,
         ..
     } = decision;
     let facts = EntryMetadata { times, leeway, fetch_duration, response_tags };
@@ -338,7 +360,11 @@ pub(super) async fn store_response(
             return Ok(cached);
         }
         Some(cached) => cached.entry.revalidated(key.canonical(), headers, facts),
-        None => Entry::compact(key.canonical(), status, headers, chunks, facts),
+        None => {
+            let head = (status, headers);
+            let coding = new_entry(resources, key.canonical(), head, chunks, facts, encode);
+            Box::pin(coding).await
+        }
     };
     if entry.body.len() as u64 > resources.store.largest() {
         return Err(Reason::TooLarge);
@@ -357,7 +383,7 @@ pub(super) async fn store_response(
 /// The head and body that clients get and entries keep. A head that was stored is ready already.
 /// `now` is for a head without a date.
 pub(super) fn prepare_head(
-    route: &Route,
+    request: &FillRequest,
     response: Response<Body>,
     was_stored: bool,
     now: Wall,
@@ -368,6 +394,9 @@ pub(super) fn prepare_head(
         forward::prepare_response(&mut parts.headers, version);
         revalidation::ensure_date(&mut parts.headers, now);
     }
-    route.response_rules.response_tags.withhold(&mut parts.headers);
+    if let Some(coding) = request.coding() {
+        coding.note_choice(parts.status, &mut parts.headers);
+    }
+    request.route.response_rules.response_tags.withhold(&mut parts.headers);
     ((parts.status, parts.headers), body)
 }

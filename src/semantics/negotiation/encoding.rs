@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use http::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::list::{KeyedForm, weighted};
+use crate::semantics::content_coding::Coding;
 
 /// The codings that origins use, sorted. `*` stands for all of them.
 const CODINGS: [&str; 4] = ["br", "deflate", "gzip", "zstd"];
@@ -42,6 +43,35 @@ pub(super) fn keyed_form(value: &[u8]) -> KeyedForm {
     }
     let accepted = CODINGS.iter().zip(named).filter(|(_, named)| named.unwrap_or(star));
     KeyedForm::from_text(accepted.map(|(coding, _)| *coding).collect::<Vec<_>>().join(","))
+}
+
+/// The coding that the client likes best among those that are offered; of two that it likes the
+/// same, the one that is offered first. None where it accepts none of them, or likes `identity`
+/// better: a client that does not name that gets it only in place of nothing (RFC 9110 12.5.3).
+#[must_use]
+pub fn best_coding(accept_encoding: &[u8], offered: &[Coding]) -> Option<Coding> {
+    let mut named = [None::<u16>; Coding::ALL.len()];
+    let (mut star, mut identity) = (0, 0);
+    for member in weighted(accept_encoding) {
+        if member.name == "*" {
+            star = member.weight;
+        } else if member.name.eq_ignore_ascii_case("identity") {
+            identity = member.weight;
+        } else if let Some(coding) = Coding::named(member.name.as_bytes()) {
+            let known = &mut named[coding as usize];
+            // A coding that is both accepted and refused is refused.
+            *known = Some(known.map_or(member.weight, |known| known.min(member.weight)));
+        }
+    }
+    let weight = |coding: Coding| named[coding as usize].unwrap_or(star);
+    let mut best = None;
+    for &coding in offered {
+        let weight = weight(coding);
+        if weight > 0 && weight >= identity && best.is_none_or(|(_, least)| weight > least) {
+            best = Some((coding, weight));
+        }
+    }
+    best.map(|(coding, _)| coding)
 }
 
 /// Whether a client that sent this `Accept-Encoding`, in any form, can read a response with these

@@ -54,6 +54,43 @@ fn a_response_is_for_those_who_can_decode_it() {
     assert!(!accepts_codings(b"identity", &coded("gzip")));
 }
 
+/// The client's weights come first, and the cache's order decides between equal ones.
+#[test]
+fn the_best_coding_is_that_of_the_client_and_then_that_of_the_cache() {
+    use Coding::{Brotli, Gzip, Zstd};
+    for (value, expected) in [
+        ("gzip, deflate, br, zstd", Some(Zstd)),
+        ("gzip, deflate, br", Some(Brotli)),
+        ("gzip", Some(Gzip)),
+        ("X-GZIP", Some(Gzip)),
+        ("br;q=0.5, gzip", Some(Gzip)),
+        ("br;q=0.5, gzip;q=0.5, zstd;q=0.4", Some(Brotli)),
+        ("*", Some(Zstd)),
+        ("*;q=0.5, gzip", Some(Gzip)),
+        ("*, zstd;q=0", Some(Brotli)),
+        ("*;q=0, gzip;q=0.1", Some(Gzip)),
+        ("gzip, gzip;q=0", None),
+        ("gzip;q=0.5, identity", None),
+        ("gzip, identity", Some(Gzip)),
+        ("gzip, identity;q=0", Some(Gzip)),
+        ("zstd;q=0.2, gzip;q=0.8, identity;q=0.5", Some(Gzip)),
+        ("deflate", None),
+        ("identity", None),
+        ("*;q=0", None),
+        ("dcz, dcb", None),
+        ("gzip;q=x", None),
+        ("", None),
+    ] {
+        assert_eq!(best_coding(value.as_bytes(), &[Zstd, Brotli, Gzip]), expected, "{value:?}");
+    }
+    assert_eq!(best_coding(b"gzip, br, zstd", &[Gzip, Brotli]), Some(Gzip));
+    assert_eq!(best_coding(b"zstd, br;q=0.1", &[Gzip, Brotli]), Some(Brotli));
+    assert_eq!(best_coding(b"gzip", &[]), None);
+    let long = format!("gzip,{}", " ".repeat(2000));
+    assert_eq!(keyed_coding(long.as_bytes(), &[Gzip]), KeyedForm::Default);
+    assert_eq!(keyed_coding(b"br", &[Brotli]), KeyedForm::Text("br".into()));
+}
+
 #[test]
 fn languages_keep_their_order_of_preference() {
     for (value, expected) in [
@@ -153,6 +190,19 @@ proptest! {
         }
         if let Some(wire) = default_on_the_wire(&name) {
             prop_assert_eq!(form(&name, wire), "");
+        }
+    }
+
+    /// Whoever shares a key with another client can read what the other one gets.
+    #[test]
+    fn the_best_coding_is_one_that_the_client_accepts(
+        value in "((gzip|br|zstd|identity|\\*|x-gzip|deflate)( ?; ?q=[01.]{1,4})?[, ]{1,2}){0,6}",
+    ) {
+        if let Some(coding) = best_coding(value.as_bytes(), &Coding::ALL) {
+            let coded = HeaderValue::from_static(coding.as_str());
+            let coded = HeaderMap::from_iter([(CONTENT_ENCODING, coded)]);
+            prop_assert!(accepts_codings(value.as_bytes(), &coded));
+            prop_assert_eq!(form(&ACCEPT_ENCODING, coding.as_str()), coding.as_str());
         }
     }
 
