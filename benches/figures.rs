@@ -19,6 +19,8 @@ mod suite {
     pub mod support;
 }
 
+#[path = "figures/codings.rs"]
+mod codings;
 #[path = "figures/counting.rs"]
 mod counting;
 #[path = "figures/expiry.rs"]
@@ -41,6 +43,9 @@ async fn main() {
         std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let wanted =
         |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    if wanted("codings") {
+        codings::of_files();
+    }
     if wanted("counting") {
         counting::a_hit();
     }

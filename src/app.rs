@@ -53,6 +53,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::uncached::Uncached;
 use crate::upstream;
 
+mod compress_metrics;
 pub mod descriptors;
 mod handover;
 mod history;

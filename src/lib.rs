@@ -55,6 +55,7 @@ mod upstream;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::cache::encoder::EncodeJob;
     pub use crate::coherence::{Coherence, CoherenceMode, PurgeKind, core, message};
     pub use crate::fuzz::{FuzzTarget, TARGETS};
     pub use crate::outcome::{Disposition, Reason};
@@ -62,6 +63,7 @@ pub mod internals {
     pub use crate::policy::tag::Tag;
     pub use crate::proxy::{ClientConnection, Proxy};
     pub use crate::semantics::body::Body;
+    pub use crate::semantics::content_coding::Coding;
     pub use crate::semantics::forward::ClientPeer;
     pub use crate::shadow::SETTLE_DELAY;
     pub use crate::shadow::report::{RouteReport, ShadowReport};

@@ -11,6 +11,7 @@ use super::remedies;
 use super::remedies::{RouteReason, remedy};
 use super::state::AdminState;
 use super::uncached;
+use crate::cache::encoder::CodingCounters;
 use crate::coherence::CoherenceMode;
 use crate::notify::{NotifyCounters, NotifyView};
 use crate::outcome::{Disposition, Reason};
@@ -22,11 +23,12 @@ use crate::policy::scope::Scope;
 use crate::policy::share::CallerShare;
 use crate::policy::signed_in::SignedIn;
 use crate::policy::template::Template;
+use crate::semantics::content_coding::Coding;
 use crate::semantics::storability::OriginRule;
 use crate::sources::SourceStatus;
 use crate::telemetry::history::{MAX_HISTORY_BYTES, MAX_MARKS};
 use crate::telemetry::metrics;
-use crate::telemetry::metrics::{Latency, RowView};
+use crate::telemetry::metrics::{Counter, Latency, RowView};
 use crate::telemetry::version::BUILD;
 use crate::upstream::OriginStatus;
 
@@ -104,6 +106,21 @@ pub(super) fn stats(state: &AdminState) -> Value {
             "requests": live.cookie_use.requests(),
             "unseen": live.cookie_use.unseen(),
         },
+        "compress": compress(state),
+    })
+}
+
+/// What is coded for clients.
+fn compress(state: &AdminState) -> Value {
+    let counters = &state.proxy.encoder.counters;
+    let sum = |of: fn(&CodingCounters) -> &Counter| -> u64 {
+        Coding::ALL.into_iter().map(|coding| of(counters.of(coding)).get()).sum()
+    };
+    json!({
+        "bodies": sum(|of| &of.bodies),
+        "original_bytes": sum(|of| &of.original_bytes),
+        "coded_bytes": sum(|of| &of.coded_bytes),
+        "missed_bytes": counters.missed_bytes.get(),
     })
 }
 
@@ -416,6 +433,7 @@ fn policy(route: &Route) -> Value {
                 "order": most.order.as_str(),
             }),
         },
+        "compress": codings(route),
         "signed_in": spec.signed_in.as_ref().map(signed_in),
         "tags": spec.tags.iter().map(Template::as_str).collect::<Vec<_>>(),
         "folders": folders(route),
@@ -427,6 +445,13 @@ fn policy(route: &Route) -> Value {
         "audit": spec.audit,
         "share": spec.share.map(CallerShare::get),
     })
+}
+
+/// The codings in which clients get what is stored; those of the policy for guests, too.
+fn codings(route: &Route) -> Option<Vec<&'static str>> {
+    let of_guests = || route.guests.as_ref().and_then(|guests| guests.route.spec.compress());
+    let rule = route.spec.compress().or_else(of_guests)?;
+    Some(rule.codings.iter().map(|coding| coding.as_str()).collect())
 }
 
 /// What those have who are no guests.

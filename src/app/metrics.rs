@@ -7,8 +7,8 @@ use crate::app::metrics_registrar::{MetricsRegistrar, as_f64};
 #[cfg(target_os = "linux")]
 use crate::app::process_metrics;
 use crate::app::{
-    history, listener_metrics, packing_metrics, session_metrics, share_metrics, switch_metrics,
-    upload_metrics,
+    compress_metrics, history, listener_metrics, packing_metrics, session_metrics, share_metrics,
+    switch_metrics, upload_metrics,
 };
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::CoherenceMode;
@@ -66,6 +66,7 @@ pub(super) fn register(
     register_cluster_fills(proxy);
     history::register(proxy);
     upload_metrics::register(proxy);
+    compress_metrics::register(proxy);
     register_uncached(&registrar, &proxy.uncached.counters);
 }
 

@@ -414,6 +414,42 @@ mod tests {
     }
 
     #[test]
+    fn a_coded_entry_is_confirmed_as_the_origin_knows_it() {
+        let times = Times {
+            received: Wall(1),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(1),
+        };
+        let metadata = EntryMetadata {
+            times,
+            leeway: Leeway::default(),
+            fetch_duration: Duration::ZERO,
+            response_tags: Box::default(),
+        };
+        let strong = HeaderValue::from_static("\"1\"");
+        let plain = HeaderMap::from_iter([(http::header::ETAG, strong.clone())]);
+        let head = content_coding::coded_head(&plain, content_coding::Coding::Gzip);
+        let body = [Bytes::from_static(b"coded")];
+        let original = OriginalForm { length: 9, digest: [1; 16], had_strong_tag: true };
+        let entry = Entry::compact(b"key", StatusCode::OK, &head, &body, metadata.clone());
+        let lighter = entry.weight();
+        let entry = entry.with_original(original);
+        assert!(entry.weight() > lighter);
+        let known = entry.origin_headers();
+        assert_eq!((&known["etag"], &known["content-length"]), (&strong, &HeaderValue::from(9)));
+        assert!(!known.contains_key("content-encoding"));
+        let updated = entry.updated_headers(&plain, Wall(2));
+        assert_eq!(
+            (&updated["etag"], &updated["content-encoding"]),
+            (&head["etag"], &head["content-encoding"])
+        );
+        let again = entry.revalidated(b"key", &updated, metadata);
+        assert_eq!((again.original(), &again.headers()["etag"]), (Some(&original), &head["etag"]));
+        assert_eq!(again.headers()[CONTENT_LENGTH], "5");
+        assert_eq!(again.content_digest(), [1; 16]);
+    }
+
+    #[test]
     fn r1369_an_entry_weighs_no_more_for_being_confirmed_again_and_again() {
         let times = Times {
             received: Wall(1),

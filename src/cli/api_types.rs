@@ -143,7 +143,10 @@ api_types! {
         shadow: ApiShadow,
         uncached: ApiUncached,
         cookies: ApiCookies,
+        compress: ApiCompress,
     }
+    /// What `[compress]` has done, and what it could do.
+    ApiCompress { bodies: u64, original_bytes: u64, coded_bytes: u64, missed_bytes: u64, }
     ApiTotals {
         requests: BTreeMap<String, u64>,
         hit_ratio: Option<f64>,

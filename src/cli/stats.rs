@@ -244,6 +244,9 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
         let requests = counted(stats.cookies.requests, "request");
         add("cookies", &format!("none of {requests} has carried {names} of [credential]"));
     }
+    if let Some(text) = compress(stats) {
+        add("compress", &text);
+    }
     if let Some(error) = &config.error {
         let _ = writeln!(
             text,
@@ -252,6 +255,19 @@ fn overview(stats: &ApiStats, peers: Option<&ApiPeers>) -> String {
         );
     }
     text
+}
+
+/// What was compressed for clients; or what would be smaller, if that is much.
+fn compress(stats: &ApiStats) -> Option<String> {
+    const MUCH: u64 = 10 << 20;
+    let compress = &stats.compress;
+    if compress.bodies > 0 {
+        let (bodies, coded) = (counted(compress.bodies, "body"), size(compress.coded_bytes));
+        return Some(format!("{bodies}, {} became {coded}", size(compress.original_bytes)));
+    }
+    let missed = compress.missed_bytes;
+    let is_much = missed > MUCH && missed > stats.totals.bytes_from_cache / 5;
+    is_much.then(|| format!("off: about {} of hits would be smaller with [compress]", size(missed)))
 }
 
 /// The lines about requests and bodies.

@@ -14,6 +14,7 @@ mod body_reads;
 mod bounds;
 mod callers;
 mod cases;
+mod codings;
 mod compress;
 mod defaults;
 mod expect;

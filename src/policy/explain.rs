@@ -29,6 +29,7 @@ use crate::policy::request_match::MatchVerdict;
 use crate::policy::route::{AdmitRule, Route};
 use crate::policy::scope::Scope;
 use crate::policy::signed_in::SignedIn;
+use crate::semantics::content_coding::Coding;
 use crate::semantics::forward::{self, ClientPeer};
 
 mod fill;
@@ -324,6 +325,10 @@ fn explain_lookup(lines: &mut ExplainLines, lookup: &Lookup<'_>, headers: &Heade
     if !learned.is_empty() {
         let names: Vec<&str> = learned.iter().map(HeaderName::as_str).collect();
         lines.line("learned from Vary", names.join(", "));
+    }
+    if let Some((_, coding)) = lookup.offered_coding() {
+        let coding = coding.map_or("none: this client gets the plain form", Coding::as_str);
+        lines.line("coding", coding);
     }
     lines.line("key", lookup.key.hash().to_hex());
     for tag in lookup.tags() {

@@ -375,9 +375,7 @@ pub(super) async fn update_head(
     let store = &resources.store;
     let stored = match decide_store(store, &request, &response, (requested, received), confirmed) {
         // A HEAD has no body by which it could be proven.
-        Ok(_) if request.needs_guest_proof(response.headers()) => {
-            Err(Reason::GuestsUncompared)
-        }
+        Ok(_) if request.needs_guest_proof(response.headers()) => Err(Reason::GuestsUncompared),
         Ok(decision) => {
             let ((status, headers), _) = prepare_head(&request, response, true, received);
             let head = ShareableHead::new(headers);

@@ -1,11 +1,12 @@
 //! Answers from a stored response: fresh, stale, or just filled by another sidecar.
 
 use http::Method;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 
 use crate::cache::store::memory::CachedEntry;
 use crate::clock::Wall;
 use crate::outcome::{Disposition, Outcome, Reason, Tier};
+use crate::policy::scope::Scope;
 use crate::policy::surrogate::CarriedTags;
 use crate::policy::tag::{self, Tag};
 use crate::proxy::context::LookupContext;
@@ -14,7 +15,12 @@ use crate::proxy::resources::Resources;
 use crate::proxy::response;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::cache_status;
+use crate::semantics::content_coding::{Coding, may_code};
+use crate::semantics::negotiation::best_coding;
 use crate::telemetry::hot_tags::TagEvent;
+
+/// `min_size` of bodies that would be coded, where nothing is.
+const USUAL_MIN_SIZE: u64 = 1 << 10;
 
 /// Serves a fresh response.
 pub(super) fn hit(
@@ -27,6 +33,10 @@ pub(super) fn hit(
     if let Some(times) = resources.hot_tags.sample_hit(rand::random) {
         let tags = context.lookup.tags();
         resources.hot_tags.record(named(&tags), TagEvent::Hit(times));
+        // The first ones are looked at one by one.
+        if times > 1 {
+            note_missed_coding(resources, context, cached, times);
+        }
     }
     cached.record_hit();
     let outcome = Outcome {
@@ -36,6 +46,29 @@ pub(super) fn hit(
         ..Outcome::new(Disposition::Hit)
     };
     deliver(context, cached, outcome, now)
+}
+
+/// Counts the bytes of a hit, which stands for so many, if a coding would make them fewer and the
+/// route may have one.
+#[cold]
+fn note_missed_coding(
+    resources: &Resources,
+    context: &LookupContext<'_>,
+    cached: &CachedEntry,
+    times: u64,
+) {
+    let (lookup, entry) = (context.lookup, &cached.entry);
+    if lookup.route.spec.scope == Scope::Private
+        || lookup.route.offers().is_some()
+        || (entry.body.len() as u64) < USUAL_MIN_SIZE
+        || may_code(entry.status, &entry.headers()).is_err()
+    {
+        return;
+    }
+    let accepted = context.parts.headers.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes);
+    if best_coding(accepted.unwrap_or_default(), &Coding::ALL).is_some() {
+        resources.encoder.counters.missed_bytes.add(entry.body.len() as u64 * times);
+    }
 }
 
 /// Serves a stored response although it is stale.

@@ -139,7 +139,8 @@ pub(super) fn decide_store(
         return Err(Reason::EventStream);
     }
     // What is stored in a coding of its own is for the clients of that coding.
-    let is_coded_here = revalidated.as_ref().is_some_and(|cached| cached.entry.original().is_some());
+    let is_coded_here =
+        revalidated.as_ref().is_some_and(|cached| cached.entry.original().is_some());
     if !is_coded_here && !accepts_coding(request, response.headers()) {
         return Err(Reason::ContentCoding);
     }

@@ -10,11 +10,11 @@
 //!
 //! Knows nothing of encoders, routes and keys.
 
+use http::StatusCode;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG,
     HeaderMap, HeaderName, HeaderValue, VARY,
 };
-use http::StatusCode;
 
 use crate::semantics::cache_control::CacheControl;
 use crate::semantics::conditional::whole_entity_tag;
@@ -317,7 +317,10 @@ mod tests {
             assert!(!coded.contains_key(CONTENT_LENGTH) && !coded.contains_key(ACCEPT_RANGES));
             assert_eq!(coded.get_all(VARY).iter().count(), 2);
             let again = original_head(&coded, is_strong, 9);
-            assert_eq!((&again[ETAG], &again[CONTENT_LENGTH]), (&plain[ETAG], &plain[CONTENT_LENGTH]));
+            assert_eq!(
+                (&again[ETAG], &again[CONTENT_LENGTH]),
+                (&plain[ETAG], &plain[CONTENT_LENGTH])
+            );
             assert!(!again.contains_key(CONTENT_ENCODING));
             let mut updated = coded.clone();
             updated.insert(ETAG, HeaderValue::from_static(tag));

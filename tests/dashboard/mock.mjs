@@ -170,7 +170,8 @@ export class Mock {
       app: { address: '127.0.0.1:8000', answers: this.state === 'idle' ? null : !lost, why: lost ? DOWN : null, advice: lost ? 'start the app, or correct its `url`' : null, since_ms: lost ? Date.now() - 90_000 : null, failures: lost ? 51 : 0 },
       ready: lost ? { status: 'degraded', reasons: [DOWN, LOST] } : this.config.error ? { status: 'degraded', reasons: [`the changed file is rejected, the old rules stay in force: ${this.config.error.split('\n')[0]}`] } : { status: 'ready', reasons: [] },
       config: { ...this.config, restart_needed: lost ? ['memory.size'] : [] }, shadow: this.state === 'shadow' ? { findings: 4, audited: 210, audited_stale: 1 } : { findings: 0, audited: 0, audited_stale: 0 },
-      cookies: { requests: 532, unseen: lost ? ['sessoin'] : [] }
+      cookies: { requests: 532, unseen: lost ? ['sessoin'] : [] },
+      compress: { bodies: 0, original_bytes: 0, coded_bytes: 0, missed_bytes: lost ? 734_003_200 : 0 }
     }
   }
 

@@ -6,6 +6,7 @@ mod at_once;
 mod body_reads;
 mod callers;
 mod coalescing;
+mod compress;
 mod descriptors;
 mod drain;
 mod expires_at;

@@ -35,13 +35,17 @@ export function showAlerts (stats) {
     banner(place, ready.status === 'unready' ? 'bad' : 'warn', ready.status === 'unready' ? 'Not ready: traffic should go elsewhere.' : 'Degraded: requests are served with restrictions.', { list: ready.reasons })
   })
   const { requests, unseen } = stats.cookies
-  onChange('notes', [mode, config.restart_needed, unseen], () => {
+  // Little, or a small part of what hits send, is not worth a note.
+  const missed = stats.compress.missed_bytes
+  const pays = missed > 10 * 1024 * 1024 && missed > stats.totals.bytes_from_cache / 5
+  onChange('notes', [mode, config.restart_needed, unseen, pays], () => {
     const place = $('alert-notes')
     const notes = []
     if (mode === 'off') notes.push('The cache is switched off for all routes (mode = "off"): every request goes to the origin.')
     if (mode === 'shadow') notes.push('All routes are in shadow mode: every request goes to the origin, and what the cache would have done is reported below.')
     if (config.restart_needed.length) notes.push(`Changed in the file, but a restart is needed for: ${config.restart_needed.join(', ')}.`)
     if (unseen.length) notes.push(`None of ${count(requests)} requests with cookies has carried ${unseen.join(', ')} of [credential]: is the name right?`)
+    if (pays) notes.push(`About ${bytes(missed)} of hits went out uncompressed to clients that accept gzip, br or zstd: with [compress] they take a fraction of that.`)
     place.replaceChildren()
     if (notes.length) banner(place, 'warn', notes[0], { list: notes.slice(1) })
   })

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LEVELS: [u8; 3] = [6, 5, 6];
+const LEVELS: [u8; 3] = [9, 5, 6];
 
 fn job(coding: Coding, level: u8, chunks: &[&[u8]]) -> EncodeJob {
     let chunks = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();

@@ -21,7 +21,7 @@ const MIN_SIZES: (u64, u64) = (64, 16 << 30);
 const MAX_LEVELS: [u64; 3] = [19, 11, 9];
 
 /// The highest levels that take no more than a few times as long as the usual ones.
-const THOROUGH: [u64; 3] = [12, 9, 9];
+const THOROUGH: [u64; 3] = [11, 6, 9];
 
 /// `[compress]`; none without it.
 pub(super) fn codings(file: &ConfigFile, context: &mut CompileContext) -> Option<CompressRule> {

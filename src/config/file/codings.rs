@@ -16,7 +16,7 @@ table! {
         /// The shortest body that is compressed.
         min_size: Size = "1KiB",
         /// How thoroughly `zstd` compresses, 1 to 19.
-        zstd_level: Count = 6,
+        zstd_level: Count = 9,
         /// How thoroughly `br` compresses, 1 to 11.
         br_level: Count = 5,
         /// How thoroughly `gzip` compresses, 1 to 9.

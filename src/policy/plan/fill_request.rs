@@ -51,9 +51,8 @@ fn fill_head(
     let host = value(canonical.host.as_bytes());
     head.insert(&HOST, constants.host.clone().or_else(|| host.clone()));
     let parts = &canonical.headers;
-    let is_sent = |name: &HeaderName| {
-        *name != FORWARDED && !(route.asks_plain && *name == ACCEPT_ENCODING)
-    };
+    let is_sent =
+        |name: &HeaderName| *name != FORWARDED && !(route.asks_plain && *name == ACCEPT_ENCODING);
     for (name, sent) in parts.implicit.iter().filter(|(name, _)| is_sent(name)) {
         head.append(name, on_the_wire(name, sent));
     }

@@ -143,6 +143,49 @@ fn the_fixture_of_a_compressed_entry_is_unpacked() {
     );
 }
 
+/// What the cache has coded for clients, as it is stored.
+fn coded() -> (Entry, Stamp) {
+    let (plain, stamp) = with_body(b"coded bytes");
+    let original = OriginalForm { length: 99, digest: [7; 16], had_strong_tag: true };
+    (plain.with_original(original), stamp)
+}
+
+#[test]
+fn what_a_coded_entry_was_before_is_unpacked_with_it() {
+    let (entry, stamp) = coded();
+    let packed = pack(&entry, &stamp, entry.times.received, &Seal::default());
+    assert_eq!(stated_length(&packed), None, "its body is stored as it is served");
+    let (again, _) = unpacked(&packed, &Seal::default());
+    assert_eq!((again.original(), &again.body), (entry.original(), &entry.body));
+    assert_eq!(again.content_digest(), [7; 16], "as the origin sent it");
+    assert_eq!(again.digest(), entry.digest());
+    let plain = pack(&sample().0, &stamp, entry.times.received, &Seal::default());
+    assert!(unpacked(&plain, &Seal::default()).0.original().is_none());
+}
+
+/// It must stay readable for as long as version 3 is accepted. A sidecar of before there was any
+/// coding for clients knows no such kind, and makes no key that finds one.
+#[test]
+fn the_fixture_of_a_coded_entry_is_unpacked() {
+    let (expected, stamp) = coded();
+    let fixture = include_bytes!("../fixtures/entry-v3-coded.bin");
+    let packed = pack(&expected, &stamp, expected.times.received, &Seal::default());
+    assert_eq!(packed[..], fixture[..]);
+    let (entry, found) = unpacked(&Bytes::from_static(fixture), &Seal::default());
+    assert_eq!((entry.original(), entry.headers()), (expected.original(), expected.headers()));
+    assert_eq!((&entry.key, &entry.body, found), (&expected.key, &expected.body, stamp));
+    let at = body_at(fixture).expect("a body");
+    for (kind, meta) in [
+        (ENTRY, fixture[HEAD_BYTES..at].to_vec()),
+        (CODED, fixture[HEAD_BYTES..at - 1].to_vec()),
+        (CODED, [&fixture[HEAD_BYTES..at - 1], &[2]].concat()),
+        (CODED, [&fixture[HEAD_BYTES..at], &[0]].concat()),
+    ] {
+        let other = seal_bytes(kind, &meta, &fixture[at..], &Seal::default());
+        assert_eq!(unpack(&other, &Seal::default(), LONGEST).err(), Some(DecodeError::Shape));
+    }
+}
+
 #[test]
 fn a_compressed_entry_is_unpacked_into_memory_of_its_own() {
     let (entry, stamp, packed) = compressed(TEXT.repeat(30).as_bytes(), &Seal::default());
