@@ -37,6 +37,7 @@ pub fn key_order(definition: &str) -> &'static [&'static str] {
         "MemorySection" => file::MemorySection::KEYS,
         "RedisSection" => file::RedisSection::KEYS,
         "LimitsSection" => file::LimitsSection::KEYS,
+        "CodingsSection" => file::CodingsSection::KEYS,
         "FreshnessSection" => file::FreshnessSection::KEYS,
         "LogSection" => file::LogSection::KEYS,
         "TraceSection" => file::TraceSection::KEYS,

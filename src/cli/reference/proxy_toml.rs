@@ -8,7 +8,7 @@ use super::markdown::{Page, code, codes};
 use crate::config::{self, key_order};
 
 /// Each table of the file: its name in the schema, its header, and an example.
-const TABLES: [(&str, &str, &str); 26] = [
+const TABLES: [(&str, &str, &str); 27] = [
     ("ConfigFile", "Top of the file", "mode = \"on\"\nwatch = \"1s\""),
     (
         "ListenSection",
@@ -40,6 +40,11 @@ const TABLES: [(&str, &str, &str); 26] = [
          journal = \"sidecache.journal\"\ncollapse = \"cluster\"",
     ),
     ("LimitsSection", "[limits]", "[limits]\nobject = \"16MiB\"\nstale = \"1h\""),
+    (
+        "CodingsSection",
+        "[compress]",
+        "[compress]\ncodings = [\"br\", \"gzip\"]\nmin_size = \"2KiB\"",
+    ),
     (
         "FreshnessSection",
         "[freshness]",

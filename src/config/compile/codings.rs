@@ -36,8 +36,10 @@ pub(super) fn codings(file: &ConfigFile, context: &mut CompileContext) -> Option
             codings.push(value.0);
         }
     }
+    // A list of words that are none is empty, too, and has been reported.
     if let Some(given) = section.codings.given()
         && given.value.0.is_empty()
+        && !context.report.has_errors()
     {
         let builder = DiagnosticBuilder::error(given.span.clone(), "the list has no coding");
         let builder = builder.allowed("\"zstd\", \"br\" and \"gzip\"");

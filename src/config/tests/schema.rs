@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::{EXAMPLE, parse};
 use crate::config::file::{
-    AdminSection, AppSection, ConfigFile, CredentialSection, DebugSection, ExpectSection,
-    FieldForm, FreshnessSection, IdentitySection, JwtSection, LimitsSection, ListenSection,
-    LogSection, MatchSection, MemorySection, NotifySection, OtherRequestSection,
+    AdminSection, AppSection, CodingsSection, ConfigFile, CredentialSection, DebugSection,
+    ExpectSection, FieldForm, FreshnessSection, IdentitySection, JwtSection, LimitsSection,
+    ListenSection, LogSection, MatchSection, MemorySection, NotifySection, OtherRequestSection,
     PurgeRequestsSection, PurgeSection, RedisSection, RouteSection, SignedInForm, SourceSection,
     TagsSection, TraceSection, UpstreamSection,
 };
@@ -29,7 +29,7 @@ fn properties<'a>(schema: &'a Value, name: &str) -> Vec<&'a str> {
 fn the_schema_has_the_keys_that_the_reader_takes() {
     let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let tables: [(&str, &[&str]); 26] = [
+    let tables: [(&str, &[&str]); 27] = [
         ("ConfigFile", ConfigFile::KEYS),
         ("ListenSection", ListenSection::KEYS),
         ("UpstreamSection", UpstreamSection::KEYS),
@@ -37,6 +37,7 @@ fn the_schema_has_the_keys_that_the_reader_takes() {
         ("MemorySection", MemorySection::KEYS),
         ("RedisSection", RedisSection::KEYS),
         ("LimitsSection", LimitsSection::KEYS),
+        ("CodingsSection", CodingsSection::KEYS),
         ("FreshnessSection", FreshnessSection::KEYS),
         ("LogSection", LogSection::KEYS),
         ("TraceSection", TraceSection::KEYS),
