@@ -1,5 +1,5 @@
-//! The cache: stored responses, a store of two tiers, the fills that bring new responses, what codes
-//! their bodies for clients, and the snapshot by which the memory tier outlives its process.
+//! The cache: stored responses, a store of two tiers, the fills that bring new responses, what
+//! codes their bodies for clients, and the snapshot by which the memory tier outlives its process.
 
 pub mod encoder;
 pub mod entry;

@@ -104,7 +104,6 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let (fields, CallerSettings { credential, jwt, identity }) = fields(file, context);
     let mode = file.mode.get().map_or(RouteMode::On, |word| word.0);
     let apps = AppTable::compile(file, upstream.as_ref(), context);
-    let codings = codings::codings(file, context);
     let route_context = routes::RouteContext {
         fields: &fields,
         credential: &credential,
@@ -112,9 +111,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         mode,
         fronts: fronts::fronts(&file.fronts, context),
         apps: &apps,
-        codings: codings.as_ref(),
+        codings: codings::codings(file, context),
     };
-    let fronts = route_context.fronts;
     let routes = routes::routes(file.routes.get(), &route_context, context);
     let purges = purges::purges(file.purges.get(), (&fields, &apps), context);
     let sources = sources::sources(file.sources.get(), redis.iter().flatten().next(), context);
@@ -137,7 +135,7 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     }
     let specs = routes.into_iter().map(|route| route.spec).collect();
     let response_rules = with_folders(response_rules?, file, &purges)?;
-    let routes = Routes::new(specs, &credential, fronts, &response_rules);
+    let routes = Routes::new(specs, &credential, route_context.fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
         server: server?,
@@ -157,13 +155,13 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         purge_requests: purge_requests(file, context),
         sources,
         notify,
+        mode: route_context.mode,
+        fronts: route_context.fronts,
         credential,
         jwt,
         identity,
         response_rules,
         debug: sections::debug(file.debug.get()?)?,
-        mode,
-        fronts,
         file: None,
         text: Arc::default(),
         included: Arc::default(),

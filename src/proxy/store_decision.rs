@@ -138,10 +138,7 @@ pub(super) fn decide_store(
         // It has no end, and its events are for those who listen now.
         return Err(Reason::EventStream);
     }
-    // What is stored in a coding of its own is for the clients of that coding.
-    let is_coded_here =
-        revalidated.as_ref().is_some_and(|cached| cached.entry.original().is_some());
-    if !is_coded_here && !accepts_coding(request, response.headers()) {
+    if !accepts_coding(request, response.headers(), revalidated.as_deref()) {
         return Err(Reason::ContentCoding);
     }
     if response.extensions().get::<CloseDelimited>().is_some() {
@@ -192,7 +189,15 @@ fn stated_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Whether the coding of a response is one that the fill accepted.
-fn accepts_coding(request: &FillRequest, headers: &HeaderMap) -> bool {
+fn accepts_coding(
+    request: &FillRequest,
+    headers: &HeaderMap,
+    revalidated: Option<&CachedEntry>,
+) -> bool {
+    if revalidated.is_some_and(|cached| cached.entry.original().is_some()) {
+        // The cache has coded it, for clients with this key.
+        return true;
+    }
     // What the operator passes is told apart by its very value, where the response is coded.
     let is_passed =
         request.route.headers.role(&ACCEPT_ENCODING, &request.roles) == HeaderRole::Passed;

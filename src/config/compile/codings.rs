@@ -58,7 +58,9 @@ pub(super) fn codings(file: &ConfigFile, context: &mut CompileContext) -> Option
 pub(super) fn of_route(
     file: &file::RouteSection,
     rule: Option<&CompressRule>,
+    context: &mut CompileContext,
 ) -> Option<Arc<CompressRule>> {
+    without_effect(file, rule.is_some(), context);
     let rule = rule?;
     match file.compress.get() {
         Some(false) => None,
@@ -67,11 +69,7 @@ pub(super) fn of_route(
 }
 
 /// Warns about `compress` of a route where it has no effect.
-pub(super) fn without_effect(
-    file: &file::RouteSection,
-    has_section: bool,
-    context: &mut CompileContext,
-) {
+fn without_effect(file: &file::RouteSection, has_section: bool, context: &mut CompileContext) {
     let Some(given) = file.compress.given() else { return };
     if has_section || !given.value || context.report.is_default(&given.span) {
         return;

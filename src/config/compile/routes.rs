@@ -58,7 +58,7 @@ pub struct RouteContext<'a> {
     /// The apps.
     pub apps: &'a AppTable,
     /// `[compress]`.
-    pub codings: Option<&'a CompressRule>,
+    pub codings: Option<CompressRule>,
 }
 
 /// Compiles the routes. Routes with an invalid path are left out, but all their keys are checked.
@@ -192,7 +192,7 @@ fn route(
         case: file.case.get().map(|word| word.0)?,
         encoded_slash: file.encoded_slash.get().map(|word| word.0)?,
         signed_in: signed_in?,
-        compress: codings::of_route(file, shared.codings),
+        compress: codings::of_route(file, shared.codings.as_ref(), context),
         pattern: match pattern {
             Some(pattern) => pattern,
             // The path has been reported; the rest of the route is still checked.
@@ -209,7 +209,6 @@ fn route(
     credentials(file, &spec, shared.credential, context);
     signed_in::contradictions(file, &spec, shared.credential, context);
     without_effect(file, &spec, shared.credential, context);
-    codings::without_effect(file, shared.codings.is_some(), context);
     let path = file.path.given()?.span.clone();
     has_path.then_some(CompiledRoute { spec, path })
 }

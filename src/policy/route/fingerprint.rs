@@ -3,6 +3,7 @@
 use std::hash::{Hash as _, Hasher as _};
 
 use crate::policy::credential::CredentialRule;
+use crate::policy::folder::FolderTags;
 use crate::policy::fronts::Fronts;
 use crate::policy::request_match::RequestMatch;
 use crate::policy::route::{ResponseRules, RouteSpec};
@@ -23,12 +24,11 @@ impl RouteSpec {
         // Destructured exhaustively, so that a new setting cannot be forgotten here.
         let Self {
             place: _,
-            app,
+            app: _,
             defaults: _,
             pattern,
             methods,
-            graphql,
-            conditions,
+            conditions: _,
             scope,
             key,
             query,
@@ -41,11 +41,13 @@ impl RouteSpec {
             origin,
             stale_while_revalidate,
             stale_if_error,
-            expires_at,
             languages,
             vary_cookie,
             case,
-            signed_in,
+            // These are among what most routes do not have.
+            graphql: _,
+            expires_at: _,
+            signed_in: _,
             compress: _,
             // These decide when the origin is contacted, who is served and what clients are told.
             jitter: _,
@@ -79,21 +81,26 @@ impl RouteSpec {
         let times = format!("{:?}", (ttl, origin, stale_while_revalidate, stale_if_error));
         (pattern.as_str(), scope, rules, times).hash(&mut hasher);
         tags.iter().for_each(|tag| tag.as_str().hash(&mut hasher));
-        // What most routes do not have adds nothing to their fingerprints.
-        let (folders, conditions) = (folders.of_pattern(pattern), shown_conditions(conditions));
-        for (is_there, shown) in [
+        for (is_there, shown) in self.rare_parts(guest_of, &folders.of_pattern(pattern)) {
+            hash_if(is_there, &shown, &mut hasher);
+        }
+        hasher.finish().to_be_bytes()
+    }
+
+    /// What most routes do not have, which adds nothing to their fingerprints: whether it is there,
+    /// and what it is. What codes nothing has no entry that says how it varies.
+    fn rare_parts(&self, guest_of: Option<&SignedIn>, folders: &FolderTags) -> [(bool, String); 7] {
+        let Self { graphql, expires_at, signed_in, app, .. } = self;
+        let conditions = shown_conditions(&self.conditions);
+        [
             (!folders.is_empty(), format!("{folders:?}")),
             (expires_at.is_some(), format!("{expires_at:?}")),
             (!conditions.is_empty(), conditions),
             (*graphql, "graphql".to_owned()),
             (app.name.is_some(), format!("app {:?}", app.name)),
-            // What codes nothing has no entry that says how it varies.
             (self.compress().is_some(), "compress".to_owned()),
             (signed_in.is_some() || guest_of.is_some(), format!("{:?}", (signed_in, guest_of))),
-        ] {
-            hash_if(is_there, &shown, &mut hasher);
-        }
-        hasher.finish().to_be_bytes()
+        ]
     }
 }
 

@@ -334,8 +334,8 @@ impl FillRequest {
     }
 
     /// Whether an answer to a guest with this head has to be proven the same for all: it sets
-    /// cookies, or the origin says that it is for one user. So does a 304, whose head is stored with
-    /// the body it confirms.
+    /// cookies, or the origin says that it is for one user. So does a 304, whose head is stored
+    /// with the body it confirms.
     pub(crate) fn needs_guest_proof(&self, response: &HeaderMap) -> bool {
         self.route.is_for_guests()
             && (response.contains_key(SET_COOKIE) || CacheControl::from_headers(response).private)

@@ -119,23 +119,33 @@ pub(crate) async fn stream_and_store(
     decision.encode =
         encode_job(resources, &request, &decision, (status, &shareable), (&shared_body, &tail));
     let is_slow = decision.encode.as_ref().is_some_and(EncodeJob::takes_long);
+    let hold = if is_slow { Duration::ZERO } else { LAST_CHUNK_HOLD };
     let storing =
         store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
-    // The last chunk is held back until the response is stored, so that a client that has the whole
-    // of it finds it stored; but not for long, and not for what is coded beside.
+    let stored = end_body(storing, hold, (&shared_body, &tail), writer).await;
+    end_fill(resources, leader, stored, &route);
+}
+
+/// Gives the readers the end of a body, and returns what has become of storing it. The last chunk
+/// is held back until the response is stored, so that a client that has the whole of it finds it
+/// stored; but not for long, and not for what is coded beside.
+async fn end_body(
+    storing: impl Future<Output = Result<(), Reason>>,
+    hold: Duration,
+    (shared_body, tail): (&SharedBody, &BodyTail),
+    writer: BodyWriter,
+) -> Result<(), Reason> {
     tokio::pin!(storing);
-    let hold = if is_slow { Duration::ZERO } else { LAST_CHUNK_HOLD };
     let stored = tokio::time::timeout(hold, &mut storing).await;
     if let Some(chunk) = &tail.last {
         shared_body.push(chunk.clone()).await;
     }
     shared_body.complete();
     drop(writer);
-    let stored = match stored {
+    match stored {
         Ok(stored) => stored,
         Err(_) => storing.await,
-    };
-    end_fill(resources, leader, stored, &route);
+    }
 }
 
 /// The head with the names of its tags for CDNs, for the request that began the fill and for those
