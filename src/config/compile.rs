@@ -138,6 +138,8 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
     let routes = Routes::new(specs, &credential, route_context.fronts, &response_rules);
     let routes = routes.map_err(|tie| report_tie(&tie.to_string(), whole, context)).ok()?;
     Some(Config {
+        mode: route_context.mode,
+        fronts: route_context.fronts,
         server: server?,
         upstream: upstream?,
         host_key: upstream::host_key(&file.upstream.get()?.host_key, context),
@@ -155,8 +157,6 @@ fn assemble(file: &ConfigFile, context: &mut CompileContext) -> Option<Config> {
         purge_requests: purge_requests(file, context),
         sources,
         notify,
-        mode: route_context.mode,
-        fronts: route_context.fronts,
         credential,
         jwt,
         identity,
