@@ -67,7 +67,7 @@ pub(super) async fn pass_head(
         return hit::serve_stale(context, stale, outcome, now);
     }
     request.record_refusal(&resources.authorized_clients, head.status, &head.headers);
-    let coding = request.coding().cloned();
+    let may_be_coded = request.coding().is_some();
     // An origin that does not support HEAD says nothing of the response to GET.
     if let Some(stale) = stale
         && request.supersedes(head.status, &head.headers)
@@ -76,9 +76,9 @@ pub(super) async fn pass_head(
         apply_head(resources, request, &stale, &head, requested).await;
     }
     let mut response = Response::from_parts(head, body);
-    if let Some(coding) = coding {
+    if may_be_coded {
         let status = response.status();
-        coding.note_choice(status, response.headers_mut());
+        content_coding::note_choice(status, response.headers_mut());
     }
     // As from the response to a GET.
     context.lookup.route.response_rules.response_tags.withhold(response.headers_mut());

@@ -30,12 +30,6 @@ impl FillCoding {
         Some(Self { rule: Arc::clone(rule), coding })
     }
 
-    /// Makes a response of the origin vary on `Accept-Encoding`, if other clients may get another
-    /// form of it.
-    pub(crate) fn note_choice(&self, status: StatusCode, headers: &mut HeaderMap) {
-        content_coding::note_choice(status, headers);
-    }
-
     /// What codes a response before it is stored, or why it stays as it is.
     pub(super) fn job(
         &self,

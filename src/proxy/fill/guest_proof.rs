@@ -15,6 +15,7 @@ use crate::proxy::fill::origin_response::send;
 use crate::proxy::fill::request::FillRequest;
 use crate::proxy::guest_proofs::{PROOF_TIMEOUT, ProofResult};
 use crate::proxy::resources::Resources;
+use crate::semantics::content_coding::note_choice;
 
 /// The response headers by which two answers are compared, besides those that may hold a token.
 /// Others say when, where and how fast it was made.
@@ -105,8 +106,8 @@ async fn compare(
     if second.status.is_server_error() && !status.is_server_error() {
         return ProofResult::Failed;
     }
-    if let Some(coding) = request.coding() {
-        coding.note_choice(second.status, &mut second.headers);
+    if request.coding().is_some() {
+        note_choice(second.status, &mut second.headers);
     }
     if second.status != status
         || request.sets_cookie(&second.headers)

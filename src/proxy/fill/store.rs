@@ -29,6 +29,7 @@ use crate::proxy::resources::Resources;
 use crate::proxy::shareable_head::ShareableHead;
 use crate::proxy::store_decision::StoreDecision;
 use crate::semantics::body::Body;
+use crate::semantics::content_coding::note_choice;
 use crate::semantics::forward;
 use crate::semantics::revalidation;
 use crate::semantics::storability::StorePolicy;
@@ -404,8 +405,8 @@ pub(super) fn prepare_head(
         forward::prepare_response(&mut parts.headers, version);
         revalidation::ensure_date(&mut parts.headers, now);
     }
-    if let Some(coding) = request.coding() {
-        coding.note_choice(parts.status, &mut parts.headers);
+    if request.coding().is_some() {
+        note_choice(parts.status, &mut parts.headers);
     }
     request.route.response_rules.response_tags.withhold(&mut parts.headers);
     ((parts.status, parts.headers), body)
