@@ -314,3 +314,40 @@ fn writes_to_every_host_purge_what_one_host_stands_for() {
         assert_eq!(target, method == "MOVE", "{method}");
     }
 }
+
+/// With `[compress]` the key has the one coding that the client gets, so that whoever gets it
+/// shares it.
+#[test]
+fn a_route_that_codes_has_one_key_for_each_coding() {
+    let route = "[[routes]]\npath = \"/a\"\nttl = \"5m\"\nscope = \"public\"\n";
+    let coding = rules(&format!("[compress]\n{route}"));
+    let get = || SentRequest::get("/a");
+    let with = |accepted| get().with("accept-encoding", accepted);
+    let plain = key(&coding, &get());
+    for (accepted, sent) in [
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("zstd;q=0.1", "zstd"),
+        ("gzip, deflate, br", "br"),
+        ("br;q=0.1, gzip", "gzip"),
+        ("deflate", "identity"),
+        ("gzip;q=0", "identity"),
+    ] {
+        let got = filled(&coding, &with(accepted), "accept-encoding");
+        assert_eq!(got.as_deref(), Some(sent), "{accepted}");
+        assert_eq!(key(&coding, &with(accepted)) == plain, sent == "identity", "{accepted}");
+    }
+    assert_eq!(key(&coding, &with("gzip, zstd")), key(&coding, &with("br, zstd")));
+    for (name, value) in [("cache-control", "max-age=9, no-transform"), ("range", "bytes=0-1")] {
+        assert_eq!(key(&coding, &with("gzip").with(name, value)), plain, "{name}");
+    }
+    // Others neither find what such a route stores, nor the other way around.
+    let without = rules(route);
+    assert_ne!(key(&without, &get()), plain);
+    assert_ne!(key(&without, &with("gzip")), key(&coding, &with("gzip")));
+    let left_out = rules(&format!("[compress]\n{route}compress = false\n"));
+    assert_eq!(key(&left_out, &get()), key(&without, &get()));
+    // What tags are read from comes as it is.
+    let tagged = rules(&format!("[compress]\n{route}tags = [\"a:{{response:/id}}\"]\n"));
+    assert_eq!(filled(&tagged, &with("br"), "accept-encoding").as_deref(), Some("identity"));
+    assert_ne!(key(&tagged, &with("br")), key(&tagged, &with("gzip")));
+}
