@@ -26,7 +26,8 @@ pub use crate::redis::fault::{FaultKind, RedisFault};
 pub use crate::redis::inspect::RedisInfo;
 pub use crate::redis::probe::NothingWrong;
 pub use crate::redis::settings::{
-    BodyCompression, OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel, WritePolicy,
+    BodyCompression, MAX_LEASE, OnLoss, RedisAddress, RedisSettings, ReplyWait, Sentinel,
+    WritePolicy,
 };
 pub use crate::redis::stream::{StreamNews, StreamReader};
 

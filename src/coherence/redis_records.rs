@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::clock::{Clock, Wall, millis};
 use crate::coherence::stamp::{Nonce, Stamp};
-use crate::coherence::tag_record::{RecordSnapshot, TagRecord, parse_nonce};
+use crate::coherence::tag_record::{RecordSnapshot, TagRecord, parse_nonce, refused_nonce};
 use crate::policy::key::KeyHash;
 use crate::policy::tag::Tag;
 use crate::redis::{CallError, RedisClient, ReplyWait, ScriptReply};
@@ -20,7 +20,7 @@ pub use switches::{SharedSwitch, SwitchSent};
 use layout::{RecordKeys, RecordScripts};
 use record_seal::{RecordSeal, SealContext};
 use redis_clock::{CLOCK_TOLERANCE, RedisClock, ahead_at_least};
-use replies::{time_from, unexpected_reply};
+use replies::{step_from, time_from, unexpected_reply};
 use seen_records::{SeenRecords, SeenStep};
 
 mod layout;
@@ -77,6 +77,15 @@ pub struct CommittedStamp {
     pub stamp: Stamp,
     /// How far Redis's clock is at least ahead of this process's count, in milliseconds.
     pub redis_ahead_ms: i64,
+}
+
+/// What became of a commit.
+enum CommitReply {
+    Stamped(CommittedStamp),
+    /// A tag was purged since it was read.
+    Purged,
+    /// Records with these nonces do not count.
+    Refused(Vec<(Tag, Box<str>)>),
 }
 
 impl RecordStore {
@@ -150,8 +159,7 @@ impl RecordStore {
             value.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned)
         };
         let generation = values.first().and_then(|value| Nonce::from_hex(value.as_deref()?));
-        let plausible = |seq: &String| seq.len() <= 16 && seq.bytes().all(|b| b.is_ascii_digit());
-        let seq = values.get(1).and_then(text).filter(plausible).and_then(|seq| seq.parse().ok());
+        let seq = values.get(1).and_then(text).and_then(|text| step_from(&text));
         if let Some(seq) = seq {
             if seq < highest {
                 return Err(self.went_back());
@@ -299,10 +307,32 @@ impl RecordStore {
         tags: &[Tag],
         lifetime: Duration,
     ) -> Result<Option<CommittedStamp>, CallError> {
+        let refused = match self.try_commit(reading, tags, lifetime, &[]).await? {
+            CommitReply::Stamped(stamp) => return Ok(Some(stamp)),
+            CommitReply::Purged => return Ok(None),
+            CommitReply::Refused(nonces) => nonces,
+        };
+        self.refused.add(refused.len() as u64);
+        // Sealed for an earlier generation, or by somebody else: as good as absent. Nothing else
+        // would ever replace the records of tags that only responses name. Boxed: it is rare.
+        match Box::pin(self.try_commit(reading, tags, lifetime, &refused)).await? {
+            CommitReply::Stamped(stamp) => Ok(Some(stamp)),
+            CommitReply::Purged | CommitReply::Refused(_) => Ok(None),
+        }
+    }
+
+    /// The same, where the script takes records with these nonces for absent.
+    async fn try_commit(
+        &self,
+        reading: &RecordSnapshot,
+        tags: &[Tag],
+        lifetime: Duration,
+        refused: &[(Tag, Box<str>)],
+    ) -> Result<CommitReply, CallError> {
         let mut keys = vec![self.keys.seq.clone(), self.keys.generation.clone()];
         keys.extend(tags.iter().map(|tag| self.keys.tag(tag)));
         let (Some(seq), Some(context)) = (reading.seq, self.seal_context(reading)) else {
-            return Ok(None);
+            return Ok(CommitReply::Purged);
         };
         let ttl = millis(lifetime.saturating_add(RECORD_MARGIN)).max(millis(IDLE_RECORD));
         let mut args: Vec<Bytes> = vec![
@@ -318,15 +348,16 @@ impl RecordStore {
                     .map_or_else(|| Bytes::from_static(b"-"), |nonce| nonce.to_hex().into()),
             );
             args.push(self.seal.fresh(tag, context).into());
+            args.push(refused_nonce(refused, tag).to_owned().into());
         }
         let words = match self.client.run_patiently(&self.scripts.commit, keys, args).await? {
             ScriptReply::Many(words) => words,
             ScriptReply::One(seq) => {
                 // Boxed: it is rare, and every fill would carry its future.
-                Box::pin(self.seal_absent(reading, tags, &seq)).await?;
-                return Ok(None);
+                Box::pin(self.seal_absent(reading, tags, refused, &seq)).await?;
+                return Ok(CommitReply::Purged);
             }
-            ScriptReply::Nil => return Ok(None),
+            ScriptReply::Nil => return Ok(CommitReply::Purged),
         };
         let after = self.clock.wall();
         let Some((time, nonces)) = words.split_first().filter(|(_, list)| list.len() == tags.len())
@@ -334,21 +365,26 @@ impl RecordStore {
             return Err(unexpected_reply());
         };
         let mut stamped = Vec::with_capacity(tags.len());
-        for (tag, nonce) in tags.iter().zip(nonces) {
-            let nonce = std::str::from_utf8(nonce).ok().and_then(parse_nonce);
-            let Some((nonce, seal)) = nonce else { return Err(unexpected_reply()) };
+        let mut refused = Vec::new();
+        for (tag, text) in tags.iter().zip(nonces) {
+            let text = std::str::from_utf8(text).map_err(|_| unexpected_reply())?;
+            let Some((nonce, seal)) = parse_nonce(text) else { return Err(unexpected_reply()) };
+            if !self.seal.accepts(tag, seal.as_ref(), (reading.generation, &reading.fence)) {
+                refused.push((tag.clone(), text.into()));
+                continue;
+            }
             // SECURITY: the script compares steps, but cannot tell who wrote them.
-            let purged = |seal| reading.nonce(tag).is_none() && seal > seq;
-            if !self.seal.accepts(tag, seal.as_ref(), (reading.generation, &reading.fence))
-                || seal.is_some_and(|seal| purged(seal.seq))
-            {
-                return Ok(None);
+            if reading.nonce(tag).is_none() && seal.is_some_and(|seal| seal.seq > seq) {
+                return Ok(CommitReply::Purged);
             }
             stamped.push((tag.clone(), nonce));
         }
+        if !refused.is_empty() {
+            return Ok(CommitReply::Refused(refused));
+        }
         let stamp = Stamp { generation: reading.generation, tags: stamped.into() };
         let redis_ahead_ms = ahead_at_least(self.clock.as_moved(time_from(time)?), after);
-        Ok(Some(CommittedStamp { stamp, redis_ahead_ms }))
+        Ok(CommitReply::Stamped(CommittedStamp { stamp, redis_ahead_ms }))
     }
 
     /// Seals the records that a fill found absent, for the next one: for the present step, since
@@ -357,12 +393,14 @@ impl RecordStore {
         &self,
         reading: &RecordSnapshot,
         tags: &[Tag],
+        refused: &[(Tag, Box<str>)],
         seq: &[u8],
     ) -> Result<(), CallError> {
         let absent = tags.iter().filter(|tag| reading.nonce(tag).is_none());
         let mut present = RecordSnapshot {
-            seq: std::str::from_utf8(seq).ok().and_then(|seq| seq.parse().ok()),
+            seq: std::str::from_utf8(seq).ok().and_then(step_from),
             records: absent.map(|tag| (tag.clone(), None)).collect(),
+            refused: refused.to_vec(),
             ..reading.clone()
         };
         self.seed(&mut present, ReplyWait::Prompt).await

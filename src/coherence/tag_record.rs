@@ -186,7 +186,7 @@ impl RecordSnapshot {
     /// The sealed nonce of this tag that was refused; `-` if there is none.
     #[must_use]
     pub fn refused_nonce(&self, tag: &Tag) -> &str {
-        self.refused.iter().find(|(name, _)| name == tag).map_or("-", |(_, nonce)| nonce)
+        refused_nonce(&self.refused, tag)
     }
 
     /// Adds a record that was created after the read.
@@ -218,6 +218,11 @@ impl RecordSnapshot {
                 _ => false,
             })
     }
+}
+
+/// The nonce of this tag among those that were refused; `-` if there is none.
+pub(super) fn refused_nonce<'a>(refused: &'a [(Tag, Box<str>)], tag: &Tag) -> &'a str {
+    refused.iter().find(|(name, _)| name == tag).map_or("-", |(_, nonce)| nonce)
 }
 
 #[cfg(test)]

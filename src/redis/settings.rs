@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
+/// The longest lease that a sidecar may have.
+pub const MAX_LEASE: Duration = Duration::from_mins(1);
+
 /// How long a connection may take at least, whatever the settings say.
 const MIN_CONNECT_TIME: Duration = Duration::from_secs(1);
 

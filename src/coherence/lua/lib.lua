@@ -14,8 +14,9 @@ local function step(key)
   local kind = redis.call('TYPE', key)['ok']
   if kind ~= 'string' and kind ~= 'none' then redis.call('DEL', key) end
   local seq = redis.call('GET', key)
-  -- Sixteen digits of microseconds last until the year 2286; other values are malformed.
-  if not seq or not string.match(seq, '^%d+$') or #seq > 16 then
+  -- Microseconds until the year 2255: below that, two numbers of Lua are equal only if they are the
+  -- same. Other values are malformed, as in `step_from`.
+  if not seq or not string.match(seq, '^%d+$') or #seq > 16 or tonumber(seq) > 9000000000000000 then
     local time = redis.call('TIME')
     seq = time[1] .. string.format('%06d', tonumber(time[2]))
     redis.call('SET', key, seq)
@@ -137,7 +138,7 @@ local function watch_protocol(nodes, listed, lease, seq, gen, fresh, protocol)
       noted = value
     elseif value ~= '0' then
       has_peers = true
-      longest = math.max(longest, tonumber(value) or 0)
+      longest = math.max(longest, math.min(tonumber(value) or 0, 60000))
     end
   end
   local number, since = string.match(noted, '^(%d+) ?(%d*)$')

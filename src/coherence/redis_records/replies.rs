@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::coherence::core::{RegisteredPeer, Subscribers};
 use crate::coherence::message::{PROTOCOL, PeerId};
-use crate::redis::{CallError, ScriptReply};
+use crate::redis::{CallError, MAX_LEASE, ScriptReply};
 
 pub(super) fn unexpected_reply() -> CallError {
     CallError::Reply("unexpected reply from a script".to_owned())
@@ -55,10 +55,21 @@ fn is_mixed(words: &[Bytes]) -> bool {
 }
 
 /// The longest lease in the list of peers.
+///
+/// SECURITY: whoever writes to Redis may write any number there, and every purge waits for as long
+/// once it is known. No sidecar has a longer one than [`MAX_LEASE`].
 pub(super) fn longest_lease_from(words: &[Bytes]) -> Duration {
     let leases =
         words.chunks_exact(2).filter_map(|pair| std::str::from_utf8(&pair[1]).ok()?.parse().ok());
-    Duration::from_millis(leases.max().unwrap_or_default())
+    Duration::from_millis(leases.max().unwrap_or_default()).min(MAX_LEASE)
+}
+
+/// The step that a text says, if it is one as the scripts have it (`step` in `lib.lua`): they count
+/// in doubles, which are exact so far.
+pub(super) fn step_from(text: &str) -> Option<u64> {
+    const LAST: u64 = 9_000_000_000_000_000;
+    let is_number = text.len() <= 16 && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten().filter(|step| *step <= LAST)
 }
 
 #[cfg(test)]
@@ -87,5 +98,35 @@ mod tests {
             ["-", "1 1764000000000", one, "2000"].map(|word| Bytes::from_static(word.as_bytes()));
         assert_eq!(peers_from(&words).len(), 1);
         assert_eq!(longest_lease_from(&words), Duration::from_secs(2));
+    }
+
+    /// One field of the list made every purge wait for three years.
+    #[test]
+    fn no_lease_is_longer_than_a_sidecar_may_have() {
+        let one = "00000000000000fe.0";
+        for lease in ["60001", "99999999999", "18446744073709551615"] {
+            let words = [one, lease].map(|word| Bytes::copy_from_slice(word.as_bytes()));
+            assert_eq!(longest_lease_from(&words), MAX_LEASE, "{lease}");
+        }
+        for lease in ["99999999999999999999999", "-5", "inf", ""] {
+            let words = [one, lease].map(|word| Bytes::copy_from_slice(word.as_bytes()));
+            assert_eq!(longest_lease_from(&words), Duration::ZERO, "{lease}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_a_number_that_scripts_can_compare() {
+        for (text, expected) in [
+            ("1764000000000000", Some(1_764_000_000_000_000)),
+            ("9000000000000000", Some(9_000_000_000_000_000)),
+            ("9000000000000001", None),
+            ("9007199254740992", None),
+            ("17640000000000000", None),
+            ("-1", None),
+            ("1e3", None),
+            ("", None),
+        ] {
+            assert_eq!(step_from(text), expected, "{text}");
+        }
     }
 }

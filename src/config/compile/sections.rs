@@ -19,6 +19,7 @@ use crate::input_file::{MAX_CA_BYTES, MAX_TOKEN_BYTES};
 use crate::policy::field::ClientPrefix;
 use crate::policy::tag;
 use crate::proxy::DebugHeaders;
+use crate::redis::MAX_LEASE;
 use crate::secret::Secret;
 use crate::semantics::forward;
 use crate::telemetry::log;
@@ -344,7 +345,7 @@ pub fn redis(
         loss_after: context.period(&file.loss_after, 50 * MS, 30 * SECOND),
         write_wait,
         connections: context.count(&file.connections, 1, 64),
-        lease: context.period(&file.lease, 100 * MS, 60 * SECOND),
+        lease: context.period(&file.lease, 100 * MS, MAX_LEASE),
         rejoin_grace: context.period(&file.rejoin_grace, Duration::ZERO, 60 * SECOND),
         on_redis_loss: file.on_redis_loss.get()?.0,
         degraded_ttl: context.period(&file.degraded_ttl, Duration::ZERO, HOUR),

@@ -2,6 +2,7 @@
 //! about records that are lost or go back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -358,4 +359,65 @@ async fn r613_a_list_of_sidecars_that_is_lost_ends_all_leases() {
     }
     pair.write("a").await;
     pair.assert_reads("a", "1", "end").await;
+}
+
+/// An app whose responses say how many there were before, and name the tag `named`.
+fn counting() -> Origin {
+    let count = AtomicU64::new(0);
+    Origin::start(move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        Response::ok(number.to_string()).header("surrogate-key", "named")
+    })
+}
+
+/// 1491. Records that were sealed before a purge of everything are worth nothing after it. Those of
+///       tags that only responses name were never replaced: nothing with such a tag was stored any
+///       more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1491_what_responses_name_is_stored_again_after_a_purge_of_everything() {
+    let (redis, app) = (RedisServer::start(), counting());
+    let rules = format!("{}{SECRET}{NO_MEMORY}{VERSIONED_RULES}", redis.table());
+    let sidecar = Sidecar::start(app.address, &rules).await;
+    eventually("it uses Redis", Duration::from_secs(10), || async {
+        metric(sidecar.admin, "sidecache_redis_up").await == 1
+    })
+    .await;
+    let mut client = Client::new(sidecar.address);
+    for round in 0..3 {
+        // The second one was never asked for before.
+        for path in ["/v/a".to_owned(), format!("/v/new-{round}")] {
+            let case = format!("round {round}, {path}");
+            assert_eq!(client.get(&path, &[]).await.cache(), "MISS", "{case}");
+            let reply = client.get(&path, &[]).await;
+            assert_eq!(reply.cache(), "HIT", "{case}: {}", reply.cache_status());
+        }
+        sidecar.admin_ok("/purge", &serde_json::json!({ "everything": true })).await;
+    }
+}
+
+/// 1492. Scripts count in doubles: above 2^53 two steps that follow each other were equal, so that a
+///       purge during a fill was not seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1492_a_step_that_somebody_raises_hides_no_purge() {
+    let (redis, app) = (RedisServer::start(), counting());
+    let rules = format!("{}{SECRET}{NO_MEMORY}{VERSIONED_RULES}", redis.table());
+    let sidecar = Sidecar::start(app.address, &rules).await;
+    eventually("it uses Redis", Duration::from_secs(10), || async {
+        metric(sidecar.admin, "sidecache_redis_up").await == 1
+    })
+    .await;
+    for (number, step) in ["9007199254740992", "9999999999999990"].into_iter().enumerate() {
+        let path = format!("/v/{number}");
+        redis.command("DEL {sidecache}:t:named").expect("redis answers");
+        redis.command(&format!("SET {{sidecache}}:seq {step}")).expect("redis answers");
+        let hold = app.hold("GET", &path, Point::After);
+        let (mut reader, asked) = (Client::new(sidecar.address), path.clone());
+        let fill = tokio::spawn(async move { reader.get(&asked, &[]).await });
+        hold.arrived().await;
+        sidecar.admin_ok("/purge", &serde_json::json!({ "tags": ["named"] })).await;
+        hold.release();
+        let before = fill.await.expect("no panic");
+        let after = Client::new(sidecar.address).get(&path, &[]).await;
+        assert_ne!(after.text(), before.text(), "{step}: {}", after.cache_status());
+    }
 }
