@@ -59,13 +59,13 @@ fn what_it_cannot_be() {
     wrong("codings = [\"gzpi\"]", 12, "did you mean \"gzip\"?");
     wrong("codings = [\"br\", \"br\"]", 18, "listed twice");
     wrong("codings = []", 11, "the list has no coding");
-    wrong("codings = \"br\"", 11, "list");
+    wrong("codings = \"br\"", 11, "this is a string");
     wrong("zstd_level = 20", 14, "1 to 19");
     wrong("br_level = 0", 12, "1 to 11");
     wrong("gzip_level = 10", 14, "1 to 9");
     wrong("min_size = \"1B\"", 12, "64B to 16GiB");
     wrong("level = 3", 1, "zstd_level");
-    route("compress = \"br\"", 1, 12, "true or false");
+    route("compress = \"br\"", 1, 12, "this is a string");
 }
 
 #[test]
