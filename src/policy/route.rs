@@ -31,8 +31,9 @@ use crate::semantics::ttl::TtlRule;
 pub use crate::policy::query_rule::QueryRule;
 pub use crate::policy::route::choices::{Collapse, VaryCookie};
 pub use crate::policy::route::guests::GuestRule;
-use crate::policy::route::headers::KnownRoles;
-pub use crate::policy::route::headers::{HeaderRole, HeaderRules, LearnOutcome, RoleContext};
+pub use crate::policy::route::headers::{
+    HeaderRole, HeaderRules, KnownRoles, LearnOutcome, RoleContext,
+};
 pub use crate::policy::route::mode::{RouteMode, SwitchedMode};
 pub use crate::policy::route::path_rules::{EncodedSlash, PathCase};
 pub use crate::policy::route::pattern::{Captures, Neighbours, Pattern};
@@ -349,8 +350,7 @@ impl Route {
         let credential_headers = spec.methods.credential_headers();
         let headers = HeaderRules::new(&spec, &fields, credential, known, &told_apart.headers);
         // Who decides by another form of the client's word than the key's decides on the coding.
-        let coding_role = headers.role(&ACCEPT_ENCODING, &headers.context(false));
-        if coding_role != HeaderRole::Negotiated {
+        if headers.role(&ACCEPT_ENCODING, &headers.context(false)) != HeaderRole::Negotiated {
             spec.compress = None;
         }
         let asks_plain = reads_response && spec.compress().is_some();

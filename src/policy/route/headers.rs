@@ -350,15 +350,17 @@ impl HeaderRules {
     }
 }
 
-/// The roles that headers have on every route, unless its rules name them. Made once for all routes.
+/// The roles that headers have on every route, unless its rules name them. They are made once.
 #[derive(Debug)]
-pub(super) struct KnownRoles {
+pub struct KnownRoles {
     pub(super) fronts: Fronts,
     roles: HeaderMap<HeaderRole>,
 }
 
 impl KnownRoles {
-    pub(super) fn new(fronts: Fronts) -> Self {
+    /// Those where these fronts stand before the sidecar.
+    #[must_use]
+    pub fn new(fronts: Fronts) -> Self {
         Self { fronts, roles: known_roles(fronts) }
     }
 }

@@ -16,10 +16,9 @@ use crate::policy::apps::AppId;
 use crate::policy::credential::CredentialRule;
 use crate::policy::fronts::Fronts;
 use crate::policy::request_match::{Condition, MatchVerdict, RequestMatch};
-use crate::policy::route::headers::KnownRoles;
 use crate::policy::route::pattern::Tree;
 use crate::policy::route::{
-    Captures, Neighbours, PathCase, Pattern, ResponseRules, Route, RouteSpec, ToldApart,
+    Captures, KnownRoles, Neighbours, PathCase, Pattern, ResponseRules, Route, RouteSpec, ToldApart,
 };
 
 /// Two routes that take the same requests, so that neither is more specific.
