@@ -3,6 +3,9 @@
 //! Invariants:
 //! - What takes long runs beside the threads that serve requests, and no more of it at a time than
 //!   half of the processors. No hit waits for it, and neither does the client of the fill.
+//! - A fill goes on until its response is stored, and others join it until then. So nothing waits
+//!   for longer than [`MAX_WAIT`], and what is longer than [`LONGEST`] is not coded at all: the
+//!   levels that `check` allows take about a tenth of a second for that.
 //! - A response is stored in any case: a body that cannot be coded, or not now, is stored as the
 //!   origin sent it.
 //! - What is coded is what the origin sent, and is smaller than that by an eighth.
@@ -12,6 +15,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use brotli::CompressorWriter;
 use brotli::enc::BrotliEncoderParams;
@@ -21,14 +25,18 @@ use flate2::write::GzEncoder;
 use http::StatusCode;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::semantics::content_coding::{Coding, PlainReason};
 use crate::semantics::digest::{Digest, Digester};
 use crate::telemetry::metrics::Counter;
 
-/// How many bodies may be coded or wait for it. Further ones are stored as they are.
-const MAX_JOBS: usize = 64;
+/// How long a body waits for others that are being coded, at most. Then it is stored as it is.
+const MAX_WAIT: Duration = Duration::from_millis(50);
+
+/// The longest body that is coded.
+pub const LONGEST: usize = 1 << 20;
 
 /// The longest body that is coded by a thread that serves requests, in the order of
 /// [`Coding::ALL`]. Measured at the usual levels: at most 140 µs each, on a busy machine.
@@ -164,7 +172,6 @@ impl Write for BoundedOutput {
 #[derive(Debug)]
 pub struct Encoder {
     clock: Clock,
-    jobs: Semaphore,
     running: Arc<Semaphore>,
     /// Counts of what it does.
     pub counters: EncoderCounters,
@@ -177,7 +184,6 @@ impl Encoder {
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
             clock,
-            jobs: Semaphore::new(MAX_JOBS),
             running: Arc::new(Semaphore::new(processors.div_ceil(2))),
             counters: EncoderCounters::default(),
         }
@@ -199,9 +205,8 @@ impl Encoder {
             encoded
         };
         let encoded = if is_long {
-            let _waits = self.jobs.try_acquire().map_err(|_| PlainReason::Busy)?;
-            let place = Arc::clone(&self.running).acquire_owned().await;
-            let place = place.map_err(|_| PlainReason::Busy)?;
+            let place = timeout(MAX_WAIT, Arc::clone(&self.running).acquire_owned()).await;
+            let Ok(Ok(place)) = place else { return Err(PlainReason::Busy) };
             // The job has its place until it ends, even if nobody waits for it any more.
             let job = move || {
                 let encoded = timed();

@@ -262,7 +262,7 @@ fn compress(stats: &ApiStats) -> Option<String> {
     const MUCH: u64 = 10 << 20;
     let compress = &stats.compress;
     if compress.bodies > 0 {
-        let (bodies, coded) = (counted(compress.bodies, "body"), size(compress.coded_bytes));
+        let (bodies, coded) = (counted(compress.bodies, "response"), size(compress.coded_bytes));
         return Some(format!("{bodies}, {} became {coded}", size(compress.original_bytes)));
     }
     let missed = compress.missed_bytes;

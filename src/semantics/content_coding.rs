@@ -83,6 +83,8 @@ pub enum PlainReason {
     Digest,
     /// It is shorter than `min_size`.
     Small,
+    /// It is so long that coding it would take long.
+    Large,
     /// It would be hardly smaller.
     Incompressible,
     /// Too many others are being coded.
@@ -91,7 +93,7 @@ pub enum PlainReason {
 
 impl PlainReason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Client,
         Self::Status,
         Self::Coded,
@@ -99,6 +101,7 @@ impl PlainReason {
         Self::NoTransform,
         Self::Digest,
         Self::Small,
+        Self::Large,
         Self::Incompressible,
         Self::Busy,
     ];
@@ -114,6 +117,7 @@ impl PlainReason {
             Self::NoTransform => "no_transform",
             Self::Digest => "digest",
             Self::Small => "small",
+            Self::Large => "large",
             Self::Incompressible => "incompressible",
             Self::Busy => "busy",
         }

@@ -16,12 +16,9 @@ use crate::units::show_size;
 /// Where `min_size` may be: what is shorter would not become smaller, and no body is longer.
 const MIN_SIZES: (u64, u64) = (64, 16 << 30);
 
-/// The highest levels, in the order of [`Coding::ALL`]. Above 19, `zstd` makes frames that browsers
-/// refuse to read (RFC 9659: at most 8 MB of memory).
-const MAX_LEVELS: [u64; 3] = [19, 11, 9];
-
-/// The highest levels that take no more than a few times as long as the usual ones.
-const THOROUGH: [u64; 3] = [11, 6, 9];
+/// The highest levels, in the order of [`Coding::ALL`]: those above take many times as long, and a
+/// fill goes on for as long.
+const MAX_LEVELS: [u64; 3] = [11, 6, 9];
 
 /// `[compress]`; none without it.
 pub(super) fn codings(file: &ConfigFile, context: &mut CompileContext) -> Option<CompressRule> {
@@ -103,20 +100,6 @@ pub fn lint<'a>(
             ("[compress] has no effect: no route compresses", "remove it, or compress = false")
         };
         warn(span, message.to_owned(), hint);
-    }
-    let slots = [&section.zstd_level, &section.br_level, &section.gzip_level];
-    for (at, slot) in slots.into_iter().enumerate() {
-        if let Some(given) = slot.given()
-            && given.value.0 > THOROUGH[at]
-            && given.value.0 <= MAX_LEVELS[at]
-        {
-            let message = format!(
-                "level {} takes many times as long for each body that is stored, and saves a few \
-                 percent more",
-                given.value.0
-            );
-            warn(&given.span, message, "see docs/src/performance.md#bodies-to-clients");
-        }
     }
     if let (Some(given), Some(limits)) = (section.min_size.given(), limits)
         && given.value.0 > limits.object

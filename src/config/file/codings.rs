@@ -13,11 +13,11 @@ table! {
         /// a client accepts alike.
         #[schemars(extend("minItems" = 1, "uniqueItems" = true, "examples" = [["br", "gzip"]]))]
         codings: TomlList<CodingWord> = ["zstd", "br", "gzip"],
-        /// The shortest body that is compressed.
+        /// The shortest body that is compressed. The longest one has 1 MiB.
         min_size: Size = "1KiB",
-        /// How thoroughly `zstd` compresses, 1 to 19.
+        /// How thoroughly `zstd` compresses, 1 to 11.
         zstd_level: Count = 9,
-        /// How thoroughly `br` compresses, 1 to 11.
+        /// How thoroughly `br` compresses, 1 to 6.
         br_level: Count = 5,
         /// How thoroughly `gzip` compresses, 1 to 9.
         gzip_level: Count = 6,

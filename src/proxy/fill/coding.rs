@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderMap;
 
-use crate::cache::encoder::{EncodeJob, EncodedBody};
+use crate::cache::encoder::{EncodeJob, EncodedBody, LONGEST};
 use crate::cache::entry::{Entry, EntryMetadata, OriginalForm};
 use crate::policy::compress_rule::CompressRule;
 use crate::policy::plan::Lookup;
@@ -41,6 +41,9 @@ impl FillCoding {
         let job = EncodeJob { coding, level: self.rule.level(coding), status, chunks };
         if (job.length() as u64) < self.rule.min_size {
             return Err(PlainReason::Small);
+        }
+        if job.length() > LONGEST {
+            return Err(PlainReason::Large);
         }
         Ok(job)
     }

@@ -23,7 +23,8 @@ fn list(members: usize) -> String {
     format!("[{}]", members.join(","))
 }
 
-/// `/page`, `/list` and `/few` are text, `/tiny` is short, `/picture` is no text, `/pieces` comes in chunks.
+/// `/page`, `/list` and `/few` are text, `/tiny` is short, `/long` is longer than 1 MiB, `/picture`
+/// is no text, `/pieces` comes in chunks.
 /// All have an entity-tag that is compared as a text.
 fn answer(request: &Request) -> Response {
     let name = request.path.trim_start_matches('/');
@@ -43,6 +44,7 @@ fn answer(request: &Request) -> Response {
         "page" => ("text/html; charset=utf-8", "<p>a page</p>".repeat(300)),
         "picture" => ("image/png", "not a picture".repeat(300)),
         "tiny" => ("application/json", list(3)),
+        "long" => ("application/json", list(30_000)),
         "few" => ("application/json", list(40)),
         _ => ("application/json", list(2000)),
     };
@@ -515,4 +517,17 @@ async fn r1382_what_is_coded_outlives_a_restart() {
     assert_eq!(app.seen("/list")[1].header("if-none-match").as_deref(), Some("\"1\""));
     let hit = get(&sidecar, "/list", &[ALL]).await;
     assert_eq!((hit.cache(), decoded(&hit)), ("HIT", first.text().into()));
+}
+
+/// 1383. A fill goes on until its response is stored, and whoever joins it gets what may be older
+/// than the `ttl`. A body that would take long to compress is stored as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1383_a_long_body_is_stored_at_once_as_it_is() {
+    let app = Origin::start(answer);
+    let sidecar = Sidecar::start(app.address, PUBLIC).await;
+    let (first, hit) = fill(&sidecar, "/long", &[ALL]).await;
+    assert!(first.body.len() > 1 << 20);
+    assert_eq!((hit.header("content-encoding"), &hit.body), ("", &first.body));
+    assert_eq!((plain(&sidecar, "large").await, coded(&sidecar, "zstd").await), (1, 0));
+    assert!(varies_once(&hit));
 }
