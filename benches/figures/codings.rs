@@ -1,9 +1,8 @@
 //! What `[compress]` makes of bodies of this repository: how many bytes, and how long it takes.
 
-use std::time::Instant;
-
 use http::StatusCode;
 use sidecache::internals::{Coding, EncodeJob};
+use tokio::time::Instant;
 
 const FILES: [&str; 3] =
     ["tests/sessions/vectors.json", "src/admin/dashboard/index.html", "src/admin/openapi.json"];

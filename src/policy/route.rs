@@ -236,6 +236,7 @@ impl ToldApart {
 }
 
 /// A compiled route.
+#[allow(clippy::struct_excessive_bools, reason = "facts that are found once, each read by itself")]
 #[derive(Debug)]
 pub struct Route {
     /// Its index among the routes, and in the metrics.

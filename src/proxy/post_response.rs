@@ -123,7 +123,8 @@ pub(super) async fn store_post_response(
     let (sender, result) = oneshot::channel();
     let shared = Arc::clone(resources);
     resources.tasks.spawn(async move {
-        stream_and_store(&shared, fill, None, sender, response, (decision, None)).await;
+        let storing = stream_and_store(&shared, fill, None, sender, response, (decision, None));
+        Box::pin(storing).await;
     });
     match result.await {
         Ok(FillResult::Response { status, headers, body, .. }) => {

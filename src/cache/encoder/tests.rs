@@ -94,8 +94,8 @@ async fn what_is_done_is_counted() {
             let body = text(length);
             let job = job(coding, level, &[&body]);
             assert_eq!(job.takes_long(), length == 50_000);
-            let encoded = encoder.encode(job).await.expect("less");
-            assert_eq!(decoded(coding, &encoded.bytes), body);
+            let coded = encoder.encode(job).await.expect("less");
+            assert_eq!(decoded(coding, &coded.bytes), body);
         }
         let counters = encoder.counters.of(coding);
         assert_eq!((counters.bodies.get(), counters.original_bytes.get()), (2, 51_500));

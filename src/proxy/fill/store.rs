@@ -121,8 +121,15 @@ pub(crate) async fn stream_and_store(
         encode_job(resources, &request, &decision, (status, &shareable), (&shared_body, &tail));
     let is_slow = decision.encode.as_ref().is_some_and(EncodeJob::takes_long);
     let hold = if is_slow { Duration::ZERO } else { LAST_CHUNK_HOLD };
-    let storing =
-        store_body(resources, request, decision, (status, &shareable), &shared_body, &tail);
+    // Boxed: it is held beside the end of the body, and not only after it.
+    let storing = Box::pin(store_body(
+        resources,
+        request,
+        decision,
+        (status, &shareable),
+        &shared_body,
+        &tail,
+    ));
     let stored = end_body(storing, hold, (&shared_body, &tail), writer).await;
     end_fill(resources, leader, stored, &route);
 }

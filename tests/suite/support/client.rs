@@ -69,7 +69,8 @@ struct ClosedIdle(#[source] hyper::Error);
 /// Whether any client sends the request again on another connection: the server has done nothing
 /// with it (RFC 9112 9.3.1, RFC 9113 6.8).
 pub fn is_sent_again(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|cause| cause.is::<ClosedIdle>())
+    let cause: Option<&(dyn std::error::Error + Send + Sync)> = error.get_ref();
+    matches!(cause, Some(cause) if cause.is::<ClosedIdle>())
         || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR")
 }
 
