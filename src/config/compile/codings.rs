@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::encoder::LONGEST;
 use crate::config::context::CompileContext;
 use crate::config::decode::Located;
 use crate::config::diagnostics::diagnostic::{DiagnosticBuilder, SourceSpan};
@@ -13,8 +14,8 @@ use crate::policy::scope::Scope;
 use crate::semantics::content_coding::Coding;
 use crate::units::show_size;
 
-/// Where `min_size` may be: what is shorter would not become smaller, and no body is longer.
-const MIN_SIZES: (u64, u64) = (64, 16 << 30);
+/// Where `min_size` may be: what is shorter would not become smaller, and nothing longer is coded.
+const MIN_SIZES: (u64, u64) = (64, LONGEST as u64);
 
 /// The highest levels, in the order of [`Coding::ALL`]: those above take many times as long, and a
 /// fill goes on for as long.

@@ -64,7 +64,8 @@ fn what_it_cannot_be() {
     wrong("br_level = 0", 12, "1 to 6");
     wrong("br_level = 7", 12, "1 to 6");
     wrong("gzip_level = 10", 14, "1 to 9");
-    wrong("min_size = \"1B\"", 12, "64B to 16GiB");
+    wrong("min_size = \"1B\"", 12, "64B to 1MiB");
+    wrong("min_size = \"2MiB\"", 12, "64B to 1MiB");
     wrong("level = 3", 1, "zstd_level");
     route("compress = \"br\"", 1, 12, "this is a string");
 }
@@ -74,7 +75,8 @@ fn what_has_no_effect_or_costs_more_than_it_brings_is_a_warning() {
     let warns = |lines: &str, line: usize, text: &str| {
         warning(&format!("[compress]\n{lines}"), line, text);
     };
-    warns(&format!("min_size = \"9MiB\"\n{PUBLIC}"), 2, "nothing is compressed");
+    let small = "[limits]\nobject = \"512KiB\"";
+    warns(&format!("min_size = \"1MiB\"\n{small}\n{PUBLIC}"), 2, "nothing is compressed");
     warns("[[routes]]\npath = \"/a\"\nttl = \"5m\"", 1, "compress = true");
     warns(&format!("{PUBLIC}compress = false"), 1, "no route compresses");
     warning(&format!("{PUBLIC}compress = true"), 5, "no effect without [compress]");

@@ -286,12 +286,7 @@ async fn r611_what_a_response_names_is_sealed_while_the_step_moves() {
             Response::ok("0").header("surrogate-key", "named")
         }
     });
-    let rules = format!("{}{SECRET}{NO_MEMORY}{VERSIONED_RULES}", redis.table());
-    let sidecar = Sidecar::start(app.address, &rules).await;
-    eventually("it uses Redis", Duration::from_secs(10), || async {
-        metric(sidecar.admin, "sidecache_redis_up").await == 1
-    })
-    .await;
+    let sidecar = sealing(&redis, &app).await;
     let mut client = Client::new(sidecar.address);
     client.get("/v/a", &[]).await;
     client.get("/v/a", &[]).await;
@@ -361,6 +356,17 @@ async fn r613_a_list_of_sidecars_that_is_lost_ends_all_leases() {
     pair.assert_reads("a", "1", "end").await;
 }
 
+/// A sidecar with the secret, which uses this Redis and has no memory tier.
+async fn sealing(redis: &RedisServer, app: &Origin) -> Sidecar {
+    let rules = format!("{}{SECRET}{NO_MEMORY}{VERSIONED_RULES}", redis.table());
+    let sidecar = Sidecar::start(app.address, &rules).await;
+    eventually("it uses Redis", Duration::from_secs(10), || async {
+        metric(sidecar.admin, "sidecache_redis_up").await == 1
+    })
+    .await;
+    sidecar
+}
+
 /// An app whose responses say how many there were before, and name the tag `named`.
 fn counting() -> Origin {
     let count = AtomicU64::new(0);
@@ -376,12 +382,7 @@ fn counting() -> Origin {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1491_what_responses_name_is_stored_again_after_a_purge_of_everything() {
     let (redis, app) = (RedisServer::start(), counting());
-    let rules = format!("{}{SECRET}{NO_MEMORY}{VERSIONED_RULES}", redis.table());
-    let sidecar = Sidecar::start(app.address, &rules).await;
-    eventually("it uses Redis", Duration::from_secs(10), || async {
-        metric(sidecar.admin, "sidecache_redis_up").await == 1
-    })
-    .await;
+    let sidecar = sealing(&redis, &app).await;
     let mut client = Client::new(sidecar.address);
     for round in 0..3 {
         // The second one was never asked for before.
@@ -400,12 +401,7 @@ async fn r1491_what_responses_name_is_stored_again_after_a_purge_of_everything()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1492_a_step_that_somebody_raises_hides_no_purge() {
     let (redis, app) = (RedisServer::start(), counting());
-    let rules = format!("{}{SECRET}{NO_MEMORY}{VERSIONED_RULES}", redis.table());
-    let sidecar = Sidecar::start(app.address, &rules).await;
-    eventually("it uses Redis", Duration::from_secs(10), || async {
-        metric(sidecar.admin, "sidecache_redis_up").await == 1
-    })
-    .await;
+    let sidecar = sealing(&redis, &app).await;
     for (number, step) in ["9007199254740992", "9999999999999990"].into_iter().enumerate() {
         let path = format!("/v/{number}");
         redis.command("DEL {sidecache}:t:named").expect("redis answers");
