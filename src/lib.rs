@@ -19,6 +19,7 @@
 //! - [`telemetry`] is what operators see; [`outcome`], [`error`], [`clock`], [`descriptors`],
 //!   [`input_file`], [`peer_address`], [`secret`], [`spelling`] and [`units`] are leaves that every
 //!   layer may use.
+#![forbid(unsafe_code)]
 
 mod admin;
 pub mod app;
