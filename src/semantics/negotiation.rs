@@ -13,6 +13,7 @@ mod accept;
 mod encoding;
 mod language;
 mod list;
+mod recent;
 
 use std::borrow::Cow;
 
@@ -22,6 +23,7 @@ use crate::semantics::content_coding::Coding;
 
 pub use self::encoding::{accepts_codings, best_coding};
 pub use self::list::KeyedForm;
+pub use self::recent::{Languages, recent_form};
 
 /// The longest value that is read, in bytes. A longer one counts as the default.
 const MAX_VALUE: usize = 1024;

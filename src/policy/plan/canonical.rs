@@ -9,6 +9,8 @@
 //!   to the origin.
 
 use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue,
@@ -26,7 +28,7 @@ use crate::semantics::cache_control::CacheControl;
 use crate::semantics::content_coding::Coding;
 use crate::semantics::forward;
 use crate::semantics::negotiation;
-use crate::semantics::negotiation::KeyedForm;
+use crate::semantics::negotiation::{KeyedForm, Languages};
 
 /// The canonical parts of a request.
 #[derive(Clone, Debug)]
@@ -45,7 +47,27 @@ pub struct CanonicalRequest<'a> {
 }
 
 /// A header with its value in the form that the key holds.
-pub(super) type KeyedLine<'a> = (&'a HeaderName, Cow<'a, [u8]>);
+pub(super) type KeyedLine<'a> = (&'a HeaderName, KeyedValue<'a>);
+
+/// The value of a header in the form that the key holds.
+#[derive(Clone, Debug)]
+pub(super) enum KeyedValue<'a> {
+    /// As the request has it.
+    Sent(&'a [u8]),
+    /// As it was made of what the request has.
+    Made(Arc<str>),
+}
+
+impl Deref for KeyedValue<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Sent(value) => value,
+            Self::Made(text) => text.as_bytes(),
+        }
+    }
+}
 
 /// The headers of a request, by what becomes of them.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +126,7 @@ impl<'a> KeyedHeaders<'a> {
         for (name, value) in headers {
             match route.headers.role(name, roles) {
                 HeaderRole::Implicit => {
-                    keyed.implicit.push((name, Cow::Borrowed(value.as_bytes())));
+                    keyed.implicit.push((name, KeyedValue::Sent(value.as_bytes())));
                 }
                 // What says no more than the default is no line, alone or beside others.
                 HeaderRole::Negotiated if *name == ACCEPT_ENCODING && value == "identity" => {}
@@ -124,7 +146,7 @@ impl<'a> KeyedHeaders<'a> {
             keyed.add_negotiated(route, headers, &negotiated);
         }
         if has_forwarded && let Some(original) = forward::original_request(headers) {
-            keyed.implicit.push((const { &FORWARDED }, Cow::Owned(original.into_bytes())));
+            keyed.implicit.push((const { &FORWARDED }, KeyedValue::Made(original.into())));
         }
         if keyed.implicit.len() > 1 {
             keyed.implicit.sort_by(|(one, _), (two, _)| one.as_str().cmp(two.as_str()));
@@ -148,7 +170,7 @@ impl<'a> KeyedHeaders<'a> {
         headers: &HeaderMap,
         lines: &[(&'a HeaderName, &'a HeaderValue)],
     ) {
-        let languages = route.spec.languages.as_deref();
+        let languages = Languages { list: route.spec.languages.as_deref(), id: route.fingerprint };
         let offered = route.offers();
         // RFC 9111 5.2.1.6. The origin may code as it likes, and is asked not to.
         let stays_plain = offered.is_some()
@@ -163,9 +185,15 @@ impl<'a> KeyedHeaders<'a> {
             }
             let keyed_form = |value: &[u8]| match offered {
                 Some(rule) if **name == ACCEPT_ENCODING => {
-                    negotiation::keyed_coding(value, &rule.codings)
+                    match negotiation::keyed_coding(value, &rule.codings) {
+                        KeyedForm::Default => None,
+                        KeyedForm::Text(Cow::Borrowed(text)) => {
+                            Some(KeyedValue::Sent(text.as_bytes()))
+                        }
+                        KeyedForm::Text(Cow::Owned(text)) => Some(KeyedValue::Made(text.into())),
+                    }
                 }
-                _ => negotiation::keyed_form(name, value, languages),
+                _ => negotiation::recent_form(name, value, languages).map(KeyedValue::Made),
             };
             let form = if lines[at + 1..].iter().any(|(later, _)| later == name) {
                 let all = lines.iter().filter(|(other, _)| other == name);
@@ -174,15 +202,7 @@ impl<'a> KeyedHeaders<'a> {
             } else {
                 keyed_form(value.as_bytes())
             };
-            match form {
-                KeyedForm::Default => {}
-                KeyedForm::Text(Cow::Borrowed(text)) => {
-                    self.implicit.push((name, Cow::Borrowed(text.as_bytes())));
-                }
-                KeyedForm::Text(Cow::Owned(text)) => {
-                    self.implicit.push((name, Cow::Owned(text.into_bytes())));
-                }
-            }
+            self.implicit.extend(form.map(|form| (*name, form)));
         }
     }
 }
