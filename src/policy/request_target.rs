@@ -46,7 +46,7 @@ pub fn kept_path(raw: &str) -> Option<NormalPath<'_>> {
     if bytes.first() != Some(&b'/') {
         return None;
     }
-    let mut escapes = false;
+    let (mut escapes, mut has_dot) = (false, false);
     let mut previous = 0;
     for &byte in bytes {
         match byte {
@@ -56,12 +56,13 @@ pub fn kept_path(raw: &str) -> Option<NormalPath<'_>> {
             b';' | b'\\' | b'#' | b'?' | 0..=0x20 | 0x7f => return None,
             _ if is_foreign_to_paths(byte) => escapes = true,
             b'/' if previous == b'/' => return None,
+            b'.' if previous == b'/' => has_dot = true,
             _ => {}
         }
         previous = byte;
     }
     let path = if escapes { Cow::Owned(normal_escapes(raw)?) } else { Cow::Borrowed(raw) };
-    if path.contains("/.") && path.split('/').any(is_dots) {
+    if (has_dot || escapes) && path.split('/').any(is_dots) {
         return None;
     }
     let has_escaped_slash = escapes && path.contains(ESCAPED_SLASH);

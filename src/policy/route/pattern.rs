@@ -134,6 +134,13 @@ impl Pattern {
         &self.text
     }
 
+    /// Whether it captures nothing: it matches one path.
+    #[must_use]
+    pub fn is_literal(&self) -> bool {
+        let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
+        self.rest.is_none() && self.segments.iter().all(is_literal)
+    }
+
     /// The names of its captures.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         let singles = self.segments.iter().filter_map(|segment| match segment {
@@ -424,11 +431,42 @@ fn check_name(text: &str, name: &str) -> Result<(), Malformed> {
     ))
 }
 
+/// Up to how many literal segments are compared one by one, which costs less than a hash.
+const FEW: usize = 8;
+
+/// What is below each of some literal segments.
+#[derive(Clone, Debug, Default)]
+struct Literals<T> {
+    few: Vec<(Box<str>, T)>,
+    /// Those that came when there were [`FEW`] already.
+    others: HashMap<Box<str>, T>,
+}
+
+impl<T: Default> Literals<T> {
+    fn entry(&mut self, text: &str) -> &mut T {
+        let at = self.few.iter().position(|(known, _)| **known == *text);
+        match at {
+            Some(at) => &mut self.few[at].1,
+            None if self.few.len() < FEW => {
+                self.few.push((text.into(), T::default()));
+                let last = self.few.len() - 1;
+                &mut self.few[last].1
+            }
+            None => self.others.entry(text.into()).or_default(),
+        }
+    }
+
+    fn get(&self, text: &str) -> Option<&T> {
+        let few = self.few.iter().find(|(known, _)| **known == *text).map(|(_, below)| below);
+        few.or_else(|| if self.others.is_empty() { None } else { self.others.get(text) })
+    }
+}
+
 /// Patterns, as a tree of segments. A search visits each node at most once, so it is bounded by the
 /// number of nodes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
-    literals: HashMap<Box<str>, Self>,
+    literals: Literals<Self>,
     /// Those with more text first.
     mixed: Vec<(MixedSegment, Self)>,
     capture: Option<Box<Self>>,
@@ -442,7 +480,7 @@ impl Tree {
         let mut node = self;
         for segment in &pattern.segments {
             node = match segment {
-                Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
+                Segment::Literal(text) => node.literals.entry(text),
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
                 Segment::Mixed(mixed) => node.below_mixed(mixed),
             };

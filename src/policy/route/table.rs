@@ -150,7 +150,9 @@ impl Routes {
     ) -> ChosenRoute<'a> {
         let Some(lead) = self.lead(app, path) else { return ChosenRoute::NoPath };
         let Some(chain) = self.chains.get(lead).and_then(Option::as_deref) else {
-            let taken = self.captures(lead, path);
+            // The tree has compared all that is literal.
+            let is_literal = self.list[lead].spec.pattern.is_literal();
+            let taken = if is_literal { Some(Captures::new()) } else { self.captures(lead, path) };
             return taken.map_or(ChosenRoute::NoPath, |captures| {
                 ChosenRoute::Taken(&self.list[lead], captures)
             });

@@ -4,6 +4,18 @@
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Uri, Version};
 
+/// Whether a byte may stand in the name of a host.
+const IN_NAMES: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        allowed[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    allowed
+};
+
 /// `host [ ":" port ]`, a name or an address. Stricter than RFC 3986, which allows characters that
 /// no DNS name has: `%`, `,`, `;`, `=`.
 pub fn is_host(host: &[u8]) -> bool {
@@ -17,15 +29,8 @@ pub fn is_host(host: &[u8]) -> bool {
         }
         (inside, &host[end + 1..])
     } else {
-        let end = host.iter().position(|&byte| byte == b':').unwrap_or(host.len());
-        let name = &host[..end];
-        if !name
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
-        {
-            return false;
-        }
-        (name, &host[end..])
+        let end = host.iter().position(|&byte| !IN_NAMES[usize::from(byte)]);
+        host.split_at(end.unwrap_or(host.len()))
     };
     let port_fits = match port {
         [] => true,
