@@ -36,7 +36,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::policy::authorized_clients::AuthorizedClients;
 use crate::policy::route::Collapse;
 use crate::proxy::response;
-use crate::proxy::{self, ClientConnection, Proxy};
+use crate::proxy::{self, ClientConnection, FoundAtOnce, Proxy};
 use crate::redis::RedisClient;
 use crate::secret::Hasher;
 use crate::semantics::body::Body;
@@ -403,12 +403,17 @@ async fn tell_suppressed_lines(stop: CancellationToken) {
 
 impl Service for Proxy {
     type Client = ClientConnection;
+    type Found = FoundAtOnce;
 
     fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> ClientConnection {
         ClientConnection::watched(peer, Arc::clone(departure), &self.active_config())
     }
 
-    fn call_at_once(&self, parts: &mut Parts, client: &ClientConnection) -> Option<Response<Body>> {
+    fn call_at_once(
+        &self,
+        parts: &Parts,
+        client: &ClientConnection,
+    ) -> Result<Response<Body>, FoundAtOnce> {
         self.answer_at_once(parts, client)
     }
 
@@ -417,8 +422,9 @@ impl Service for Proxy {
         request: Request<Body>,
         client: &ClientConnection,
         flaw: Option<BadRequest>,
+        found: FoundAtOnce,
     ) -> impl Future<Output = Response<Body>> + Send {
-        self.handle(request, client, flaw)
+        self.handle_found(request, client, flaw, found)
     }
 
     fn reject(&self, head: &UnreadHead, client: &ClientConnection) -> Response<Body> {

@@ -33,11 +33,13 @@ use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
 use crate::semantics::forward::{BadRequest, UnreadHead};
+use crate::semantics::request_fields::RequestFields;
 use crate::semantics::server_timing;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::{BodySource, RequestRecord, RouteTable};
 
 pub use crate::proxy::active_config::ActiveConfig;
+pub use crate::proxy::at_once::FoundAtOnce;
 pub use crate::proxy::client::ClientConnection;
 pub use crate::proxy::cookie_use::CookieUse;
 pub use crate::proxy::counters::ProxyCounters;
@@ -143,11 +145,22 @@ impl Proxy {
 
     /// Answers a request. It never fails: failures are responses. `flaw` is what the server has
     /// found wrong with it.
-    pub async fn handle(
+    pub fn handle(
         &self,
         request: Request<Body>,
         client: &ClientConnection,
         flaw: Option<BadRequest>,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.handle_found(request, client, flaw, FoundAtOnce::default())
+    }
+
+    /// The same with what [`Self::answer_at_once`] has found of it.
+    pub async fn handle_found(
+        &self,
+        request: Request<Body>,
+        client: &ClientConnection,
+        flaw: Option<BadRequest>,
+        found: FoundAtOnce,
     ) -> Response<Body> {
         let since = self.clock.now();
         let is_head = request.method() == Method::HEAD;
@@ -167,7 +180,7 @@ impl Proxy {
                         let from = (&*config, &peer);
                         Box::pin(webhook::answer(&self.resources, from, source, request)).await
                     }
-                    None => self.respond(&config, client, request, &pending).await,
+                    None => self.respond(&config, client, (request, found), &pending).await,
                 }
             }
             Some(bad) => self.refuse_request(bad),
@@ -205,30 +218,26 @@ impl Proxy {
     }
 
     /// Answers a request without a body at once, if it is a hit from memory: the same answer as
-    /// that of [`Self::handle`]. `None`: it is for that, with what was found of it.
+    /// that of [`Self::handle`].
+    ///
+    /// # Errors
+    /// It is for that, with what was found of it.
     pub fn answer_at_once(
         &self,
-        parts: &mut Parts,
+        parts: &Parts,
         client: &ClientConnection,
-    ) -> Option<Response<Body>> {
+    ) -> Result<Response<Body>, FoundAtOnce> {
         let since = self.clock.now();
         let config = self.live.load();
-        let (answered, is_guest) = match at_once::find(&self.resources, &config, client, parts) {
-            Ok(found) => found,
-            Err(planned) => {
-                if let Some(planned) = planned {
-                    parts.extensions.insert(planned);
-                }
-                return None;
-            }
-        };
+        let found = at_once::find(&self.resources, &config, client, parts);
+        let (answered, is_guest) = found.map_err(FoundAtOnce)?;
         let (peer, logged) = (client.peer(&config), config.settings.access_log);
         let head = (&parts.method, &parts.uri, &parts.headers);
         let record = AccessRecord::begin(head, peer, logged, &self.resources);
         // SECURITY: the origin has not seen what a guest sends.
         let caller = if is_guest { None } else { caller_of(&config, &parts.uri, &parts.headers) };
         let is_head = parts.method == Method::HEAD;
-        Some(self.conclude(&config, answered, record, caller.as_ref(), (since, is_head)))
+        Ok(self.conclude(&config, answered, record, caller.as_ref(), (since, is_head)))
     }
 
     /// What is stored for a request, and how it would be answered. None where nothing is stored.
@@ -240,15 +249,14 @@ impl Proxy {
         &self,
         config: &Arc<ActiveConfig>,
         client: &ClientConnection,
-        request: Request<Body>,
+        (request, FoundAtOnce(planned)): (Request<Body>, FoundAtOnce),
         pending: &PendingRequest<'_>,
     ) -> ProxyResponse {
         let (resources, live) = (&self.resources, &self.live);
         let (mut parts, body) = request.into_parts();
-        let planned = Planned::take(&mut parts);
         forward::complete_target(&mut parts.uri);
-        let checked =
-            forward::check_request(&parts.method, &parts.uri, parts.version, &parts.headers);
+        let head = (&parts.headers, RequestFields::of(&parts.headers));
+        let checked = forward::check_request(&parts.method, &parts.uri, parts.version, head);
         let options = match checked {
             Ok(options) => options,
             Err(bad) => return self.refuse_request(bad),
@@ -305,7 +313,7 @@ impl Proxy {
                 observe();
                 key_watch::record_removed(resources, route, &outcome);
                 let route = route.map(|route| route.id);
-                unrouted::pass(resources, context, parts, body, outcome, route).await
+                unrouted::pass(resources, context, Box::new((parts, body)), outcome, route).await
             }
             Plan::ReadBody(_) | Plan::Identify(_) => {
                 Box::pin(body_read::answer(resources, live, context, pending, parts, body)).await

@@ -17,6 +17,7 @@ pub mod media_type;
 pub mod negotiation;
 pub mod range;
 pub(crate) mod recent_values;
+pub mod request_fields;
 pub mod revalidation;
 pub mod server_timing;
 pub mod storability;

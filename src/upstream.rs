@@ -174,7 +174,7 @@ impl Upstream {
         &'a self,
         choice: &'a ConnectionChoice,
         requester: &'a Requester,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a {
         let sending = Box::pin(exchange::send(&self.inner, request, choice, requester));
         async move {
@@ -199,7 +199,7 @@ impl Upstream {
         choice: &ConnectionChoice,
         request: Request<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_for(choice, &Requester::default(), request).await
+        self.send_for(choice, &Requester::default(), Box::new(request)).await
     }
 }
 

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::Reason;
 use crate::policy::plan::{Plan, PolicyRules, RequestView as Question};
+use crate::semantics::request_fields::RequestFields;
 use crate::units::parse_duration;
 
 mod list;
@@ -267,6 +268,7 @@ fn refusal(selection: Selection<'_>, job: &WarmRequest, headers: &HeaderMap) -> 
         uri: &uri,
         version: Version::HTTP_11,
         headers: &headers,
+        fields: RequestFields::of(&headers),
         has_body: false,
         seen_body: None,
         identity: None,

@@ -17,12 +17,12 @@ use std::collections::HashMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use http::header::HOST;
 use http::{HeaderMap, Uri};
 
 use crate::policy::fill_constants::FillConstants;
 use crate::policy::request_match::split_port;
 use crate::semantics::forward;
+use crate::semantics::request_fields::host_line;
 
 /// The most apps beside that of `[upstream]`.
 pub const MAX_APPS: usize = 32;
@@ -215,7 +215,7 @@ pub fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
     let host = uri
         .authority()
         .map(http::uri::Authority::as_str)
-        .or_else(|| headers.get(HOST)?.to_str().ok())
+        .or_else(|| host_line(headers)?.to_str().ok())
         .unwrap_or_default();
     let host = forward::without_default_port(host, uri);
     if host.bytes().any(|b| b.is_ascii_uppercase()) {

@@ -31,6 +31,7 @@ use crate::policy::scope::Scope;
 use crate::policy::signed_in::SignedIn;
 use crate::semantics::content_coding::Coding;
 use crate::semantics::forward::{self, ClientPeer};
+use crate::semantics::request_fields::RequestFields;
 
 mod fill;
 mod lines;
@@ -175,6 +176,7 @@ impl ParsedRequest {
             uri: &self.uri,
             version,
             headers: &self.headers,
+            fields: RequestFields::of(&self.headers),
             has_body,
             seen_body: Some(&self.body),
             identity: self.identity.as_ref(),
@@ -194,7 +196,8 @@ pub fn explain(rules: &PolicyRules, request: &ParsedRequest, now: Wall) -> Expla
         let name = rules.apps.get(view.app).name.as_deref();
         lines.line("app", name.unwrap_or("that of [upstream]"));
     }
-    if let Err(bad) = forward::check_request(view.method, view.uri, Version::HTTP_11, view.headers)
+    if let Err(bad) =
+        forward::check_request(view.method, view.uri, Version::HTTP_11, (view.headers, view.fields))
     {
         lines.line("refused", format!("{} {}", bad.status(), bad.as_str()));
     } else if let Some(source) = rules.webhooks.source_of(view.method, view.uri.path()) {

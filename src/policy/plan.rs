@@ -150,7 +150,7 @@ impl PolicyRules {
             return Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride));
         }
         let route = self.policy_of(route, request.headers, request.is_again);
-        if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
+        if let Some(header) = ambiguous_header(route.headers.read(), request) {
             return Plan::Refuse(Some(route), header);
         }
         if !route.spec.methods.get {

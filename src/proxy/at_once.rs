@@ -14,16 +14,21 @@ use crate::policy::plan::{Plan, RequestView};
 use crate::policy::route::{Route, RouteMode};
 use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::client::{ClientConnection, ConnectionDemand};
-use crate::proxy::context::{LookupContext, RequestContext, request_view};
+use crate::proxy::context::{LookupContext, RequestContext, view_with};
 use crate::proxy::lookup;
 use crate::proxy::lookup::LookupAttempts;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
 use crate::semantics::body::Body;
 use crate::semantics::forward;
+use crate::semantics::request_fields::RequestFields;
 
-/// What was found of a request that was not answered at once, in its extensions.
-#[derive(Clone, Debug)]
+/// What was found of a request that was not answered at once.
+#[derive(Debug, Default)]
+pub struct FoundAtOnce(pub(super) Option<Planned>);
+
+/// What was found of its plan.
+#[derive(Debug)]
 pub(super) enum Planned {
     /// No route of this configuration matches.
     NoRoute(Arc<ActiveConfig>),
@@ -36,11 +41,6 @@ pub(super) enum Planned {
 }
 
 impl Planned {
-    /// Takes what was found of a request.
-    pub(super) fn take(parts: &mut Parts) -> Option<Self> {
-        if parts.extensions.is_empty() { None } else { parts.extensions.remove() }
-    }
-
     /// The plan of a request.
     pub(super) fn plan<'a>(
         planned: Option<&'a Self>,
@@ -83,15 +83,17 @@ pub(super) fn find(
     if !is_plain(parts) || resources.overlap.passes() || !rules.may_plan_twice() {
         return Err(None);
     }
-    let checked = forward::check_request(&parts.method, &parts.uri, parts.version, &parts.headers);
+    let fields = RequestFields::of(&parts.headers);
+    let head = (&parts.headers, fields);
+    let checked = forward::check_request(&parts.method, &parts.uri, parts.version, head);
     if !checked.is_ok_and(|options| !options.upgrade) {
         return Err(None);
     }
     let app = rules.apps.of(&parts.uri, &parts.headers);
-    let connection = &ConnectionDemand::plain(client, &parts.headers, app).ok_or(None)?;
+    let connection = &ConnectionDemand::plain(client, head, app).ok_or(None)?;
     let (peer, now) = (client.peer(config), resources.clock.wall());
     let context = RequestContext { config, peer, departure: &client.departure, connection, now };
-    match rules.plan(&request_view(app, parts, &Body::empty(), peer, rules, now)) {
+    match rules.plan(&view_with(app, (parts, fields), &Body::empty(), peer, rules, now)) {
         Plan::Lookup(lookup) if lookup.route.mode() == RouteMode::On => {
             let clients = &resources.authorized_clients;
             let context = LookupContext::new(context, parts, &lookup, clients);

@@ -12,6 +12,7 @@ use crate::proxy::active_config::ActiveConfig;
 use crate::proxy::origin::OriginClient;
 use crate::semantics::forward;
 use crate::semantics::forward::ClientPeer;
+use crate::semantics::request_fields::RequestFields;
 use crate::shares::Departure;
 use crate::upstream::{ConnectionChoice, PinSlot};
 
@@ -109,10 +110,12 @@ impl ConnectionDemand {
     /// connection to the origin has to be chosen.
     pub(super) fn plain(
         client: &ClientConnection,
-        headers: &HeaderMap,
+        (headers, fields): (&HeaderMap, RequestFields),
         app: AppId,
     ) -> Option<Self> {
-        let is_pooled = client.pin.get().is_none() && !forward::logs_in_connection(headers);
+        let may_log_in = fields.has(RequestFields::AUTHORIZATION);
+        let logs_in = may_log_in && forward::logs_in_connection(headers);
+        let is_pooled = client.pin.get().is_none() && !logs_in;
         is_pooled.then_some(Self {
             choice: ConnectionChoice::Pooled,
             upgrade: None,

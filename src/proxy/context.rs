@@ -24,6 +24,7 @@ use crate::proxy::settings::ProxySettings;
 use crate::semantics::body::Body;
 use crate::semantics::digest::Digest;
 use crate::semantics::forward::ClientPeer;
+use crate::semantics::request_fields::RequestFields;
 use crate::semantics::times::Times;
 use crate::shares::{Departure, PauseWatch, Requester};
 
@@ -213,12 +214,25 @@ pub(super) fn request_view<'a>(
     rules: &PolicyRules,
     now: Wall,
 ) -> RequestView<'a> {
+    view_with(app, (parts, RequestFields::of(&parts.headers)), body, peer, rules, now)
+}
+
+/// The same for a head that has these fields.
+pub(super) fn view_with<'a>(
+    app: AppId,
+    (parts, fields): (&'a Parts, RequestFields),
+    body: &Body,
+    peer: ClientPeer,
+    rules: &PolicyRules,
+    now: Wall,
+) -> RequestView<'a> {
     RequestView {
         app,
         method: &parts.method,
         uri: &parts.uri,
         version: parts.version,
         headers: &parts.headers,
+        fields,
         has_body: !body.is_empty(),
         seen_body: None,
         identity: None,

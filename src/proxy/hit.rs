@@ -132,7 +132,7 @@ fn deliver(
 ) -> ProxyResponse {
     let head_only = context.parts.method == Method::HEAD;
     let ranges = context.lookup.range.then(|| context.settings().max_ranges);
-    let headers = &context.parts.headers;
+    let headers = (&context.parts.headers, context.lookup.fields());
     let mut response = response::hit(&cached.entry, headers, head_only, now, &outcome, ranges);
     if !context.settings().surrogates.is_empty() {
         let tags = tag::of_entry(&context.lookup.tags(), &cached.entry.response_tags);

@@ -80,7 +80,7 @@ pub(super) fn fast_hit(
     if may_serve(&stored, &context.directives, authorized, now) != Ok(Serve::Fresh) {
         return Err(LookupAttempts::default());
     }
-    if refresh::is_due(resources, context, &cached) {
+    if refresh::is_due(resources, context, &cached, now) {
         if matches!(cached.proof, Proof::Shared(_)) {
             // The refresh is judged by the tag records from before it, which the lookup reads.
             return Err(LookupAttempts::refresh_due());
@@ -152,7 +152,7 @@ async fn lookup_once(
             }
             audit::audit(resources, context, cached);
             let response = hit::hit(resources, context, cached, stored.candidate.tier, now);
-            if attempts.refresh_due || refresh::is_due(resources, context, cached) {
+            if attempts.refresh_due || refresh::is_due(resources, context, cached, now) {
                 refresh::refresh_early(resources, context, fill_key, snapshot, stored);
             }
             return Some(response);

@@ -108,7 +108,7 @@ pub(super) async fn mutate(
     let post = prepare_post(resources, context, &parts).await;
     let begun = MutationContext::new(context, live, &parts, !body.is_empty(), effective, fields)
         .lasting(write);
-    let mut request = context.origin().request(parts, body, peer, None);
+    let mut request = *context.origin().request(parts, body, peer, None);
     ask_for_plain(&mutation, &mut request);
     let departure = Some(Arc::clone(&begun.departure));
     let via = (context.connection.choice.clone(), Requester { departure, ..requester });

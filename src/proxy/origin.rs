@@ -1,6 +1,7 @@
 //! The client of the origin, as the flow uses it: builds the requests that the origin gets, sends
 //! them, and counts how long the responses take.
 
+use futures_util::TryFutureExt as _;
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Uri};
@@ -104,33 +105,35 @@ impl OriginClient {
         route: Option<usize>,
     ) -> Result<Response<Body>, UpstreamError> {
         let requester = Requester { peer, upload: None, departure };
-        self.send_on(&ConnectionChoice::Pooled, &requester, request, table, route).await
+        let choice = &ConnectionChoice::Pooled;
+        self.send_on(choice, &requester, Box::new(request), table, route).await.map(with_call)
     }
 
-    /// Like [`Self::send`], for a client's request that is passed on.
+    /// Like [`Self::send`], for a client's request that is passed on. The call is beside the
+    /// response: extensions are dear, and most requests need no other.
     // Not `async`: see `Upstream::send_for`.
     pub(super) fn send_on<'a>(
         &'a self,
         choice: &'a ConnectionChoice,
         requester: &'a Requester,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         table: &'a RouteTable,
         route: Option<usize>,
-    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a {
+    ) -> impl Future<Output = Result<(Response<Body>, Arc<OriginCall>), UpstreamError>> + Send + 'a
+    {
         let since = self.clock.now();
         let request_id = request.headers().get(X_REQUEST_ID).cloned();
         let sending = self.upstream.send_for(choice, requester, request);
         async move {
-            let mut response = sending.await?;
+            let response = sending.await?;
             let took = self.clock.now().duration_since(since);
             table.origin(route, took);
             let call = OriginCall { took: Some(took), request_id, cause: None };
-            response.extensions_mut().insert(Arc::new(call));
-            Ok(response)
+            Ok((response, Arc::new(call)))
         }
     }
 
-    /// Like [`Self::send_on`], for a request that may change data, whatever its method.
+    /// Like [`Self::send`], for a request that may change data, whatever its method.
     pub(super) fn send_once<'a>(
         &'a self,
         (choice, requester): &'a (ConnectionChoice, Requester),
@@ -138,7 +141,7 @@ impl OriginClient {
         table: &'a RouteTable,
     ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'a {
         request.extensions_mut().insert(SendOnce);
-        self.send_on(choice, requester, request, table, None)
+        self.send_on(choice, requester, Box::new(request), table, None).map_ok(with_call)
     }
 
     /// The request that the origin gets for a request of a client.
@@ -148,7 +151,7 @@ impl OriginClient {
         body: Body,
         peer: ClientPeer,
         upgrade: Option<&HeaderValue>,
-    ) -> Request<Body> {
+    ) -> Box<Request<Body>> {
         let authority = || HeaderValue::from_str(&plan::authority(&parts.uri, &parts.headers)).ok();
         let host = parts.headers.get(HOST).cloned().or_else(authority);
         let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
@@ -158,12 +161,18 @@ impl OriginClient {
         if let Some(host) = self.upstream.host() {
             headers.insert(HOST, host.clone());
         }
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = parts.method;
         *request.uri_mut() = origin_form(parts.uri);
         *request.headers_mut() = headers;
         request
     }
+}
+
+/// A response with its [`OriginCall`] in its extensions.
+fn with_call((mut response, call): (Response<Body>, Arc<OriginCall>)) -> Response<Body> {
+    response.extensions_mut().insert(call);
+    response
 }
 
 /// SECURITY: only path and query go to the origin's one address, whatever authority the target

@@ -24,28 +24,31 @@ use crate::upstream;
 /// How many unknown headers of a request are counted besides the one that its outcome names.
 const MAX_COUNTED: usize = 15;
 
+/// A request on its way to the origin. In a box, because each step of the way would move it.
+pub(super) type PassedRequest = Box<(Parts, Body)>;
+
 /// Forwards a request as it is.
 // Not `async`: a future around another one is moved with it.
 pub(super) fn pass(
     resources: &Arc<Resources>,
     context: RequestContext<'_>,
-    parts: Parts,
-    body: Body,
+    request: PassedRequest,
     outcome: Outcome,
     route: Option<usize>,
 ) -> impl Future<Output = ProxyResponse> {
-    pass_and(resources, context, (parts, body), outcome, route, |_, _| {})
+    pass_and(resources, context, request, outcome, route, |_, _| {})
 }
 
 /// Forwards a request as it is. `settle` sees the head of the response before the outcome is told.
 async fn pass_and(
     resources: &Arc<Resources>,
     context: RequestContext<'_>,
-    (parts, body): (Parts, Body),
+    request: PassedRequest,
     mut outcome: Outcome,
     route: Option<usize>,
     settle: impl FnOnce(&HeaderMap, &mut Outcome),
 ) -> ProxyResponse {
+    let (parts, body) = *request;
     let upgrade = context.connection.upgrade.as_ref();
     let client = parts.extensions.get::<OnUpgrade>().cloned();
     let requester = context.requester(&parts);
@@ -55,7 +58,8 @@ async fn pass_and(
     let request = context.origin().request(parts, body, context.peer, upgrade);
     let (choice, table) = (&context.connection.choice, &context.config.table);
     match context.origin().send_on(choice, &requester, request, table, route).await {
-        Ok(response) => {
+        Ok((response, call)) => {
+            outcome.origin = Some(call);
             // SECURITY: a protocol that was not offered is none that may be tunnelled.
             let accepted = |offered| forward::accepts_upgrade(offered, response.headers());
             let client = client.filter(|_| upgrade.is_some_and(accepted));
@@ -106,7 +110,7 @@ async fn pass_parts(
     };
     let route = Some(context.route());
     let body = context.lookup.body.as_ref().map(|body| body.sent.clone());
-    let request = (parts, body.map_or_else(Body::empty, Body::full));
+    let request = Box::new((parts, body.map_or_else(Body::empty, Body::full)));
     let passed = pass_and(resources, context.request, request, outcome, route, settle).await;
     let (status, headers) = (passed.response.status(), passed.response.headers());
     let rules = &context.request.config.rules;
@@ -164,7 +168,9 @@ pub(super) fn passed(
     client: Option<OnUpgrade>,
 ) -> ProxyResponse {
     outcome.fwd_status = Some(response.status().as_u16());
-    outcome.origin = response.extensions_mut().remove();
+    if let Some(call) = response.extensions_mut().remove() {
+        outcome.origin = Some(call);
+    }
     let version = response.version();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return tunnel(resources, context, response, outcome, route, client);

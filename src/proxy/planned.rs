@@ -90,7 +90,7 @@ pub(super) async fn answer(
         Plan::Pass(route, outcome) => {
             key_watch::record_removed(resources, route, &outcome);
             let route = route.map(|route| route.id);
-            pass::pass(resources, context, parts, forward, outcome, route).await
+            pass::pass(resources, context, Box::new((parts, forward)), outcome, route).await
         }
         Plan::Refuse(route, header) => {
             resources.counters.refused.inc();
@@ -99,11 +99,11 @@ pub(super) async fn answer(
         // What they lack is given.
         Plan::ReadBody(route) => {
             let (outcome, route) = (Outcome::bypass(Reason::AmbiguousBody), Some(route.id));
-            pass::pass(resources, context, parts, forward, outcome, route).await
+            pass::pass(resources, context, Box::new((parts, forward)), outcome, route).await
         }
         Plan::Identify(route) => {
             let (outcome, route) = (Outcome::bypass(Reason::IdentityUnknown), Some(route.id));
-            pass::pass(resources, context, parts, forward, outcome, route).await
+            pass::pass(resources, context, Box::new((parts, forward)), outcome, route).await
         }
     };
     drop(reserved);

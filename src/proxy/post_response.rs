@@ -26,6 +26,7 @@ use crate::proxy::response::assemble;
 use crate::proxy::store_decision::decide_store;
 use crate::semantics::body::Body;
 use crate::semantics::cache_control::CacheControl;
+use crate::semantics::request_fields::RequestFields;
 use crate::semantics::{freshness, targeted_cache_control};
 
 /// What was known before a POST was forwarded whose response may be stored.
@@ -59,6 +60,7 @@ pub(super) async fn prepare_post(
         uri: &parts.uri,
         version: parts.version,
         headers: &headers,
+        fields: RequestFields::of(&headers),
         has_body: false,
         seen_body: None,
         identity: None,

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::cache::fills::{FillKey, FillRole, Leader};
 use crate::cache::store::Candidate;
 use crate::cache::store::memory::CachedEntry;
+use crate::clock::Wall;
 use crate::coherence::{Proof, TagSnapshot};
 use crate::outcome::{Reason, Tier};
 use crate::policy::key::KeyHash;
@@ -77,18 +78,19 @@ pub(super) fn is_due(
     resources: &Resources,
     context: &LookupContext<'_>,
     cached: &CachedEntry,
+    now: Wall,
 ) -> bool {
     let entry = &cached.entry;
     context.lookup.route.spec.early_refresh
         && early_refresh::should_refresh_early(
             &entry.times,
             entry.fetch_duration(),
-            resources.clock.wall(),
+            now,
             rand::random,
         )
         // What is fetched shortly before that time ends there as well.
         && !context.lookup.route.spec.expires_at.is_some_and(|end| {
-            end.ends_with(entry.times.ttl_ms(resources.clock.wall()), resources.clock.date())
+            end.ends_with(entry.times.ttl_ms(now), resources.clock.date())
         })
 }
 

@@ -20,6 +20,7 @@ use crate::semantics::cache_status;
 use crate::semantics::conditional;
 use crate::semantics::conditional::ConditionOutcome;
 use crate::semantics::range;
+use crate::semantics::request_fields::RequestFields;
 use crate::upstream::UpstreamError;
 
 pub use crate::semantics::cache_status::{CACHE_STATUS, X_CACHE};
@@ -71,12 +72,12 @@ impl ProxyResponse {
     }
 }
 
-/// The response from a stored one. `head_only` for HEAD. `ranges` is the most parts that a GET with
+/// The response from a stored one to a request with these headers, which have these fields. `head_only` for HEAD. `ranges` is the most parts that a GET with
 /// `Range` may ask for; `None` where the request has no such field, or it does not count.
 #[must_use]
 pub fn hit(
     entry: &Entry,
-    request: &HeaderMap,
+    (request, fields): (&HeaderMap, RequestFields),
     head_only: bool,
     now: Wall,
     outcome: &Outcome,
@@ -87,7 +88,11 @@ pub fn hit(
     let mut headers = entry.head.filled(age, status);
     cache_status::set_stored_word(&mut headers, outcome);
     let body = if head_only { Body::empty() } else { Body::full(entry.body.clone()) };
-    let response = conditional(request, entry.status, headers, body);
+    let response = if fields.has(RequestFields::CONDITION) {
+        conditional(request, entry.status, headers, body)
+    } else {
+        assemble(entry.status, headers, body)
+    };
     match ranges {
         // RFC 9110 14.2: of a GET only.
         Some(most) if !head_only => apply_range(response, request, &entry.body, most),
@@ -296,6 +301,11 @@ mod tests {
     use crate::outcome::{Disposition, Tier};
     use crate::semantics::times::{Leeway, Times};
 
+    /// Headers with the fields that they have.
+    fn of(headers: &HeaderMap) -> (&HeaderMap, RequestFields) {
+        (headers, RequestFields::of(headers))
+    }
+
     fn entry(lines: &[(&'static str, &'static str)]) -> Entry {
         let headers = lines
             .iter()
@@ -320,7 +330,7 @@ mod tests {
         let entry = entry(&[("etag", "\"1\"")]);
         let outcome =
             Outcome { tier: Some(Tier::Memory), ttl: Some(48), ..Outcome::new(Disposition::Hit) };
-        let response = hit(&entry, &HeaderMap::new(), false, Wall(10_000), &outcome, None);
+        let response = hit(&entry, of(&HeaderMap::new()), false, Wall(10_000), &outcome, None);
         assert_eq!(response.headers()[X_CACHE], "HIT");
         assert_eq!(response.headers()[AGE], "12");
         assert_eq!(response.headers()[CACHE_STATUS], "sidecache; hit; ttl=48; detail=memory");
@@ -334,7 +344,7 @@ mod tests {
             Outcome { tier: Some(Tier::Redis), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
         let mut request = HeaderMap::new();
         request.insert("if-none-match", HeaderValue::from_static("\"1\""));
-        let response = hit(&entry, &request, false, Wall(0), &outcome, None);
+        let response = hit(&entry, of(&request), false, Wall(0), &outcome, None);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()[X_CACHE], "HIT");
         assert!(
@@ -359,7 +369,7 @@ mod tests {
         let outcome =
             Outcome { tier: Some(Tier::Memory), ttl: Some(48), ..Outcome::new(Disposition::Hit) };
         let (head, body) =
-            hit(entry, &request, head_only, Wall(10_000), &outcome, Some(4)).into_parts();
+            hit(entry, of(&request), head_only, Wall(10_000), &outcome, Some(4)).into_parts();
         let content = body.collect().now_or_never().expect("at hand").expect("whole").to_bytes();
         assert_eq!(head.headers[X_CACHE], "HIT");
         assert_eq!(head.headers[CACHE_STATUS], "sidecache; hit; ttl=48; detail=memory");
@@ -469,7 +479,10 @@ mod tests {
         let outcome = Outcome::new(Disposition::Hit);
         let request =
             HeaderMap::from_iter([(http::header::RANGE, HeaderValue::from_static("bytes=0-0"))]);
-        assert_eq!(hit(&entry, &request, false, Wall(0), &outcome, None).status(), StatusCode::OK);
+        assert_eq!(
+            hit(&entry, of(&request), false, Wall(0), &outcome, None).status(),
+            StatusCode::OK
+        );
     }
 
     #[test]
@@ -477,7 +490,7 @@ mod tests {
         let entry = entry(&[("cache-status", "origin; hit")]);
         let outcome =
             Outcome { tier: Some(Tier::Memory), ttl: Some(1), ..Outcome::new(Disposition::Hit) };
-        let response = hit(&entry, &HeaderMap::new(), true, Wall(0), &outcome, None);
+        let response = hit(&entry, of(&HeaderMap::new()), true, Wall(0), &outcome, None);
         assert_eq!(
             response.headers()[CACHE_STATUS],
             "origin; hit, sidecache; hit; ttl=1; detail=memory"

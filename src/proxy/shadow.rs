@@ -207,18 +207,19 @@ pub(super) async fn pass_in_shadow(
     }
     let outcome = Outcome::bypass(Reason::Shadow);
     let (Some(route_shadow), Some(mut watch)) = (route_shadow, watch) else {
-        return pass::pass(resources, context, parts, body, outcome, Some(route)).await;
+        return pass::pass(resources, context, Box::new((parts, body)), outcome, Some(route)).await;
     };
     let (origin, table) = (context.origin(), &context.config.table);
     let from = context.requester(&parts);
     let cookies = key_watch::cookies_of(&parts.headers);
     let request = origin.request(parts, body, context.peer, None);
     let (requested, sent) = (resources.clock.wall(), resources.shadow.steps.next());
-    let mut response =
+    let (mut response, call) =
         match origin.send_on(&ConnectionChoice::Pooled, &from, request, table, Some(route)).await {
-            Ok(response) => response,
+            Ok(answered) => answered,
             Err(error) => return ProxyResponse::upstream_failure(&error, &outcome, Some(route)),
         };
+    let outcome = Outcome { origin: Some(call), ..outcome };
     let received = resources.clock.wall();
     let status = response.status();
     record_shadow_authorization(resources, &watch, status, response.headers());

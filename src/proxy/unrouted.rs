@@ -21,6 +21,7 @@ use crate::policy::cache_groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS};
 use crate::policy::plan;
 use crate::proxy::active_config::LiveConfig;
 use crate::proxy::context::RequestContext;
+use crate::proxy::pass::PassedRequest;
 use crate::proxy::resources::Resources;
 use crate::proxy::response::ProxyResponse;
 use crate::proxy::unrouted::forms::FormSearch;
@@ -104,18 +105,18 @@ enum Comparison {
 pub(super) async fn pass(
     resources: &Arc<Resources>,
     context: RequestContext<'_>,
-    parts: Parts,
-    body: Body,
+    request: PassedRequest,
     outcome: Outcome,
     route: Option<usize>,
 ) -> ProxyResponse {
     let is_noted = outcome.reason == Some(Reason::NoRoute) && context.app() == AppId::FIRST;
-    let request =
-        if is_noted { UnroutedRequest::read(&resources.uncached, &context, &parts) } else { None };
+    let (parts, _) = &*request;
+    let noted =
+        if is_noted { UnroutedRequest::read(&resources.uncached, &context, parts) } else { None };
     // Awaited in one place, so that there is one future of it in this one.
-    let mut passed = pass::pass(resources, context, parts, body, outcome, route).await;
-    if let Some(request) = request {
-        request.note(resources, &mut passed);
+    let mut passed = pass::pass(resources, context, request, outcome, route).await;
+    if let Some(noted) = noted {
+        noted.note(resources, &mut passed);
     }
     passed
 }

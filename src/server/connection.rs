@@ -336,21 +336,17 @@ fn end_for_others<S>(server: &ServerContext<S>, state: &ConnectionState) -> Opti
     ends.then_some(ConnectionEnd::Aborted)
 }
 
-/// A request for the service, or the reason to reject it.
-enum RequestCheck {
-    Admitted(Parts, Body),
-    /// The service refuses it, so that it is logged as others are.
-    Flawed(Request<Body>, BadRequest),
-}
-
-/// Checks a request before the service sees it. This happens outside of any future, because each
-/// layer of futures would move the request once more.
+/// Checks a request before the service sees it, and gives it its body. This happens outside of any
+/// future, because each layer of futures would move the request once more.
+///
+/// # Errors
+/// The reason to reject it. The service does, so that it is logged as others are.
 fn check_request<S>(
     server: &ServerContext<S>,
     state: &ConnectionState,
     arrival: &Arrival,
-    request: Request<Incoming>,
-) -> RequestCheck {
+    (parts, incoming): (&mut Parts, Incoming),
+) -> Result<Body, BadRequest> {
     if let Some(flaw) = arrival.flaw {
         // SECURITY: request smuggling. RFC 9112 section 6.1 allows rejecting a message with two
         // lengths, and requires closing the connection. A target that was cut names something else
@@ -358,24 +354,23 @@ fn check_request<S>(
         if flaw.is_of_framing() {
             server.counters.framing_errors.inc();
         }
-        return RequestCheck::Flawed(request.map(|_| Body::empty()), flaw.bad_request());
+        return Err(flaw.bad_request());
     }
-    if request.headers().len() > server.settings.max_headers {
+    if parts.headers.len() > server.settings.max_headers {
         // Only HTTP/2 gets here: for HTTP/1 hyper counts the fields, for HTTP/2 it knows only the
         // size of the list.
         server.counters.crowded_heads.inc();
-        return RequestCheck::Flawed(request.map(|_| Body::empty()), BadRequest::TooManyFields);
+        return Err(BadRequest::TooManyFields);
     }
-    let upload = if request.body().is_end_stream() { None } else { Some(Arc::default()) };
-    let end = RequestEnd::of(request.version());
-    let mut request = request
-        .map(|incoming| request_body((incoming, end), server, &arrival.busy, upload.as_ref()));
-    if let Some(upload) = upload {
-        state.add_upload(&upload);
-        request.extensions_mut().insert(upload);
+    if incoming.is_end_stream() {
+        return Ok(Body::empty());
     }
-    let (parts, body) = request.into_parts();
-    RequestCheck::Admitted(parts, body)
+    let upload = Arc::default();
+    let end = RequestEnd::of(parts.version);
+    let body = request_body((incoming, end), server, &arrival.busy, &upload);
+    state.add_upload(&upload);
+    parts.extensions.insert(upload);
+    Ok(body)
 }
 
 /// The response to a request, or what brings it.
@@ -384,47 +379,50 @@ fn begin<S: Service>(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + use<S> {
     // The arrival is recorded here and not in the future, because HTTP/2 runs that in another task.
-    let (arrival, version) = (context.state.begin(), request.version());
-    let about = (version, request.method() == Method::HEAD);
-    let mut checked = check_request(&context.server, &context.state, &arrival, request);
-    if let Some(response) = respond_at_once(context, &mut checked) {
-        let (server, end) = (context.server.for_responses(), ResponseEnd::default());
-        let response = finish(server, response, arrival.busy, end, about);
-        return Either::Left(ready(Ok(response)));
-    }
-    let (request, flaw) = match checked {
-        RequestCheck::Admitted(parts, body) => (Request::from_parts(parts, body), None),
-        RequestCheck::Flawed(request, flaw) => (request, Some(flaw)),
+    let (arrival, (mut parts, incoming)) = (context.state.begin(), request.into_parts());
+    let about = (parts.version, parts.method == Method::HEAD);
+    let checked = check_request(&context.server, &context.state, &arrival, (&mut parts, incoming));
+    let found = match respond_at_once(context, &parts, &checked) {
+        Ok(response) => {
+            let (server, end) = (context.server.for_responses(), ResponseEnd::default());
+            let response = finish(server, response, arrival.busy, end, about);
+            return Either::Left(ready(Ok(response)));
+        }
+        Err(found) => found,
     };
-    let context = Arc::clone(context);
-    Either::Right(Box::pin(respond(context, arrival.busy, request, flaw, about)))
+    let (body, flaw) = match checked {
+        Ok(body) => (body, None),
+        Err(flaw) => (Body::empty(), Some(flaw)),
+    };
+    let (request, context) = (Request::from_parts(parts, body), Arc::clone(context));
+    Either::Right(Box::pin(respond(context, arrival.busy, request, (flaw, found), about)))
 }
 
 /// The response to a request for which there is nothing to wait for, without a future that would be
 /// moved more often than it is worth.
 fn respond_at_once<S: Service>(
     context: &ConnectionContext<S>,
-    checked: &mut RequestCheck,
-) -> Option<Response<Body>> {
-    let RequestCheck::Admitted(parts, body) = checked else { return None };
-    if !body.is_empty() {
-        return None;
+    parts: &Parts,
+    checked: &Result<Body, BadRequest>,
+) -> Result<Response<Body>, S::Found> {
+    if !checked.as_ref().is_ok_and(Body::is_empty) {
+        return Err(S::Found::default());
     }
     let answer = || context.server.service.call_at_once(parts, &context.client);
     let answered = std::panic::catch_unwind(AssertUnwindSafe(answer));
-    answered.unwrap_or_else(|panic| Some(panicked(&context.server, &*panic)))
+    answered.unwrap_or_else(|panic| Ok(panicked(&context.server, &*panic)))
 }
 
 async fn respond<S: Service>(
     context: Arc<ConnectionContext<S>>,
     busy: BusyGuard,
     request: Request<Body>,
-    flaw: Option<BadRequest>,
+    (flaw, found): (Option<BadRequest>, S::Found),
     about: (Version, bool),
 ) -> Result<Response<ResponseBody>, Infallible> {
     let is_connect = request.method() == Method::CONNECT;
     let service = &context.server.service;
-    let call = service.call(request, &context.client, flaw);
+    let call = service.call(request, &context.client, flaw, found);
     let response = match AssertUnwindSafe(call).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => panicked(&context.server, &*panic),
@@ -449,9 +447,9 @@ fn request_body<S>(
     (incoming, end): (Incoming, RequestEnd),
     server: &ServerContext<S>,
     busy: &BusyGuard,
-    upload: Option<&Arc<PauseWatch>>,
+    upload: &Arc<PauseWatch>,
 ) -> Body {
-    let Some(watch) = upload.map(Arc::clone) else { return Body::empty() };
+    let watch = Arc::clone(upload);
     let timeouts = Arc::clone(&server.counters.body_timeouts);
     let limits = BodyLimits {
         timeout: server.settings.body_timeout,

@@ -15,14 +15,20 @@ pub trait Service: Send + Sync + 'static {
     /// the last of its requests.
     type Client: Send + Sync + 'static;
 
+    /// What the service has found of a request that it does not answer at once.
+    type Found: Default + Send;
+
     /// A client has connected. The service says there which of its requests may be given up when
     /// it leaves, each while the request is handled.
     fn connect(&self, peer: ClientPeer, departure: &Arc<Departure>) -> Self::Client;
 
     /// Answers a request without a body and without a flaw at once, if that needs nothing to wait
-    /// for. `None`: it is for [`Self::call`], and may have got extensions.
-    fn call_at_once(&self, _: &mut Parts, _: &Self::Client) -> Option<Response<Body>> {
-        None
+    /// for.
+    ///
+    /// # Errors
+    /// It is for [`Self::call`], with what was found of it.
+    fn call_at_once(&self, _: &Parts, _: &Self::Client) -> Result<Response<Body>, Self::Found> {
+        Err(Self::Found::default())
     }
 
     /// Handles a request. One with a flaw has no body and must be refused.
@@ -36,6 +42,7 @@ pub trait Service: Send + Sync + 'static {
         request: Request<Body>,
         client: &Self::Client,
         flaw: Option<BadRequest>,
+        found: Self::Found,
     ) -> impl Future<Output = Response<Body>> + Send;
 
     /// The response to a request whose head could not be read. Its body must be in memory; it is

@@ -41,6 +41,7 @@ struct App {
 
 impl Service for App {
     type Client = ClientPeer;
+    type Found = ();
 
     fn connect(&self, peer: ClientPeer, _: &Arc<Departure>) -> ClientPeer {
         peer
@@ -51,6 +52,7 @@ impl Service for App {
         request: Request<Body>,
         peer: &ClientPeer,
         flaw: Option<BadRequest>,
+        (): (),
     ) -> Response<Body> {
         if let Some(flaw) = flaw {
             return self.refuse(flaw.status(), flaw.as_str());

@@ -71,10 +71,13 @@ pub(super) struct Exchanger {
     pub(super) authority: HeaderValue,
 }
 
+/// A request on its way to a connection. In a box, because each step of the way would move it.
+type BoxedUpload = Box<Request<Upload>>;
+
 /// Why an attempt failed, and the request if no byte of it was written.
 struct AttemptFailure {
     error: UpstreamError,
-    unsent: Option<Box<Request<Upload>>>,
+    unsent: Option<BoxedUpload>,
     closed: bool,
 }
 
@@ -83,8 +86,8 @@ impl AttemptFailure {
     ///
     /// An origin may close an idle connection at any moment, and has then not acted on the request.
     /// A missed deadline, a broken body, or a response that is not HTTP would only recur.
-    fn into_retry(self, copy: Option<Request<Upload>>) -> Result<Request<Upload>, UpstreamError> {
-        match self.unsent.map(|request| *request).or(copy.filter(|_| self.closed)) {
+    fn into_retry(self, copy: Option<BoxedUpload>) -> Result<BoxedUpload, UpstreamError> {
+        match self.unsent.or(copy.filter(|_| self.closed)) {
             Some(request) => Ok(request),
             None => Err(self.error),
         }
@@ -119,7 +122,7 @@ impl Exchanger {
 
 pub(super) async fn send(
     inner: &Exchanger,
-    mut request: Request<Body>,
+    mut request: Box<Request<Body>>,
     choice: &ConnectionChoice,
     requester: &Requester,
 ) -> Result<Response<Body>, UpstreamError> {
@@ -139,7 +142,7 @@ pub(super) async fn send(
 
 async fn send_last(
     inner: &Exchanger,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     requester: &Requester,
 ) -> Result<Response<Body>, UpstreamError> {
     exchange(inner, LastUse::new(inner.pool.pooled(requester).await?), request).await
@@ -148,7 +151,7 @@ async fn send_last(
 async fn send_pinned(
     inner: &Exchanger,
     slot: &Arc<PinSlot>,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     requester: &Requester,
 ) -> Result<Response<Body>, UpstreamError> {
     match slot.checkout(requester).await? {
@@ -161,7 +164,7 @@ async fn send_pinned(
 async fn exchange<C: Checkout>(
     inner: &Exchanger,
     mut checkout: C,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
 ) -> Result<Response<Body>, UpstreamError> {
     let upgrade = request.headers().contains_key(UPGRADE);
     if upgrade {
@@ -176,11 +179,11 @@ async fn exchange<C: Checkout>(
     let now = inner.clock.now();
     let max_age = if repeatable { Duration::MAX } else { MAX_UNSAFE_IDLE };
 
-    let (parts, body) = request.into_parts();
+    let (parts, body) = (*request).into_parts();
     let has_body = !body.is_empty();
     let copy = if repeatable { body.replayable() } else { None };
     let (upload, progress) = Upload::new(body);
-    let request = Request::from_parts(parts, upload);
+    let request = Box::new(Request::from_parts(parts, upload));
     let request = match checkout.reuse(now, max_age) {
         None => request,
         Some(connection) => {
@@ -215,7 +218,7 @@ async fn exchange<C: Checkout>(
 async fn attempt(
     inner: &Exchanger,
     connection: &mut Connection,
-    request: Request<Upload>,
+    request: BoxedUpload,
     progress: Option<&UploadProgress>,
     now: Instant,
 ) -> Result<Response<Incoming>, AttemptFailure> {
@@ -237,11 +240,11 @@ async fn attempt(
 async fn poll_head(
     inner: &Exchanger,
     connection: &mut Connection,
-    request: Request<Upload>,
+    request: BoxedUpload,
     progress: Option<&UploadProgress>,
     now: Instant,
 ) -> Result<Response<Incoming>, AttemptFailure> {
-    let mut response = pin!(connection.send(request));
+    let mut response = pin!(connection.send(*request));
     connection.deadline.set(now, inner.first_byte_timeout);
     let mut frames = 0;
     let mut started = false;
@@ -389,8 +392,8 @@ fn normalise(request: &mut Request<Body>) {
 }
 
 /// A copy of a request, in case the first is lost on a connection that was being closed.
-fn duplicate(request: &Request<Upload>, body: bytes::Bytes) -> Request<Upload> {
-    let mut copy = Request::new(Upload::unwatched(Body::full(body)));
+fn duplicate(request: &Request<Upload>, body: bytes::Bytes) -> BoxedUpload {
+    let mut copy = Box::new(Request::new(Upload::unwatched(Body::full(body))));
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

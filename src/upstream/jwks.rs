@@ -85,7 +85,8 @@ impl JwksClient {
             .map_err(|_| FetchError::Url)?;
         // A JWKS is fetched once in minutes, so no connection is kept.
         let choice = ConnectionChoice::LastUse;
-        let response = self.client.send_for(&choice, &Requester::default(), request).await?;
+        let response =
+            self.client.send_for(&choice, &Requester::default(), Box::new(request)).await?;
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err(FetchError::Status(head.status));

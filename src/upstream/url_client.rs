@@ -113,7 +113,8 @@ impl UrlClient {
             .body(Body::empty())
             .map_err(|_| UrlError::Url)?;
         let choice = ConnectionChoice::LastUse;
-        let response = self.client.send_for(&choice, &Requester::default(), request).await?;
+        let response =
+            self.client.send_for(&choice, &Requester::default(), Box::new(request)).await?;
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             return Err(UrlError::Status(head.status));
@@ -155,7 +156,8 @@ impl UrlClient {
         own.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         own.insert(USER_AGENT, HeaderValue::from_static("sidecache"));
         let choice = ConnectionChoice::LastUse;
-        let response = self.client.send_for(&choice, &Requester::default(), request).await?;
+        let response =
+            self.client.send_for(&choice, &Requester::default(), Box::new(request)).await?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, self.max_bytes).collect().await;
         let body = body.map_err(|_| UrlError::Body(self.max_bytes / 1024))?.to_bytes();

@@ -66,7 +66,7 @@ impl PolicyRules {
         {
             return Some(Plan::Mutate(request.method.clone()));
         }
-        if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
+        if let Some(header) = ambiguous_header(route.headers.read(), request) {
             return Some(Plan::Refuse(Some(route), header));
         }
         let keyed = match whole {

@@ -61,7 +61,7 @@ impl PolicyRules {
         if has_conditions && fields().is_none_or(|fields| contradicts(route, &fields)) {
             return self.doubtful();
         }
-        if let Some(header) = ambiguous_header(route.headers.read(), request.headers) {
+        if let Some(header) = ambiguous_header(route.headers.read(), request) {
             return Plan::Refuse(Some(route), header);
         }
         let path = route.keyed_path(path, &captures);

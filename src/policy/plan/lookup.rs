@@ -33,6 +33,7 @@ use crate::policy::share::CallerDraw;
 use crate::policy::tag::Tag;
 use crate::policy::template::FilledTemplate;
 use crate::semantics::content_coding::Coding;
+use crate::semantics::request_fields::RequestFields;
 
 /// A request that the cache may answer.
 #[derive(Debug)]
@@ -283,6 +284,12 @@ impl Lookup<'_> {
         self.request.headers
     }
 
+    /// Which fields they have, of those that decide what becomes of the request.
+    #[must_use]
+    pub const fn fields(&self) -> RequestFields {
+        self.request.fields
+    }
+
     /// The method of a fill: HEAD is answered from what GET gets.
     #[must_use]
     pub fn fill_method(&self) -> Method {
@@ -483,8 +490,7 @@ fn refuse_unkeyable(
         // not in the key.
         return Err(Outcome::bypass(Reason::RequestBody));
     }
-    let headers = request.headers;
-    if let Some(name) = removed_by_connection(headers) {
+    if let Some(name) = removed_by_connection(request) {
         // SECURITY: the key, or `Vary`, would contain a header that never reaches the origin, and
         // the origin's response without that header would be stored under the key.
         return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));

@@ -293,7 +293,7 @@ impl PolicyRules {
                     .filter_map(|field| field.header().cloned())
                     .filter(|name| *name != COOKIE)
                     .collect();
-                if let Some(header) = ambiguous_header(&read, request.headers) {
+                if let Some(header) = ambiguous_header(&read, request) {
                     return Err(header);
                 }
                 let places = token_places(rule.fields());

@@ -2,14 +2,22 @@
 
 use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName};
 
+use crate::policy::plan::rules::RequestView;
+use crate::semantics::request_fields::{RequestFields, is_repeated};
+
 /// A header of `read` that occurs more than once, or that `Connection` would remove on the way to
 /// the origin (RFC 9110 7.6.1).
-pub(super) fn ambiguous_header(read: &[HeaderName], headers: &HeaderMap) -> Option<HeaderName> {
-    let is_repeated = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
-    // Most requests repeat none at all.
-    let repeats = headers.len() > headers.keys_len();
-    let repeated = if repeats { read.iter().find(is_repeated) } else { None };
-    repeated.or_else(|| named_by_connection(read, headers)).cloned()
+pub(super) fn ambiguous_header(
+    read: &[HeaderName],
+    request: &RequestView<'_>,
+) -> Option<HeaderName> {
+    let headers = request.headers;
+    let repeated = read.iter().find(|name| is_repeated(headers, name));
+    let removed = || {
+        let names_some = request.fields.has(RequestFields::CONNECTION);
+        names_some.then(|| named_by_connection(read, headers)).flatten()
+    };
+    repeated.or_else(removed).cloned()
 }
 
 fn named_by_connection<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Option<&'a HeaderName> {
@@ -30,9 +38,13 @@ fn named_by_connection<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Optio
 
 /// A header of the request that `Connection` removes before the origin (RFC 9110 7.6.1), other than
 /// the headers that belong to the connection itself.
-pub(super) fn removed_by_connection(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn removed_by_connection<'a>(request: &RequestView<'a>) -> Option<&'a str> {
     const CONNECTION_HEADERS: [&str; 7] =
         ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"];
+    if !request.fields.has(RequestFields::CONNECTION) {
+        return None;
+    }
+    let headers = request.headers;
     let options = headers
         .get_all(CONNECTION)
         .iter()

@@ -23,6 +23,7 @@ use crate::policy::session::RouteSessions;
 use crate::policy::webhook_path::WebhookPaths;
 use crate::secret::Hasher;
 use crate::semantics::forward::Upgrades;
+use crate::semantics::request_fields::RequestFields;
 
 /// The rules of one `proxy.toml`.
 #[derive(Debug)]
@@ -135,6 +136,8 @@ pub struct RequestView<'a> {
     pub version: Version,
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// Which fields they have.
+    pub fields: RequestFields,
     /// Whether the request has a body.
     pub has_body: bool,
     /// The body, if a route reads it for its key ([`crate::policy::plan::Plan::ReadBody`]).

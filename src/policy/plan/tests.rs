@@ -13,6 +13,7 @@ use crate::policy::tag::Tag;
 use crate::secret::Hasher;
 use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
+use crate::semantics::request_fields::RequestFields;
 
 mod apps;
 mod body_reads;
@@ -100,6 +101,7 @@ impl SentRequest {
             uri: &self.uri,
             version: Version::HTTP_11,
             headers: &self.headers,
+            fields: RequestFields::of(&self.headers),
             has_body: self.has_body,
             seen_body: self.body.as_ref(),
             identity: None,

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::policy::body_fields::BodyFields;
 use crate::policy::plan::rules::RequestView;
 use crate::policy::purge_rule;
+use crate::semantics::request_fields::RequestFields;
 
 /// The methods that the origin may see in a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,7 +233,7 @@ fn is_media_type(kind: &[u8]) -> bool {
 
 /// The values of all headers and query parameters that name a method in place of the request's own.
 fn overrides<'a>(request: &RequestView<'a>) -> impl Iterator<Item = Vec<u8>> + 'a {
-    let in_headers = override_lines(request.headers)
+    let in_headers = override_lines(request)
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .map(<[u8]>::to_vec);
     let in_query = override_parameters(request.uri.query().unwrap_or_default())
@@ -240,9 +241,12 @@ fn overrides<'a>(request: &RequestView<'a>) -> impl Iterator<Item = Vec<u8>> + '
     in_headers.chain(in_query)
 }
 
-fn override_lines(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+fn override_lines<'a>(request: &RequestView<'a>) -> impl Iterator<Item = &'a HeaderValue> + 'a {
+    // Nearly all requests have no name that begins as these do.
+    let may_have = request.fields.has(RequestFields::OF_EXTENSION);
+    let headers = may_have.then_some(request.headers).into_iter().flatten();
     let is_named = |name: &HeaderName| names_method(name.as_str().as_bytes());
-    headers.iter().filter(move |(name, _)| is_named(name)).map(|(_, value)| value)
+    headers.filter(move |(name, _)| is_named(name)).map(|(_, value)| value)
 }
 
 /// The raw values of the parameters that name a method, by any reading of the query: split at `&`
@@ -268,7 +272,7 @@ pub(super) enum ReadOverride {
 /// Which other method a GET or HEAD names. Takes no memory where it names none.
 pub(super) fn read_override(request: &RequestView<'_>) -> ReadOverride {
     let query = request.uri.query();
-    if override_lines(request.headers).next().is_none()
+    if override_lines(request).next().is_none()
         && query.is_none_or(|query| override_parameters(query).next().is_none())
     {
         return ReadOverride::None;

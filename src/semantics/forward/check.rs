@@ -10,6 +10,7 @@ use crate::outcome::Reason;
 
 use super::host::{is_host, is_same_host};
 use super::members;
+use crate::semantics::request_fields::{RequestFields, host_line, is_repeated};
 
 macro_rules! bad_requests {
     ($($(#[$comment:meta])* $name:ident = $status:ident, $text:literal;)+) => {
@@ -118,7 +119,7 @@ pub struct ConnectionOptions {
     pub upgrade: bool,
 }
 
-/// Checks whether the request may proceed.
+/// Checks whether the request with these headers, which have these fields, may proceed.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -126,23 +127,31 @@ pub fn check_request(
     method: &Method,
     uri: &Uri,
     version: Version,
-    headers: &HeaderMap,
+    (headers, fields): (&HeaderMap, RequestFields),
 ) -> Result<ConnectionOptions, BadRequest> {
     if method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
     check_target(method, uri)?;
     check_host(uri, version, headers)?;
-    check_framing(version, headers)?;
-    if let Some(expected) = headers.get(EXPECT) {
-        let more = headers.get_all(EXPECT).iter().nth(1).is_some();
-        if more || !expected.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+    if fields.has(RequestFields::TRANSFER_ENCODING) {
+        check_framing(version, headers)?;
+    }
+    if fields.has(RequestFields::EXPECT)
+        && let Some(expected) = headers.get(EXPECT)
+    {
+        if is_repeated(headers, &EXPECT)
+            || !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+        {
             return Err(BadRequest::Expect);
         }
     }
     // SECURITY: a client that could have `Authorization` removed after the key was computed would
     // get another client's response.
     let mut options = ConnectionOptions { upgrade: false };
+    if !fields.has(RequestFields::CONNECTION) {
+        return Ok(options);
+    }
     for option in headers.get_all(CONNECTION).iter().flat_map(|value| members(value.as_bytes())) {
         if is_end_to_end(option) {
             return Err(BadRequest::ConnectionOption);
@@ -172,8 +181,7 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
     if authority.is_some_and(|authority| !is_host(authority.as_bytes())) {
         return Err(BadRequest::HostMalformed);
     }
-    let mut hosts = headers.get_all(HOST).iter();
-    let Some(host) = hosts.next() else {
+    let Some(host) = host_line(headers) else {
         return match (version, authority) {
             // HTTP/2 sends it in `:authority` (RFC 9113 8.3.1). RFC 9112 3.2 asks for it in
             // HTTP/1.1 alone.
@@ -182,7 +190,7 @@ fn check_host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<(), Ba
             _ => Err(BadRequest::HostMissing),
         };
     };
-    if hosts.next().is_some() {
+    if is_repeated(headers, &HOST) {
         return Err(BadRequest::HostRepeated);
     }
     if !is_host(host.as_bytes()) {

@@ -6,6 +6,7 @@ use http::{Method, StatusCode, Uri};
 
 use super::check::BadRequest;
 use super::*;
+use crate::semantics::request_fields::RequestFields;
 
 fn map(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -28,9 +29,14 @@ fn check(
         &Method::from_bytes(method.as_bytes()).unwrap(),
         &uri.parse::<Uri>().unwrap(),
         version,
-        &map(lines),
+        of(&map(lines)),
     )
     .map(drop)
+}
+
+/// Headers with the fields that they have.
+fn of(headers: &HeaderMap) -> (&HeaderMap, RequestFields) {
+    (headers, RequestFields::of(headers))
 }
 
 fn check11(lines: &[(&str, &str)]) -> Result<(), BadRequest> {
@@ -96,7 +102,7 @@ fn the_target_names_the_host_and_the_default_port_goes_without_saying() {
     let settled = |uri: &str, version: Version, lines: &[(&str, &str)]| {
         let (uri, mut headers) = (uri.parse::<Uri>().unwrap(), map(lines));
         let method = Method::GET;
-        check_request(&method, &uri, version, &headers).unwrap();
+        check_request(&method, &uri, version, of(&headers)).unwrap();
         let fallback = || HeaderValue::from_static("fallback");
         let lacks = settle_host(&mut headers, &uri, version, fallback);
         let lines: Vec<_> = headers.get_all(HOST).iter().collect();

@@ -153,12 +153,14 @@ async fn an_upgraded_connection_is_left_alone() {
     struct Tunnel;
     impl Service for Tunnel {
         type Client = ();
+        type Found = ();
         fn connect(&self, _: ClientPeer, _: &Arc<Departure>) {}
         async fn call(
             self: &Arc<Self>,
             mut request: Request<Body>,
             (): &(),
             _: Option<BadRequest>,
+            (): (),
         ) -> Response<Body> {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {

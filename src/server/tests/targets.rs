@@ -43,12 +43,14 @@ async fn bodies_and_what_follows_them_are_untouched() {
     struct Echo;
     impl Service for Echo {
         type Client = ();
+        type Found = ();
         fn connect(&self, _: ClientPeer, _: &Arc<Departure>) {}
         async fn call(
             self: &Arc<Self>,
             request: Request<Body>,
             (): &(),
             _: Option<BadRequest>,
+            (): (),
         ) -> Response<Body> {
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();

@@ -12,6 +12,7 @@ use crate::policy::plan::{FillHead, Plan, PolicyRules, RequestView};
 use crate::secret::Hasher;
 use crate::semantics::forward;
 use crate::semantics::forward::Upgrades;
+use crate::semantics::request_fields::RequestFields;
 use crate::semantics::vary::VarySpec;
 
 /// The rules of a file with one route.
@@ -72,6 +73,7 @@ fn treatment(rules: &PolicyRules, headers: &[(&str, &str)], peer_is_trusted: boo
         uri: &uri,
         version: Version::HTTP_11,
         headers: &map,
+        fields: RequestFields::of(&map),
         has_body: false,
         seen_body: None,
         identity: None,
