@@ -172,7 +172,7 @@ impl Proxy {
         let caller = caller_of(&config, request.uri(), request.headers());
         let mut pending =
             PendingRequest::new(&self.resources, &config, &client.departure, record, since);
-        let answered = match flaw {
+        let mut answered = match flaw {
             None => {
                 let webhooks = &config.rules.webhooks;
                 match webhooks.source_of(request.method(), request.uri().path()) {
@@ -188,33 +188,33 @@ impl Proxy {
         let record = pending.answer();
         // SECURITY: the origin has not seen what a guest sends.
         let caller = caller.filter(|_| !pending.is_guest());
-        self.conclude(&config, answered, record, caller.as_ref(), (since, is_head))
+        self.conclude(&config, &mut answered, record, caller.as_ref(), (since, is_head));
+        answered.response
     }
 
-    /// Counts and logs what was done with a request that began at this time, and hands the response
-    /// over.
+    /// Counts and logs what was done with a request that began at this time, and makes its response
+    /// ready for the client.
     fn conclude(
         &self,
         config: &ActiveConfig,
-        mut answered: ProxyResponse,
+        answered: &mut ProxyResponse,
         record: Option<AccessRecord>,
         caller: Option<&CallerParts>,
         (since, is_head): (Instant, bool),
-    ) -> Response<Body> {
+    ) {
         let duration = self.clock.now().duration_since(since);
-        count(&config.table, &mut answered, duration, is_head);
-        response::tell_browser(&config.rules.routes, &mut answered, &self.clock);
+        count(&config.table, answered, duration, is_head);
+        response::tell_browser(&config.rules.routes, answered, &self.clock);
         if config.settings.debug.server_timing {
             server_timing::add(answered.response.headers_mut(), &answered.outcome, duration);
         }
-        self.record_subject(config, &answered);
+        self.record_subject(config, answered);
         if let Some(caller) = caller {
-            self.record_caller(config, caller, &answered);
+            self.record_caller(config, caller, answered);
         }
         if let Some(record) = record {
-            record.write(&answered, &config.rules, duration, &self.resources);
+            record.write(answered, &config.rules, duration, &self.resources);
         }
-        answered.response
     }
 
     /// Answers a request without a body at once, if it is a hit from memory: the same answer as
@@ -227,17 +227,18 @@ impl Proxy {
         parts: &Parts,
         client: &ClientConnection,
     ) -> Result<Response<Body>, FoundAtOnce> {
-        let since = self.clock.now();
+        let (since, now) = self.clock.both();
         let config = self.live.load();
-        let found = at_once::find(&self.resources, &config, client, parts);
-        let (answered, is_guest) = found.map_err(FoundAtOnce)?;
+        let found = at_once::find(&self.resources, &config, client, (parts, now));
+        let (mut answered, is_guest) = found.map_err(FoundAtOnce)?;
         let (peer, logged) = (client.peer(&config), config.settings.access_log);
         let head = (&parts.method, &parts.uri, &parts.headers);
         let record = AccessRecord::begin(head, peer, logged, &self.resources);
         // SECURITY: the origin has not seen what a guest sends.
         let caller = if is_guest { None } else { caller_of(&config, &parts.uri, &parts.headers) };
         let is_head = parts.method == Method::HEAD;
-        Ok(self.conclude(&config, answered, record, caller.as_ref(), (since, is_head)))
+        self.conclude(&config, &mut answered, record, caller.as_ref(), (since, is_head));
+        Ok(answered.response)
     }
 
     /// What is stored for a request, and how it would be answered. None where nothing is stored.

@@ -50,20 +50,21 @@ pub struct Entry {
     fetch_ms: u32,
     /// The tags in the origin's response. A 304 need not repeat them.
     pub response_tags: Box<[Tag]>,
-    /// What it was before the cache coded it; none where it is as the origin sent it.
-    original: Option<Box<OriginalForm>>,
-    /// What somebody has asked for.
-    hashes: OnceBox<EntryHashes>,
+    /// What few entries have.
+    extras: OnceBox<EntryExtras>,
 }
 
-/// Hashes of an entry, each made at its first use. Most entries need none.
+/// What few entries have: hashes, each made at its first use, and what it was before the cache coded
+/// it.
 #[derive(Clone, Debug, Default)]
-struct EntryHashes {
+struct EntryExtras {
     key: OnceLock<KeyHash>,
     /// The digest of status and body.
     content: OnceLock<Digest>,
     /// The digest of status, body and head.
     whole: OnceLock<Digest>,
+    /// None where it is as the origin sent it.
+    original: Option<OriginalForm>,
 }
 
 /// What a response was before the cache coded its body.
@@ -133,20 +134,21 @@ impl Entry {
     /// The same for a response whose body the cache has coded.
     #[must_use]
     pub fn with_original(self, original: OriginalForm) -> Self {
-        Self { original: Some(Box::new(original)), ..self }
+        let extras = EntryExtras { original: Some(original), ..EntryExtras::default() };
+        Self { extras: OnceBox::with_value(Box::new(extras)), ..self }
     }
 
     /// What it was before the cache coded it; none where it is as the origin sent it.
     #[must_use]
     pub fn original(&self) -> Option<&OriginalForm> {
-        self.original.as_deref()
+        self.extras.get().and_then(|extras| extras.original.as_ref())
     }
 
     /// Its head as the origin knows it: what it is asked by, and what its heads are compared with.
     #[must_use]
     pub fn origin_headers(&self) -> HeaderMap {
         let headers = self.headers();
-        match &self.original {
+        match self.original() {
             None => headers,
             Some(original) => {
                 content_coding::original_head(&headers, original.had_strong_tag, original.length)
@@ -158,7 +160,7 @@ impl Entry {
     #[must_use]
     pub fn updated_headers(&self, update: &HeaderMap, date: Wall) -> HeaderMap {
         let mut merged = revalidation::merge(&self.headers(), update, date);
-        if self.original.is_some() {
+        if self.original().is_some() {
             content_coding::keep_coded(&mut merged);
         }
         merged
@@ -173,9 +175,11 @@ impl Entry {
         head.move_to(&mut whole);
         let mut again = Self::of(key, self.status, head, self.body.clone(), metadata);
         (again.beside_body, again.is_renewed) = (self.beside_body, true);
-        again.original.clone_from(&self.original);
-        if let Some(content) = self.hashes.get().and_then(|hashes| hashes.content.get()) {
-            let _ = again.hashes().content.set(*content);
+        if let Some(original) = self.original() {
+            again = again.with_original(*original);
+        }
+        if let Some(content) = self.extras.get().and_then(|extras| extras.content.get()) {
+            let _ = again.extras().content.set(*content);
         }
         again
     }
@@ -217,8 +221,7 @@ impl Entry {
             leeway,
             fetch_ms: u32::try_from(millis(fetch_duration)).unwrap_or(u32::MAX),
             response_tags,
-            original: None,
-            hashes: OnceBox::new(),
+            extras: OnceBox::new(),
         }
     }
 
@@ -234,14 +237,14 @@ impl Entry {
         self.head.to_map()
     }
 
-    fn hashes(&self) -> &EntryHashes {
-        self.hashes.get_or_init(Box::default)
+    fn extras(&self) -> &EntryExtras {
+        self.extras.get_or_init(Box::default)
     }
 
     /// The hashes of its key. Computed at the first call, and kept.
     #[must_use]
     pub fn key_hash(&self) -> KeyHash {
-        *self.hashes().key.get_or_init(|| KeyHash::from_canonical(&self.key))
+        *self.extras().key.get_or_init(|| KeyHash::from_canonical(&self.key))
     }
 
     /// The digest of all that a client is given of it: what clients are authorized for, in scope
@@ -251,7 +254,7 @@ impl Entry {
     /// a hit costs no hash. In other scopes nobody calls this.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        *self.hashes().whole.get_or_init(|| self.digest_with(&self.headers()))
+        *self.extras().whole.get_or_init(|| self.digest_with(&self.headers()))
     }
 
     /// The digest of the same response with another head.
@@ -263,10 +266,10 @@ impl Entry {
     /// The digest of its status and its body alone, as the origin sent it.
     #[must_use]
     pub fn content_digest(&self) -> Digest {
-        if let Some(original) = &self.original {
+        if let Some(original) = self.original() {
             return original.digest;
         }
-        *self.hashes().content.get_or_init(|| {
+        *self.extras().content.get_or_init(|| {
             let mut digester = Digester::for_response(self.status, &self.headers());
             digester.update(&self.body);
             digester.finish()
@@ -300,7 +303,7 @@ impl Entry {
             + if self.is_renewed { renewed } else { 0 }
             + self.head.weight()
             + allocated(size_of_val(&*self.response_tags))
-            + self.original.as_ref().map_or(0, |original| allocated(size_of_val(&**original)))
+            + self.original().map_or(0, |_| allocated(size_of::<EntryExtras>()))
             + texts
     }
 }

@@ -68,6 +68,14 @@ pub enum Plan<'a> {
     Refuse(Option<&'a Arc<Route>>, HeaderName),
 }
 
+/// A plan, with its lookup out of its box.
+fn unboxed(plan: Plan<'_>) -> Result<Lookup<'_>, Plan<'_>> {
+    match plan {
+        Plan::Lookup(lookup) => Ok(*lookup),
+        other => Err(other),
+    }
+}
+
 impl<'a> Plan<'a> {
     /// The route that matched, if any did.
     #[must_use]
@@ -99,62 +107,72 @@ impl PolicyRules {
     /// What to do with a request.
     #[must_use]
     pub fn plan<'a>(&'a self, request: &RequestView<'a>) -> Plan<'a> {
+        self.lookup_of(request).map_or_else(|other| other, |lookup| Plan::Lookup(Box::new(lookup)))
+    }
+
+    /// The lookup of a request that the cache may answer.
+    ///
+    /// # Errors
+    /// What to do with any other request.
+    pub fn lookup_of<'a>(&'a self, request: &RequestView<'a>) -> Result<Lookup<'a>, Plan<'a>> {
         if !matches!(*request.method, Method::GET | Method::HEAD) {
             if let Some(plan) = self.plan_with_body(request) {
-                return plan;
+                return unboxed(plan);
             }
-            return if purge_rule::is_safe(request.method) && self.may_carry_mutation(request) {
-                Plan::Mutate(Method::POST)
-            } else if purge_rule::is_safe(request.method) {
-                Plan::Pass(None, Outcome::bypass(Reason::Method))
-            } else {
+            return Err(if !purge_rule::is_safe(request.method) {
                 Plan::Mutate(request.method.clone())
-            };
+            } else if self.may_carry_mutation(request) {
+                Plan::Mutate(Method::POST)
+            } else {
+                Plan::Pass(None, Outcome::bypass(Reason::Method))
+            });
         }
         // Nothing below this line, and nothing but what is below it, treats a request as a read.
         if self.is_declared_write(request) {
-            return Plan::Mutate(request.method.clone());
+            return Err(Plan::Mutate(request.method.clone()));
         }
         if self.writes_by_graphql(request) {
-            return Plan::Mutate(Method::POST);
+            return Err(Plan::Mutate(Method::POST));
         }
         let named = read_override(request);
         if let (true, ReadOverride::Unsafe(method)) = (self.purges.method_override, &named) {
             // SECURITY: the origin treats the request as one with the other method.
-            return Plan::Mutate(method.clone());
+            return Err(Plan::Mutate(method.clone()));
         }
         let raw = request.uri.path();
         let Some(normal) = request_target::kept_path(raw) else {
-            return Plan::Pass(None, Outcome::bypass(self.doubt(request.app, raw)));
+            return Err(Plan::Pass(None, Outcome::bypass(self.doubt(request.app, raw))));
         };
         let path = normal.path;
         let (route, captures) = match self.choose(&path, request) {
             ChosenRoute::Taken(route, captures) => (route, captures),
             ChosenRoute::NoPath if normal.has_escaped_slash => {
-                return Plan::Pass(None, Outcome::bypass(self.doubt(request.app, raw)));
+                return Err(Plan::Pass(None, Outcome::bypass(self.doubt(request.app, raw))));
             }
-            ChosenRoute::NoPath => return Plan::Pass(None, Outcome::bypass(Reason::NoRoute)),
-            ChosenRoute::Unmet => return Plan::Pass(None, Outcome::bypass(Reason::UnmetMatch)),
+            ChosenRoute::NoPath => return Err(Plan::Pass(None, Outcome::bypass(Reason::NoRoute))),
+            ChosenRoute::Unmet => {
+                return Err(Plan::Pass(None, Outcome::bypass(Reason::UnmetMatch)));
+            }
             ChosenRoute::Doubtful(route, condition) => {
                 let outcome = Outcome::bypass_with(Reason::AmbiguousMatch, condition.to_string());
-                return Plan::Pass(Some(route), outcome);
+                return Err(Plan::Pass(Some(route), outcome));
             }
         };
         if normal.has_escaped_slash && !self.keeps_escaped_slash(route, raw) {
-            return Plan::Pass(None, Outcome::bypass(Reason::AmbiguousPath));
+            return Err(Plan::Pass(None, Outcome::bypass(Reason::AmbiguousPath)));
         }
         if named != ReadOverride::None {
             // SECURITY: the origin may treat the request as one with another method, so its
             // response is nobody else's. It purges nothing, because any stranger can send it: where
             // the origin obeys, the operator says so.
-            return Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride));
+            return Err(Plan::Pass(Some(route), Outcome::bypass(Reason::MethodOverride)));
         }
         let route = self.policy_of(route, request.headers, request.is_again);
         if let Some(header) = ambiguous_header(route.headers.read(), request) {
-            return Plan::Refuse(Some(route), header);
+            return Err(Plan::Refuse(Some(route), header));
         }
         if !route.spec.methods.get {
-            return Plan::Pass(Some(route), Outcome::bypass(Reason::Method));
+            return Err(Plan::Pass(Some(route), Outcome::bypass(Reason::Method)));
         }
         let path = route.keyed_path(path, &captures);
         let planned = if route.spec.graphql {
@@ -166,10 +184,7 @@ impl PolicyRules {
         } else {
             self.lookup(route, captures, path, request, None)
         };
-        match planned {
-            Ok(lookup) => Plan::Lookup(Box::new(lookup)),
-            Err(outcome) => Self::unplanned(route, request, outcome),
-        }
+        planned.map_err(|outcome| Self::unplanned(route, request, outcome))
     }
 
     /// The route that takes a request for this path.

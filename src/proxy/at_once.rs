@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Version};
 
+use crate::clock::Wall;
 use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::{Plan, RequestView};
 use crate::policy::route::{Route, RouteMode};
@@ -71,13 +72,13 @@ impl Planned {
     }
 }
 
-/// The hit, and whether it goes by the policy for guests. `Err`: the request goes the whole way,
+/// The hit for a request that came at this time, and whether it goes by the policy for guests. `Err`: the request goes the whole way,
 /// with what was found of it.
 pub(super) fn find(
     resources: &Arc<Resources>,
     config: &Arc<ActiveConfig>,
     client: &ClientConnection,
-    parts: &Parts,
+    (parts, now): (&Parts, Wall),
 ) -> Result<(ProxyResponse, bool), Option<Planned>> {
     let rules = &config.rules;
     if !is_plain(parts) || resources.overlap.passes() || !rules.may_plan_twice() {
@@ -91,10 +92,10 @@ pub(super) fn find(
     }
     let app = rules.apps.of(&parts.uri, &parts.headers);
     let connection = &ConnectionDemand::plain(client, head, app).ok_or(None)?;
-    let (peer, now) = (client.peer(config), resources.clock.wall());
+    let peer = client.peer(config);
     let context = RequestContext { config, peer, departure: &client.departure, connection, now };
-    match rules.plan(&view_with(app, (parts, fields), &Body::empty(), peer, rules, now)) {
-        Plan::Lookup(lookup) if lookup.route.mode() == RouteMode::On => {
+    match rules.lookup_of(&view_with(app, (parts, fields), &Body::empty(), peer, rules, now)) {
+        Ok(lookup) if lookup.route.mode() == RouteMode::On => {
             let clients = &resources.authorized_clients;
             let context = LookupContext::new(context, parts, &lookup, clients);
             match lookup::fast_hit(resources, &context) {
@@ -103,11 +104,11 @@ pub(super) fn find(
                 Err(_) => Err(rules.verify_callers().then_some(Planned::Counted)),
             }
         }
-        Plan::Pass(None, outcome) if outcome.reason == Some(Reason::NoRoute) => {
+        Err(Plan::Pass(None, outcome)) if outcome.reason == Some(Reason::NoRoute) => {
             Err(Some(Planned::NoRoute(Arc::clone(config))))
         }
         // What could not be verified is not verified twice.
-        Plan::Pass(route, outcome) if rules.verify_callers() => {
+        Err(Plan::Pass(route, outcome)) if rules.verify_callers() => {
             let config = Arc::clone(config);
             Err(Some(Planned::Passed(config, route.cloned(), Box::new(outcome))))
         }

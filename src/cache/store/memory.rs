@@ -340,6 +340,17 @@ mod tests {
         Arc::new(CachedEntry::new(entry, Proof::Shared(SharedProof::new(stamp, None))))
     }
 
+    /// A field more, and each entry took 64 bytes more.
+    #[test]
+    fn r1493_an_entry_fills_its_allocation_and_no_byte_of_the_next_larger_one() {
+        let with_counts = size_of::<CachedEntry>() + 2 * size_of::<usize>();
+        assert!(
+            with_counts <= 384,
+            "{with_counts} bytes, for which {} are taken",
+            allocated(with_counts)
+        );
+    }
+
     #[test]
     fn r1330_two_keys_with_one_slot_never_share_an_entry() {
         let memory = Memory::new(MemorySettings { size: 1 << 20, max_object: 1 << 16 });
