@@ -51,6 +51,7 @@ mod pattern;
 mod read_methods;
 mod sessions;
 mod set_cookie;
+mod shown_once;
 mod table;
 
 /// What to do with a request header that is not in the key.
@@ -356,8 +357,7 @@ impl Route {
         }
         let asks_plain = reads_response && spec.compress().is_some();
         let folders = response_rules.folders.of_pattern(&spec.pattern);
-        let fingerprint =
-            spec.fingerprint(guest_of.as_ref(), credential, known.fronts, response_rules);
+        let fingerprint = spec.fingerprint(guest_of.as_ref(), known, response_rules);
         Self {
             id,
             name: labelled(spec.pattern.as_str(), &spec.conditions.label).into(),

@@ -2,10 +2,9 @@
 
 use std::hash::{Hash as _, Hasher as _};
 
-use crate::policy::credential::CredentialRule;
 use crate::policy::folder::FolderTags;
-use crate::policy::fronts::Fronts;
 use crate::policy::request_match::RequestMatch;
+use crate::policy::route::headers::KnownRoles;
 use crate::policy::route::{ResponseRules, RouteSpec};
 use crate::policy::signed_in::SignedIn;
 
@@ -16,11 +15,11 @@ impl RouteSpec {
     pub(super) fn fingerprint(
         &self,
         guest_of: Option<&SignedIn>,
-        credential: &CredentialRule,
-        fronts: Fronts,
+        known: &KnownRoles,
         response_rules: &ResponseRules,
     ) -> [u8; 8] {
         let mut hasher = hasher();
+        let KnownRoles { fronts, credential, .. } = known;
         // Destructured exhaustively, so that a new setting cannot be forgotten here.
         let Self {
             place: _,

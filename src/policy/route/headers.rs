@@ -13,6 +13,7 @@ use crate::policy::glob::{Glob, any_matches};
 use crate::policy::graphql;
 use crate::policy::known_headers::{self, FORGERY_TOKENS, PREFETCH, TRACING};
 use crate::policy::names::meaning;
+use crate::policy::route::shown_once::ShownOnce;
 use crate::policy::route::{RouteSpec, UnknownHeaders};
 use crate::policy::scope::Scope;
 use crate::semantics::forward;
@@ -350,18 +351,22 @@ impl HeaderRules {
     }
 }
 
-/// The roles that headers have on every route, unless its rules name them. They are made once.
+/// What all routes of a file have in common, and what is made once for that: the roles that headers
+/// have on every route, unless its rules name them.
 #[derive(Debug)]
 pub struct KnownRoles {
     pub(super) fronts: Fronts,
     roles: HeaderMap<HeaderRole>,
+    /// What identifies a client, as fingerprints have it.
+    pub(super) credential: ShownOnce,
 }
 
 impl KnownRoles {
-    /// Those where these fronts stand before the sidecar.
+    /// Those where these fronts stand before the sidecar, and this identifies a client.
     #[must_use]
-    pub fn new(fronts: Fronts) -> Self {
-        Self { fronts, roles: known_roles(fronts) }
+    pub fn new(fronts: Fronts, credential: &CredentialRule) -> Self {
+        let credential = ShownOnce::new(credential);
+        Self { fronts, roles: known_roles(fronts), credential }
     }
 }
 

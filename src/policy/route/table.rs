@@ -121,7 +121,7 @@ impl Routes {
             is_lead.iter().enumerate().map(chain).collect()
         };
         let has_graphql = specs.iter().any(|spec| spec.graphql);
-        let known = KnownRoles::new(fronts);
+        let known = KnownRoles::new(fronts, credential);
         let list = specs
             .into_iter()
             .zip(&told_apart)
