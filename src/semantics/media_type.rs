@@ -3,18 +3,24 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
+/// The type of streams of server-sent events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// Whether the body is a stream of server-sent events, which has no end. The type and subtype are
 /// compared whole and in any case; parameters do not count (RFC 9110 8.3.1).
 #[must_use]
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    is_type(headers, b"text/event-stream")
+    type_of(headers).is_some_and(|found| found.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// Whether the body has no end by its type: a stream of events, or of pictures that replace one
 /// another.
 #[must_use]
 pub fn has_no_end(headers: &HeaderMap) -> bool {
-    is_event_stream(headers) || is_type(headers, b"multipart/x-mixed-replace")
+    type_of(headers).is_some_and(|found| {
+        found.eq_ignore_ascii_case(EVENT_STREAM)
+            || found.eq_ignore_ascii_case(b"multipart/x-mixed-replace")
+    })
 }
 
 /// Types beside text whose bodies become smaller by compression. What is compressed already
@@ -62,10 +68,6 @@ pub fn is_compressible(headers: &HeaderMap) -> bool {
     name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"))
         || COMPRESSIBLE.iter().any(|known| name.eq_ignore_ascii_case(known))
         || COMPRESSIBLE_SYNTAXES.iter().any(ends_with)
-}
-
-fn is_type(headers: &HeaderMap, name: &[u8]) -> bool {
-    type_of(headers).is_some_and(|found| found.eq_ignore_ascii_case(name))
 }
 
 /// The type and subtype, without parameters.

@@ -34,7 +34,14 @@ pub(super) fn settle(head: &mut response::Parts, is_empty: bool) -> Result<Frami
         return Ok(Framing::default());
     }
     if !has_coding {
-        if head.headers.contains_key(CONTENT_LENGTH) {
+        let mut lines = head.headers.get_all(CONTENT_LENGTH).iter();
+        let is_settled = match (lines.next(), lines.next()) {
+            (None, _) => true,
+            // As nearly all say it, and as it is left.
+            (Some(line), None) => is_plain(line) && length(line.as_bytes()).is_some(),
+            (Some(_), Some(_)) => false,
+        };
+        if !is_settled {
             let length = only_length(&head.headers);
             let length = length.ok_or_else(|| broken("differing or invalid Content-Length"))?;
             set_length(&mut head.headers, Some(length));
@@ -86,6 +93,11 @@ fn length(member: &[u8]) -> Option<u64> {
     digits.iter().all(u8::is_ascii_digit).then(|| text.parse().ok()).flatten()
 }
 
+/// Whether a line is digits alone.
+fn is_plain(line: &HeaderValue) -> bool {
+    line.as_bytes().iter().all(u8::is_ascii_digit)
+}
+
 /// Makes this length the only one. A head that has it as its one plain number stays as it is.
 fn set_length(headers: &mut HeaderMap, length: Option<u64>) {
     let Some(length) = length else {
@@ -93,7 +105,6 @@ fn set_length(headers: &mut HeaderMap, length: Option<u64>) {
         return;
     };
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let is_plain = |line: &HeaderValue| line.as_bytes().iter().all(u8::is_ascii_digit);
     if !lines.next().is_some_and(is_plain) || lines.next().is_some() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
