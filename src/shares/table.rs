@@ -3,6 +3,7 @@
 //! A peer is in the table only while it holds or waits, so that the table is as small as the limits
 //! are.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -56,6 +57,13 @@ impl std::fmt::Debug for HolderList {
 impl<W> Default for PeerShare<W> {
     fn default() -> Self {
         Self { held: 0, served: 0, waiters: VecDeque::new(), holders: BTreeMap::new() }
+    }
+}
+
+impl<W> PeerShare<W> {
+    /// Whether the peer neither holds nor waits.
+    fn is_idle(&self) -> bool {
+        self.held == 0 && self.waiters.is_empty()
     }
 }
 
@@ -166,11 +174,14 @@ impl<W> ShareTable<W> {
     /// Releases a permit. It goes to the waiting peer that holds least; of several to the one that
     /// was served the longest time ago.
     pub(super) fn release(&mut self, peer: ShareOwner, id: u64) -> Option<(ShareOwner, u64, W)> {
-        if let Some(share) = self.peers.get_mut(&peer) {
-            share.held -= 1;
-            share.holders.remove(&id);
+        // Found once for all that is done with it.
+        if let Entry::Occupied(mut share) = self.peers.entry(peer) {
+            share.get_mut().held -= 1;
+            share.get_mut().holders.remove(&id);
             self.offers.remove(&id);
-            self.forget_if_idle(peer);
+            if share.get().is_idle() {
+                share.remove();
+            }
         }
         if self.waiting == 0 {
             self.free += 1;
@@ -193,7 +204,7 @@ impl<W> ShareTable<W> {
     }
 
     fn forget_if_idle(&mut self, peer: ShareOwner) {
-        if self.peers.get(&peer).is_some_and(|share| share.held == 0 && share.waiters.is_empty()) {
+        if self.peers.get(&peer).is_some_and(PeerShare::is_idle) {
             self.peers.remove(&peer);
         }
     }
