@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::support::child::ChildSidecar;
+use crate::support::command::CommandLine;
 use crate::support::process::resident;
 use crate::support::{Client, Origin, Response, Sidecar, metric};
 
@@ -119,4 +120,19 @@ async fn large_bodies_stay_within_the_memory_tiers_size() {
 #[ignore = "takes a minute of all processors: `tests/run --all` runs it"]
 async fn heavy_a_million_tiny_bodies_stay_within_the_memory_tiers_size() {
     stays_within_its_size(1_000_000, b"tiny".to_vec()).await;
+}
+
+/// A file beside the sources said so, which `cargo install` does not read: many objects were a sixth
+/// slower in what it installs.
+#[tokio::test]
+async fn r1494_the_binary_itself_says_how_it_uses_memory() {
+    let line = CommandLine::new().variable("_RJEM_MALLOC_CONF", "stats_print:true");
+    let said = line.run(&["--version"]).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    let ours = said.err.lines().find(|line| line.contains("Global variable malloc_conf"));
+    let ours = ours.expect("the allocator says what it was told");
+    assert!(ours.contains("thp:always"), "{ours}");
+    for holds in ["opt.thp: \"always\"", "opt.tcache_gc_incr_bytes: 1048576"] {
+        assert!(said.err.contains(holds), "{holds}: {}", said.err);
+    }
 }
