@@ -25,7 +25,7 @@ use crate::app::trials::Trials;
 use crate::cache::fills::cluster::ClusterFills;
 use crate::coherence::PurgeKind;
 use crate::config::diff::{self, ConfigSnapshot};
-use crate::config::include::{FileState, IncludeSource, IncludedFile};
+use crate::config::include::{FileState, IncludeSource, IncludedFile, KnownPatterns};
 use crate::config::{Config, Diagnostics, sharing, suggestions};
 use crate::error::SetupError;
 use crate::policy::edit::{Edit, EditTrial};
@@ -342,7 +342,7 @@ impl Reloader {
 
     /// Polls the file and those that it includes, and reloads it when it has changed, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut before = None;
+        let (mut before, mut known) = (None, KnownPatterns::default());
         loop {
             let every = *self.watch.lock();
             if stop
@@ -353,9 +353,15 @@ impl Reloader {
                 return;
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };
-            let Ok(now) = tokio::task::spawn_blocking(move || FileState::read(&file)).await else {
+            let look = move || {
+                let now = FileState::read_again(&file, &mut known);
+                (now, known)
+            };
+            let Ok((now, patterns)) = tokio::task::spawn_blocking(look).await else {
+                known = KnownPatterns::default();
                 continue;
             };
+            known = patterns;
             let changed = *self.last_read.lock() != now;
             if changed && before.as_ref() == Some(&now) {
                 self.reload_elsewhere().await;
