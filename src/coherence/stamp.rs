@@ -39,16 +39,29 @@ impl Nonce {
             return None;
         }
         let mut nonce = [0; 16];
+        let mut are_digits = true;
         for (byte, pair) in nonce.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+            let (high, low) = (hex_digit(pair[0]), hex_digit(pair[1]));
+            are_digits &= high < 16 && low < 16;
+            *byte = high << 4 | low;
         }
-        Some(Self(nonce))
+        are_digits.then_some(Self(nonce))
     }
 
     /// Formats 32 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
         hex(&self.0)
+    }
+}
+
+/// The value of a hexadecimal digit; 255 of any other byte.
+const fn hex_digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        b'A'..=b'F' => byte - b'A' + 10,
+        _ => u8::MAX,
     }
 }
 
@@ -91,6 +104,19 @@ mod tests {
         let nonce = Nonce::random();
         assert_eq!(Nonce::from_hex(nonce.to_hex().as_bytes()), Some(nonce));
         assert_eq!(Nonce::from_hex(b"zz"), None);
+        let upper = nonce.to_hex().to_uppercase();
+        assert_eq!(Nonce::from_hex(upper.as_bytes()), Some(nonce));
+        // Each byte at each place: no other than a digit is read, not even a sign before one.
+        for (at, byte) in (0..32).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+            let mut digits = [b'7'; 32];
+            digits[at] = byte;
+            let read = Nonce::from_hex(&digits);
+            assert_eq!(read.is_some(), byte.is_ascii_hexdigit(), "{byte} at {at}");
+            if let Some(read) = read {
+                let written = read.to_hex();
+                assert!(written.as_bytes().eq_ignore_ascii_case(&digits), "{written}");
+            }
+        }
         assert_ne!(nonce, Nonce::random());
     }
 

@@ -80,7 +80,7 @@ impl Tag {
             Cow::Borrowed(path)
         };
         let path = request_target::bare_path(&path);
-        Self::new(&format!("{URI}{host}{}", if path.is_empty() { "/" } else { path }))
+        Self::new(&[URI, host, if path.is_empty() { "/" } else { path }].concat())
     }
 
     /// The tag of all that is below a folder of a host. No template and no header of the origin can
