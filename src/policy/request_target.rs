@@ -192,6 +192,24 @@ fn escaped_slash_parts(raw: &str) -> impl Iterator<Item = &str> {
 /// most permissive ones.
 #[must_use]
 pub fn readings(raw: &str) -> Vec<String> {
+    // As most paths are.
+    if has_one_reading(raw) { vec![raw.to_owned()] } else { all_readings(raw) }
+}
+
+/// Whether a path is segments of characters that need no escape and mean nothing else, with a slash
+/// before each of them and none behind the last. Every origin reads it as it is.
+fn has_one_reading(raw: &str) -> bool {
+    let is_plain = |segment: &str| {
+        !segment.is_empty()
+            && !is_dots(segment)
+            && segment.bytes().all(|byte| {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
+            })
+    };
+    raw.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain))
+}
+
+fn all_readings(raw: &str) -> Vec<String> {
     let mut all = vec![raw.to_owned(), resolved(&decoded(raw)), permissive_path(raw)];
     all.extend(kept_path(raw).map(|normal| normal.path.into_owned()));
     all.extend(permissive_kept_path(raw));

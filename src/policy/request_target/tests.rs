@@ -198,6 +198,18 @@ fn a_parameter_is_decoded() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn a_path_of_one_reading_has_no_other(
+        plain in "(/[a-cA-Z0-9_.~-]{1,4}){1,4}",
+        strange in "[a-z%2f./\\\\;?#~_ü-]{0,10}",
+        behind in any::<bool>(),
+    ) {
+        let path = if behind { format!("{plain}{strange}") } else { plain };
+        prop_assert_eq!(readings(&path), all_readings(&path));
+    }
+
     #[test]
     fn the_normal_form_of_a_normal_form_is_itself(path in "/[ -~]{0,40}") {
         if let Some(normal) = normal_path(&path) {
