@@ -345,11 +345,8 @@ impl Reloader {
         let (mut before, mut known) = (None, KnownPatterns::default());
         loop {
             let every = *self.watch.lock();
-            if stop
-                .run_until_cancelled(tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL)))
-                .await
-                .is_none()
-            {
+            let sleep = tokio::time::sleep(every.unwrap_or(IDLE_POLL_INTERVAL));
+            if stop.run_until_cancelled(sleep).await.is_none() {
                 return;
             }
             let (Some(file), true) = (self.status().file, every.is_some()) else { continue };

@@ -54,8 +54,8 @@ pub struct Entry {
     extras: OnceBox<EntryExtras>,
 }
 
-/// What few entries have: hashes, each made at its first use, and what it was before the cache coded
-/// it.
+/// What few entries have: hashes, each made at its first use, and what it was before the cache
+/// coded it.
 #[derive(Clone, Debug, Default)]
 struct EntryExtras {
     key: OnceLock<KeyHash>,

@@ -173,8 +173,8 @@ impl FileState {
     }
 }
 
-/// The patterns of the text that was read last: a file that is watched is read each second, and hardly
-/// ever changes.
+/// The patterns of the text that was read last: a file that is watched is read each second, and
+/// hardly ever changes.
 #[derive(Debug, Default)]
 pub struct KnownPatterns {
     text: String,

@@ -72,8 +72,8 @@ impl Planned {
     }
 }
 
-/// The hit for a request that came at this time, and whether it goes by the policy for guests. `Err`: the request goes the whole way,
-/// with what was found of it.
+/// The hit for a request that came at this time, and whether it goes by the policy for guests.
+/// `Err`: the request goes the whole way, with what was found of it.
 pub(super) fn find(
     resources: &Arc<Resources>,
     config: &Arc<ActiveConfig>,

@@ -23,10 +23,10 @@ use crate::policy::plan::canonical::{
 };
 use crate::policy::plan::graphql::endpoint_tag;
 use crate::policy::plan::keyed_fields::add_fields;
-use crate::policy::plan::request_headers::removed_by_connection;
+use crate::policy::plan::request_headers::refuse_unkeyable;
 use crate::policy::plan::rules::{PolicyRules, RequestView};
 use crate::policy::request_target::AmbiguousQuery;
-use crate::policy::route::{Captures, QueryRule, RoleContext, Route, RouteMode};
+use crate::policy::route::{Captures, QueryRule, RoleContext, Route};
 use crate::policy::scope::Scope;
 use crate::policy::session::{IdentityPart, RouteSessions};
 use crate::policy::share::CallerDraw;
@@ -473,30 +473,4 @@ impl Lookup<'_> {
         };
         self.route.fields.iter().map(|field| (Arc::clone(&field.name), shown(field))).collect()
     }
-}
-
-/// Why a request bypasses the cache, whatever its key.
-fn refuse_unkeyable(
-    route: &Route,
-    request: &RequestView<'_>,
-    keys_body: bool,
-) -> Result<(), Outcome> {
-    if route.mode() == RouteMode::Off {
-        let by_file = route.spec.mode == RouteMode::Off;
-        return Err(Outcome::bypass(if by_file { Reason::ModeOff } else { Reason::SwitchedOff }));
-    }
-    if request.has_body && !keys_body {
-        // SECURITY: the response to a GET with a body ("fat GET") may depend on the body, which is
-        // not in the key.
-        return Err(Outcome::bypass(Reason::RequestBody));
-    }
-    if let Some(name) = removed_by_connection(request) {
-        // SECURITY: the key, or `Vary`, would contain a header that never reaches the origin, and
-        // the origin's response without that header would be stored under the key.
-        return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
-    }
-    if let Some(reason) = request.bypass {
-        return Err(Outcome::bypass(reason));
-    }
-    Ok(())
 }

@@ -2,7 +2,9 @@
 
 use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName};
 
+use crate::outcome::{Outcome, Reason};
 use crate::policy::plan::rules::RequestView;
+use crate::policy::route::{Route, RouteMode};
 use crate::semantics::request_fields::{RequestFields, is_repeated};
 
 /// A header of `read` that occurs more than once, or that `Connection` would remove on the way to
@@ -38,7 +40,7 @@ fn named_by_connection<'a>(read: &'a [HeaderName], headers: &HeaderMap) -> Optio
 
 /// A header of the request that `Connection` removes before the origin (RFC 9110 7.6.1), other than
 /// the headers that belong to the connection itself.
-pub(super) fn removed_by_connection<'a>(request: &RequestView<'a>) -> Option<&'a str> {
+fn removed_by_connection<'a>(request: &RequestView<'a>) -> Option<&'a str> {
     const CONNECTION_HEADERS: [&str; 7] =
         ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"];
     if !request.fields.has(RequestFields::CONNECTION) {
@@ -54,4 +56,30 @@ pub(super) fn removed_by_connection<'a>(request: &RequestView<'a>) -> Option<&'a
     let mut others = options
         .filter(|option| !CONNECTION_HEADERS.iter().any(|name| name.eq_ignore_ascii_case(option)));
     others.find(|option| headers.contains_key(*option))
+}
+
+/// Why a request bypasses the cache, whatever its key.
+pub(super) fn refuse_unkeyable(
+    route: &Route,
+    request: &RequestView<'_>,
+    keys_body: bool,
+) -> Result<(), Outcome> {
+    if route.mode() == RouteMode::Off {
+        let by_file = route.spec.mode == RouteMode::Off;
+        return Err(Outcome::bypass(if by_file { Reason::ModeOff } else { Reason::SwitchedOff }));
+    }
+    if request.has_body && !keys_body {
+        // SECURITY: the response to a GET with a body ("fat GET") may depend on the body, which is
+        // not in the key.
+        return Err(Outcome::bypass(Reason::RequestBody));
+    }
+    if let Some(name) = removed_by_connection(request) {
+        // SECURITY: the key, or `Vary`, would contain a header that never reaches the origin, and
+        // the origin's response without that header would be stored under the key.
+        return Err(Outcome::bypass_with(Reason::UnkeyedHeader, name));
+    }
+    if let Some(reason) = request.bypass {
+        return Err(Outcome::bypass(reason));
+    }
+    Ok(())
 }

@@ -139,12 +139,10 @@ pub fn check_request(
     }
     if fields.has(RequestFields::EXPECT)
         && let Some(expected) = headers.get(EXPECT)
+        && (is_repeated(headers, &EXPECT)
+            || !expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
-        if is_repeated(headers, &EXPECT)
-            || !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
-        {
-            return Err(BadRequest::Expect);
-        }
+        return Err(BadRequest::Expect);
     }
     // SECURITY: a client that could have `Authorization` removed after the key was computed would
     // get another client's response.
