@@ -378,7 +378,8 @@ fn unnamed(path: &Path) -> Fault {
 mod tests {
     use super::*;
 
-    /// A watched file of 1,000 routes was parsed each second, which took 1 % of a processor.
+    /// A watched file was parsed each second: of what an idle sidecar with 1,000 routes took, this
+    /// was nearly half.
     #[test]
     fn r1495_a_text_that_stays_the_same_is_parsed_once() {
         let mut known = KnownPatterns::default();

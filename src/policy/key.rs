@@ -16,6 +16,7 @@ use std::sync::{LazyLock, OnceLock};
 use http::header::{ACCEPT_LANGUAGE, HeaderName};
 use sha2::{Digest as _, Sha256};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use smallvec::SmallVec;
 
 use crate::units::hex;
 
@@ -178,12 +179,9 @@ pub struct Key {
     hash: OnceLock<KeyHash>,
 }
 
-/// On the heap, because a key is moved several times between the first of its parts and the look
-/// into memory.
-type Canonical = Vec<u8>;
-
-/// What ordinary keys need: so that they need one allocation.
-const USUAL_LENGTH: usize = 240;
+/// Sized so that most keys need no allocation, and no more: a key is moved several times between
+/// the first of its parts and the look into memory.
+type Canonical = SmallVec<[u8; 128]>;
 
 impl Key {
     /// The canonical encoding. Stored with the entry and compared on every hit.
@@ -231,7 +229,7 @@ pub fn without_languages(canonical: &[u8]) -> (KeyHash, &str) {
 }
 
 fn without_header<'a>(canonical: &'a [u8], name: &HeaderName) -> (KeyHash, Option<&'a [u8]>) {
-    let mut writer = KeyWriter(canonical.get(..1).unwrap_or_default().to_vec());
+    let mut writer = KeyWriter(Canonical::from_slice(canonical.get(..1).unwrap_or_default()));
     let (mut is_named, mut value) = (false, None);
     for (kind, bytes) in parts(canonical) {
         let is_value = is_named && kind == KeyPart::HeaderValue as u8;
@@ -285,7 +283,7 @@ const PART_HEAD: usize = 5;
 
 impl Default for KeyWriter {
     fn default() -> Self {
-        let mut canonical = Canonical::with_capacity(USUAL_LENGTH);
+        let mut canonical = Canonical::new();
         canonical.push(VERSION);
         Self(canonical)
     }
