@@ -9,6 +9,7 @@
 //!   digest (SHA-256) is the name among sidecars, and what is not compared goes by it. A hit from
 //!   memory needs no digest.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher as _;
 use std::sync::{LazyLock, OnceLock};
@@ -16,7 +17,6 @@ use std::sync::{LazyLock, OnceLock};
 use http::header::{ACCEPT_LANGUAGE, HeaderName};
 use sha2::{Digest as _, Sha256};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
-use smallvec::SmallVec;
 
 use crate::units::hex;
 
@@ -179,9 +179,15 @@ pub struct Key {
     hash: OnceLock<KeyHash>,
 }
 
-/// Sized so that most keys need no allocation, and no more: a key is moved several times between
-/// the first of its parts and the look into memory.
-type Canonical = SmallVec<[u8; 128]>;
+/// On the heap, because a key is moved several times between the first of its parts and the look
+/// into memory.
+type Canonical = Vec<u8>;
+
+/// What ordinary keys need: so that they need one allocation.
+const USUAL_LENGTH: usize = 240;
+
+/// What most variants need besides their primary key.
+const USUAL_VARIANT: usize = 96;
 
 impl Key {
     /// The canonical encoding. Stored with the entry and compared on every hit.
@@ -206,9 +212,10 @@ impl Key {
     #[must_use]
     pub fn variant<'a>(
         &self,
-        values: impl Iterator<Item = (&'a HeaderName, Option<Vec<u8>>)>,
+        values: impl Iterator<Item = (&'a HeaderName, Option<Cow<'a, [u8]>>)>,
     ) -> Self {
-        let mut writer = KeyWriter(self.canonical.clone());
+        let mut writer = KeyWriter(Canonical::with_capacity(self.canonical.len() + USUAL_VARIANT));
+        writer.0.extend_from_slice(&self.canonical);
         for (name, value) in values {
             writer.part(KeyPart::Vary, name.as_str().as_bytes());
             match value {
@@ -229,7 +236,7 @@ pub fn without_languages(canonical: &[u8]) -> (KeyHash, &str) {
 }
 
 fn without_header<'a>(canonical: &'a [u8], name: &HeaderName) -> (KeyHash, Option<&'a [u8]>) {
-    let mut writer = KeyWriter(Canonical::from_slice(canonical.get(..1).unwrap_or_default()));
+    let mut writer = KeyWriter(canonical.get(..1).unwrap_or_default().to_vec());
     let (mut is_named, mut value) = (false, None);
     for (kind, bytes) in parts(canonical) {
         let is_value = is_named && kind == KeyPart::HeaderValue as u8;
@@ -283,7 +290,7 @@ const PART_HEAD: usize = 5;
 
 impl Default for KeyWriter {
     fn default() -> Self {
-        let mut canonical = Canonical::new();
+        let mut canonical = Canonical::with_capacity(USUAL_LENGTH);
         canonical.push(VERSION);
         Self(canonical)
     }
@@ -461,7 +468,7 @@ mod tests {
         older[0] -= 1;
         assert_eq!((route_of(&older), route_of(b"")), (None, None));
         let name = HeaderName::from_static("accept");
-        let variant = named.variant([(&name, Some(b"a".to_vec()))].into_iter());
+        let variant = named.variant([(&name, Some(Cow::Borrowed(&b"a"[..])))].into_iter());
         for canonical in [named.canonical(), variant.canonical()] {
             assert_eq!(primary_hash(canonical), named.hash());
         }
@@ -472,8 +479,8 @@ mod tests {
     fn variants_of_one_key_differ_from_it_and_from_each_other() {
         let base = written(&[(2, b"/a".to_vec())]);
         let name = HeaderName::from_static("accept-language");
-        let [en, none] =
-            [Some(b"en".to_vec()), None].map(|value| base.variant([(&name, value)].into_iter()));
+        let [en, none] = [Some(Cow::Borrowed(&b"en"[..])), None]
+            .map(|value| base.variant([(&name, value)].into_iter()));
         assert_ne!(en.hash(), none.hash());
         assert_ne!(base.hash(), none.hash());
     }

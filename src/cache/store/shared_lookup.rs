@@ -55,9 +55,9 @@ impl SharedLookup<'_> {
         }
         let found = match cached {
             Some(cached) if cached.entry.times.is_fresh(now) => {
-                self.lookup_memory(request, &key, cached, now).await
+                self.lookup_memory(request, key, cached, now).await
             }
-            _ => self.lookup_redis(request, key.clone(), varies, now).await,
+            _ => self.lookup_redis(request, key, varies, now).await,
         };
         match found {
             // The connection may have changed, to a promoted replica that has not received the
@@ -85,7 +85,8 @@ impl SharedLookup<'_> {
             // Fail open: Redis did not reply in time, so this request goes to the origin, and its
             // response is not stored.
             None => LookupResult {
-                key,
+                // Made again here, so that nobody else copies it.
+                key: find_in_memory(self.memory, request).0,
                 candidate: None,
                 miss_reason: Reason::CacheUnavailable,
                 snapshot: TagSnapshot::Unverifiable,
@@ -97,7 +98,7 @@ impl SharedLookup<'_> {
     async fn lookup_memory(
         &self,
         request: &impl LookupKey,
-        key: &Key,
+        key: Key,
         cached: Arc<CachedEntry>,
         now: Wall,
     ) -> Option<TierLookup> {
@@ -121,7 +122,7 @@ impl SharedLookup<'_> {
                     let candidate =
                         Candidate { cached, tier: Tier::Memory, fresh: true, soft_purged_at: None };
                     return Some(TierLookup {
-                        key: key.clone(),
+                        key,
                         candidate: Some(candidate),
                         miss_reason: Reason::NotStored,
                         reading,
@@ -129,7 +130,7 @@ impl SharedLookup<'_> {
                 }
                 Err(Reason::MutationPending) => {
                     return Some(TierLookup {
-                        key: key.clone(),
+                        key,
                         candidate: None,
                         miss_reason: Reason::MutationPending,
                         reading,
@@ -139,7 +140,7 @@ impl SharedLookup<'_> {
             }
         }
         // Another sidecar may have stored a newer entry.
-        self.lookup_redis(request, key.clone(), false, now).await
+        self.lookup_redis(request, key, false, now).await
     }
 
     async fn lookup_redis(

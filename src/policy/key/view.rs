@@ -130,7 +130,9 @@ mod tests {
             writer.part(part, bytes);
         }
         let name = HeaderName::from_static("x-mood");
-        let key = writer.finish().variant([(&name, Some(b"SECRET".to_vec()))].into_iter());
+        let key = writer
+            .finish()
+            .variant([(&name, Some(std::borrow::Cow::Borrowed(&b"SECRET"[..])))].into_iter());
         let view = KeyView::of(key.canonical()).expect("a key of this version");
         let expected = KeyView {
             method: "POST",

@@ -352,6 +352,11 @@ fn joined<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
 }
 
 /// All lines of a header as one.
-pub(super) fn joined_lines(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
-    forward::joined(headers, name, b", ")
+pub(super) fn joined_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => Some(Cow::Borrowed(line.as_bytes())),
+        (None, _) => None,
+        (Some(_), Some(_)) => forward::joined(headers, name, b", ").map(Cow::Owned),
+    }
 }

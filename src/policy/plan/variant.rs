@@ -6,6 +6,8 @@
 //! request that the origin received ([`PolicyRules::variant_of`]). They differ where a fill
 //! withholds what the response varies on ([`Lookup::withheld_from`]).
 
+use std::borrow::Cow;
+
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, USER_AGENT};
 
 use crate::policy::field::{ClientPrefix, FieldSource};
@@ -35,13 +37,13 @@ impl PolicyRules {
             let value = joined_lines(sent, name);
             let value = value.map(|value| {
                 if *name == COOKIE {
-                    route.cookie_identity(value.into(), sent, &self.hasher).into_owned()
+                    route.cookie_identity(value, sent, &self.hasher)
                 } else {
                     value
                 }
             });
             let secret = is_secret(name, route.headers.role(name, roles));
-            (name, if secret { value.map(|value| self.hash_secret(&value)) } else { value })
+            (name, if secret { value.map(|value| self.hash_secret(&value).into()) } else { value })
         }))
     }
 }
@@ -209,32 +211,32 @@ impl Lookup<'_> {
     }
 
     /// The value of a header by which this request selects, hashed if it is a secret.
-    fn selecting_value(&self, name: &HeaderName) -> Option<Vec<u8>> {
+    fn selecting_value(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
         let headers = self.request.headers;
         let role = self.route.headers.role(name, &self.roles);
         let is_public = self.route.spec.scope == Scope::Public;
         let value = match role {
             HeaderRole::Withheld | HeaderRole::Transport | HeaderRole::Substituted => None,
             HeaderRole::Credential if *name == COOKIE && is_public => {
-                counting_cookies(&self.rules.credential, headers).map(Into::into)
+                counting_cookies(&self.rules.credential, headers)
             }
             HeaderRole::Credential | HeaderRole::Passed if *name == COOKIE => {
                 let sent = self.cookies().on_the_wire();
                 sent.map(|sent| {
                     let hasher = &self.rules.hasher;
-                    self.route.cookie_identity(sent.into(), headers, hasher).into_owned()
+                    self.route.cookie_identity(sent.into(), headers, hasher)
                 })
             }
             // A fill gives a client that has none the same as all others.
             HeaderRole::Harmless | HeaderRole::Implicit
                 if *name == USER_AGENT && !headers.contains_key(name) =>
             {
-                Some(self.app().fill.user_agent.as_bytes().to_vec())
+                Some(self.app().fill.user_agent.as_bytes().into())
             }
             _ => joined_lines(headers, name),
         };
         if is_secret(name, role) {
-            value.map(|value| self.rules.hash_secret(&value))
+            value.map(|value| self.rules.hash_secret(&value).into())
         } else {
             value
         }
