@@ -255,7 +255,10 @@ def turn(sidecar):
     first, others = text.split("path-0", 1)
 
     def act(number):
-        sidecar.file.write_text(first + "path-0" + others.replace('"1h"', f'"{number % 1000 + 61}m"'))
+        # Whole at any moment: this process may be ended in the middle.
+        written = sidecar.file.with_suffix(".new")
+        written.write_text(first + "path-0" + others.replace('"1h"', f'"{number % 1000 + 61}m"'))
+        written.replace(sidecar.file)
         status, said = sidecar.ask_admin("POST", "/reload", {})
         assert status == 200, said
 
