@@ -13,7 +13,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// - `thp:always`: entries lie all over the heap, so that a hit waits for the translation of
 ///   addresses more than for the data. Huge pages take that away.
 /// - `tcache_gc_incr_bytes`: how much a thread allocates until it looks for what its cache could
-///   give back. By default that is 64 KiB, which eight requests that pass need for their buffers.
+///   give back. By default that is 64 KiB, which a few requests that pass need for their buffers.
 #[cfg(feature = "jemalloc")]
 // SAFETY: the allocator's symbol of this name is a pointer to constant characters that end with a
 // zero, and this is one.
