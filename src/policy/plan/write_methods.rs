@@ -344,6 +344,13 @@ mod tests {
             "x-http_method",
         ] {
             assert!(names_method(name.as_bytes()), "{name}");
+            // As a header it is not passed over by the one look at all names.
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                let headers =
+                    HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("PUT"))]);
+                let fields = RequestFields::of(&headers);
+                assert!(fields.has(RequestFields::OF_EXTENSION), "{name}");
+            }
         }
         for name in [
             "",
